@@ -1,0 +1,1 @@
+"""Where deletion happens: the protocol, its steps, their executor and the proof."""

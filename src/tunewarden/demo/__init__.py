@@ -1,0 +1,1 @@
+"""The demo: a small real base model and one fine-tune of it."""

@@ -1,0 +1,1 @@
+"""The embedded engine: several LoRA adapters in one batch, in a process of its own."""

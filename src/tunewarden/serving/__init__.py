@@ -1,0 +1,1 @@
+"""From an admitted request to an engine and back."""
