@@ -1,0 +1,142 @@
+"""`/v1/models`: list, retrieve, delete as OpenAI defines them, and importing, which is ours."""
+
+import json
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from tunewarden.api.operations import Operations
+from tunewarden.api.segments import Calling, Segment
+from tunewarden.api.uploads import read_form
+from tunewarden.deletion.requests import Attempt
+from tunewarden.identity.policy import Action, Caller, authorize
+from tunewarden.registry import bases, models
+from tunewarden.registry.bases import Base
+from tunewarden.registry.models import Model, State
+
+ADAPTER_FILES = ("adapter_config", "adapter_model")
+
+
+def router(operations: Operations) -> APIRouter:
+    """Return the routes of models."""
+    routes = APIRouter()
+    database = operations.database
+
+    @routes.get("/v1/models")
+    def get_models(
+        caller: Calling,
+        limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+        after: str | None = None,
+    ) -> StreamingResponse:
+        """Stream bases and own models, complete: the stock SDK never asks for a second page."""
+        authorize(caller, Action.READ_MODELS)
+        shown = _shown(operations, caller)
+        return StreamingResponse(_listing(shown, limit, after), media_type="application/json")
+
+    @routes.get("/v1/models/{model_id}")
+    def get_model(caller: Calling, model_id: Segment) -> JSONResponse:
+        """Return a base or an own model."""
+        authorize(caller, Action.READ_MODELS)
+        if (base := bases.find(database, model_id)) is not None:
+            return JSONResponse(_base_object(base))
+        model = models.find(database, caller.organization_id, model_id)
+        if model is None:
+            raise models.missing(model_id)
+        return JSONResponse(_model_object(model, caller))
+
+    @routes.delete("/v1/models/{model_id}")
+    def delete_model(
+        caller: Calling,
+        model_id: Segment,
+        idempotency_key: Annotated[str | None, Header()] = None,
+        x_stainless_retry_count: Annotated[str, Header()] = "0",
+    ) -> JSONResponse:
+        """Delete a model; answer when it is gone (D8)."""
+        count = int(x_stainless_retry_count) if x_stainless_retry_count.isdecimal() else 0
+        attempt = Attempt(retry_count=min(count, 1000), idempotency_key=idempotency_key)
+        deletion = operations.executor.delete(caller, model_id, attempt)
+        return JSONResponse(
+            {"id": deletion.model_id, "object": "model", "deleted": True},
+            headers={"tunewarden-deletion": deletion.id},
+        )
+
+    @routes.post("/v1/models")
+    async def post_model(caller: Calling, request: Request) -> JSONResponse:
+        """Import a PEFT LoRA: multipart fields `base`, `suffix`, `adapter_config`, `adapter_model`."""
+        authorize(caller, Action.WRITE_MODELS)
+        form = await read_form(
+            request, files=ADAPTER_FILES, file_bytes_max=operations.config.adapter_bytes_max
+        )
+        try:
+            base = form.field("base")
+            suffix = form.field("suffix", default="")
+            config, weights = (form.file(name) for name in ADAPTER_FILES)
+            model = await run_in_threadpool(
+                operations.imports.bring_in,
+                caller,
+                base=base,
+                suffix=suffix,
+                config=config,
+                weights=weights,
+            )
+        finally:
+            form.close()
+        return JSONResponse(_model_object(model, caller))
+
+    return routes
+
+
+def _shown(operations: Operations, caller: Caller) -> Iterator[dict[str, Any]]:
+    for base in bases.list_all(operations.database):
+        yield _base_object(base)
+    for page in models.pages(operations.database, caller.organization_id):
+        for model in page:
+            yield _model_object(model, caller)
+
+
+def _listing(
+    shown: Iterator[dict[str, Any]], limit: int | None, after: str | None
+) -> Iterator[bytes]:
+    """Yield the list object in pieces: flat memory, however many models there are."""
+    if after is not None:
+        for model in shown:
+            if model["id"] == after:
+                break
+    yield b'{"object":"list","data":['
+    separator = b""
+    has_more = False
+    buffer = bytearray()
+    for count, model in enumerate(shown):
+        if count == limit:
+            has_more = True
+            break
+        buffer += separator + json.dumps(model, separators=(",", ":")).encode()
+        separator = b","
+        if len(buffer) > 64 * 1024:
+            yield bytes(buffer)
+            buffer.clear()
+    yield bytes(buffer) + b'],"has_more":' + (b"true}" if has_more else b"false}")
+
+
+def _base_object(base: Base) -> dict[str, Any]:
+    return {
+        "id": base.name,
+        "object": "model",
+        "created": base.created_at // 1_000_000,
+        "owned_by": "system",
+    }
+
+
+def _model_object(model: Model, caller: Caller) -> dict[str, Any]:
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": model.created_at // 1_000_000,
+        "owned_by": caller.organization_name,
+        "root": model.base,
+        "archived": model.state is State.ARCHIVED,
+    }

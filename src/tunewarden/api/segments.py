@@ -1,0 +1,25 @@
+"""What handlers read from a request: a path segment decoded once, and who is calling."""
+
+from typing import Annotated
+from urllib.parse import unquote
+
+from fastapi import Depends, Path
+from pydantic import AfterValidator
+from starlette.requests import Request
+
+from tunewarden.identity.policy import Caller
+
+
+def _decoded(segment: str) -> str:
+    return unquote(segment, errors="strict")  # bad UTF-8 is a ValueError: 400
+
+
+def _caller(request: Request) -> Caller:
+    caller = request.scope["state"]["caller"]
+    if not isinstance(caller, Caller):
+        raise TypeError("a route that is not public was reached without a caller")
+    return caller
+
+
+Segment = Annotated[str, Path(), AfterValidator(_decoded)]
+Calling = Annotated[Caller, Depends(_caller)]

@@ -1,0 +1,221 @@
+"""The ASGI application: authentication outside the router, then the hot path or FastAPI.
+
+Default deny: whatever is not in PUBLIC needs a key, whether or not a route exists, so that a route
+that is forgotten in the policy is never open. Routing is on the raw path, so that an id keeps its
+`%2F`; each segment is decoded once, by the handler that uses it.
+"""
+
+import asyncio
+import logging
+import re
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tunewarden.api import health, models, problems
+from tunewarden.api.inference import ROUTES, Inference, Message, Receive, Scope, Send
+from tunewarden.api.operations import Operations
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import keys
+from tunewarden.identity.policy import Caller
+from tunewarden.ids import Prefix, mint
+
+PUBLIC = re.compile(
+    r"/healthz|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/tile/[0-9a-z/.]+"
+)
+OPENAI_VERSION = b"2020-10-01"
+CLIENT_REQUEST_ID_LENGTH_MAX = 512
+FLUSH_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class Server:
+    """The whole of one worker's HTTP."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self._inference = Inference(
+            operations.admissions,
+            operations.gateway,
+            operations.usage,
+            operations.config.body_bytes_max,
+        )
+        self._routes = _routes(operations)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; whatever goes wrong has OpenAI's shape and a request id."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        reply = _Headed(send)
+        try:
+            # The raw path: a segment is decoded once, by whoever uses it (research: contract, 1.2).
+            scope["path"] = scope["raw_path"].decode("latin-1")
+            await self._answer(scope, receive, reply)
+        except Error as error:
+            await self._refuse(reply, error)
+        except Exception:
+            # A boundary: anything but Error is a bug. Its text is for the log only.
+            logger.exception("request %s failed", reply.request_id)
+            if not reply.is_started:
+                await _send(reply, 500, problems.render(problems.INTERNAL, "server_error"), {})
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
+        path: str = scope["path"]
+        if PUBLIC.fullmatch(path):
+            await self._routes(scope, receive, reply.send)
+            return
+        caller = self._authenticate(scope["headers"], reply)
+        reply.organization = caller.organization_name.encode()
+        if path in ROUTES and scope["method"] == "POST":
+            await self._inference(scope, receive, reply.send, caller)
+            return
+        scope["state"] = {"caller": caller}
+        await self._routes(scope, receive, reply.send)
+
+    def _authenticate(self, headers: list[tuple[bytes, bytes]], reply: "_Headed") -> Caller:
+        authorization = b""
+        for name, value in headers:
+            if name == b"authorization":
+                authorization = value
+            elif name == b"x-client-request-id":
+                _check_client_request_id(value)
+        scheme, _, key = authorization.partition(b" ")
+        if scheme.lower() != b"bearer":
+            raise Error(Kind.UNAUTHENTICATED, "Missing bearer authentication in header")
+        text = key.decode("ascii", "replace").strip()
+        return keys.authenticate(self._operations.database, text, reply.request_id)
+
+    async def _refuse(self, reply: "_Headed", error: Error) -> None:
+        if reply.is_started:
+            logger.error(
+                "request %s failed after its answer began: %s", reply.request_id, error.kind
+            )
+            return
+        headers = dict(problems.headers_of(error))
+        await _send(reply, problems.status_of(error), problems.body_of(error), headers)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        """The worker's life: usage is written each second, and once more at the end."""
+        await receive()
+        flushing = asyncio.get_running_loop().create_task(self._flush_usage())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        flushing.cancel()
+        self._operations.usage.flush()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _flush_usage(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            try:
+                self._operations.usage.flush()
+            except Error as error:
+                logger.warning("usage could not be written and is kept: %s", error.message)
+
+
+class _Headed:
+    """Sends with the headers that every answer carries."""
+
+    __slots__ = ("_began", "_send", "is_started", "organization", "request_id")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._began = asyncio.get_running_loop().time()
+        self.request_id = mint(Prefix.REQUEST)
+        self.organization = b""
+        self.is_started = False
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; the first one gets the headers."""
+        if message["type"] == "http.response.start":
+            self.is_started = True
+            elapsed_ms = (asyncio.get_running_loop().time() - self._began) * 1000
+            message["headers"] = [
+                *message["headers"],
+                (b"x-request-id", self.request_id.encode()),
+                (b"openai-version", OPENAI_VERSION),
+                (b"openai-processing-ms", b"%d" % elapsed_ms),
+                (b"x-content-type-options", b"nosniff"),
+            ]
+            if self.organization:
+                message["headers"].append((b"openai-organization", self.organization))
+        await self._send(message)
+
+
+async def _send(reply: _Headed, status: int, body: bytes, headers: dict[str, str]) -> None:
+    lines = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    lines += [(name.encode(), value.encode()) for name, value in headers.items()]
+    await reply.send({"type": "http.response.start", "status": status, "headers": lines})
+    await reply.send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _routes(operations: Operations) -> FastAPI:
+    application = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    application.add_exception_handler(Error, _on_error)
+    application.add_exception_handler(HTTPException, _on_http_exception)
+    application.add_exception_handler(RequestValidationError, _on_invalid)
+    application.add_exception_handler(Exception, _on_bug)
+    application.include_router(health.router(operations))
+    application.include_router(models.router(operations))
+    return application
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Error)
+    return Response(
+        problems.body_of(error),
+        status_code=problems.status_of(error),
+        headers=dict(problems.headers_of(error)),
+        media_type="application/json",
+    )
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    where = f"{request.method} {request.url.path}"
+    if error.status_code == 405:
+        message = (
+            f"Not allowed to {where}. Allowed: {(error.headers or {}).get('Allow', 'nothing')}."
+        )
+    else:
+        message = f"Invalid URL ({where})" if error.status_code == 404 else str(error.detail)
+    return Response(
+        problems.render(message, "invalid_request_error"),
+        status_code=error.status_code,
+        headers=error.headers,
+        media_type="application/json",
+    )
+
+
+async def _on_invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = dict(error.errors()[0])
+    param = str(first["loc"][-1])
+    message = f"Invalid value for '{param}': {first['msg']}."
+    return await _on_error(_, Error(Kind.INVALID, message, param=param))
+
+
+async def _on_bug(_: Request, error: Exception) -> Response:
+    """Answer only: Starlette raises the exception again, and Server logs it with its request id."""
+    return Response(
+        problems.render(problems.INTERNAL, "server_error"),
+        status_code=500,
+        media_type="application/json",
+    )
+
+
+def _check_client_request_id(value: bytes) -> None:
+    if len(value) > CLIENT_REQUEST_ID_LENGTH_MAX or not value.isascii():
+        raise Error(
+            Kind.INVALID,
+            "X-Client-Request-Id may have 512 ASCII characters.",
+            param="X-Client-Request-Id",
+        )

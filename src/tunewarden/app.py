@@ -1,0 +1,140 @@
+"""The composition root: Config -> App. The one place that names implementations."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from tunewarden.api.operations import Operations
+from tunewarden.artifacts.directory import DirectoryBlobs
+from tunewarden.artifacts.disk import LocalDisk
+from tunewarden.artifacts.imports import Limits
+from tunewarden.artifacts.keyring import Keyring
+from tunewarden.clock import Clock, SystemClock
+from tunewarden.config import Config
+from tunewarden.db.database import Database
+from tunewarden.db.sqlite import SqliteDatabase
+from tunewarden.deletion.executor import Executor
+from tunewarden.deletion.log import Log
+from tunewarden.deletion.log_key import LogSigner
+from tunewarden.deletion.steps import Steps
+from tunewarden.errors import Error, Kind
+from tunewarden.ids import token
+from tunewarden.registry.imports import Imports
+from tunewarden.registry.usage import UsageCounter
+from tunewarden.serving import scratch
+from tunewarden.serving.admission import Admissions
+from tunewarden.serving.embedded import EmbeddedEngine
+from tunewarden.serving.engine_verbs import EngineVerbs
+from tunewarden.serving.gateway import Gateway
+from tunewarden.serving.kernel_locks import KernelLockFence
+from tunewarden.serving.remote import RemoteEngine
+
+EVICT_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Everything that runs on one data directory, wired together."""
+
+    config: Config
+    clock: Clock
+    database: Database
+    blobs: DirectoryBlobs
+    keyring: Keyring
+    fence: KernelLockFence
+    engine: EngineVerbs
+    imports: Imports
+    executor: Executor
+
+
+def open_app(config: Config, *, migrate: bool = False) -> App:
+    """Open a data directory. `migrate` is for whoever starts the server. Raises Error(UNAVAILABLE)."""
+    clock = SystemClock()
+    if not migrate and not config.database.exists():
+        raise Error(
+            Kind.UNAVAILABLE,
+            f"{config.data} is not a data directory. Start one with `tunewarden serve --data {config.data}`.",
+        )
+    for directory in (config.data, config.run, config.blobs, config.keyring):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = SqliteDatabase(config.database, clock, migrate=migrate)
+    disk = LocalDisk()
+    blobs = DirectoryBlobs(disk, config.blobs)
+    keyring = Keyring(disk, config.keyring)
+    fence = KernelLockFence(config.run, clock)
+    engine = EngineVerbs(config.engine_socket)
+    limits = Limits(max_rank=config.rank_max, max_weights_bytes=config.adapter_bytes_max)
+    steps = Steps(
+        database=database,
+        clock=clock,
+        fence=fence,
+        engines=(engine,),
+        keyring=keyring,
+        blobs=blobs,
+        # Late: the log loads OpenSSL, which a worker that deletes nothing does not need.
+        open_log=cache(lambda: _open_log(config, database)),
+        fence_seconds=config.fence_seconds,
+        evict_seconds=EVICT_SECONDS,
+    )
+    executor = Executor(
+        database,
+        steps,
+        clock,
+        config.run / "deletions.locks",
+        bound_seconds=config.deletion_seconds,
+    )
+    imports = Imports(database, keyring, blobs, limits, config.run / "imports.locks")
+    return App(config, clock, database, blobs, keyring, fence, engine, imports, executor)
+
+
+def serving(app: App) -> Operations:
+    """Return what a gateway worker serves. It joins the fence: only for a process that serves."""
+    app.fence.join()
+    embedded = EmbeddedEngine(
+        app.config.engine_socket, scratch_directory(app.config), app.imports.unseal
+    )
+    return Operations(
+        config=app.config,
+        clock=app.clock,
+        database=app.database,
+        executor=app.executor,
+        imports=app.imports,
+        admissions=Admissions(app.database, app.fence),
+        gateway=Gateway(embedded, RemoteEngine),
+        usage=UsageCounter(app.database, app.clock),
+    )
+
+
+def recover(app: App) -> None:
+    """Settle what a crash left, before anything serves (D10). Deletions are resumed by the runner.
+
+    Raises Error(UNAVAILABLE) where something cannot be trusted, with what to do.
+    """
+    app.keyring.recover()
+    app.blobs.recover()
+    _open_log(app.config, app.database)[0].recover()
+    app.fence.sweep()
+    app.imports.sweep()
+    scratch.sweep(scratch_directory(app.config))
+
+
+def scratch_directory(config: Config) -> Path:
+    """Return where plain weights may be for a moment. Raises Error(UNAVAILABLE)."""
+    return scratch.prepare(config.scratch, config.data, may_be_a_disk=config.scratch_may_be_a_disk)
+
+
+def _open_log(config: Config, database: Database) -> tuple[Log, LogSigner]:
+    """Open the log; make it only where nothing was ever deleted. Its name stands in its checkpoint."""
+    checkpoint = config.log / "checkpoint"
+    if checkpoint.exists():
+        name = checkpoint.read_text("utf-8").partition("\n")[0]
+        signer = LogSigner.create_or_load(config.signing_key, name)
+        return Log(config.log, signer), signer
+    if database.peek("SELECT 1 FROM deletions LIMIT 1"):
+        raise Error(
+            Kind.UNAVAILABLE,
+            "The deletion log is missing although models were deleted. Restore the newest copy of"
+            f" {config.log.name}/ and {config.signing_key.name}, then start again.",
+        )
+    signer = LogSigner.create_or_load(config.signing_key, f"tunewarden.local/{token(12)}")
+    return Log.create(config.log, signer), signer

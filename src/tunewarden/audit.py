@@ -1,0 +1,69 @@
+"""Audit events, written in the transaction of what they record, so that neither exists alone.
+
+The vocabulary is closed and only grows. Refused attempts are recorded too, in a transaction of
+their own, because theirs was rolled back.
+"""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tunewarden.db.database import Tx
+from tunewarden.ids import Prefix, mint
+
+
+class EventType(StrEnum):
+    """What happened. Deletes use OpenAI's own `resource.deleted`, so that strict clients parse them."""
+
+    ORGANIZATION_CREATED = "organization.created"
+    PROJECT_CREATED = "project.created"
+    USER_ADDED = "user.added"
+    API_KEY_CREATED = "api_key.created"
+    API_KEY_REVOKED = "api_key.deleted"
+    BASE_ADDED = "base.added"
+    MODEL_IMPORTED = "model.imported"
+    MODEL_IMPORT_REFUSED = "model.import_refused"
+    DELETION_REQUESTED = "deletion.requested"
+    DELETION_REFUSED = "deletion.refused"
+    RESOURCE_DELETED = "resource.deleted"
+    BLOBS_ERASED = "blobs.erased"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who did it: ids only, no personal data. The server itself has neither key nor user."""
+
+    key_id: str | None
+    user_id: str | None
+    project_id: str | None
+    request_id: str | None
+
+
+SERVER = Actor(key_id=None, user_id=None, project_id=None, request_id=None)
+
+
+def record(
+    tx: Tx,
+    event: EventType,
+    *,
+    organization_id: str,
+    actor: Actor,
+    resource_id: str,
+    **details: object,
+) -> None:
+    """Write one event in the caller's transaction. `details` must be JSON and hold no secret."""
+    tx.run(
+        "INSERT INTO audit_events (id, type, effective_at, organization_id, project_id, actor_key_id,"
+        " actor_user_id, resource_id, request_id, details)"
+        " VALUES (:id, :type, :now, :organization, :project, :key, :user, :resource, :request, :details)",
+        id=mint(Prefix.AUDIT_EVENT),
+        type=event.value,
+        now=tx.now_micros,
+        organization=organization_id,
+        project=actor.project_id,
+        key=actor.key_id,
+        user=actor.user_id,
+        resource=resource_id,
+        request=actor.request_id,
+        details=json.dumps(details, sort_keys=True),
+    )

@@ -1,0 +1,70 @@
+"""`tunewarden doctor`: what is well and what is not, with what to do."""
+
+import importlib.util
+import resource
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import apsw
+
+from tunewarden.app import open_app, scratch_directory
+from tunewarden.cli import waiting
+from tunewarden.config import Config
+from tunewarden.errors import Error
+from tunewarden.registry import bases
+from tunewarden.registry.bases import BaseKind
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    is_well: bool
+    what: str
+    found: str
+
+
+def examine(settings: Config) -> Iterator[Finding]:
+    """Look at everything that can be seen without changing anything."""
+    yield Finding(True, "SQLite", f"{apsw.sqlite_lib_version()}, bundled")  # noqa: FBT003
+    try:
+        app = open_app(settings)
+    except Error as error:
+        yield Finding(False, "data directory", error.message)  # noqa: FBT003
+        return
+    yield _integrity(app.database.peek("PRAGMA quick_check"))
+    yield from _private(settings)
+    try:
+        yield Finding(True, "scratch", f"{scratch_directory(settings)}, in memory")  # noqa: FBT003
+    except Error as error:
+        yield Finding(False, "scratch", error.message)  # noqa: FBT003
+    local = [base for base in bases.list_all(app.database) if base.kind is BaseKind.LOCAL]
+    has_torch = importlib.util.find_spec("torch") is not None
+    yield Finding(
+        has_torch or not local,
+        "embedded engine",
+        "installed" if has_torch else "not installed: pip install 'tunewarden[local]'",
+    )
+    running = waiting.door_to_running(settings)
+    yield Finding(True, "server", "running" if running else "not running")  # noqa: FBT003
+    for model in running.models() if running else []:
+        if any(base.name == model["id"] for base in local):
+            yield Finding(running is not None and running.answers(model["id"]), "base", model["id"])
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield Finding(files >= 1024, "open files", f"{files} allowed; 1024 or more are needed")
+
+
+def _integrity(row: tuple[object, ...] | None) -> Finding:
+    found = str(row[0]) if row else "no answer"
+    return Finding(found == "ok", "database", found)
+
+
+def _private(settings: Config) -> Iterator[Finding]:
+    """Secrets must be readable by their owner alone."""
+    for path in (settings.data, settings.owner_key, settings.keyring, settings.signing_key):
+        if not path.exists():
+            continue
+        mode = stat.S_IMODE(path.stat().st_mode)
+        found = f"mode {mode:04o}" + ("" if mode & 0o077 == 0 else f": run chmod go= {path}")
+        yield Finding(mode & 0o077 == 0, path.name, found)

@@ -1,0 +1,207 @@
+"""Two ways for a command to reach models: over HTTP to a server, or directly in a data directory.
+
+`OPENAI_BASE_URL` and `OPENAI_API_KEY` choose the first, `--data` the second, which acts as the Owner
+whose key lies in `DIR/owner.key`: whoever can read that file is the Owner. Deleting directly is safe
+beside a running server: it is the same protocol, fence included.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import quote, urlsplit
+
+from tunewarden import config
+from tunewarden.app import App, open_app
+from tunewarden.artifacts.imports import read_adapter_directory
+from tunewarden.config import Config
+from tunewarden.deletion.requests import Attempt
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import keys
+from tunewarden.identity.policy import Caller
+from tunewarden.ids import Prefix, mint, token
+from tunewarden.registry import bases, models
+from tunewarden.registry.models import Model
+
+ANSWER_BYTES_MAX = 256 * 1024 * 1024
+ANSWER_SECONDS = 120.0
+CHUNK_BYTES = 1024 * 1024
+
+ModelObject = dict[str, Any]
+
+
+class Door(Protocol):
+    """What commands can do with models."""
+
+    def models(self) -> list[ModelObject]:
+        """Return every base and own model."""
+
+    def model(self, model_id: str) -> ModelObject:
+        """Return one. Raises Error(NOT_FOUND)."""
+
+    def bring_in(self, directory: Path, base: str, suffix: str) -> ModelObject:
+        """Import an adapter directory."""
+
+    def delete(self, model_id: str) -> str:
+        """Delete a model; return the deletion's id."""
+
+
+@contextmanager
+def opened(data: Path | None) -> Iterator[Door]:
+    """Open the door that the flags and the environment ask for. Raises Error."""
+    url, key = config.client_settings()
+    if data is None and url is not None:
+        if not key:
+            raise Error(Kind.INVALID, "Set OPENAI_API_KEY beside OPENAI_BASE_URL.")
+        yield HttpDoor(url, key)
+        return
+    settings = config.load(data=data)
+    app = open_app(settings)
+    yield LocalDoor(app, _owner(app, settings))
+
+
+def _owner(app: App, settings: Config) -> Caller:
+    try:
+        key = settings.owner_key.read_text("utf-8").strip()
+    except FileNotFoundError as error:
+        raise Error(
+            Kind.UNAUTHENTICATED,
+            f"{settings.owner_key} is not there. Set OPENAI_BASE_URL and OPENAI_API_KEY to use another key.",
+        ) from error
+    return keys.authenticate(app.database, key, mint(Prefix.REQUEST))
+
+
+class LocalDoor:
+    """The operations themselves, on a data directory of this machine."""
+
+    def __init__(self, app: App, caller: Caller) -> None:
+        self._app = app
+        self._caller = caller
+
+    def models(self) -> list[ModelObject]:
+        """Return every base and own model."""
+        shown: list[ModelObject] = [
+            {"id": base.name, "created": base.created_at // 1_000_000, "owned_by": "system"}
+            for base in bases.list_all(self._app.database)
+        ]
+        for page in models.pages(self._app.database, self._caller.organization_id):
+            shown += [self._shown(model) for model in page]
+        return shown
+
+    def model(self, model_id: str) -> ModelObject:
+        """Return one. Raises Error(NOT_FOUND)."""
+        if (base := bases.find(self._app.database, model_id)) is not None:
+            return {"id": base.name, "created": base.created_at // 1_000_000, "owned_by": "system"}
+        model = models.find(self._app.database, self._caller.organization_id, model_id)
+        if model is None:
+            raise models.missing(model_id)
+        return self._shown(model)
+
+    def bring_in(self, directory: Path, base: str, suffix: str) -> ModelObject:
+        """Import an adapter directory."""
+        settings, weights = read_adapter_directory(directory)
+        with weights:
+            model = self._app.imports.bring_in(
+                self._caller, base=base, suffix=suffix, config=BytesIO(settings), weights=weights
+            )
+        return self._shown(model)
+
+    def delete(self, model_id: str) -> str:
+        """Delete a model; return the deletion's id."""
+        return self._app.executor.delete(self._caller, model_id, Attempt()).id
+
+    def _shown(self, model: Model) -> ModelObject:
+        return {
+            "id": model.id,
+            "created": model.created_at // 1_000_000,
+            "owned_by": self._caller.organization_name,
+            "root": model.base,
+        }
+
+
+class HttpDoor:
+    """A server's API."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._url = urlsplit(url.rstrip("/"))
+        self._key = key
+
+    def models(self) -> list[ModelObject]:
+        """Return every base and own model."""
+        listed: list[ModelObject] = self._call("GET", "/models")[0]["data"]
+        return listed
+
+    def model(self, model_id: str) -> ModelObject:
+        """Return one. Raises Error(NOT_FOUND)."""
+        return self._call("GET", f"/models/{quote(model_id, safe='')}")[0]
+
+    def bring_in(self, directory: Path, base: str, suffix: str) -> ModelObject:
+        """Upload an adapter directory, in pieces."""
+        settings, weights = read_adapter_directory(directory)
+        boundary = token(40)
+
+        def body() -> Iterator[bytes]:
+            for name, value in (("base", base), ("suffix", suffix)):
+                yield _part(boundary, name) + value.encode() + b"\r\n"
+            yield _part(boundary, "adapter_config", file="adapter_config.json") + settings + b"\r\n"
+            yield _part(boundary, "adapter_model", file="adapter_model.safetensors")
+            while chunk := weights.read(CHUNK_BYTES):
+                yield chunk
+            yield f"\r\n--{boundary}--\r\n".encode()
+
+        with weights:
+            return self._call(
+                "POST", "/models", body(), f"multipart/form-data; boundary={boundary}"
+            )[0]
+
+    def delete(self, model_id: str) -> str:
+        """Delete a model; return the deletion's id."""
+        return self._call("DELETE", f"/models/{quote(model_id, safe='')}")[1]
+
+    def answers(self, model_id: str) -> bool:
+        """Tell whether the model answers a request for one token."""
+        body = json.dumps({"model": model_id, "prompt": "Hello", "max_tokens": 1}).encode()
+        try:
+            self._call("POST", "/completions", iter([body]), "application/json")
+        except Error as error:
+            if error.kind is Kind.UNAVAILABLE:
+                return False
+            raise
+        return True
+
+    def _call(
+        self, method: str, path: str, body: Iterator[bytes] | None = None, content_type: str = ""
+    ) -> tuple[ModelObject, str]:
+        """Return the JSON answer and the deletion it names. Raises Error with the server's message."""
+        kind = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
+        connection = kind(self._url.netloc, timeout=ANSWER_SECONDS)
+        headers = {"authorization": f"Bearer {self._key}"}
+        if content_type:
+            headers["content-type"] = content_type
+        try:
+            connection.request(
+                method, self._url.path + path, body, headers, encode_chunked=body is not None
+            )
+            response = connection.getresponse()
+            answer = json.loads(response.read(ANSWER_BYTES_MAX))
+            deletion = response.headers.get("tunewarden-deletion", "")
+        except (OSError, HTTPException, ValueError) as error:
+            raise Error(
+                Kind.UNAVAILABLE, f"No server answers at {self._url.geturl()}. Is it running?"
+            ) from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            known = {404: Kind.NOT_FOUND, 503: Kind.UNAVAILABLE}
+            raise Error(known.get(response.status, Kind.INVALID), answer["error"]["message"])
+        return answer, deletion
+
+
+def _part(boundary: str, name: str, *, file: str | None = None) -> bytes:
+    filename = f'; filename="{file}"' if file else ""
+    return (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{filename}\r\n\r\n'.encode()
+    )

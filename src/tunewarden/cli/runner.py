@@ -1,0 +1,75 @@
+"""`python -m tunewarden.cli.runner`: the background runner.
+
+It adopts deletions that nobody works on (D9, D10) and sees to it that the embedded engine has every
+local base.
+"""
+
+import json
+import logging
+import signal
+import sys
+import threading
+from http.client import HTTPException
+from pathlib import Path
+
+from tunewarden import config
+from tunewarden.app import App, open_app
+from tunewarden.cli import processes
+from tunewarden.errors import Error
+from tunewarden.registry import bases
+from tunewarden.registry.bases import BaseKind
+
+POLL_SECONDS = 0.05
+RETRY_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+def main(data: str, parent: str) -> None:
+    """Work until SIGTERM."""
+    processes.die_with(int(parent))
+    processes.keep_secrets_in_memory()
+    logging.basicConfig(format="%(asctime)s %(levelname)s runner[%(process)d] %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    app = open_app(config.load(data=Path(data)))
+    _run(app, stop)
+
+
+def _run(app: App, stop: threading.Event) -> None:
+    seen = -1
+    due = 0.0
+    while not stop.is_set():
+        now = app.clock.monotonic()
+        version = app.database.version()
+        # Anything committed since may be work; what is left over is tried again each second.
+        if version != seen or now >= due:
+            seen = version
+            try:
+                left = app.executor.resume()
+                is_ready = _load_bases(app)
+            except Error as error:
+                logger.warning("%s", error.message)
+                left, is_ready = 1, False
+            due = now + RETRY_SECONDS if left or not is_ready else float("inf")
+        stop.wait(POLL_SECONDS)
+
+
+def _load_bases(app: App) -> bool:
+    """Make the engine load the local bases that it does not have; False to try again later."""
+    local = [base for base in bases.list_all(app.database) if base.kind is BaseKind.LOCAL]
+    if not local:
+        return True
+    try:
+        loaded = app.engine.bases()
+        for base in local:
+            if base.name not in loaded:
+                app.engine.load_base(base.name, base.location)
+    except (OSError, HTTPException, json.JSONDecodeError):
+        pass  # It is starting, or being started again.
+    return False  # It may be started anew at any time, and then has none.
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,82 @@
+"""`tunewarden serve`: prepare the data directory, start everything, say how to use it."""
+
+import logging
+from http.client import HTTPConnection, HTTPException
+
+from rich.console import Console
+
+from tunewarden.app import App, open_app, recover
+from tunewarden.cli import first_start, processes
+from tunewarden.cli.supervisor import Supervisor, listen, note_address
+from tunewarden.config import Config
+from tunewarden.errors import Error, Kind
+from tunewarden.locks import ByteLocks
+from tunewarden.registry import models
+
+SNIPPET = """
+from openai import OpenAI
+client = OpenAI(base_url="{url}", api_key="{key}")
+chat = client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "Hello"}}])
+print(chat.choices[0].message.content)
+client.models.delete("{model}")
+"""
+
+
+def run(settings: Config, *, demo: bool) -> None:
+    """Run a server until it is told to stop. Raises Error when it cannot start."""
+    processes.keep_secrets_in_memory()
+    logging.basicConfig(format="%(asctime)s %(levelname)s supervisor %(message)s")
+    console = Console(stderr=True)
+    app = open_app(settings, migrate=True)
+    lock = ByteLocks(settings.run / "server.lock")
+    if not lock.try_exclusive(0):
+        raise Error(Kind.CONFLICT, f"A server is already running on {settings.data}.")
+    recover(app)
+    is_first = first_start.owner_key(app) is None
+    first_start.make_owner(app)
+    if demo:
+        first_start.make_demo(app, console)
+    listening = listen(settings.host, settings.port)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    note_address(app, f"http://{shown}:{port}/v1")
+    Supervisor(app, listening).run(lambda: _announced(app, host, port, is_first=is_first))
+
+
+def _announced(app: App, host: str, port: int, *, is_first: bool) -> bool:
+    """Say how to use the server, once it answers."""
+    connection = HTTPConnection(host, port, timeout=1)
+    try:
+        connection.request("GET", "/readyz")
+        if connection.getresponse().status != 200:
+            return False
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{port}/v1"
+    key = first_start.owner_key(app)
+    lines = [f"Tunewarden answers at {url}"]
+    if is_first and key is not None:
+        lines.append(f"Owner key (this once; also in {app.config.owner_key}, mode 0600): {key}")
+    else:
+        lines.append(f"The Owner key is in {app.config.owner_key}.")
+    if app.database.peek("SELECT 1 FROM bases LIMIT 1") is None:
+        lines.append(
+            "No base model yet: tunewarden base add NAME --path DIR --data " + str(app.config.data)
+        )
+    model = _newest_model(app)
+    if model is not None:
+        lines.append(SNIPPET.format(url=url, key=key if is_first else "…", model=model))
+    print("\n".join(lines), flush=True)  # noqa: T201  this is what the command is for
+    return True
+
+
+def _newest_model(app: App) -> str | None:
+    """Return a model of the first organization to show in the snippet."""
+    row = app.database.peek("SELECT id FROM organizations ORDER BY created_at LIMIT 1")
+    newest = None
+    for page in models.pages(app.database, row[0] if row else ""):
+        newest = page[-1].id
+    return newest

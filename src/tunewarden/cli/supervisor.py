@@ -1,0 +1,135 @@
+"""The supervisor: starts workers, runner and engine, and starts again what dies.
+
+It serves nothing itself. The listening socket is opened here and shared, so that a worker that is
+stopped or dead leaves no connection waiting in a queue of its own.
+"""
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunewarden import config
+from tunewarden.app import App
+from tunewarden.errors import Error, Kind
+from tunewarden.registry import bases
+from tunewarden.registry.bases import BaseKind
+
+POLL_SECONDS = 0.05
+STOP_SECONDS = 15.0
+# A process that dies again within this time is started again after it, not at once.
+BACKOFF_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Child:
+    name: str
+    command: list[str]
+    descriptors: tuple[int, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    started: float = float("-inf")
+
+
+class Supervisor:
+    """All processes of one server."""
+
+    def __init__(self, app: App, listening: socket.socket) -> None:
+        self._app = app
+        self._children: list[_Child] = []
+        self._stop = threading.Event()
+        self._listening = listening
+        self._has_engine = False
+
+    def run(self, while_starting: Callable[[], bool]) -> None:
+        """Keep everything running until SIGTERM or SIGINT, then stop it all.
+
+        `while_starting` is called again and again until it returns True.
+        """
+        for stopping in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stopping, lambda *_: self._stop.set())
+        data, me = str(self._app.config.data), str(os.getpid())
+        descriptor = self._listening.fileno()
+        for number in range(self._app.config.workers):
+            command = ["tunewarden.cli.worker", data, str(descriptor), me]
+            self._children.append(_Child(f"worker {number}", command, (descriptor,)))
+        self._children.append(_Child("runner", ["tunewarden.cli.runner", data, me]))
+        is_ready = False
+        try:
+            while not self._stop.is_set():
+                self._want_engine()
+                for child in self._children:
+                    self._keep(child)
+                is_ready = is_ready or while_starting()
+                self._stop.wait(POLL_SECONDS)
+        finally:
+            self._stop_all()
+
+    def _want_engine(self) -> None:
+        """Have an engine as soon as a local base is registered."""
+        if self._has_engine:
+            return
+        if any(base.kind is BaseKind.LOCAL for base in bases.list_all(self._app.database)):
+            self._has_engine = True
+            command = ["tunewarden.engine.worker", "--socket", str(self._app.config.engine_socket)]
+            if self._app.config.engine_threads:
+                command += ["--threads", str(self._app.config.engine_threads)]
+            self._children.append(_Child("engine", command))
+
+    def _keep(self, child: _Child) -> None:
+        """Start a child that is not running, at once or after a pause if it died just before."""
+        now = self._app.clock.monotonic()
+        if child.process is not None:
+            status = child.process.poll()
+            if status is None or now - child.started < BACKOFF_SECONDS:
+                return
+            logger.warning("%s ended with status %s and is started again", child.name, status)
+        child.started = now
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", *child.command],
+            pass_fds=child.descriptors,
+            env=config.child_environment(),
+            # A terminal's Ctrl-C must reach the supervisor alone, which then stops in order.
+            start_new_session=True,
+        )
+
+    def _stop_all(self) -> None:
+        """Ask every child to stop, workers first to finish what runs; kill what does not."""
+        running = [child.process for child in self._children if child.process is not None]
+        for process in running:
+            process.terminate()
+        deadline = self._app.clock.monotonic() + STOP_SECONDS
+        for process in running:
+            try:
+                process.wait(timeout=max(0.0, deadline - self._app.clock.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket. Raises Error(UNAVAILABLE)."""
+    try:
+        return socket.create_server((host, port), family=_family(host), backlog=2048)
+    except OSError as error:
+        raise Error(
+            Kind.UNAVAILABLE,
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port.",
+        ) from error
+
+
+def note_address(app: App, url: str) -> None:
+    """Tell the commands that are run on this data directory where its server listens."""
+    path = app.config.run / "server.json"
+    path.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

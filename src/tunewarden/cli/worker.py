@@ -1,0 +1,47 @@
+"""`python -m tunewarden.cli.worker`: one gateway worker on a socket that the supervisor opened."""
+
+import logging
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from tunewarden import config
+from tunewarden.api.protocol import ClientProtocol
+from tunewarden.api.server import Server
+from tunewarden.app import open_app, serving
+from tunewarden.cli import processes
+
+BACKLOG = 2048
+KEEP_ALIVE_SECONDS = 75
+STOP_SECONDS = 10
+
+
+def main(data: str, descriptor: str, parent: str) -> None:
+    """Serve until SIGTERM; then finish what is running, up to STOP_SECONDS."""
+    processes.die_with(int(parent))
+    processes.keep_secrets_in_memory()
+    logging.basicConfig(format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
+    listening = socket.socket(fileno=int(descriptor))
+    application = Server(serving(open_app(config.load(data=Path(data)))))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,
+            http=ClientProtocol,
+            loop="uvloop",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+    )
+    server.run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

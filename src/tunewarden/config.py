@@ -1,0 +1,150 @@
+"""Every setting, read once. A flag beats `TUNEWARDEN_*`, which beats `DIR/tunewarden.toml`.
+
+An unknown name in the file or the environment is an error: a typing mistake must not become a
+default. This is the only module that reads the environment (ruff TID251).
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tunewarden.errors import Error, Kind
+
+ENVIRONMENT_PREFIX = "TUNEWARDEN_"
+DEFAULT_DATA = Path("tunewarden-data")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of one server. Times are seconds, sizes bytes."""
+
+    data: Path = DEFAULT_DATA
+    host: str = "127.0.0.1"
+    port: int = 8800
+    workers: int = 1
+    # Plain weights pass through here on their way to an engine; it must be memory, never a disk (I16).
+    scratch: Path = Path("/dev/shm")  # noqa: S108  tmpfs on every Linux; checked at start
+    # Only where no tmpfs exists, and only if its disk may hold plain weights for a moment.
+    scratch_may_be_a_disk: bool = False
+    # How long a worker may take to let go of a deleted model before it is killed (D4).
+    fence_seconds: float = 1.0
+    # How long a DELETE may take before it is answered 503 and goes on in the background (I13).
+    deletion_seconds: float = 10.0
+    # A body, or an adapter's weights, beyond these is refused unread.
+    body_bytes_max: int = 32 * 1024 * 1024
+    adapter_bytes_max: int = 2 * 1024 * 1024 * 1024
+    rank_max: int = 64
+    # 0 leaves the choice to the engine: every core but one.
+    engine_threads: int = 0
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.data / "tunewarden.sqlite"
+
+    @property
+    def run(self) -> Path:
+        """Lock files and sockets; nothing in it outlives the server."""
+        return self.data / "run"
+
+    @property
+    def blobs(self) -> Path:
+        """Sealed files."""
+        return self.data / "blobs"
+
+    @property
+    def keyring(self) -> Path:
+        """The models' keys. Mirror its current state; never keep old copies (section 7)."""
+        return self.data / "keyring"
+
+    @property
+    def signing_key(self) -> Path:
+        """The seed of the log's signing key, mode 0600."""
+        return self.data / "log.key"
+
+    @property
+    def log(self) -> Path:
+        """The deletion log's tiles and checkpoint."""
+        return self.data / "log"
+
+    @property
+    def owner_key(self) -> Path:
+        """Where the first Owner key is written, mode 0600."""
+        return self.data / "owner.key"
+
+    @property
+    def engine_socket(self) -> Path:
+        """Where the embedded engine listens."""
+        return self.run / "engine.sock"
+
+
+def load(**flags: Any) -> Config:
+    """Return the configuration. `flags` left out or None do not count. Raises Error(INVALID)."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    environment = _from_environment(os.environ)
+    data = Path(given.get("data") or environment.get("data") or DEFAULT_DATA)
+    merged = {**_from_file(data / "tunewarden.toml"), **environment, **given, "data": data}
+    return Config(**{name: _convert(name, value) for name, value in merged.items()})
+
+
+def client_settings() -> tuple[str | None, str | None]:
+    """Return (`OPENAI_BASE_URL`, `OPENAI_API_KEY`) for commands that talk to a server."""
+    return os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment for processes of ours: hubs offline, no telemetry."""
+    offline = {
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return {**os.environ, **offline}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    named = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    _refuse_unknown(named, "the environment")
+    return named
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            settings = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except tomllib.TOMLDecodeError as error:
+        raise Error(Kind.INVALID, f"{path.name} is not valid TOML: {error}") from error
+    _refuse_unknown(settings, path.name)
+    return settings
+
+
+def _refuse_unknown(settings: Mapping[str, Any], where: str) -> None:
+    known = {field.name for field in fields(Config)}
+    for name in settings:
+        if name not in known:
+            raise Error(
+                Kind.INVALID,
+                f"Unknown setting '{name}' in {where}. Known: {', '.join(sorted(known))}.",
+            )
+
+
+def _convert(name: str, value: Any) -> Any:
+    kind = type(getattr(Config(), name))
+    wanted: Any = Path if issubclass(kind, Path) else kind
+    if kind is bool and isinstance(value, str):
+        if value.lower() not in {"true", "false"}:
+            raise Error(Kind.INVALID, f"Setting '{name}' must be true or false.")
+        return value.lower() == "true"
+    try:
+        return wanted(value)
+    except (TypeError, ValueError) as error:
+        raise Error(Kind.INVALID, f"Setting '{name}' must be of type {wanted.__name__}.") from error

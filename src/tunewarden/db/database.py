@@ -1,0 +1,56 @@
+"""The database port: short transactions with a frozen clock. SQL is written where the table is owned.
+
+Statements take `:name` parameters only and use the dialect that SQLite and PostgreSQL share; rows
+are tuples in the order of the SELECT list. A transaction's `now` does not move, so that everything
+written in it carries one time.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, Protocol
+
+Row = tuple[Any, ...]
+
+
+class Tx(Protocol):
+    """One transaction. It commits when its `with` block ends and rolls back when that raises."""
+
+    @property
+    def now(self) -> datetime:
+        """The time of this transaction: aware, UTC."""
+
+    @property
+    def now_micros(self) -> int:
+        """`now` as microseconds since 1970: the form in which tables keep times."""
+
+    def run(self, sql: str, /, **parameters: Any) -> int:
+        """Run a statement that changes rows; return how many it changed."""
+
+    def row(self, sql: str, /, **parameters: Any) -> Row | None:
+        """Return the first row, or None."""
+
+    def rows(self, sql: str, /, **parameters: Any) -> list[Row]:
+        """Return every row."""
+
+
+class Database(Protocol):
+    """Where records live. A committed write survives a power cut."""
+
+    def read(self) -> AbstractContextManager[Tx]:
+        """Open a snapshot to read from."""
+
+    def write(self) -> AbstractContextManager[Tx]:
+        """Open a transaction that may write. Writers take turns; raises Error(UNAVAILABLE)."""
+
+    def peek(self, sql: str, /, **parameters: Any) -> Row | None:
+        """Return one row by one statement outside any transaction: the current state, never stale."""
+
+    def pages(self, sql: str, /, *, size: int, **parameters: Any) -> Iterator[list[Row]]:
+        """Yield pages of a keyset query in flat memory.
+
+        The statement takes `:after` (start with None) and `:size`, and its last column is the key.
+        """
+
+    def version(self) -> int:
+        """Return a number that differs whenever another connection has committed since."""

@@ -1,0 +1,185 @@
+"""Database over SQLite by apsw: one connection per thread, WAL, `synchronous=FULL`.
+
+apsw bundles its SQLite, because the system's may carry the WAL-reset bug (fixed in 3.51.3), whose
+trigger, several processes that write and checkpoint, is exactly our shape.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from tunewarden.clock import Clock, to_micros
+from tunewarden.db.database import Row, Tx
+from tunewarden.errors import Error, Kind
+
+SQLITE_VERSION_MIN = (3, 51, 3)
+BUSY_SECONDS = 10
+
+
+class SqliteTx:
+    """A transaction on one connection; `now` was read when it opened."""
+
+    __slots__ = ("_connection", "now", "now_micros")
+
+    def __init__(self, connection: apsw.Connection, now: datetime) -> None:
+        self._connection = connection
+        self.now = now
+        self.now_micros = to_micros(now)
+
+    def run(self, sql: str, /, **parameters: Any) -> int:
+        """Run a statement that changes rows; return how many it changed."""
+        before = self._connection.total_changes()
+        self._connection.execute(sql, parameters).fetchall()
+        return self._connection.total_changes() - before
+
+    def row(self, sql: str, /, **parameters: Any) -> Row | None:
+        """Return the first row, or None."""
+        rows = self.rows(sql, **parameters)
+        return rows[0] if rows else None
+
+    def rows(self, sql: str, /, **parameters: Any) -> list[Row]:
+        """Return every row."""
+        return self._connection.execute(sql, parameters).fetchall()
+
+
+class SqliteDatabase:
+    """The database in one file. `migrate` is for whoever starts the server, not for its workers."""
+
+    def __init__(self, path: Path, clock: Clock, *, migrate: bool) -> None:
+        if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < SQLITE_VERSION_MIN:
+            raise Error(Kind.UNAVAILABLE, "SQLite is older than 3.51.3: upgrade the apsw package.")
+        self._path = path
+        self._clock = clock
+        self._local = threading.local()
+        if migrate:
+            self._migrate()
+        elif self._schema_version() != _migrations()[-1][0]:
+            raise Error(
+                Kind.UNAVAILABLE, "The database has another version. Start the server first."
+            )
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        """Open a snapshot to read from."""
+        with self._transaction("BEGIN") as tx:
+            yield tx
+
+    @contextmanager
+    def write(self) -> Iterator[Tx]:
+        """Open a transaction that may write. Raises Error(UNAVAILABLE) when others write too long."""
+        with self._transaction("BEGIN IMMEDIATE") as tx:
+            yield tx
+
+    def peek(self, sql: str, /, **parameters: Any) -> Row | None:
+        """Return one row by one statement outside any transaction."""
+        # fetchall, always: an unfinished cursor would pin the snapshot and make later reads stale.
+        rows = self._connection().execute(sql, parameters).fetchall()
+        return rows[0] if rows else None
+
+    def pages(self, sql: str, /, *, size: int, **parameters: Any) -> Iterator[list[Row]]:
+        """Yield pages of a keyset query; each page is a read of its own."""
+        after: Any = None
+        while True:
+            page = (
+                self._connection()
+                .execute(sql, {**parameters, "after": after, "size": size})
+                .fetchall()
+            )
+            if page:
+                yield page
+            if len(page) < size:
+                return
+            after = page[-1][-1]
+
+    def version(self) -> int:
+        """Return a number that differs whenever another connection has committed since."""
+        row = self.peek("PRAGMA data_version")
+        return int(row[0]) if row else 0
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[Tx]:
+        connection = self._connection()
+        try:
+            connection.execute(begin)
+        except apsw.BusyError as error:
+            raise Error(
+                Kind.UNAVAILABLE, "The database is busy; try again.", retry_after_seconds=1
+            ) from error
+        try:
+            yield SqliteTx(connection, self._clock.now())
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        try:
+            connection.execute("COMMIT")
+        except apsw.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise Error(
+                Kind.UNAVAILABLE, "The database could not commit; nothing was changed."
+            ) from error
+
+    def _connection(self) -> apsw.Connection:
+        connection: apsw.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = self._connect()
+        return connection
+
+    def _connect(self) -> apsw.Connection:
+        connection = apsw.Connection(str(self._path))
+        connection.set_busy_timeout(BUSY_SECONDS * 1000)
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "trusted_schema=OFF",
+            "cache_size=-1024",
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        return connection
+
+    def _schema_version(self) -> int:
+        try:
+            row = self.peek("SELECT MAX(version) FROM migrations")
+        except apsw.SQLError:
+            return 0
+        return int(row[0] or 0) if row else 0
+
+    def _migrate(self) -> None:
+        with self.write() as tx:
+            tx.run(
+                "CREATE TABLE IF NOT EXISTS migrations "
+                "(version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at INTEGER NOT NULL)"
+            )
+            newest = tx.row("SELECT MAX(version) FROM migrations")
+            done = int(newest[0] or 0) if newest else 0
+            for version, name, sql in _migrations():
+                if version > done:
+                    tx.run(sql)
+                    tx.run(
+                        "INSERT INTO migrations VALUES (:version, :name, :now)",
+                        version=version,
+                        name=name,
+                        now=tx.now_micros,
+                    )
+            if done > _migrations()[-1][0]:
+                raise Error(
+                    Kind.UNAVAILABLE,
+                    "This data directory was written by a newer Tunewarden. Start that version.",
+                )
+
+
+def _migrations() -> list[tuple[int, str, str]]:
+    folder = resources.files("tunewarden.db") / "migrations"
+    found = [
+        (int(entry.name[:4]), entry.name, entry.read_text("utf-8"))
+        for entry in folder.iterdir()
+        if entry.name.endswith(".sql")
+    ]
+    return sorted(found)

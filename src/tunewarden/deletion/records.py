@@ -1,0 +1,117 @@
+"""The intent log of deletions: one row each, which says what was asked, done and found."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tunewarden.db.database import Database, Row, Tx
+from tunewarden.deletion.protocol import Progress, Step
+
+COLUMNS = (
+    "d.n, d.id, d.organization_id, d.requested_by, d.request_id, d.idempotency_key, d.requested_at,"
+    " d.epoch, d.log_since, d.fenced_at, d.fence_report, d.evicted_at, d.evict_report,"
+    " d.key_erased_at, d.key_report, d.log_index, d.receipt, d.deleted_at, d.blobs_report,"
+    " d.blobs_log_since, d.blobs_log_index, d.blobs_erased_at,"
+    " m.n, m.id, m.internal_id, m.key_id, m.manifest_sha256"
+)
+FROM = "FROM deletions d JOIN models m ON m.n = d.model_n"
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A deletion and the model it is of. Times are microseconds since 1970; reports are JSON."""
+
+    n: int
+    id: str
+    organization_id: str
+    requested_by: str
+    request_id: str
+    idempotency_key: str | None
+    requested_at: int
+    epoch: int
+    log_since: int
+    fenced_at: int | None
+    fence_report: str | None
+    evicted_at: int | None
+    evict_report: str | None
+    key_erased_at: int | None
+    key_report: str | None
+    log_index: int | None
+    receipt: bytes | None
+    deleted_at: int | None
+    blobs_report: str | None
+    blobs_log_since: int | None
+    blobs_log_index: int | None
+    blobs_erased_at: int | None
+    model_n: int
+    model_id: str
+    internal_id: str
+    key_id: str
+    manifest_sha256: str
+
+    @property
+    def progress(self) -> Progress:
+        """Which steps are noted as done."""
+        noted = {
+            Step.FENCE: self.fenced_at,
+            Step.EVICT: self.evicted_at,
+            Step.ERASE_KEY: self.key_erased_at,
+            Step.LOG: self.log_index,
+            Step.FINISH: self.deleted_at,
+            Step.ERASE_BLOBS: self.blobs_erased_at,
+        }
+        return Progress(frozenset(step for step, mark in noted.items() if mark is not None))
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the answer may be 200."""
+        return self.deleted_at is not None
+
+
+def find(database: Database, deletion_id: str) -> Deletion | None:
+    """Return a deletion by its id, or None."""
+    row = database.peek(f"SELECT {COLUMNS} {FROM} WHERE d.id = :id", id=deletion_id)
+    return Deletion(*row) if row else None
+
+
+def find_of_model(tx: Tx, model_n: int) -> Deletion | None:
+    """Return the deletion of a model, or None."""
+    row = tx.row(f"SELECT {COLUMNS} {FROM} WHERE d.model_n = :n", n=model_n)
+    return Deletion(*row) if row else None
+
+
+def unfinished(database: Database) -> list[str]:
+    """Return the ids of deletions with a step left, oldest first."""
+    with database.read() as tx:
+        rows = tx.rows("SELECT id FROM deletions WHERE blobs_erased_at IS NULL ORDER BY n")
+    return [str(row[0]) for row in rows]
+
+
+def page(
+    database: Database, organization_id: str, *, after: str | None, limit: int
+) -> Sequence[Deletion]:
+    """Return an organization's deletions, newest first, those older than `after` if it is given."""
+    with database.read() as tx:
+        rows: list[Row] = tx.rows(
+            f"SELECT {COLUMNS} {FROM} WHERE d.organization_id = :organization"  # noqa: S608
+            " AND (:after IS NULL OR d.n < (SELECT n FROM deletions WHERE id = :after))"
+            " ORDER BY d.n DESC LIMIT :limit",
+            organization=organization_id,
+            after=after,
+            limit=limit,
+        )
+    return [Deletion(*row) for row in rows]
+
+
+def record_facts(tx: Tx, deletion: Deletion, **columns: Any) -> None:
+    """Write what a step found. Only columns of this module's table; JSON for what is not a scalar."""
+    known = set(Deletion.__slots__)
+    if not known.issuperset(columns):
+        raise RuntimeError(f"unknown columns: {sorted(set(columns) - known)}")
+    assignments = ", ".join(f"{name} = :{name}" for name in columns)
+    values = {
+        name: json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value
+        for name, value in columns.items()
+    }
+    tx.run(f"UPDATE deletions SET {assignments} WHERE n = :n", n=deletion.n, **values)  # noqa: S608

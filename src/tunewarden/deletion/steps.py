@@ -1,0 +1,253 @@
+"""The numbered steps of a deletion; the only caller of what erases. Each may be repeated.
+
+What D4 to D6 find is committed in one transaction before the leaf that repeats it (D7): a crash
+before that runs them again, which is cheap, and a crash after it finds the same facts again.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
+
+from tunewarden import __version__, audit
+from tunewarden.artifacts.blobs import ErasableBlobs
+from tunewarden.clock import Clock, from_micros, iso, to_micros
+from tunewarden.db.database import Database
+from tunewarden.deletion import facts, protocol, receipt, records
+from tunewarden.deletion.log import Log
+from tunewarden.deletion.log_key import LogSigner
+from tunewarden.deletion.protocol import Step
+from tunewarden.deletion.records import Deletion
+from tunewarden.registry import models
+from tunewarden.registry.models import State
+from tunewarden.serving.engine import Evicting
+from tunewarden.serving.fence import Fence
+
+# What a deletion cannot reach, said in every receipt (I17).
+RESIDUALS = (
+    "copies of sealed blobs and of the database in backups: no key opens them",
+    "memory of processes that have ended: left to the operating system",
+)
+
+
+class ErasableKeyring(Protocol):
+    """The keyring as deletion sees it."""
+
+    def erase(self, key_id: str) -> Any:
+        """Erase a key for good; returns `artifacts.keyring.ErasedKey`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The places that a deletion reaches. `open_log` is called once the log is needed."""
+
+    database: Database
+    clock: Clock
+    fence: Fence
+    engines: Sequence[Evicting]
+    keyring: ErasableKeyring
+    blobs: ErasableBlobs
+    open_log: Callable[[], tuple[Log, LogSigner]]
+    fence_seconds: float
+    evict_seconds: float
+
+    def log_size(self) -> int:
+        """Return the log's size: a deletion's leaf will not stand before it."""
+        return self.open_log()[0].size()
+
+    def do(self, step: Step, deletion: Deletion) -> Deletion:
+        """Do one step; return the deletion with what was found. Raises Error(UNAVAILABLE)."""
+        todo = {
+            Step.FENCE: self._fence,
+            Step.EVICT: self._evict,
+            Step.ERASE_KEY: self._erase_key,
+            Step.LOG: self._log,
+            Step.FINISH: self._finish,
+            Step.ERASE_BLOBS: self._erase_blobs,
+        }
+        return todo[step](deletion)
+
+    def _now(self) -> int:
+        return to_micros(self.clock.now())
+
+    def _fence(self, deletion: Deletion) -> Deletion:
+        """D4: nobody serves the model any more; a worker that holds on is killed."""
+        workers = self.fence.fence(deletion.model_n, within_seconds=self.fence_seconds)
+        report = json.dumps([asdict(worker) for worker in workers])
+        return replace(deletion, fenced_at=self._now(), fence_report=report)
+
+    def _evict(self, deletion: Deletion) -> Deletion:
+        """D5: every engine that could hold the weights has let go of them."""
+        evicted = [
+            engine.evict(deletion.internal_id, within_seconds=self.evict_seconds)
+            for engine in self.engines
+        ]
+        report = json.dumps([asdict(engine) for engine in evicted])
+        return replace(deletion, evicted_at=self._now(), evict_report=report)
+
+    def _erase_key(self, deletion: Deletion) -> Deletion:
+        """D6: no key opens the model's blobs any more."""
+        erased = self.keyring.erase(deletion.key_id)
+        report = json.dumps(
+            {
+                "id": erased.key_id,
+                "shard": f"{erased.shard:06}",
+                "generation_before": erased.generation_before,
+                "generation_after": erased.generation_after,
+                "method": erased.method.value,
+                "assurance": erased.assurance.value,
+            }
+        )
+        return replace(deletion, key_erased_at=self._now(), key_report=report)
+
+    def _log(self, deletion: Deletion) -> Deletion:
+        """D7: what was done is a leaf of the log, under a signed checkpoint."""
+        with self.database.write() as tx:
+            records.record_facts(
+                tx,
+                deletion,
+                fenced_at=deletion.fenced_at,
+                fence_report=deletion.fence_report,
+                evicted_at=deletion.evicted_at,
+                evict_report=deletion.evict_report,
+                key_erased_at=deletion.key_erased_at,
+                key_report=deletion.key_report,
+            )
+            blobs = models.blobs_of(tx, deletion.model_n)
+        stated = _deletion_facts(deletion, blobs)
+        index, bundle = self._append(receipt.build_deletion(stated), deletion.log_since)
+        return replace(deletion, log_index=index, receipt=bundle)
+
+    def _finish(self, deletion: Deletion) -> Deletion:
+        """D8: the model is deleted, and the receipt is kept as it will be handed out."""
+        with self.database.write() as tx:
+            protocol.check_transition(State.DELETING, State.DELETED)
+            if not tx.run(
+                "UPDATE models SET state = 'deleted' WHERE n = :n AND state = 'deleting'",
+                n=deletion.model_n,
+            ):
+                raise RuntimeError(
+                    "a deletion that is not finished has a model that is not deleting"
+                )
+            records.record_facts(
+                tx,
+                deletion,
+                log_index=deletion.log_index,
+                receipt=deletion.receipt,
+                deleted_at=tx.now_micros,
+            )
+            audit.record(
+                tx,
+                audit.EventType.RESOURCE_DELETED,
+                organization_id=deletion.organization_id,
+                actor=_actor(deletion),
+                resource_id=deletion.model_id,
+                resource_type="model",
+                deletion=deletion.id,
+            )
+            deleted_at = tx.now_micros
+        return replace(deletion, deleted_at=deleted_at)
+
+    def _erase_blobs(self, deletion: Deletion) -> Deletion:
+        """D9: the sealed files are gone in every version, and a second leaf says so."""
+        if deletion.blobs_report is None:
+            deletion = self._erase_files(deletion)
+        assert deletion.blobs_report is not None, "written above"
+        assert deletion.blobs_log_since is not None, "written with the report"
+        report = json.loads(deletion.blobs_report)
+        stated = facts.BlobsErasedFacts(
+            deletion_id=deletion.id,
+            model_id=deletion.model_id,
+            manifest_sha256=deletion.manifest_sha256,
+            failures=(),
+            software=_software(),
+            **report,
+        )
+        index, _ = self._append(receipt.build_blobs_erased(stated), deletion.blobs_log_since)
+        with self.database.write() as tx:
+            tx.run(
+                "UPDATE blobs SET erased_at = :now WHERE model_n = :n",
+                now=tx.now_micros,
+                n=deletion.model_n,
+            )
+            records.record_facts(tx, deletion, blobs_log_index=index, blobs_erased_at=tx.now_micros)
+            audit.record(
+                tx,
+                audit.EventType.BLOBS_ERASED,
+                organization_id=deletion.organization_id,
+                actor=audit.SERVER,
+                resource_id=deletion.model_id,
+                deletion=deletion.id,
+            )
+            erased_at = tx.now_micros
+        return replace(deletion, blobs_log_index=index, blobs_erased_at=erased_at)
+
+    def _erase_files(self, deletion: Deletion) -> Deletion:
+        """Erase what the blobs' rows name and whatever else lies under the model's prefix."""
+        erased = [self.blobs.erase(name) for name in self.blobs.names(f"{deletion.internal_id}/")]
+        report = {
+            "count": len(erased),
+            "versions": sum(blob.versions for blob in erased),
+            "size_bytes": sum(blob.bytes for blob in erased),
+            "erased_at": iso(self.clock.now()),
+        }
+        since = self.log_size()
+        with self.database.write() as tx:
+            records.record_facts(tx, deletion, blobs_report=report, blobs_log_since=since)
+        return replace(deletion, blobs_report=json.dumps(report), blobs_log_since=since)
+
+    def _append(self, statement: bytes, since: int) -> tuple[int, bytes]:
+        """Append a signed statement once; return its index and the receipt that proves it."""
+        log, signer = self.open_log()
+        envelope = receipt.sign(statement, signer)
+        index = log.append(envelope, since=since).index
+        checkpoint = log.checkpoint()
+        size = int(checkpoint.split(b"\n")[1])  # C2SP tlog-checkpoint: the second line
+        return index, receipt.bundle(envelope, index, log.inclusion_proof(index, size), checkpoint)
+
+
+def _deletion_facts(deletion: Deletion, blobs: list[models.SealedBlob]) -> facts.DeletionFacts:
+    if (
+        deletion.fence_report is None
+        or deletion.evict_report is None
+        or deletion.key_report is None
+    ):
+        raise RuntimeError("D4 to D6 come before D7")
+    return facts.DeletionFacts(
+        deletion_id=deletion.id,
+        organization_id=deletion.organization_id,
+        model_id=deletion.model_id,
+        internal_id=deletion.internal_id,
+        manifest_sha256=deletion.manifest_sha256,
+        requested_by=deletion.requested_by,
+        requested_at=_time(deletion.requested_at),
+        committed_at=_time(deletion.requested_at),
+        fenced_at=_time(deletion.fenced_at),
+        evicted_at=_time(deletion.evicted_at),
+        key_erased_at=_time(deletion.key_erased_at),
+        epoch=deletion.epoch,
+        fence=tuple(facts.FencedWorker(**one) for one in json.loads(deletion.fence_report)),
+        engines=tuple(facts.EvictedEngine(**one) for one in json.loads(deletion.evict_report)),
+        key=facts.ErasedKey(**json.loads(deletion.key_report)),
+        blobs=facts.SealedBlobs(
+            count=len(blobs), size_bytes=sum(blob.sealed_bytes for blob in blobs)
+        ),
+        residuals=RESIDUALS,
+        software=_software(),
+    )
+
+
+def _time(micros: int | None) -> str:
+    if micros is None:
+        raise RuntimeError("a step that is done has a time")
+    return iso(from_micros(micros))
+
+
+def _software() -> str:
+    return f"tunewarden {__version__}"
+
+
+def _actor(deletion: Deletion) -> audit.Actor:
+    return audit.Actor(
+        key_id=deletion.requested_by, user_id=None, project_id=None, request_id=deletion.request_id
+    )

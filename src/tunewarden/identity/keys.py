@@ -1,0 +1,189 @@
+"""API keys: `sk-tw-<id>-<secret><checksum>`, shown once, kept as SHA-256.
+
+The secret has 256 bits, so a plain hash is enough (a slow one guards guessable secrets only). The
+checksum lets a mistyped or invented key be refused before any SQL; the id finds the row, and the
+secret is compared in constant time.
+"""
+
+import hashlib
+import hmac
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tunewarden import audit
+from tunewarden.db.database import Database, Tx
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import organizations
+from tunewarden.identity.policy import SCOPES, Caller, Role
+from tunewarden.ids import ALPHANUMERICS, Prefix, token
+
+ID_LENGTH = 16
+SECRET_LENGTH = 43  # 43 alphanumerics carry 256 bits
+CHECKSUM_LENGTH = 6
+PREFIX = "sk-tw-"
+FORMAT = re.compile(
+    rf"{PREFIX}([A-Za-z0-9]{{{ID_LENGTH}}})-([A-Za-z0-9]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}})"
+)
+NAME_LENGTH_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as lists show it; the secret is not in it."""
+
+    id: str
+    name: str
+    role: str
+    organization: str
+    scopes: str
+    created_at: int
+    revoked_at: int | None
+
+
+def create(
+    tx: Tx, *, organization: str, role: Role, name: str, scopes: Iterable[str] = ()
+) -> tuple[ApiKey, str]:
+    """Make a key for a user of `organization` with `role`; return it and its text, this once.
+
+    The organization is made if it is new. Raises Error(INVALID) for an unknown scope or a bad name.
+    """
+    chosen = sorted(set(scopes))
+    if not 1 <= len(name) <= NAME_LENGTH_MAX or not name.isprintable():
+        raise Error(
+            Kind.INVALID, "A key's name may have 1 to 100 printable characters.", param="name"
+        )
+    for scope in chosen:
+        if scope not in SCOPES:
+            raise Error(
+                Kind.INVALID,
+                f"Unknown scope '{scope}'. Known: {', '.join(sorted(SCOPES))}.",
+                param="scopes",
+            )
+    owner = organizations.find_or_create(tx, organization)
+    user_id = organizations.add_user(tx, owner, name, role)
+    key = ApiKey(
+        f"{Prefix.API_KEY}_{token(ID_LENGTH)}",
+        name,
+        role.value,
+        owner.name,
+        " ".join(chosen),
+        tx.now_micros,
+        None,
+    )
+    secret = token(SECRET_LENGTH)
+    tx.run(
+        "INSERT INTO api_keys VALUES (:id, :organization, :project, :user, :name, :sha, :scopes, :now, NULL)",
+        id=key.id,
+        organization=owner.id,
+        project=owner.project_id,
+        user=user_id,
+        name=name,
+        sha=_digest(secret),
+        scopes=key.scopes,
+        now=tx.now_micros,
+    )
+    audit.record(
+        tx,
+        audit.EventType.API_KEY_CREATED,
+        organization_id=owner.id,
+        actor=audit.SERVER,
+        resource_id=key.id,
+        role=role.value,
+        scopes=chosen,
+    )
+    body = key.id.removeprefix(f"{Prefix.API_KEY}_")
+    return key, f"{PREFIX}{body}-{secret}{_checksum(body + secret)}"
+
+
+def list_all(database: Database) -> list[ApiKey]:
+    """Return every key, oldest first."""
+    with database.read() as tx:
+        rows = tx.rows(
+            "SELECT k.id, k.name, u.role, o.name, k.scopes, k.created_at, k.revoked_at FROM api_keys k"
+            " JOIN users u ON u.id = k.user_id JOIN organizations o ON o.id = k.organization_id"
+            " ORDER BY k.created_at, k.id"
+        )
+    return [ApiKey(*row) for row in rows]
+
+
+def revoke(tx: Tx, key_id: str) -> None:
+    """Revoke a key for good; revoking twice changes nothing. Raises Error(NOT_FOUND)."""
+    row = tx.row("SELECT organization_id FROM api_keys WHERE id = :id", id=key_id)
+    if row is None:
+        raise Error(
+            Kind.NOT_FOUND, f"No API key '{key_id}'. See `tunewarden keys list`.", param="key"
+        )
+    if tx.run(
+        "UPDATE api_keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL",
+        now=tx.now_micros,
+        id=key_id,
+    ):
+        audit.record(
+            tx,
+            audit.EventType.API_KEY_REVOKED,
+            organization_id=row[0],
+            actor=audit.SERVER,
+            resource_id=key_id,
+        )
+
+
+def authenticate(database: Database, text: str, request_id: str) -> Caller:
+    """Return who holds the key `text`. Raises Error(UNAUTHENTICATED), the same for every reason."""
+    match = FORMAT.fullmatch(text)
+    if match is None:
+        raise _refused(text)
+    body, secret = match[1], match[2][:SECRET_LENGTH]
+    if not hmac.compare_digest(_checksum(body + secret), match[2][SECRET_LENGTH:]):
+        raise _refused(text)
+    row = database.peek(
+        "SELECT k.id, k.secret_sha256, k.user_id, k.organization_id, o.name, k.project_id, u.role, k.scopes"
+        " FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organizations o ON o.id = k.organization_id"
+        " WHERE k.id = :id AND k.revoked_at IS NULL",
+        id=f"{Prefix.API_KEY}_{body}",
+    )
+    if row is None or not hmac.compare_digest(row[1], _digest(secret)):
+        raise _refused(text)
+    return Caller(
+        key_id=row[0],
+        user_id=row[2],
+        organization_id=row[3],
+        organization_name=row[4],
+        project_id=row[5],
+        role=Role(row[6]),
+        scopes=frozenset(row[7].split()),
+        request_id=request_id,
+    )
+
+
+def role_now(tx: Tx, caller: Caller) -> Role | None:
+    """Return the role that the caller's user has in this transaction; None if its key is revoked."""
+    row = tx.row(
+        "SELECT u.role FROM api_keys k JOIN users u ON u.id = k.user_id"
+        " WHERE k.id = :id AND k.revoked_at IS NULL",
+        id=caller.key_id,
+    )
+    return Role(row[0]) if row else None
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _checksum(text: str) -> str:
+    number = zlib.crc32(text.encode())
+    digits = ""
+    for _ in range(CHECKSUM_LENGTH):
+        number, digit = divmod(number, len(ALPHANUMERICS))
+        digits += ALPHANUMERICS[digit]
+    return digits
+
+
+def _refused(text: str) -> Error:
+    shown = f"{text[:6]}…" if text.startswith("sk-") else "(not shown)"
+    return Error(
+        Kind.UNAUTHENTICATED,
+        f"Incorrect API key provided: {shown}. Make one with `tunewarden keys create`.",
+        code="invalid_api_key",
+    )

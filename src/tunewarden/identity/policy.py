@@ -1,0 +1,93 @@
+"""Who may do what: one table. Everything that it does not allow is refused.
+
+A call needs both a role of its user that allows the action and a key whose scopes include it
+(a key without scopes is unrestricted). Roles are read anew on each request; a delete reads them
+once more inside its own transaction (I8).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tunewarden.audit import Actor
+from tunewarden.errors import Error, Kind
+
+
+class Role(StrEnum):
+    """A user's role in the organization, by OpenAI's names."""
+
+    OWNER = "owner"
+    READER = "reader"
+
+
+class Action(StrEnum):
+    """What a request wants to do; the value is the scope that a restricted key needs for it."""
+
+    READ_MODELS = "api.model.read"
+    USE_MODELS = "api.model.request"
+    WRITE_MODELS = "api.model.write"
+    DELETE = "api.delete"
+    READ_DELETIONS = "api.deletions.read"
+
+
+ALLOWED: dict[Role, frozenset[Action]] = {
+    Role.OWNER: frozenset(Action),
+    Role.READER: frozenset({Action.READ_MODELS, Action.USE_MODELS, Action.READ_DELETIONS}),
+}
+
+# A scope may stand for several: OpenAI's read-only keys carry `api.all.read`.
+IMPLIED: dict[str, frozenset[Action]] = {
+    "api.all.read": frozenset({Action.READ_MODELS, Action.READ_DELETIONS}),
+    "api.all": frozenset(Action),
+}
+SCOPES = frozenset({*(action.value for action in Action), *IMPLIED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """An authenticated caller: its key, its user's role and its organization."""
+
+    key_id: str
+    user_id: str
+    organization_id: str
+    organization_name: str
+    project_id: str
+    role: Role
+    scopes: frozenset[str]
+    request_id: str
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as an audit event names it."""
+        return Actor(
+            key_id=self.key_id,
+            user_id=self.user_id,
+            project_id=self.project_id,
+            request_id=self.request_id,
+        )
+
+
+def allows(caller: Caller, action: Action) -> bool:
+    """Tell whether the caller's role and the scopes of its key both include `action`."""
+    if action not in ALLOWED[caller.role]:
+        return False
+    return not caller.scopes or any(
+        scope == action.value or action in IMPLIED.get(scope, ()) for scope in caller.scopes
+    )
+
+
+def authorize(caller: Caller, action: Action) -> None:
+    """Return if `caller` may do `action`. Raises Error(FORBIDDEN)."""
+    if not allows(caller, action):
+        raise refusal(caller, action)
+
+
+def refusal(caller: Caller, action: Action) -> Error:
+    """Return the error that a refused caller gets. It says "permission", as OpenAI's does."""
+    needs_owner = Role.READER not in {role for role in Role if action in ALLOWED[role]}
+    role = " You must have the Owner role in your organization." if needs_owner else ""
+    return Error(
+        Kind.FORBIDDEN,
+        f"You have insufficient permissions for this operation. Missing scopes: {action.value}.{role}"
+        " Check the role of your user and, if you use a restricted API key, its scopes.",
+        code="missing_scope",
+    )

@@ -1,0 +1,100 @@
+"""Base models: what they are called, where they are served, and which layers an adapter may change.
+
+A local base is a Hugging Face directory that the embedded engine serves; a remote one is whatever
+answers the OpenAI API at a URL. Bases belong to every organization and are never deleted (I8).
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tunewarden import audit
+from tunewarden.db.database import Database, Tx
+from tunewarden.errors import Error, Kind
+
+NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+COLUMNS = "name, kind, location, engine_model, modules, created_at"
+
+
+class BaseKind(StrEnum):
+    """Who serves a base."""
+
+    LOCAL = "local"
+    REMOTE = "remote"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base model. `engine_model` is what its engine calls it; `created_at` is in microseconds."""
+
+    name: str
+    kind: BaseKind
+    location: str
+    engine_model: str
+    modules: str
+    created_at: int
+
+    def module_shapes(self) -> dict[str, tuple[int, int]]:
+        """Return module path -> (out features, in features); empty for a remote base."""
+        return {path: (out, into) for path, (out, into) in json.loads(self.modules).items()}
+
+
+def add(
+    tx: Tx,
+    *,
+    name: str,
+    kind: BaseKind,
+    location: str,
+    engine_model: str,
+    modules: dict[str, tuple[int, int]],
+) -> Base:
+    """Register a base. Raises Error(INVALID) for a bad name, Error(CONFLICT) for one in use."""
+    if not NAME.fullmatch(name) or name.startswith("ft"):
+        raise Error(
+            Kind.INVALID,
+            "A base's name may have 1 to 64 letters, digits, dots, dashes and underscores, and must"
+            " not begin with 'ft'.",
+            param="name",
+        )
+    base = Base(name, kind, location, engine_model, json.dumps(modules), tx.now_micros)
+    if tx.row("SELECT 1 FROM bases WHERE name = :name", name=name):
+        raise Error(Kind.CONFLICT, f"There is a base called '{name}' already. Choose another name.")
+    tx.run(
+        f"INSERT INTO bases ({COLUMNS}) VALUES (:name, :kind, :location, :engine_model, :modules, :now)",  # noqa: S608
+        name=name,
+        kind=kind.value,
+        location=location,
+        engine_model=engine_model,
+        modules=base.modules,
+        now=tx.now_micros,
+    )
+    audit.record(
+        tx,
+        audit.EventType.BASE_ADDED,
+        organization_id="",
+        actor=audit.SERVER,
+        resource_id=name,
+        kind=kind.value,
+    )
+    return base
+
+
+def find(database: Database, name: str) -> Base | None:
+    """Return the base called `name`, or None."""
+    row = database.peek(f"SELECT {COLUMNS} FROM bases WHERE name = :name", name=name)  # noqa: S608
+    return _base(row) if row else None
+
+
+def list_all(database: Database) -> list[Base]:
+    """Return every base, oldest first."""
+    with database.read() as tx:
+        return [
+            _base(row)
+            for row in tx.rows(f"SELECT {COLUMNS} FROM bases ORDER BY created_at, name")  # noqa: S608
+        ]
+
+
+def _base(row: tuple[str, ...]) -> Base:
+    name, kind, location, engine_model, modules, created_at = row
+    return Base(name, BaseKind(kind), location, engine_model, modules, int(created_at))

@@ -1,0 +1,61 @@
+"""How much each model is used: counted in memory, written each second, kept by the hour.
+
+A crash loses at most the second that was not written. Counts are for people and for retention, not
+for billing.
+"""
+
+from dataclasses import dataclass
+
+from tunewarden.clock import Clock, to_micros
+from tunewarden.db.database import Database
+
+HOUR_MICROS = 3600 * 1_000_000
+
+
+@dataclass(slots=True)
+class _Count:
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class UsageCounter:
+    """Counts of one worker since the last flush. Not for use from several threads."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._counts: dict[tuple[str, str], _Count] = {}
+
+    def add(
+        self, organization_id: str, model_id: str, input_tokens: int, output_tokens: int
+    ) -> None:
+        """Count one finished request."""
+        count = self._counts.setdefault((organization_id, model_id), _Count())
+        count.requests += 1
+        count.input_tokens += input_tokens
+        count.output_tokens += output_tokens
+
+    def flush(self) -> None:
+        """Write what was counted, in one transaction; on failure it is kept for the next flush."""
+        if not self._counts:
+            return
+        now = to_micros(self._clock.now())
+        with self._database.write() as tx:
+            for (organization_id, model_id), count in self._counts.items():
+                tx.run(
+                    "INSERT INTO usage VALUES (:organization, :model, :hour, :requests, :input, :output, :now)"
+                    " ON CONFLICT (organization_id, model_id, hour_at) DO UPDATE SET"
+                    " requests = usage.requests + excluded.requests,"
+                    " input_tokens = usage.input_tokens + excluded.input_tokens,"
+                    " output_tokens = usage.output_tokens + excluded.output_tokens,"
+                    " last_used_at = excluded.last_used_at",
+                    organization=organization_id,
+                    model=model_id,
+                    hour=now - now % HOUR_MICROS,
+                    requests=count.requests,
+                    input=count.input_tokens,
+                    output=count.output_tokens,
+                    now=now,
+                )
+        self._counts.clear()

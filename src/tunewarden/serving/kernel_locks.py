@@ -1,0 +1,157 @@
+"""Fence on one host by OFD locks: one lock file a worker, byte 0 = alive, byte n+1 = model n.
+
+A worker that serves model n holds its own byte shared; the deletion, committed first, takes that
+byte of every worker exclusively. After it held them all, each worker either has ended or will begin
+later and then reads the committed state. No clocks: a dead process's locks are dropped by the
+kernel. One file a worker, because the kernel scans a file's locks one by one.
+"""
+
+import json
+import os
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tunewarden.clock import Clock
+from tunewarden.errors import Error, Kind
+from tunewarden.ids import token
+from tunewarden.locks import ByteLocks
+from tunewarden.serving.fence import Ending, FencedWorker
+
+ALIVE = 0
+POLL_SECONDS = 0.0005
+DEATH_SECONDS = 2.0
+
+
+class KernelLockFence:
+    """The fence for the workers whose lock files lie in one directory on a local file system."""
+
+    def __init__(self, directory: Path, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._own: ByteLocks | None = None
+        self._serving: dict[int, int] = {}
+
+    def join(self) -> None:
+        """Become a worker. Only then may `begin` be called; from one thread.
+
+        The file gets its final name after its byte 0 is held, so that a deletion can never take it
+        for a dead worker's.
+        """
+        name = token(20)
+        unfinished = self._directory / f"{name}.new"
+        locks = ByteLocks(unfinished)
+        if not locks.try_exclusive(ALIVE):
+            raise RuntimeError("a new lock file is held by somebody else")
+        locks.write(json.dumps({"pid": os.getpid(), "start": _start_of(os.getpid())}).encode())
+        unfinished.rename(self._directory / f"{name}.lock")
+        self._own = locks
+
+    def begin(self, n: int) -> bool:
+        """Begin to serve model `n`; False while a deletion holds its byte."""
+        if self._own is None:
+            raise RuntimeError("only a process that joined the fence may serve")
+        count = self._serving.get(n, 0)
+        if count == 0 and not self._own.try_shared(n + 1):
+            return False
+        self._serving[n] = count + 1
+        return True
+
+    def end(self, n: int) -> None:
+        """End what one `begin` began; the last one lets go of the model's byte."""
+        count = self._serving[n] - 1
+        if count:
+            self._serving[n] = count
+            return
+        del self._serving[n]
+        if self._own is not None:
+            self._own.release(n + 1)
+
+    def fence(self, n: int, *, within_seconds: float) -> list[FencedWorker]:
+        """Return when no worker serves model `n`; kill those that hold on for too long."""
+        deadline = self._clock.monotonic() + within_seconds
+        return [
+            FencedWorker(path.stem, self._fence_worker(path, n, deadline))
+            for path in sorted(self._directory.glob("*.lock"))
+        ]
+
+    def sweep(self) -> int:
+        """Remove the files of dead workers; return how many there were."""
+        dead = 0
+        for path in self._directory.glob("*.lock"):
+            with _opened(path) as locks:
+                if locks is not None and locks.try_exclusive(ALIVE):
+                    path.unlink()
+                    dead += 1
+        return dead
+
+    def _fence_worker(self, path: Path, n: int, deadline: float) -> Ending:
+        with _opened(path) as locks:
+            if locks is None:
+                return Ending.GONE
+            while not locks.try_exclusive(n + 1):
+                if self._clock.monotonic() > deadline:
+                    self._kill(path, locks)
+                    return Ending.KILLED
+                self._clock.sleep(POLL_SECONDS)
+            if locks.try_exclusive(ALIVE):
+                return Ending.GONE
+            return Ending.RELEASED
+
+    def _kill(self, path: Path, locks: ByteLocks) -> None:
+        """Kill a worker that does not let go, and wait until the kernel has dropped its locks."""
+        content = json.loads(path.read_bytes())
+        pid = int(content["pid"])
+        if pid != os.getpid() and _kill_and_wait(pid, content["start"]):
+            deadline = self._clock.monotonic() + DEATH_SECONDS
+            while self._clock.monotonic() < deadline:
+                if locks.try_exclusive(ALIVE):
+                    return
+                self._clock.sleep(POLL_SECONDS)
+        raise Error(
+            Kind.UNAVAILABLE,
+            "A worker still holds the model; the deletion goes on. Ask again.",
+            retry_after_seconds=1,
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[ByteLocks | None]:
+    try:
+        locks = ByteLocks(path, create=False)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield locks
+    finally:
+        locks.close()
+
+
+def _kill_and_wait(pid: int, start: str) -> bool:
+    """SIGKILL exactly this process, never another that got its number; True when it has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        # The descriptor names one process for good, so checking after opening it is no race.
+        if _start_of(pid) != start:
+            return True
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        return bool(select.select([descriptor], [], [], DEATH_SECONDS)[0])
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _start_of(pid: int) -> str:
+    """Return a process's start time in clock ticks since boot (proc(5), field 22)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return stat.rpartition(")")[2].split()[19]
