@@ -7,6 +7,8 @@ from typing import Any
 
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.deletion.protocol import Progress, Step
+from tunewarden.errors import Error, Kind
+from tunewarden.identity.policy import Caller
 
 COLUMNS = (
     "d.n, d.id, d.organization_id, d.requested_by, d.request_id, d.idempotency_key, d.requested_at,"
@@ -73,6 +75,31 @@ def find(database: Database, deletion_id: str) -> Deletion | None:
     """Return a deletion by its id, or None."""
     row = database.peek(f"SELECT {COLUMNS} {FROM} WHERE d.id = :id", id=deletion_id)
     return Deletion(*row) if row else None
+
+
+def find_own(database: Database, caller: Caller, deletion_id: str) -> Deletion:
+    """Return a deletion of the caller's organization. Raises Error(NOT_FOUND), for foreign ones too."""
+    deletion = find(database, deletion_id)
+    if deletion is None or deletion.organization_id != caller.organization_id:
+        raise Error(
+            Kind.NOT_FOUND,
+            f"The deletion '{deletion_id[:100]}' does not exist.",
+            param="deletion_id",
+            code="deletion_not_found",
+        )
+    return deletion
+
+
+def receipt_of(deletion: Deletion) -> bytes:
+    """Return the receipt, the exact bytes that were stored. Raises Error(NOT_FOUND) before D8."""
+    if deletion.receipt is None:
+        raise Error(
+            Kind.NOT_FOUND,
+            f"The deletion {deletion.id} is not finished, so it has no receipt yet.",
+            param="deletion_id",
+            code="receipt_not_ready",
+        )
+    return deletion.receipt
 
 
 def find_of_model(tx: Tx, model_n: int) -> Deletion | None:

@@ -18,7 +18,7 @@ from tunewarden.deletion.log import Log
 from tunewarden.deletion.log_key import LogSigner
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
-from tunewarden.registry import models
+from tunewarden.registry import models, seen
 from tunewarden.registry.models import State
 from tunewarden.serving.engine import Evicting
 from tunewarden.serving.fence import Fence
@@ -48,6 +48,7 @@ class Steps:
     keyring: ErasableKeyring
     blobs: ErasableBlobs
     open_log: Callable[[], tuple[Log, LogSigner]]
+    mark_log: Callable[[int], None]
     fence_seconds: float
     evict_seconds: float
 
@@ -113,6 +114,8 @@ class Steps:
                 key_erased_at=deletion.key_erased_at,
                 key_report=deletion.key_report,
             )
+            erased = json.loads(deletion.key_report or "{}")
+            seen.see_keyring(tx, int(erased["shard"]), erased["generation_after"])
             blobs = models.blobs_of(tx, deletion.model_n)
         stated = _deletion_facts(deletion, blobs)
         index, bundle = self._append(receipt.build_deletion(stated), deletion.log_since)
@@ -136,6 +139,7 @@ class Steps:
                 receipt=deletion.receipt,
                 deleted_at=tx.now_micros,
             )
+            seen.see_log(tx, (deletion.log_index or 0) + 1)
             audit.record(
                 tx,
                 audit.EventType.RESOURCE_DELETED,
@@ -200,7 +204,9 @@ class Steps:
         """Append a signed statement once; return its index and the receipt that proves it."""
         log, signer = self.open_log()
         envelope = receipt.sign(statement, signer)
-        index = log.append(envelope, since=since).index
+        appended = log.append(envelope, since=since)
+        self.mark_log(appended.size)
+        index = appended.index
         checkpoint = log.checkpoint()
         size = int(checkpoint.split(b"\n")[1])  # C2SP tlog-checkpoint: the second line
         return index, receipt.bundle(envelope, index, log.inclusion_proof(index, size), checkpoint)

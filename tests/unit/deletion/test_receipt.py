@@ -1,0 +1,325 @@
+"""Receipts: what they say, that they verify, and that nothing else does."""
+
+import json
+from dataclasses import fields, replace
+from hashlib import sha256
+from typing import Any, cast
+
+import pytest
+import rfc8785
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
+from tests.fakes.receipts import BLOBS_ERASED, DELETION, SIGNER, envelopes, receipts
+
+from tunewarden.deletion import facts, merkle, receipt
+from tunewarden.deletion.log_key import LogSigner
+from tunewarden.deletion.note import encode_base64
+from tunewarden.deletion.receipt import ReceiptError
+from tunewarden.errors import Error, Kind
+
+PEM, VKEY = SIGNER.public_pem(), SIGNER.vkey().encode()
+OTHER = LogSigner(SIGNER.name, bytes(32))
+
+
+def resigned(change: dict[str, Any], signer: LogSigner = SIGNER) -> bytes:
+    """Return a receipt, alone in its log, over a statement with changed members."""
+    statement = json.loads(receipt.build_deletion(DELETION)) | change
+    return alone(receipt.sign(rfc8785.dumps(statement), signer), signer)
+
+
+def alone(envelope: bytes, signer: LogSigner = SIGNER) -> bytes:
+    checkpoint = signer.sign_checkpoint(1, merkle.leaf_hash(envelope))
+    return receipt.bundle(envelope, 0, [], checkpoint)
+
+
+@pytest.mark.parametrize("key", [PEM, VKEY, VKEY + b"\n"])
+def test_a_receipt_verifies_with_the_logs_key_alone(key: bytes) -> None:
+    verified = receipt.verify(receipts()[1], key)
+    assert verified.facts == DELETION
+    assert verified.statement == receipt.build_deletion(DELETION)
+    assert verified.envelope == envelopes()[1]
+    assert (verified.index, verified.checkpoint.size) == (1, 3)
+    assert verified.checkpoint.origin == "log.tunewarden.example/1"
+    assert receipt.verify(receipts()[2], key).facts == BLOBS_ERASED
+
+
+def test_the_same_facts_give_the_same_bytes() -> None:
+    assert receipts() == receipts()
+    assert envelopes() == envelopes()
+
+
+def test_an_entry_of_the_log_gives_its_facts_back() -> None:
+    assert receipt.verify_entry(envelopes()[1], PEM) == DELETION
+    assert receipt.verify_entry(envelopes()[2], VKEY) == BLOBS_ERASED
+    with pytest.raises(ReceiptError, match="another key"):
+        receipt.verify_entry(envelopes(OTHER)[1], PEM)
+    with pytest.raises(ReceiptError, match="canonical"):
+        receipt.verify_entry(envelopes()[1] + b"\n", PEM)
+
+
+def test_a_statement_says_what_was_passed_in_and_nothing_else() -> None:
+    """I17: every text and number of the statement is a fact or a name of the format."""
+    statement = json.loads(receipt.build_deletion(DELETION))
+    assert statement.keys() == {"_type", "subject", "predicateType", "predicate"}
+    stated = {*_leaves(statement["predicate"]), *_leaves(statement["subject"])}
+    assert stated == {
+        leaf for field in fields(DELETION) for leaf in _leaves_of(DELETION, field.name)
+    }
+
+
+def _leaves(value: object) -> set[object]:
+    if isinstance(value, dict):
+        return set().union(*(_leaves(item) for item in value.values()))
+    if isinstance(value, (list, tuple)):
+        return set().union(*(_leaves(item) for item in value))
+    return {(type(value), value)}
+
+
+def _leaves_of(made: object, name: str) -> set[object]:
+    value = getattr(made, name)
+    items = value if isinstance(value, tuple) else (value,)
+    found: set[object] = set()
+    for item in items:
+        if hasattr(item, "__dataclass_fields__"):
+            found |= set().union(*(_leaves_of(item, field.name) for field in fields(item)))
+        else:
+            found |= _leaves(item)
+    return found
+
+
+def test_securesystemslib_reads_and_verifies_the_envelope() -> None:
+    document = json.loads(envelopes()[1])
+    known = Envelope.from_dict(json.loads(envelopes()[1]))
+    key_id = document["signatures"][0]["keyid"]
+    key = SSlibKey(key_id, "ed25519", "ed25519", {"public": SIGNER.key.public.hex()})
+    assert known.verify([key], 1) == {key_id: key}
+    assert known.pae() == receipt.pre_authentication(receipt.build_deletion(DELETION))
+    assert known.payload == receipt.build_deletion(DELETION)
+
+
+def test_the_pre_authentication_encoding_is_that_of_dsse() -> None:
+    payload = "ünïcode".encode()
+    known = Envelope(payload, receipt.PAYLOAD_TYPE, {})
+    assert receipt.pre_authentication(payload) == known.pae()
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("deletion_id", ""),
+        ("requested_by", "jane.doe@example.com"),
+        ("requested_by", "Jane Doe"),
+        ("model_id", "ft:x\n"),
+        ("organization_id", "a" * 257),
+        ("manifest_sha256", "9F" * 32),
+        ("requested_at", "2026-11-22T10:00:00Z"),
+        ("requested_at", "2026-11-22T10:00:00.000000+00:00"),
+        ("committed_at", "2026-13-22T10:00:00.000000Z"),
+        ("epoch", -1),
+        ("epoch", True),
+        ("epoch", 2**53),
+        ("epoch", 1.0),
+        ("fence", (facts.FencedWorker("worker-0", "asked"),)),
+        ("fence", [facts.FencedWorker("worker-0", "killed")]),
+        ("engines", (facts.EvictedEngine("vllm-0", "evicted", 0, zeroed=cast("bool", 1)),)),
+        ("residuals", ("\x1b[2J all is well",)),
+        ("residuals", ("looks \u202e different",)),
+        ("residuals", ("a" * 513,)),
+        ("software", ""),
+    ],
+)
+def test_a_fact_of_the_wrong_form_is_never_signed(change: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        receipt.build_deletion(replace(DELETION, **{change: value}))
+
+
+def test_a_receipt_that_does_not_fit_into_an_entry_is_an_error() -> None:
+    large = replace(DELETION, residuals=tuple("x" * 500 for _ in range(100)))
+    with pytest.raises(Error) as caught:
+        receipt.sign(receipt.build_deletion(large), SIGNER)
+    assert caught.value.kind is Kind.TOO_LARGE
+
+
+def test_another_logs_key_is_refused() -> None:
+    renamed = LogSigner("log.tunewarden.example/2", bytes(range(32)))
+    with pytest.raises(ReceiptError, match="another key"):
+        receipt.verify(receipts()[1], OTHER.public_pem())
+    with pytest.raises(ReceiptError, match="another log's"):
+        receipt.verify(receipts()[1], renamed.vkey().encode())
+
+
+def test_an_envelope_signed_by_another_key_is_refused_even_in_our_log() -> None:
+    forged = json.loads(receipt.sign(receipt.build_deletion(DELETION), OTHER))
+    with pytest.raises(ReceiptError, match="another key"):
+        receipt.verify(alone(rfc8785.dumps(forged)), PEM)
+    forged["signatures"][0]["keyid"] = SIGNER.key.digest()
+    with pytest.raises(ReceiptError, match="does not verify"):
+        receipt.verify(alone(rfc8785.dumps(forged)), PEM)
+
+
+def test_a_receipt_is_not_proven_by_another_entrys_proof() -> None:
+    first, second, third = map(json.loads, receipts())
+    for ours, theirs in ((first, second), (second, third), (third, first)):
+        swapped = rfc8785.dumps(ours | {"proof": theirs["proof"]})
+        with pytest.raises(ReceiptError, match="not the log's entry"):
+            receipt.verify(swapped, PEM)
+
+
+def test_a_checkpoint_signed_by_another_key_is_refused() -> None:
+    ours, theirs = json.loads(receipts()[1]), json.loads(receipts(OTHER)[1])
+    with pytest.raises(ReceiptError, match="signature does not verify"):
+        receipt.verify(rfc8785.dumps(ours | {"proof": theirs["proof"]}), PEM)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"_type": "https://in-toto.io/Statement/v0.1"}, "known form"),
+        ({"predicateType": "https://tunewarden.dev/model-deletion/v2"}, "known form"),
+        ({"predicate": {}}, "known form"),
+        ({"predicate": []}, "known form"),
+        ({"subject": []}, "known form"),
+        ({"subject": [{"name": "a"}]}, "known form"),
+        ({"more": 1}, "known form"),
+    ],
+)
+def test_a_signed_statement_of_another_form_is_refused(change: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ReceiptError, match=reason):
+        receipt.verify(resigned(change), PEM)
+
+
+def test_a_signed_statement_that_is_not_canonical_is_refused() -> None:
+    pretty = json.dumps(json.loads(receipt.build_deletion(DELETION)), indent=1).encode()
+    with pytest.raises(ReceiptError, match="not canonical"):
+        receipt.verify(alone(receipt.sign(pretty, SIGNER)), PEM)
+
+
+def _with_proof(text: str) -> bytes:
+    return rfc8785.dumps(json.loads(receipts()[1]) | {"proof": text})
+
+
+PROOF = json.loads(receipts()[1])["proof"]
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        "",
+        PROOF.replace("proof@v1", "proof@v2"),
+        PROOF.replace("index 1", "extra YQ==\nindex 1"),
+        PROOF.replace("index 1", "index 01"),
+        PROOF.replace("index 1", "index +1"),
+        PROOF.replace("index 1", "index \u0661"),
+        PROOF.replace("index 1", "index 4"),
+        PROOF.replace("\n\n", "\n", 1),
+        PROOF.replace("=\n\n", "=\n" + "A" * 43 + "=\n\n", 1),
+        PROOF.replace("=\n\n", "=\n" + ("A" * 43 + "=\n") * 64 + "\n", 1),
+        PROOF.replace("\n3\n", "\n03\n"),
+        PROOF.replace("\n3\n", "\n4\n"),
+        PROOF.replace("=\n\n— ", "=\nextension\n\n— "),
+        PROOF.replace("— ", "- "),
+        PROOF.rstrip("\n"),
+        PROOF + "\n",
+        PROOF + PROOF.splitlines()[-1] + "\n",
+        PROOF.replace("\n", "\r\n"),
+    ],
+)
+def test_a_proof_of_another_form_is_refused(proof: str) -> None:
+    with pytest.raises(ReceiptError):
+        receipt.verify(_with_proof(proof), PEM)
+
+
+def test_signatures_of_witnesses_are_ignored() -> None:
+    """C2SP signed-note: signatures of unknown keys must be ignored; ours must be there."""
+    witness = f"— witness.example {encode_base64(bytes(76))}\n"
+    assert receipt.verify(_with_proof(PROOF + witness), PEM).facts == DELETION
+    text, _, _ = PROOF.rpartition("— ")
+    with pytest.raises(ReceiptError, match="does not verify"):
+        receipt.verify(_with_proof(text + witness), PEM)
+    with pytest.raises(ReceiptError, match="not a signed note"):
+        receipt.verify(_with_proof(PROOF + witness * 17), PEM)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"1",
+        b'"',
+        b"\xff",
+        b"\xef\xbb\xbf" + receipts()[1],
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b"9" * 10_000,
+        b"NaN",
+        b'{"envelope":{},"mediaType":"","proof":"\\ud800"}',
+        b'{"envelope":{},"envelope":{},"mediaType":"","proof":""}',
+        receipts()[1] + b" ",
+        receipts()[1] + b"\n",
+        b" " * 300_000,
+        json.dumps(json.loads(receipts()[1]), indent=1).encode(),
+        json.dumps(json.loads(receipts()[1]), separators=(",", ":")).encode(),
+    ],
+    ids=range(18),
+)
+def test_bytes_that_are_no_receipt_give_the_one_error(data: bytes) -> None:
+    with pytest.raises(ReceiptError):
+        receipt.verify(data, PEM)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        b"",
+        b"\xff",
+        b"x" * 5000,
+        PEM.replace(b"PUBLIC", b"PRIVATE"),
+        PEM[:-30],
+        PEM.replace(b"MCowBQYDK2Vw", b"MCowBQYDK2Vu"),  # X25519
+        VKEY.replace(b"+", b"-"),
+        VKEY[:-4],
+        VKEY.replace(b"/1+", b"/2+"),
+        b"name+00000000+AQ==",
+        SIGNER.key.digest().encode(),
+    ],
+)
+def test_a_key_that_is_none_gives_the_one_error(key: bytes) -> None:
+    with pytest.raises(ReceiptError, match="log key"):
+        receipt.verify(receipts()[1], key)
+
+
+def test_checkpoints_of_one_history_are_consistent_and_others_are_not() -> None:
+    leaves = [merkle.leaf_hash(b"%d" % number) for number in range(9)]
+    nodes = merkle.nodes_of(leaves)
+    notes = {n: SIGNER.sign_checkpoint(n, merkle.root(0, n, nodes)) for n in (4, 9)}
+    proof = merkle.consistency_proof(4, 9, nodes)
+    old, new = receipt.verify_consistency(notes[4], notes[9], proof, VKEY)
+    assert (old.size, new.size) == (4, 9)
+    forked = SIGNER.sign_checkpoint(4, sha256(b"fork").digest())
+    elsewhere = LogSigner("log.tunewarden.example/2", bytes(range(32)))
+    moved = elsewhere.sign_checkpoint(4, merkle.root(0, 4, nodes))
+    for first, second, path, reason in (
+        (forked, notes[9], proof, "only appended"),
+        (notes[4], notes[9], proof[:-1], "only appended"),
+        (notes[9], notes[4], proof, "only appended"),
+        (notes[4], notes[9], proof * 64, "only appended"),
+        (notes[4], b"", proof, "cannot be trusted"),
+        (moved, notes[9], proof, "two logs"),
+    ):
+        with pytest.raises(ReceiptError, match=reason):
+            receipt.verify_consistency(first, second, path, PEM)
+
+
+def test_the_summary_names_every_fact() -> None:
+    text = receipt.summary(receipt.verify(receipts()[1], PEM))
+    for _, leaf in (pair for field in fields(DELETION) for pair in _typed(DELETION, field.name)):
+        assert isinstance(leaf, bool) or str(leaf) in text
+    assert "weights not known to be zeroed" in text
+    erased = receipt.summary(receipt.verify(receipts()[2], PEM))
+    assert "not erased:   blobs/9f/adapter_config.json.age" in erased
+
+
+def _typed(made: object, name: str) -> list[tuple[object, object]]:
+    return [leaf for leaf in _leaves_of(made, name) if isinstance(leaf, tuple)]
