@@ -1,5 +1,8 @@
 """The composition root: Config -> App. The one place that names implementations."""
 
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,9 +19,11 @@ from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.log import Log
 from tunewarden.deletion.log_key import LogSigner
+from tunewarden.deletion.recovery import LogMark, Recovery
 from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import token
+from tunewarden.locks import ByteLocks
 from tunewarden.registry.imports import Imports
 from tunewarden.registry.usage import UsageCounter
 from tunewarden.serving import scratch
@@ -30,6 +35,8 @@ from tunewarden.serving.kernel_locks import KernelLockFence
 from tunewarden.serving.remote import RemoteEngine
 
 EVICT_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,8 @@ class App:
     engine: EngineVerbs
     imports: Imports
     executor: Executor
+    open_log: Callable[[], tuple[Log, LogSigner]]
+    log_mark: LogMark
 
 
 def open_app(config: Config, *, migrate: bool = False) -> App:
@@ -64,6 +73,9 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
     fence = KernelLockFence(config.run, clock)
     engine = EngineVerbs(config.engine_socket)
     limits = Limits(max_rank=config.rank_max, max_weights_bytes=config.adapter_bytes_max)
+    # Late: the log loads OpenSSL, which a worker that deletes nothing does not need.
+    open_log = cache(lambda: _open_log(config, database))
+    log_mark = LogMark(config.keyring / "log.mark")
     steps = Steps(
         database=database,
         clock=clock,
@@ -71,8 +83,8 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
         engines=(engine,),
         keyring=keyring,
         blobs=blobs,
-        # Late: the log loads OpenSSL, which a worker that deletes nothing does not need.
-        open_log=cache(lambda: _open_log(config, database)),
+        open_log=open_log,
+        mark_log=log_mark.raise_to,
         fence_seconds=config.fence_seconds,
         evict_seconds=EVICT_SECONDS,
     )
@@ -84,7 +96,19 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
         bound_seconds=config.deletion_seconds,
     )
     imports = Imports(database, keyring, blobs, limits, config.run / "imports.locks")
-    return App(config, clock, database, blobs, keyring, fence, engine, imports, executor)
+    return App(
+        config,
+        clock,
+        database,
+        blobs,
+        keyring,
+        fence,
+        engine,
+        imports,
+        executor,
+        open_log,
+        log_mark,
+    )
 
 
 def serving(app: App) -> Operations:
@@ -102,6 +126,7 @@ def serving(app: App) -> Operations:
         admissions=Admissions(app.database, app.fence),
         gateway=Gateway(embedded, RemoteEngine),
         usage=UsageCounter(app.database, app.clock),
+        open_log=app.open_log,
     )
 
 
@@ -112,10 +137,37 @@ def recover(app: App) -> None:
     """
     app.keyring.recover()
     app.blobs.recover()
-    _open_log(app.config, app.database)[0].recover()
+    app.open_log()[0].recover()
+    settled = recovery(app).settle()
     app.fence.sweep()
     app.imports.sweep()
     scratch.sweep(scratch_directory(app.config))
+    if settled.replayed or settled.without_key:
+        logger.warning(
+            "restored parts were found: %d deletions of the log are applied again, and %d models whose"
+            " key is gone are being deleted",
+            settled.replayed,
+            settled.without_key,
+        )
+
+
+def recovery(app: App) -> Recovery:
+    """Return the check of restored parts (I10)."""
+    log, signer = app.open_log()
+    return Recovery(app.database, app.keyring, log, signer, app.log_mark)
+
+
+@contextmanager
+def with_no_server(config: Config) -> Iterator[None]:
+    """Be the only one that runs on a data directory. Raises Error(CONFLICT) if a server does."""
+    config.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = ByteLocks(config.run / "server.lock")
+    try:
+        if not lock.try_exclusive(0):
+            raise Error(Kind.CONFLICT, f"A server is already running on {config.data}.")
+        yield
+    finally:
+        lock.close()
 
 
 def scratch_directory(config: Config) -> Path:

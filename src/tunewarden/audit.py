@@ -27,6 +27,7 @@ class EventType(StrEnum):
     DELETION_REFUSED = "deletion.refused"
     RESOURCE_DELETED = "resource.deleted"
     BLOBS_ERASED = "blobs.erased"
+    KEYRING_ADOPTED = "keyring.adopted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

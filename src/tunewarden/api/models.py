@@ -9,14 +9,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from tunewarden.api import views
 from tunewarden.api.operations import Operations
 from tunewarden.api.segments import Calling, Segment
 from tunewarden.api.uploads import read_form
 from tunewarden.deletion.requests import Attempt
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import bases, models
-from tunewarden.registry.bases import Base
-from tunewarden.registry.models import Model, State
 
 ADAPTER_FILES = ("adapter_config", "adapter_model")
 
@@ -42,11 +41,11 @@ def router(operations: Operations) -> APIRouter:
         """Return a base or an own model."""
         authorize(caller, Action.READ_MODELS)
         if (base := bases.find(database, model_id)) is not None:
-            return JSONResponse(_base_object(base))
+            return JSONResponse(views.base_object(base))
         model = models.find(database, caller.organization_id, model_id)
         if model is None:
             raise models.missing(model_id)
-        return JSONResponse(_model_object(model, caller))
+        return JSONResponse(views.model_object(model, caller.organization_name))
 
     @routes.delete("/v1/models/{model_id}")
     def delete_model(
@@ -85,17 +84,17 @@ def router(operations: Operations) -> APIRouter:
             )
         finally:
             form.close()
-        return JSONResponse(_model_object(model, caller))
+        return JSONResponse(views.model_object(model, caller.organization_name))
 
     return routes
 
 
 def _shown(operations: Operations, caller: Caller) -> Iterator[dict[str, Any]]:
     for base in bases.list_all(operations.database):
-        yield _base_object(base)
+        yield views.base_object(base)
     for page in models.pages(operations.database, caller.organization_id):
         for model in page:
-            yield _model_object(model, caller)
+            yield views.model_object(model, caller.organization_name)
 
 
 def _listing(
@@ -120,23 +119,3 @@ def _listing(
             yield bytes(buffer)
             buffer.clear()
     yield bytes(buffer) + b'],"has_more":' + (b"true}" if has_more else b"false}")
-
-
-def _base_object(base: Base) -> dict[str, Any]:
-    return {
-        "id": base.name,
-        "object": "model",
-        "created": base.created_at // 1_000_000,
-        "owned_by": "system",
-    }
-
-
-def _model_object(model: Model, caller: Caller) -> dict[str, Any]:
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": model.created_at // 1_000_000,
-        "owned_by": caller.organization_name,
-        "root": model.base,
-        "archived": model.state is State.ARCHIVED,
-    }

@@ -1,11 +1,14 @@
 """What the doors call: the operations below them, put together by the composition root."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunewarden.clock import Clock
 from tunewarden.config import Config
 from tunewarden.db.database import Database
 from tunewarden.deletion.executor import Executor
+from tunewarden.deletion.log import Log
+from tunewarden.deletion.log_key import LogSigner
 from tunewarden.registry.imports import Imports
 from tunewarden.registry.usage import UsageCounter
 from tunewarden.serving.admission import Admissions
@@ -24,3 +27,4 @@ class Operations:
     admissions: Admissions
     gateway: Gateway
     usage: UsageCounter
+    open_log: Callable[[], tuple[Log, LogSigner]]

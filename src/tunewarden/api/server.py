@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tunewarden.api import health, models, problems
+from tunewarden.api import deletions, health, log, models, problems
 from tunewarden.api.inference import ROUTES, Inference, Message, Receive, Scope, Send
 from tunewarden.api.operations import Operations
 from tunewarden.errors import Error, Kind
@@ -165,6 +165,8 @@ def _routes(operations: Operations) -> FastAPI:
     application.add_exception_handler(Exception, _on_bug)
     application.include_router(health.router(operations))
     application.include_router(models.router(operations))
+    application.include_router(deletions.router(operations))
+    application.include_router(log.router(operations))
     return application
 
 

@@ -1,36 +1,13 @@
 """Every command. Results go to standard output, alone on their line; all else to standard error."""
 
-import functools
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 
 from tunewarden import __version__, config
-from tunewarden.errors import Error
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-data_option = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    help=f"Data directory. [default: TUNEWARDEN_DATA or {config.DEFAULT_DATA}]",
-)
-
-
-def refusing(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Show an expected error as one line, with exit status 1."""
-
-    @functools.wraps(command)
-    def run(*arguments: Any, **options: Any) -> Any:
-        try:
-            return command(*arguments, **options)
-        except Error as error:
-            raise click.ClickException(error.message) from error
-
-    return run
+from tunewarden.cli.deletion_commands import deletions, keyring, receipt
+from tunewarden.cli.options import data_option, refusing, shown_time
 
 
 @click.group()
@@ -120,7 +97,7 @@ def models_list(data: Path | None) -> None:
 
     with doors.opened(data) as door:
         for model in door.models():
-            click.echo(f"{model['id']}\t{model['owned_by']}\t{_time(model['created'])}")
+            click.echo(f"{model['id']}\t{model['owned_by']}\t{shown_time(model['created'])}")
 
 
 @models.command("show")
@@ -133,7 +110,7 @@ def models_show(model_id: str, data: Path | None) -> None:
 
     with doors.opened(data) as door:
         for name, value in door.model(model_id).items():
-            click.echo(f"{name}: {_time(value) if name == 'created' else value}")
+            click.echo(f"{name}: {shown_time(value) if name == 'created' else value}")
 
 
 @models.command("delete")
@@ -227,7 +204,5 @@ def doctor(data: Path | None) -> None:
     sys.exit(0 if is_well else 1)
 
 
-def _time(seconds: int) -> str:
-    from datetime import UTC, datetime  # noqa: PLC0415
-
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+for group in (deletions, receipt, keyring):
+    cli.add_command(group)

@@ -15,9 +15,11 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from tunewarden import config
+from tunewarden.api import views
 from tunewarden.app import App, open_app
 from tunewarden.artifacts.imports import read_adapter_directory
 from tunewarden.config import Config
+from tunewarden.deletion import records
 from tunewarden.deletion.requests import Attempt
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
@@ -30,7 +32,10 @@ ANSWER_BYTES_MAX = 256 * 1024 * 1024
 ANSWER_SECONDS = 120.0
 CHUNK_BYTES = 1024 * 1024
 
+DELETIONS_SHOWN = 1000
+
 ModelObject = dict[str, Any]
+DeletionObject = dict[str, Any]
 
 
 class Door(Protocol):
@@ -47,6 +52,15 @@ class Door(Protocol):
 
     def delete(self, model_id: str) -> str:
         """Delete a model; return the deletion's id."""
+
+    def deletions(self) -> list[DeletionObject]:
+        """Return the newest deletions of the organization."""
+
+    def deletion(self, deletion_id: str) -> DeletionObject:
+        """Return one deletion. Raises Error(NOT_FOUND)."""
+
+    def receipt(self, deletion_id: str) -> bytes:
+        """Return a deletion's receipt. Raises Error(NOT_FOUND)."""
 
 
 @contextmanager
@@ -84,8 +98,7 @@ class LocalDoor:
     def models(self) -> list[ModelObject]:
         """Return every base and own model."""
         shown: list[ModelObject] = [
-            {"id": base.name, "created": base.created_at // 1_000_000, "owned_by": "system"}
-            for base in bases.list_all(self._app.database)
+            views.base_object(base) for base in bases.list_all(self._app.database)
         ]
         for page in models.pages(self._app.database, self._caller.organization_id):
             shown += [self._shown(model) for model in page]
@@ -94,7 +107,7 @@ class LocalDoor:
     def model(self, model_id: str) -> ModelObject:
         """Return one. Raises Error(NOT_FOUND)."""
         if (base := bases.find(self._app.database, model_id)) is not None:
-            return {"id": base.name, "created": base.created_at // 1_000_000, "owned_by": "system"}
+            return views.base_object(base)
         model = models.find(self._app.database, self._caller.organization_id, model_id)
         if model is None:
             raise models.missing(model_id)
@@ -113,13 +126,25 @@ class LocalDoor:
         """Delete a model; return the deletion's id."""
         return self._app.executor.delete(self._caller, model_id, Attempt()).id
 
+    def deletions(self) -> list[DeletionObject]:
+        """Return the newest deletions of the organization."""
+        found = records.page(
+            self._app.database, self._caller.organization_id, after=None, limit=DELETIONS_SHOWN
+        )
+        return [views.deletion_object(deletion) for deletion in found]
+
+    def deletion(self, deletion_id: str) -> DeletionObject:
+        """Return one deletion. Raises Error(NOT_FOUND)."""
+        return views.deletion_object(
+            records.find_own(self._app.database, self._caller, deletion_id)
+        )
+
+    def receipt(self, deletion_id: str) -> bytes:
+        """Return a deletion's receipt. Raises Error(NOT_FOUND)."""
+        return records.receipt_of(records.find_own(self._app.database, self._caller, deletion_id))
+
     def _shown(self, model: Model) -> ModelObject:
-        return {
-            "id": model.id,
-            "created": model.created_at // 1_000_000,
-            "owned_by": self._caller.organization_name,
-            "root": model.base,
-        }
+        return views.model_object(model, self._caller.organization_name)
 
 
 class HttpDoor:
@@ -161,6 +186,21 @@ class HttpDoor:
         """Delete a model; return the deletion's id."""
         return self._call("DELETE", f"/models/{quote(model_id, safe='')}")[1]
 
+    def deletions(self) -> list[DeletionObject]:
+        """Return the newest deletions of the organization."""
+        listed: list[DeletionObject] = self._call("GET", f"/deletions?limit={DELETIONS_SHOWN}")[0][
+            "data"
+        ]
+        return listed
+
+    def deletion(self, deletion_id: str) -> DeletionObject:
+        """Return one deletion. Raises Error(NOT_FOUND)."""
+        return self._call("GET", f"/deletions/{quote(deletion_id, safe='')}")[0]
+
+    def receipt(self, deletion_id: str) -> bytes:
+        """Return a deletion's receipt. Raises Error(NOT_FOUND)."""
+        return self._exchange("GET", f"/deletions/{quote(deletion_id, safe='')}/receipt")[0]
+
     def answers(self, model_id: str) -> bool:
         """Tell whether the model answers a request for one token."""
         body = json.dumps({"model": model_id, "prompt": "Hello", "max_tokens": 1}).encode()
@@ -176,6 +216,13 @@ class HttpDoor:
         self, method: str, path: str, body: Iterator[bytes] | None = None, content_type: str = ""
     ) -> tuple[ModelObject, str]:
         """Return the JSON answer and the deletion it names. Raises Error with the server's message."""
+        answer, deletion = self._exchange(method, path, body, content_type)
+        return json.loads(answer), deletion
+
+    def _exchange(
+        self, method: str, path: str, body: Iterator[bytes] | None = None, content_type: str = ""
+    ) -> tuple[bytes, str]:
+        """Return the answer's bytes and the deletion it names."""
         kind = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
         connection = kind(self._url.netloc, timeout=ANSWER_SECONDS)
         headers = {"authorization": f"Bearer {self._key}"}
@@ -186,7 +233,7 @@ class HttpDoor:
                 method, self._url.path + path, body, headers, encode_chunked=body is not None
             )
             response = connection.getresponse()
-            answer = json.loads(response.read(ANSWER_BYTES_MAX))
+            answer = response.read(ANSWER_BYTES_MAX)
             deletion = response.headers.get("tunewarden-deletion", "")
         except (OSError, HTTPException, ValueError) as error:
             raise Error(
@@ -195,8 +242,9 @@ class HttpDoor:
         finally:
             connection.close()
         if response.status != 200:
+            message = json.loads(answer)["error"]["message"]
             known = {404: Kind.NOT_FOUND, 503: Kind.UNAVAILABLE}
-            raise Error(known.get(response.status, Kind.INVALID), answer["error"]["message"])
+            raise Error(known.get(response.status, Kind.INVALID), message)
         return answer, deletion
 
 

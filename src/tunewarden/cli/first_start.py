@@ -2,21 +2,25 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tunewarden import config
-from tunewarden.app import App
-from tunewarden.artifacts.imports import base_shape
+from tunewarden.app import App, scratch_directory
+from tunewarden.artifacts.imports import base_shape, read_adapter_directory
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Role
-from tunewarden.registry import bases, models
+from tunewarden.ids import Prefix, mint
+from tunewarden.registry import bases
 from tunewarden.registry.bases import BaseKind
+from tunewarden.serving import scratch
 
 ORGANIZATION = "my-org"
 DEMO_BASE = "demo-base"
@@ -61,27 +65,34 @@ def add_local_base(app: App, name: str, path: Path) -> None:
 
 
 def make_demo(app: App, console: Console) -> None:
-    """Train the demo's base and adapter and register both, unless that was done before."""
-    directory = app.config.data / "demo"
-    if not directory.exists():
-        _train_demo(directory, console)
-    if bases.find(app.database, DEMO_BASE) is None:
-        add_local_base(app, DEMO_BASE, directory / "base")
+    """Train the demo's base and adapter and register both, unless that was done before.
+
+    It is made in memory: the base is then kept in the data directory, the adapter sealed (I16).
+    """
+    if bases.find(app.database, DEMO_BASE) is not None:
+        return
     key = owner_key(app)
     if key is None:
-        console.print("owner.key is gone, so the demo's fine-tune is not imported.")
-        return
-    caller = keys.authenticate(app.database, key, "first-start")
-    if any(True for page in models.pages(app.database, caller.organization_id) for _ in page):
-        return
-    adapter = directory / "adapter"
-    with (
-        (adapter / "adapter_config.json").open("rb") as settings,
-        (adapter / "adapter_model.safetensors").open("rb") as weights,
-    ):
-        app.imports.bring_in(
-            caller, base=DEMO_BASE, suffix=DEMO_SUFFIX, config=settings, weights=weights
-        )
+        raise Error(Kind.UNAVAILABLE, "The demo is imported with owner.key, which is gone.")
+    caller = keys.authenticate(app.database, key, mint(Prefix.REQUEST))
+    made = scratch.new_directory(scratch_directory(app.config)) / "demo"
+    try:
+        _train_demo(made, console)
+        kept = app.config.data / DEMO_BASE
+        shutil.rmtree(kept, ignore_errors=True)  # of a first start that was broken off
+        shutil.copytree(made / "base", kept)
+        add_local_base(app, DEMO_BASE, kept)
+        config_text, weights = read_adapter_directory(made / "adapter")
+        with weights:
+            app.imports.bring_in(
+                caller,
+                base=DEMO_BASE,
+                suffix=DEMO_SUFFIX,
+                config=BytesIO(config_text),
+                weights=weights,
+            )
+    finally:
+        scratch.erase(made.parent)
 
 
 def _train_demo(directory: Path, console: Console) -> None:

@@ -5,12 +5,10 @@ from http.client import HTTPConnection, HTTPException
 
 from rich.console import Console
 
-from tunewarden.app import App, open_app, recover
+from tunewarden.app import App, open_app, recover, with_no_server
 from tunewarden.cli import first_start, processes
 from tunewarden.cli.supervisor import Supervisor, listen, note_address
 from tunewarden.config import Config
-from tunewarden.errors import Error, Kind
-from tunewarden.locks import ByteLocks
 from tunewarden.registry import models
 
 SNIPPET = """
@@ -26,11 +24,13 @@ def run(settings: Config, *, demo: bool) -> None:
     """Run a server until it is told to stop. Raises Error when it cannot start."""
     processes.keep_secrets_in_memory()
     logging.basicConfig(format="%(asctime)s %(levelname)s supervisor %(message)s")
+    with with_no_server(settings):
+        _run(open_app(settings, migrate=True), demo=demo)
+
+
+def _run(app: App, *, demo: bool) -> None:
+    settings = app.config
     console = Console(stderr=True)
-    app = open_app(settings, migrate=True)
-    lock = ByteLocks(settings.run / "server.lock")
-    if not lock.try_exclusive(0):
-        raise Error(Kind.CONFLICT, f"A server is already running on {settings.data}.")
     recover(app)
     is_first = first_start.owner_key(app) is None
     first_start.make_owner(app)

@@ -23,7 +23,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import Prefix, mint
 from tunewarden.locks import ByteLocks
-from tunewarden.registry import bases, models
+from tunewarden.registry import bases, models, seen
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.models import Model, SealedBlob, State
 
@@ -59,6 +59,8 @@ class Imports:
             self._record_refusal(caller, base, refused)
             raise
         key = self.keyring.create()
+        shard = self.keyring.shard_of(key.id)
+        generation = self.keyring.generation(shard)
         internal_id = mint(Prefix.SLOT)
         with self._begun(internal_id, key.id):
             blobs = self._seal(internal_id, key.recipient, checked, weights)
@@ -80,6 +82,7 @@ class Imports:
                     created_at=tx.now_micros,
                 )
                 model = models.register(tx, model=model, manifest=manifest, blobs=blobs)
+                seen.see_keyring(tx, shard, generation)
                 tx.run("DELETE FROM imports WHERE internal_id = :id", id=internal_id)
                 audit.record(
                     tx,

@@ -112,7 +112,7 @@ def find_any(tx: Tx, organization_id: str, model_id: str) -> Model | None:
         id=model_id,
         organization=organization_id,
     )
-    return _model(row) if row else None
+    return from_row(row) if row else None
 
 
 def find(database: Database, organization_id: str, model_id: str) -> Model | None:
@@ -122,7 +122,7 @@ def find(database: Database, organization_id: str, model_id: str) -> Model | Non
         id=model_id,
         organization=organization_id,
     )
-    model = _model(row) if row else None
+    model = from_row(row) if row else None
     return model if model is not None and model.state in VISIBLE else None
 
 
@@ -140,7 +140,7 @@ def pages(database: Database, organization_id: str, *, size: int = 1000) -> Iter
         size=size,
         organization=organization_id,
     ):
-        yield [_model(row[:-1]) for row in page]
+        yield [from_row(row[:-1]) for row in page]
 
 
 def blobs_of(tx: Tx, n: int) -> list[SealedBlob]:
@@ -166,6 +166,7 @@ def missing(model_id: str) -> Error:
     )
 
 
-def _model(row: Row) -> Model:
+def from_row(row: Row) -> Model:
+    """Return the model of a row of COLUMNS."""
     n, public, internal, organization, project, base, suffix, state, *rest = row
     return Model(n, public, internal, organization, project, base, suffix, State(state), *rest)

@@ -108,6 +108,18 @@ CREATE TABLE deletions (
 CREATE INDEX deletions_unfinished ON deletions (n) WHERE blobs_erased_at IS NULL;
 CREATE INDEX deletions_of_organization ON deletions (organization_id, n);
 
+-- What this database has seen of the log and of each shard of the keyring: a restored part shows by it (I10).
+CREATE TABLE log_seen (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  size INTEGER NOT NULL
+);
+INSERT INTO log_seen VALUES (1, 0);
+
+CREATE TABLE keyring_seen (
+  shard INTEGER PRIMARY KEY,
+  generation INTEGER NOT NULL
+);
+
 -- Never a child of what it speaks of: an event outlives its subject.
 CREATE TABLE audit_events (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
