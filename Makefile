@@ -4,8 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # The CPU build that tests and the demo run on; production may install any torch that the package allows.
 TORCH ?= torch==2.13.0
+# Both majors of the SDK are in the field; the older one is installed beside the environment.
+OPENAI_2 ?= openai>=2,<3
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: run test check setup clean
+.PHONY: run test check torture setup clean
 
 run: $(VENV)/.ready
 	$(BIN)/tunewarden serve --demo --data data
@@ -19,13 +22,18 @@ check: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The long form of every battery; writes docs/evidence.md. MINUTES bounds it.
+torture: $(VENV)/.ready
+	$(BIN)/python -m tests.chaos.torture $(if $(MINUTES),--minutes $(MINUTES))
+
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml Makefile
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tunewarden needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[local,dev]'
+	$(PIP) install "$(TORCH)"
+	$(PIP) install --editable '.[local,dev]'
+	$(PIP) install --upgrade --target $(VENV)/openai-2 "$(OPENAI_2)"
 	touch $@
 
 clean:

@@ -30,6 +30,10 @@ class EngineVerbs:
         """Return the names of the bases that the engine has. Raises OSError, ValueError."""
         return {str(base["name"]) for base in self._call("GET", "/engine/state", None)["bases"]}
 
+    def models(self) -> list[str]:
+        """Return the internal ids of the models that the engine has loaded. Raises OSError, ValueError."""
+        return [str(adapter["name"]) for adapter in self._call("GET", "/engine/state", None)["adapters"]]
+
     def load_base(self, name: str, path: str) -> None:
         """Make the engine load a base. Raises Error(INVALID) for one that it cannot serve."""
         self._call("POST", "/engine/bases", {"name": name, "path": path})
