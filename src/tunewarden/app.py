@@ -17,6 +17,7 @@ from tunewarden.config import Config
 from tunewarden.db.database import Database
 from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.deletion.executor import Executor
+from tunewarden.deletion.inventory import Inventory
 from tunewarden.deletion.log import Log
 from tunewarden.deletion.log_key import LogSigner
 from tunewarden.deletion.recovery import LogMark, Recovery
@@ -45,7 +46,7 @@ class App:
 
     config: Config
     clock: Clock
-    database: Database
+    database: SqliteDatabase
     blobs: DirectoryBlobs
     keyring: Keyring
     fence: KernelLockFence
@@ -149,6 +150,18 @@ def recover(app: App) -> None:
             settled.replayed,
             settled.without_key,
         )
+
+
+def inventory(app: App) -> Inventory:
+    """Return the places where a model can be, for looking at and for sweeping."""
+    return Inventory(
+        app.database,
+        app.keyring,
+        app.blobs,
+        scratch_directory(app.config),
+        app.config.data,
+        app.engine.models,
+    )
 
 
 def recovery(app: App) -> Recovery:

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from tunewarden import __version__, config
-from tunewarden.cli.deletion_commands import deletions, keyring, receipt
+from tunewarden.cli.data_commands import backup, keyring
+from tunewarden.cli.deletion_commands import deletions, receipt
 from tunewarden.cli.options import data_option, refusing, shown_time
 
 
@@ -191,18 +192,25 @@ def keys_revoke(key_id: str, data: Path | None) -> None:
 
 
 @cli.command()
+@click.option(
+    "--deep", is_flag=True, help="Also look for remnants in every place of the inventory."
+)
+@click.option("--sweep", is_flag=True, help="Erase orphaned blobs and keys; no server may run.")
 @data_option
 @refusing
-def doctor(data: Path | None) -> None:
+def doctor(data: Path | None, *, deep: bool, sweep: bool) -> None:
     """Check the data directory and this machine; exit status 1 if something is wrong."""
     from tunewarden.cli import doctor as checks  # noqa: PLC0415
 
+    settings = config.load(data=data)
+    if sweep:
+        click.echo(f"{checks.sweep(settings)} remnants were erased.", err=True)
     is_well = True
-    for finding in checks.examine(config.load(data=data)):
+    for finding in checks.examine(settings, is_deep=deep):
         click.echo(f"{'ok  ' if finding.is_well else 'FAIL'} {finding.what}: {finding.found}")
         is_well &= finding.is_well
     sys.exit(0 if is_well else 1)
 
 
-for group in (deletions, receipt, keyring):
+for group in (deletions, receipt, backup, keyring):
     cli.add_command(group)

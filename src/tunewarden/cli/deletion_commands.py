@@ -80,27 +80,3 @@ def receipt_verify(file: Path, log_key: Path | None, data: Path | None) -> None:
     if file.stat().st_size > RECEIPT_BYTES_MAX:
         raise click.ClickException("The file is too large for a receipt.")
     click.echo(summary(verify(file.read_bytes(), key)))
-
-
-@click.group()
-def keyring() -> None:
-    """The models' keys."""
-
-
-@keyring.command("adopt")
-@click.option("--yes", is_flag=True, help="Do not ask; for scripts.")
-@data_option
-@refusing
-def keyring_adopt(data: Path | None, *, yes: bool) -> None:
-    """Accept an older copy of the keyring: keys that were erased since are erased again.
-
-    For when no newer mirror exists. Other copies of that old keyring still hold those keys: erase them.
-    """
-    from tunewarden.app import open_app, recovery, with_no_server  # noqa: PLC0415
-
-    settings = config.load(data=data)
-    if not yes:
-        click.confirm("Is there really no newer copy of the keyring?", abort=True, err=True)
-    with with_no_server(settings):
-        erased = recovery(open_app(settings, migrate=True)).adopt_keyring()
-    click.echo(f"{erased} keys were erased again.", err=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import apsw
 
-from tunewarden.app import open_app, scratch_directory
+from tunewarden.app import App, inventory, open_app, recover, scratch_directory, with_no_server
 from tunewarden.cli import waiting
 from tunewarden.config import Config
 from tunewarden.errors import Error
@@ -25,8 +25,8 @@ class Finding:
     found: str
 
 
-def examine(settings: Config) -> Iterator[Finding]:
-    """Look at everything that can be seen without changing anything."""
+def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
+    """Look at everything that can be seen without changing anything; deep: at every model's places."""
     yield Finding(True, "SQLite", f"{apsw.sqlite_lib_version()}, bundled")  # noqa: FBT003
     try:
         app = open_app(settings)
@@ -51,8 +51,29 @@ def examine(settings: Config) -> Iterator[Finding]:
     for model in running.models() if running else []:
         if any(base.name == model["id"] for base in local):
             yield Finding(running is not None and running.answers(model["id"]), "base", model["id"])
+    if is_deep:
+        yield from _remnants(app, is_running=running is not None)
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield Finding(files >= 1024, "open files", f"{files} allowed; 1024 or more are needed")
+
+
+def _remnants(app: App, *, is_running: bool) -> Iterator[Finding]:
+    """Look for what should not be there, in every place of the inventory."""
+    count = 0
+    for remnant in inventory(app).remnants(is_running=is_running):
+        count += 1
+        advice = "; `tunewarden doctor --sweep` erases it" if remnant.can_be_swept else ""
+        yield Finding(False, remnant.place, remnant.what + advice)  # noqa: FBT003
+    if not count:
+        yield Finding(True, "remnants", "none in any place of the inventory")  # noqa: FBT003
+
+
+def sweep(settings: Config) -> int:
+    """Erase what a crash or a restore left; return how many there were. Raises Error(CONFLICT)."""
+    with with_no_server(settings):
+        app = open_app(settings, migrate=True)
+        recover(app)
+        return inventory(app).sweep()
 
 
 def _integrity(row: tuple[object, ...] | None) -> Finding:

@@ -102,6 +102,15 @@ class SqliteDatabase:
         row = self.peek("PRAGMA data_version")
         return int(row[0]) if row else 0
 
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy to a new or existing file; others may write meanwhile."""
+        copy = apsw.Connection(str(path))
+        try:
+            with copy.backup("main", self._connection(), "main") as backup:
+                backup.step()
+        finally:
+            copy.close()
+
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Tx]:
         connection = self._connection()

@@ -31,8 +31,12 @@ class EngineVerbs:
         return {str(base["name"]) for base in self._call("GET", "/engine/state", None)["bases"]}
 
     def models(self) -> list[str]:
-        """Return the internal ids of the models that the engine has loaded. Raises OSError, ValueError."""
-        return [str(adapter["name"]) for adapter in self._call("GET", "/engine/state", None)["adapters"]]
+        """Return the internal ids of the models that the engine has loaded; none without an engine."""
+        try:
+            state = self._call("GET", "/engine/state", None)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return []
+        return [str(adapter["name"]) for adapter in state["adapters"]]
 
     def load_base(self, name: str, path: str) -> None:
         """Make the engine load a base. Raises Error(INVALID) for one that it cannot serve."""

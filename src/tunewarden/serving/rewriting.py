@@ -105,6 +105,8 @@ class StreamRewriter:
     def feed(self, piece: bytes) -> bytes:
         """Return the events that are complete now; b"" while there are none. Raises ConnectionError."""
         data = self._tail + piece if self._tail else piece
+        if b"\r" in data:  # Some servers end lines with CRLF; in JSON a carriage return is escaped.
+            data = data.replace(b"\r\n", b"\n")
         border = data.rfind(b"\n\n") + 2
         if border < 2:
             self._tail = data
@@ -115,6 +117,10 @@ class StreamRewriter:
         if b'"usage"' in data:
             data = self._take_usage(data)
         return self._renaming.apply(data)
+
+    def rest(self) -> bytes:
+        """Return the last event of a stream that has ended, should its blank line be missing."""
+        return self.feed(b"\n\n") if self._tail.strip() else b""
 
     def _take_usage(self, data: bytes) -> bytes:
         events = data.split(b"\n\n")

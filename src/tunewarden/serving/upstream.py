@@ -20,6 +20,7 @@ CONNECT_SECONDS = 5
 IDLE_MAX = 64
 PAUSE_BYTES = 256 * 1024
 HEADERS_BYTES_MAX = 64 * 1024
+LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,12 @@ class Address:
         port = parts.port or (443 if tls else 80)
         return cls(host=parts.hostname, port=port, tls=tls, prefix=parts.path.rstrip("/"))
 
+    @property
+    def authority(self) -> str:
+        """Return what stands in the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
 
 class Connection(asyncio.Protocol):
     """One connection; at most one request is under way on it."""
@@ -79,7 +86,7 @@ class Connection(asyncio.Protocol):
         """Tell whoever waits."""
         self.is_lost = True
         if self.answer is not None:
-            self.answer.lost()
+            self.answer.closed(in_order=exc is None)
 
     def abort(self) -> None:
         """Close at once; the engine sees its client gone."""
@@ -103,6 +110,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """The answer has ended; the connection may serve another request."""
+        if self._parser.get_status_code() < 200:
+            return
         answer, self.answer = self.answer, None
         if answer is not None:
             keep = self._parser.should_keep_alive()
@@ -180,9 +189,11 @@ class Answer:
 
     def begin(self, status: int) -> None:
         """Note the status; an informational answer is not the answer."""
-        if status >= 200:
-            self.status = status
-            self._notify()
+        if status < 200:
+            self.headers.clear()
+            return
+        self.status = status
+        self._notify()
 
     def add(self, piece: bytes) -> None:
         """Queue a piece; a reader that is slow stops the engine."""
@@ -201,8 +212,11 @@ class Answer:
         self._upstream.give_back(self._connection, keep=keep)
         self._notify()
 
-    def lost(self) -> None:
-        """The connection is gone."""
+    def closed(self, *, in_order: bool) -> None:
+        """The connection is gone: the end of a body that stated no length (RFC 9112 §6.3), else a loss."""
+        if in_order and self.status and not self.headers.keys() & LENGTH_HEADERS:
+            self.end(keep=False)
+            return
         self._is_lost = True
         self._notify()
 
@@ -231,7 +245,7 @@ class Upstream:
         self.address = address
         self._idle: list[Connection] = []
         self._tls = ssl.create_default_context() if address.tls else None
-        self._fixed = f"host: {address.host}\r\ncontent-type: application/json\r\n"
+        self._fixed = f"host: {address.authority}\r\ncontent-type: application/json\r\n"
 
     async def send(self, method: str, path: str, body: bytes) -> Answer:
         """Send a request and return its answer once status and headers are there.

@@ -1,0 +1,244 @@
+"""The keyring: the age identity of every model, each of which can be erased for good.
+
+Identities stand in shards (`keyring_shard.py`) named by their key ids, so that the cost of an
+erasure does not grow with the number of models. # I3, I10, D6
+"""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pyrage import x25519
+
+from tunewarden.artifacts.disk import Disk
+from tunewarden.artifacts.keyring_format import Ring, new_identity, parse_identity, ring_bytes
+from tunewarden.artifacts.keyring_shard import Shard, ShardDamaged
+from tunewarden.errors import Error, Kind
+from tunewarden.ids import token
+
+SHARD_CAPACITY = 1000
+
+_KEY_ID = re.compile(r"k([0-9]{6})-([A-Za-z0-9]{24})")
+_SHARD_NAME = re.compile(r"[0-9]{6}")
+
+
+class KeyErased(Exception):
+    """The key is not in the keyring: it was erased, or never made."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"no key {key_id}")
+        self.key_id = key_id
+
+
+class Method(StrEnum):
+    """How a key went. The words stand in receipts and never change their meaning."""
+
+    REWRITTEN = "shard-rewritten-under-a-fresh-key-and-predecessors-overwritten"
+    ABSENT = "already-absent"
+
+
+class Assurance(StrEnum):
+    """How far the overwriting reached. The words stand in receipts. # I17."""
+
+    # The filesystem writes over a file in place. What the medium below keeps is not known.
+    FILESYSTEM = "filesystem"
+    # The files were overwritten and unlinked; the filesystem may keep what they held before.
+    LOGICAL = "logical"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A new key: the id to find it by, and the age recipient to seal to. No secret."""
+
+    id: str
+    recipient: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedKey:
+    """What an erasure did. With `ABSENT` both generations are the one that was found to lack it."""
+
+    key_id: str
+    shard: int
+    generation_before: int
+    generation_after: int
+    method: Method
+    assurance: Assurance
+
+
+class Keyring:
+    """Keys in shards below `root`. Any number of processes and threads may share it.
+
+    One writes at a time, under a lock that dies with its holder; readers take none. Call `recover`
+    at start: until then a crash may have left an erased key's old shard behind.
+    """
+
+    def __init__(self, disk: Disk, root: Path, *, shard_capacity: int = SHARD_CAPACITY) -> None:
+        self._disk = disk
+        self._root = root
+        self._shard_capacity = shard_capacity
+        # Hints, read and written under the lock; another process may have filled these meanwhile.
+        self._with_room: set[int] = set()
+        self._newest = 0
+        disk.make_directory(root)
+
+    def create(self) -> Key:
+        """Make a key; durable when this returns."""
+        return self.create_many(1)[0]
+
+    def create_many(self, count: int) -> list[Key]:
+        """Make `count` keys with one rewrite for each shard they fill; durable when this returns.
+
+        Not atomic: if it fails, some keys may exist that nobody knows of, which is harmless.
+        """
+        keys: list[Key] = []
+        with self._writing():
+            while len(keys) < count:
+                number, generation, ring = self._shard_with_room()
+                room = min(self._shard_capacity - len(ring), count - len(keys))
+                records = []
+                for _ in range(room):
+                    identity, recipient = new_identity()
+                    name = token(24)
+                    records.append((name.encode(), identity))
+                    keys.append(Key(id=f"k{number:06}-{name}", recipient=recipient))
+                self._shard(number).rewrite(ring.with_added(records), generation)
+        return keys
+
+    def open(self, key_id: str) -> x25519.Identity:
+        """Return the identity that opens what was sealed to the key. Raises `KeyErased`."""
+        number, name = _parse(key_id)
+        identity = self._read(number)[1].find(name)
+        if identity is None:
+            raise KeyErased(key_id)
+        return parse_identity(identity)
+
+    def contains(self, key_id: str) -> bool:
+        """Tell whether the key is in the keyring."""
+        number, name = _parse(key_id)
+        return self._read(number)[1].find(name) is not None
+
+    def generation(self, shard: int) -> int:
+        """Return how many times the shard has been written; it only grows. 0: never."""
+        return self._read(shard)[0]
+
+    def shard_of(self, key_id: str) -> int:
+        """Return the shard that a key id names."""
+        return _parse(key_id)[0]
+
+    def key_ids(self, shard: int) -> list[str]:
+        """Return the ids of a shard's keys. Opens it: not for the hot path."""
+        return [f"k{shard:06}-{name.decode()}" for name in self._read(shard)[1].names()]
+
+    def shards(self) -> list[int]:
+        """Return the numbers of all shards, in order. Lists the root: not for the hot path."""
+        return sorted(int(n) for n in self._disk.names(self._root) if _SHARD_NAME.fullmatch(n))
+
+    def erase(self, key_id: str) -> ErasedKey:
+        """Erase a key, for good when this returns; once more finds it absent. # D6."""
+        return self.erase_many([key_id])[0]
+
+    def erase_many(self, key_ids: Sequence[str]) -> list[ErasedKey]:
+        """Erase keys, with one rewrite for each shard they are in; answers in the order given.
+
+        Every shard is changed atomically and for good; if this fails, call it again. # D6, I3
+        """
+        by_shard: dict[int, dict[str, bytes]] = {}
+        for key_id in key_ids:
+            number, name = _parse(key_id)
+            by_shard.setdefault(number, {})[key_id] = name
+        erased: dict[str, ErasedKey] = {}
+        with self._writing():
+            for number, names in by_shard.items():
+                erased |= {e.key_id: e for e in self._erase_from(number, names)}
+        return [erased[key_id] for key_id in key_ids]
+
+    def recover(self) -> None:
+        """Finish, in every shard, what a crash interrupted. Raises `Error` if one is damaged.
+
+        The others are finished all the same, and nothing in the damaged one is touched.
+        """
+        damaged: Error | None = None
+        with self._writing():
+            for number in self.shards():
+                self._newest = max(self._newest, number)
+                try:
+                    self._settle(number)
+                except Error as error:
+                    damaged = error
+                    continue
+                # Nearly full shards are passed over, so that few rewrites add few keys each.
+                if self._shard(number).sealed_bytes() < ring_bytes(self._shard_capacity * 9 // 10):
+                    self._with_room.add(number)
+        if damaged is not None:
+            raise damaged
+
+    def _erase_from(self, number: int, names: dict[str, bytes]) -> Iterable[ErasedKey]:
+        before, ring = self._settle(number)
+        present = {key_id for key_id, name in names.items() if ring.find(name) is not None}
+        after = before
+        if present:
+            after = self._shard(number).rewrite(ring.without(names.values()), before)
+            self._with_room.add(number)
+        in_place = self._disk.overwrites_in_place(self._root)
+        for key_id in names:
+            yield ErasedKey(
+                key_id=key_id,
+                shard=number,
+                generation_before=before if key_id in present else after,
+                generation_after=after,
+                method=Method.REWRITTEN if key_id in present else Method.ABSENT,
+                assurance=Assurance.FILESYSTEM if in_place else Assurance.LOGICAL,
+            )
+
+    def _shard_with_room(self) -> tuple[int, int, Ring]:
+        """Return a shard that is not full, settled: its number, generation and ring.
+
+        Each look at a full shard takes it off the list for good, so the cost of many calls does
+        not depend on the number of shards.
+        """
+        while True:
+            number = next(iter(self._with_room), self._newest)
+            generation, ring = self._settle(number)
+            if len(ring) < self._shard_capacity:
+                return number, generation, ring
+            self._with_room.discard(number)
+            if number == self._newest:
+                self._newest += 1
+
+    def _settle(self, number: int) -> tuple[int, Ring]:
+        return _translated(number, self._shard(number).settle)
+
+    def _read(self, number: int) -> tuple[int, Ring]:
+        shard = self._shard(number)
+        try:
+            return shard.read()
+        except ShardDamaged:
+            # Either it is, or every attempt met a change; under the lock there are none.
+            with self._writing():
+                return _translated(number, shard.read)
+
+    def _shard(self, number: int) -> Shard:
+        return Shard(self._disk, self._root / f"{number:06}")
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return self._disk.exclusive(self._root / "lock")
+
+
+def _parse(key_id: str) -> tuple[int, bytes]:
+    """Return the shard's number and the token. Raises ValueError for what is not a key id."""
+    match = _KEY_ID.fullmatch(key_id)
+    if match is None:
+        raise ValueError(f"not a key id: {key_id!r}")
+    return int(match[1]), match[2].encode()
+
+
+def _translated(number: int, read: Callable[[], tuple[int, Ring]]) -> tuple[int, Ring]:
+    try:
+        return read()
+    except ShardDamaged as error:
+        message = f"Shard {number} of the keyring is damaged. The operator must bring it back."
+        raise Error(Kind.UNAVAILABLE, message, code="keyring_damaged") from error
