@@ -1,6 +1,7 @@
 """A server with the demo's base on the real embedded engine, and adapters that say who they are."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +11,7 @@ from tests import demo_models, servers
 from tests.servers import Server
 
 from tunewarden.app import open_app
-from tunewarden.artifacts.imports import read_adapter_directory
+from tunewarden.artifacts.adapters import read_adapter_directory
 from tunewarden.cli.first_start import add_local_base, make_owner
 from tunewarden.config import Config
 from tunewarden.identity import keys
@@ -51,6 +52,14 @@ def say(client: openai.OpenAI, model: str, prompt: str = "Hello", tokens: int = 
         max_tokens=tokens,
     )
     return chat.choices[0].message.content or ""
+
+
+def without_end() -> dict[str, int]:
+    """Return the `logit_bias` under which the demo's models go on until `max_tokens`."""
+    ends = json.loads((demo_models.base_dir() / "generation_config.json").read_text())[
+        "eos_token_id"
+    ]
+    return {str(end): -100 for end in (ends if isinstance(ends, list) else [ends])}
 
 
 def _answers(server: Server) -> bool:

@@ -30,8 +30,9 @@ def read(client: openai.OpenAI, model: str, stream: Stream, tokens: int = STREAM
             model=model,
             messages=[{"role": "user", "content": "Hello"}],
             max_tokens=tokens,
+            temperature=0,
             stream=True,
-            extra_body={"ignore_eos": True},
+            logit_bias=engines.without_end(),
         ) as chunks:
             for chunk in chunks:
                 if chunk.choices and chunk.choices[0].delta.content:
@@ -55,7 +56,9 @@ def start(server: Server, model: str, count: int) -> tuple[list[Stream], list[th
     return streams, threads
 
 
-def test_a_stream_ends_with_the_error_at_once_and_others_are_unharmed(engine_server: Server) -> None:
+def test_a_stream_ends_with_the_error_at_once_and_others_are_unharmed(
+    engine_server: Server,
+) -> None:
     victim = engines.import_model(engine_server, "zebra says")
     others = [engines.import_model(engine_server, "quartz says"), engines.BASE]
     cut, cut_threads = start(engine_server, victim, 4)
@@ -94,7 +97,7 @@ def test_a_request_that_is_not_streamed_gets_the_error(engine_server: Server) ->
                 model=model,
                 messages=[{"role": "user", "content": "Hello"}],
                 max_tokens=STREAM_TOKENS,
-                extra_body={"ignore_eos": True},
+                logit_bias=engines.without_end(),
             )
             answers.put(None)
         except openai.APIStatusError as error:

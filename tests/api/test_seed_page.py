@@ -131,7 +131,10 @@ def test_delete_a_fine_tuned_model(engine_server: Server, sdk: str) -> None:
 @pytest.mark.parametrize("sdk", SDKS)
 def test_safe_deletion_with_confirmation(engine_server: Server, sdk: str) -> None:
     model = engines.import_model(engine_server, "zebra says")
-    assert run_page(engine_server, PAGE_SAFE.format(model=model), sdk=sdk) == "Model deleted successfully\n"
+    assert (
+        run_page(engine_server, PAGE_SAFE.format(model=model), sdk=sdk)
+        == "Model deleted successfully\n"
+    )
     again = run_page(engine_server, PAGE_SAFE.format(model=model), sdk=sdk)
     assert again.startswith("Error deleting model: ")
     base = run_page(engine_server, PAGE_SAFE.format(model=engines.BASE), sdk=sdk)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tunewarden.artifacts.imports import BaseShape
+from tunewarden.artifacts.adapters import BaseShape
 
 BASE = BaseShape(
     "tiny",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewarden.errors import Error, Kind
+from tunewarden.serving import scratch
 from tunewarden.serving.engine import Evicted, Eviction
 
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
@@ -23,8 +24,9 @@ NAME = "embedded"
 class EngineVerbs:
     """The embedded engine as deletion and the runner see it, from whatever process they are in."""
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, scratch_directory: Path) -> None:
         self._socket_path = socket_path
+        self._scratch = scratch_directory
 
     def bases(self) -> set[str]:
         """Return the names of the bases that the engine has. Raises OSError, ValueError."""
@@ -36,14 +38,29 @@ class EngineVerbs:
             state = self._call("GET", "/engine/state", None)
         except (FileNotFoundError, ConnectionRefusedError):
             return []
-        return [str(adapter["name"]) for adapter in state["adapters"]]
+        return [str(name) for base in state["bases"] for name in base["adapters"]]
+
+    def pid(self) -> int | None:
+        """Return the engine's process id; None without an engine."""
+        try:
+            return int(self._call("GET", "/engine/state", None)["pid"])
+        except (FileNotFoundError, ConnectionRefusedError):
+            return None
 
     def load_base(self, name: str, path: str) -> None:
         """Make the engine load a base. Raises Error(INVALID) for one that it cannot serve."""
         self._call("POST", "/engine/bases", {"name": name, "path": path})
 
     def evict(self, internal_id: str, *, within_seconds: float) -> Evicted:
-        """Make the engine abort, forget and overwrite a model; kill an engine that does not answer."""
+        """Make the engine abort, forget and overwrite a model; kill an engine that does not answer.
+
+        Afterwards nothing lies on the way to it: what a killed worker unsealed there is removed.
+        """
+        evicted = self._evict(internal_id, within_seconds)
+        scratch.erase_all_of(self._scratch, internal_id)
+        return evicted
+
+    def _evict(self, internal_id: str, within_seconds: float) -> Evicted:
         connection = _UnixConnection(str(self._socket_path), within_seconds)
         try:
             connection.connect()

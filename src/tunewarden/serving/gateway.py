@@ -6,12 +6,13 @@ import msgspec
 
 from tunewarden.errors import Error, Kind
 from tunewarden.registry.bases import Base, BaseKind
-from tunewarden.serving.admission import Target
+from tunewarden.serving.admission import Target, deleted
 from tunewarden.serving.engine import Engine
-from tunewarden.serving.upstream import Answer
+from tunewarden.serving.upstream import Answer, unavailable
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 NOT_LOADED = "adapter_not_loaded"
+DELETED = "model_deleted"
 
 
 class _Problem(msgspec.Struct):
@@ -37,20 +38,22 @@ class Gateway:
         model is loaded again and the request repeated, once. Raises Error(UNAVAILABLE).
         """
         engine = self._engine_of(target.base)
-        await engine.load(target)
-        answer = await engine.upstream.send("POST", path, body)
-        if answer.status != 404:
-            return answer
-        refusal = await answer.read(ANSWER_BYTES_MAX)
-        if _code_of(refusal) != NOT_LOADED:
-            raise Error(
-                Kind.NOT_FOUND,
-                f"The engine of this model does not offer {path}, or does not know the model.",
-                code="not_offered",
-            )
-        engine.unload(target)
-        await engine.load(target)
-        return await engine.upstream.send("POST", path, body)
+        for _ in range(2):
+            await engine.load(target)
+            answer = await engine.upstream.send("POST", path, body)
+            if answer.status != 404:
+                return answer
+            code = _code_of(await answer.read(ANSWER_BYTES_MAX))
+            if code == DELETED:
+                raise deleted()
+            if code != NOT_LOADED:
+                raise Error(
+                    Kind.NOT_FOUND,
+                    f"The engine of this model does not offer {path}, or does not know the model.",
+                    code="not_offered",
+                )
+            engine.unload(target)
+        raise unavailable()  # It has just been started, and the runner has not loaded the base yet.
 
     def _engine_of(self, base: Base) -> Engine:
         if base.kind is BaseKind.LOCAL:

@@ -29,7 +29,7 @@ from tests.fakes.adapters import (
     without,
 )
 
-from tunewarden.artifacts.imports import CheckedAdapter, check_adapter
+from tunewarden.artifacts.adapters import CheckedAdapter, check_adapter
 from tunewarden.errors import Error, Kind
 
 HOSTILE_WEIGHTS: dict[str, bytes] = {

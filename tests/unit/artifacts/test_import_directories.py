@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tests.fakes.adapters import GOOD_CONFIG, GOOD_WEIGHTS, Tensors, weights
 
-from tunewarden.artifacts.imports import base_shape, read_adapter_directory
+from tunewarden.artifacts.adapters import base_shape, read_adapter_directory
 from tunewarden.errors import Error, Kind
 
 

@@ -26,7 +26,7 @@ from tests.fakes.adapters import (
     with_value,
 )
 
-from tunewarden.artifacts.imports import (
+from tunewarden.artifacts.adapters import (
     BaseShape,
     CheckedAdapter,
     Limits,
@@ -223,7 +223,7 @@ def test_a_base_in_several_files_has_the_same_shape_as_in_one(made: Made, tmp_pa
 
 def test_importing_the_checks_loads_no_numpy_and_no_torch() -> None:
     code = (
-        "import sys, tunewarden.artifacts.imports, tunewarden.artifacts.sealing; "
+        "import sys, tunewarden.artifacts.adapters, tunewarden.artifacts.sealing; "
         "sys.exit(bool({'numpy', 'torch', 'safetensors'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Imports: a LoRA adapter from a stranger, checked before a byte of it is kept. # DESIGN §7.
+"""Adapters: a LoRA from a stranger, checked before a byte of it is kept. # DESIGN §7.
 
 Two files are read and nothing is executed or extracted. All refusals are `Error` INVALID with the
 code `invalid_adapter`; what passes holds finite weights that fit the base, and a config of ours.
