@@ -34,6 +34,8 @@ $(VENV)/.ready: pyproject.toml Makefile
 	$(PIP) install "$(TORCH)"
 	$(PIP) install --editable '.[local,dev]'
 	$(PIP) install --upgrade --target $(VENV)/openai-2 "$(OPENAI_2)"
+	@# The npm SDK is tested where there is npm; it needs a newer Node than most systems have.
+	! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(VENV)/node openai@7 node@22
 	touch $@
 
 clean:

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 
 from tunewarden.api.operations import Operations
+from tunewarden.artifacts.adapters import Limits
 from tunewarden.artifacts.directory import DirectoryBlobs
 from tunewarden.artifacts.disk import LocalDisk
-from tunewarden.artifacts.imports import Limits
 from tunewarden.artifacts.keyring import Keyring
 from tunewarden.clock import Clock, SystemClock
 from tunewarden.config import Config
@@ -72,7 +72,7 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
     blobs = DirectoryBlobs(disk, config.blobs)
     keyring = Keyring(disk, config.keyring)
     fence = KernelLockFence(config.run, clock)
-    engine = EngineVerbs(config.engine_socket)
+    engine = EngineVerbs(config.engine_socket, scratch.location(config.scratch, config.data))
     limits = Limits(max_rank=config.rank_max, max_weights_bytes=config.adapter_bytes_max)
     # Late: the log loads OpenSSL, which a worker that deletes nothing does not need.
     open_log = cache(lambda: _open_log(config, database))
@@ -96,7 +96,14 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
         config.run / "deletions.locks",
         bound_seconds=config.deletion_seconds,
     )
-    imports = Imports(database, keyring, blobs, limits, config.run / "imports.locks")
+    imports = Imports(
+        database,
+        keyring,
+        blobs,
+        limits,
+        config.run / "imports.locks",
+        scratch_may_be_a_disk=config.scratch_may_be_a_disk,
+    )
     return App(
         config,
         clock,
@@ -173,7 +180,8 @@ def recovery(app: App) -> Recovery:
 @contextmanager
 def with_no_server(config: Config) -> Iterator[None]:
     """Be the only one that runs on a data directory. Raises Error(CONFLICT) if a server does."""
-    config.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for directory in (config.data, config.run):  # `mode` is for the last one of a path only
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = ByteLocks(config.run / "server.lock")
     try:
         if not lock.try_exclusive(0):

@@ -65,7 +65,8 @@ def test_a_restore_brings_everything_back_but_what_was_deleted(tmp_path: Path) -
         verify(receipts(server, deletion), key)
         servers.wait_until(
             lambda: (
-                server.get(f"/v1/deletions/{deletion}", key=owner).json["blobs_erased_at"] is not None
+                server.get(f"/v1/deletions/{deletion}", key=owner).json["blobs_erased_at"]
+                is not None
             ),
             "the restored blobs are erased",
         )

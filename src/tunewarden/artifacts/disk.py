@@ -6,13 +6,13 @@ callers over `tests/fakes/disk.py`, which loses everything else at a crash.
 """
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from tunewarden import locks
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import random_bytes
 
@@ -75,7 +75,10 @@ class Disk(Protocol):
         """Make the directory's names durable."""
 
     def exclusive(self, path: Path) -> AbstractContextManager[None]:
-        """Wait for, then hold, a lock among all threads and processes; a dead holder lets go."""
+        """Wait for, then hold, a lock among all threads and processes; a dead holder lets go.
+
+        Bounded: raises Error(UNAVAILABLE) when another holds on to it for too long.
+        """
 
     def overwrites_in_place(self, path: Path) -> bool:
         """Tell whether the filesystem is known to overwrite a file where it lies."""
@@ -190,19 +193,11 @@ class LocalDisk:
 
     @contextmanager
     def exclusive(self, path: Path) -> Iterator[None]:
-        """Hold a flock. Each call opens the file anew, so threads exclude each other as well."""
-        with _translated():
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
+        """Hold a lock file. Each call opens it anew, so threads exclude each other as well."""
+        with ExitStack() as held:
             with _translated():
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                # Closing would not do: a process forked meanwhile shares the open file.
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
-        finally:
-            os.close(descriptor)
+                held.enter_context(locks.exclusive(path))
+            yield
 
     def overwrites_in_place(self, path: Path) -> bool:
         """Tell whether the kernel's mount table names a filesystem that overwrites in place."""

@@ -49,13 +49,16 @@ def unseal(blobs: Blobs, name: str, identity: x25519.Identity, writer: BinaryIO)
         raise
 
 
-def unseal_to_file(blobs: Blobs, name: str, identity: x25519.Identity, path: Path) -> int:
+def unseal_to_file(
+    blobs: Blobs, name: str, identity: x25519.Identity, path: Path, *, may_be_a_disk: bool = False
+) -> int:
     """Write the plain bytes of a blob to a new file on tmpfs; return their number.
 
     Only the owner can read it. Raises as `unseal` does and then leaves no file; FileExistsError
-    if there is one; ValueError for a path that is not on tmpfs. # I16
+    if there is one; ValueError for a path that is not on tmpfs, unless an operator whose machine has
+    none accepted that (`scratch_may_be_a_disk`). # I16
     """
-    if not is_volatile(path.parent):
+    if not may_be_a_disk and not is_volatile(path.parent):
         raise ValueError("plain weights may be written to tmpfs only")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 from tunewarden import config
 from tunewarden.api import views
 from tunewarden.app import App, open_app
-from tunewarden.artifacts.imports import read_adapter_directory
+from tunewarden.artifacts.adapters import read_adapter_directory
 from tunewarden.config import Config
 from tunewarden.deletion import records
 from tunewarden.deletion.requests import Attempt

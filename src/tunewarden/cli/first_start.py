@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tunewarden import config
 from tunewarden.app import App, scratch_directory
-from tunewarden.artifacts.imports import base_shape, read_adapter_directory
+from tunewarden.artifacts.adapters import base_shape, read_adapter_directory
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Role
@@ -75,7 +75,7 @@ def make_demo(app: App, console: Console) -> None:
     if key is None:
         raise Error(Kind.UNAVAILABLE, "The demo is imported with owner.key, which is gone.")
     caller = keys.authenticate(app.database, key, mint(Prefix.REQUEST))
-    made = scratch.new_directory(scratch_directory(app.config)) / "demo"
+    made = scratch.new_directory(scratch_directory(app.config), "demo") / "demo"
     try:
         _train_demo(made, console)
         kept = app.config.data / DEMO_BASE

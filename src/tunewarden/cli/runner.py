@@ -34,10 +34,12 @@ def main(data: str, parent: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     app = open_app(config.load(data=Path(data)))
-    _run(app, stop)
+    # Beside the deletions, not before them: loading a large base takes minutes.
+    threading.Thread(target=_keep_bases_loaded, args=(app, stop), daemon=True).start()
+    _resume_deletions(app, stop)
 
 
-def _run(app: App, stop: threading.Event) -> None:
+def _resume_deletions(app: App, stop: threading.Event) -> None:
     seen = -1
     due = 0.0
     while not stop.is_set():
@@ -48,27 +50,26 @@ def _run(app: App, stop: threading.Event) -> None:
             seen = version
             try:
                 left = app.executor.resume()
-                is_ready = _load_bases(app)
             except Error as error:
                 logger.warning("%s", error.message)
-                left, is_ready = 1, False
-            due = now + RETRY_SECONDS if left or not is_ready else float("inf")
+                left = 1
+            due = now + RETRY_SECONDS if left else float("inf")
         stop.wait(POLL_SECONDS)
 
 
-def _load_bases(app: App) -> bool:
-    """Make the engine load the local bases that it does not have; False to try again later."""
-    local = [base for base in bases.list_all(app.database) if base.kind is BaseKind.LOCAL]
-    if not local:
-        return True
-    try:
-        loaded = app.engine.bases()
-        for base in local:
-            if base.name not in loaded:
-                app.engine.load_base(base.name, base.location)
-    except (OSError, HTTPException, json.JSONDecodeError):
-        pass  # It is starting, or being started again.
-    return False  # It may be started anew at any time, and then has none.
+def _keep_bases_loaded(app: App, stop: threading.Event) -> None:
+    """Make the engine load the local bases that it does not have; it may be started anew at any time."""
+    while not stop.wait(RETRY_SECONDS):
+        try:
+            local = [base for base in bases.list_all(app.database) if base.kind is BaseKind.LOCAL]
+            loaded = app.engine.bases() if local else set()
+            for base in local:
+                if base.name not in loaded:
+                    app.engine.load_base(base.name, base.location)
+        except Error as error:
+            logger.warning("%s", error.message)
+        except (OSError, HTTPException, json.JSONDecodeError):
+            pass  # It is starting, or being started again.
 
 
 if __name__ == "__main__":

@@ -31,16 +31,18 @@ def run(settings: Config, *, demo: bool) -> None:
 def _run(app: App, *, demo: bool) -> None:
     settings = app.config
     console = Console(stderr=True)
-    recover(app)
-    is_first = first_start.owner_key(app) is None
-    first_start.make_owner(app)
-    if demo:
-        first_start.make_demo(app, console)
     listening = listen(settings.host, settings.port)
     host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    note_address(app, f"http://{shown}:{port}/v1")
-    Supervisor(app, listening).run(lambda: _announced(app, host, port, is_first=is_first))
+    supervisor = Supervisor(app, listening)
+    with supervisor.starting():
+        recover(app)
+        is_first = first_start.owner_key(app) is None
+        first_start.make_owner(app)
+        if demo:
+            first_start.make_demo(app, console)
+        shown = f"[{host}]" if ":" in host else host
+        note_address(app, f"http://{shown}:{port}/v1")
+    supervisor.run(lambda: _announced(app, host, port, is_first=is_first))
 
 
 def _announced(app: App, host: str, port: int, *, is_first: bool) -> bool:

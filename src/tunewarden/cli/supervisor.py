@@ -12,19 +12,25 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tunewarden import config
 from tunewarden.app import App
+from tunewarden.cli import processes
 from tunewarden.errors import Error, Kind
 from tunewarden.registry import bases
 from tunewarden.registry.bases import BaseKind
 
+# What the embedded engine runs; tests put a stand-in here.
+ENGINE = "tunewarden.engine.worker"
 POLL_SECONDS = 0.05
 STOP_SECONDS = 15.0
 # A process that dies again within this time is started again after it, not at once.
 BACKOFF_SECONDS = 1.0
+# A process that is stopped may hold a lock that others need; half of what a deletion may take (I13).
+FROZEN_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +42,7 @@ class _Child:
     descriptors: tuple[int, ...] = ()
     process: subprocess.Popen[bytes] | None = None
     started: float = float("-inf")
+    stopped_since: float | None = None
 
 
 class Supervisor:
@@ -45,8 +52,25 @@ class Supervisor:
         self._app = app
         self._children: list[_Child] = []
         self._stop = threading.Event()
-        self._listening = listening
         self._has_engine = False
+        # Workers read from it before they serve; it ends when `run` closes our side.
+        gate, self._gate = os.pipe()
+        self._data, self._pid = str(app.config.data), str(os.getpid())
+        descriptors = (listening.fileno(), gate)
+        for number in range(app.config.workers):
+            command = ["tunewarden.cli.worker", self._data, *map(str, descriptors), self._pid]
+            self._children.append(_Child(f"worker {number}", command, descriptors))
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Have the workers load their code while the block prepares what they will serve."""
+        try:
+            for child in self._children:
+                self._keep(child)
+            yield
+        except BaseException:
+            self._stop_all()
+            raise
 
     def run(self, while_starting: Callable[[], bool]) -> None:
         """Keep everything running until SIGTERM or SIGINT, then stop it all.
@@ -55,12 +79,8 @@ class Supervisor:
         """
         for stopping in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stopping, lambda *_: self._stop.set())
-        data, me = str(self._app.config.data), str(os.getpid())
-        descriptor = self._listening.fileno()
-        for number in range(self._app.config.workers):
-            command = ["tunewarden.cli.worker", data, str(descriptor), me]
-            self._children.append(_Child(f"worker {number}", command, (descriptor,)))
-        self._children.append(_Child("runner", ["tunewarden.cli.runner", data, me]))
+        os.close(self._gate)
+        self._children.append(_Child("runner", ["tunewarden.cli.runner", self._data, self._pid]))
         is_ready = False
         try:
             while not self._stop.is_set():
@@ -78,7 +98,7 @@ class Supervisor:
             return
         if any(base.kind is BaseKind.LOCAL for base in bases.list_all(self._app.database)):
             self._has_engine = True
-            command = ["tunewarden.engine.worker", "--socket", str(self._app.config.engine_socket)]
+            command = [ENGINE, "--socket", str(self._app.config.engine_socket)]
             if self._app.config.engine_threads:
                 command += ["--threads", str(self._app.config.engine_threads)]
             self._children.append(_Child("engine", command))
@@ -88,10 +108,14 @@ class Supervisor:
         now = self._app.clock.monotonic()
         if child.process is not None:
             status = child.process.poll()
+            if status is None:
+                self._end_if_frozen(child, now)
             if status is None or now - child.started < BACKOFF_SECONDS:
                 return
             logger.warning("%s ended with status %s and is started again", child.name, status)
-        child.started = now
+            # Without this, receipts would name every worker that ever died.
+            self._app.fence.sweep()
+        child.started, child.stopped_since = now, None
         child.process = subprocess.Popen(
             [sys.executable, "-m", *child.command],
             pass_fds=child.descriptors,
@@ -99,6 +123,16 @@ class Supervisor:
             # A terminal's Ctrl-C must reach the supervisor alone, which then stops in order.
             start_new_session=True,
         )
+
+    def _end_if_frozen(self, child: _Child, now: float) -> None:
+        """Kill a child that was stopped (SIGSTOP, a frozen terminal) and holds up the others' locks."""
+        if child.process is None or not processes.is_stopped(child.process.pid):
+            child.stopped_since = None
+            return
+        child.stopped_since = child.stopped_since or now
+        if now - child.stopped_since > FROZEN_SECONDS:
+            logger.warning("%s was stopped for too long and is killed", child.name)
+            child.process.kill()
 
     def _stop_all(self) -> None:
         """Ask every child to stop, workers first to finish what runs; kill what does not."""

@@ -42,7 +42,7 @@ def door_to_running(settings: Config) -> HttpDoor | None:
     except FileNotFoundError:
         return None
     try:
-        if locks.try_exclusive(0):
+        if not locks.is_held_exclusively(0):
             return None
     finally:
         locks.close()

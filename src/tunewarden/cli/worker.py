@@ -1,6 +1,7 @@
 """`python -m tunewarden.cli.worker`: one gateway worker on a socket that the supervisor opened."""
 
 import logging
+import os
 import socket
 import sys
 from pathlib import Path
@@ -18,11 +19,16 @@ KEEP_ALIVE_SECONDS = 75
 STOP_SECONDS = 10
 
 
-def main(data: str, descriptor: str, parent: str) -> None:
-    """Serve until SIGTERM; then finish what is running, up to STOP_SECONDS."""
+def main(data: str, descriptor: str, gate: str, parent: str) -> None:
+    """Serve until SIGTERM; then finish what is running, up to STOP_SECONDS.
+
+    Nothing of the data directory is touched before `gate`, a pipe, has ended: until then the
+    supervisor recovers it, while this process has been loading its code.
+    """
     processes.die_with(int(parent))
     processes.keep_secrets_in_memory()
     logging.basicConfig(format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
+    os.read(int(gate), 1)
     listening = socket.socket(fileno=int(descriptor))
     application = Server(serving(open_app(config.load(data=Path(data)))))
     server = uvicorn.Server(

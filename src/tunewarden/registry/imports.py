@@ -15,9 +15,9 @@ from typing import BinaryIO
 
 from tunewarden import audit
 from tunewarden.artifacts import sealing
+from tunewarden.artifacts.adapters import BaseShape, CheckedAdapter, Limits, check_adapter
 from tunewarden.artifacts.blobs import ErasableBlobs
-from tunewarden.artifacts.imports import BaseShape, CheckedAdapter, Limits, check_adapter
-from tunewarden.artifacts.keyring import Keyring
+from tunewarden.artifacts.keyring import Key, Keyring
 from tunewarden.db.database import Database
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, authorize
@@ -41,6 +41,7 @@ class Imports:
     blobs: ErasableBlobs
     limits: Limits
     lock_file: Path
+    scratch_may_be_a_disk: bool = False
 
     def bring_in(
         self, caller: Caller, *, base: str, suffix: str, config: BinaryIO, weights: BinaryIO
@@ -58,11 +59,10 @@ class Imports:
         except Error as refused:
             self._record_refusal(caller, base, refused)
             raise
-        key = self.keyring.create()
-        shard = self.keyring.shard_of(key.id)
-        generation = self.keyring.generation(shard)
         internal_id = mint(Prefix.SLOT)
-        with self._begun(internal_id, key.id):
+        with self._begun(internal_id) as key:
+            shard = self.keyring.shard_of(key.id)
+            generation = self.keyring.generation(shard)
             blobs = self._seal(internal_id, key.recipient, checked, weights)
             manifest = _manifest(found, checked)
             with self.database.write() as tx:
@@ -99,7 +99,11 @@ class Imports:
         identity = self.keyring.open(model.key_id)
         for name in (CONFIG_NAME, WEIGHTS_NAME):
             sealing.unseal_to_file(
-                self.blobs, _blob_name(model.internal_id, name), identity, directory / name
+                self.blobs,
+                _blob_name(model.internal_id, name),
+                identity,
+                directory / name,
+                may_be_a_disk=self.scratch_may_be_a_disk,
             )
 
     def sweep(self) -> int:
@@ -148,30 +152,33 @@ class Imports:
         return sealed
 
     @contextmanager
-    def _begun(self, internal_id: str, key_id: str) -> Iterator[None]:
-        """Keep a note of what is being made until it is a model; take it back on any failure."""
+    def _begun(self, internal_id: str) -> Iterator[Key]:
+        """Make a key, noted as of an import until there is a model; take it back on any failure."""
         locks = ByteLocks(self.lock_file)
         try:
             if not locks.try_shared(0):
                 raise Error(
                     Kind.UNAVAILABLE, "The server is starting; try again.", retry_after_seconds=1
                 )
-            with self.database.write() as tx:
-                tx.run(
-                    "INSERT INTO imports VALUES (:id, :key, :now)",
-                    id=internal_id,
-                    key=key_id,
-                    now=tx.now_micros,
-                )
+            key = self.keyring.create()
             try:
-                yield
+                with self.database.write() as tx:
+                    tx.run(
+                        "INSERT INTO imports VALUES (:id, :key, :now)",
+                        id=internal_id,
+                        key=key.id,
+                        now=tx.now_micros,
+                    )
+                yield key
             except BaseException:
-                self._undo(internal_id, key_id)
+                self._undo(internal_id, key.id)
                 raise
         finally:
             locks.close()
 
     def _undo(self, internal_id: str, key_id: str) -> None:
+        if self.database.peek("SELECT 1 FROM models WHERE internal_id = :id", id=internal_id):
+            return  # It was committed, and what failed came after: only a deletion ends a model.
         self.keyring.erase(key_id)
         for name in self.blobs.names(f"{internal_id}/"):
             self.blobs.erase(name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tunewarden.clock import Clock, to_micros
 from tunewarden.db.database import Database
+from tunewarden.errors import Error
 
 HOUR_MICROS = 3600 * 1_000_000
 
@@ -19,30 +20,49 @@ class _Count:
     output_tokens: int = 0
 
 
+Counts = dict[tuple[str, str], _Count]
+
+
 class UsageCounter:
-    """Counts of one worker since the last flush. Not for use from several threads."""
+    """Counts of one worker since the last flush. Not for use from several threads, `write` aside."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._counts: dict[tuple[str, str], _Count] = {}
+        self._counts: Counts = {}
 
     def add(
         self, organization_id: str, model_id: str, input_tokens: int, output_tokens: int
     ) -> None:
         """Count one finished request."""
-        count = self._counts.setdefault((organization_id, model_id), _Count())
-        count.requests += 1
-        count.input_tokens += input_tokens
-        count.output_tokens += output_tokens
+        self._add((organization_id, model_id), _Count(1, input_tokens, output_tokens))
 
     def flush(self) -> None:
         """Write what was counted, in one transaction; on failure it is kept for the next flush."""
-        if not self._counts:
+        taken = self.take()
+        try:
+            self.write(taken)
+        except Error:
+            self.put_back(taken)
+            raise
+
+    def take(self) -> Counts:
+        """Return what was counted, to be written or put back, and start to count anew."""
+        taken, self._counts = self._counts, {}
+        return taken
+
+    def put_back(self, taken: Counts) -> None:
+        """Count again what could not be written."""
+        for key, count in taken.items():
+            self._add(key, count)
+
+    def write(self, taken: Counts) -> None:
+        """Write what was taken, in one transaction; may be called from any thread."""
+        if not taken:
             return
         now = to_micros(self._clock.now())
         with self._database.write() as tx:
-            for (organization_id, model_id), count in self._counts.items():
+            for (organization_id, model_id), count in taken.items():
                 tx.run(
                     "INSERT INTO usage VALUES (:organization, :model, :hour, :requests, :input, :output, :now)"
                     " ON CONFLICT (organization_id, model_id, hour_at) DO UPDATE SET"
@@ -58,4 +78,9 @@ class UsageCounter:
                     output=count.output_tokens,
                     now=now,
                 )
-        self._counts.clear()
+
+    def _add(self, key: tuple[str, str], more: _Count) -> None:
+        count = self._counts.setdefault(key, _Count())
+        count.requests += more.requests
+        count.input_tokens += more.input_tokens
+        count.output_tokens += more.output_tokens
