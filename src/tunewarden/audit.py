@@ -5,6 +5,7 @@ their own, because theirs was rolled back.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,6 +44,10 @@ class Actor:
 SERVER = Actor(key_id=None, user_id=None, project_id=None, request_id=None)
 
 
+# Somebody may give a key where an id belongs; whoever's key it is, it is not kept.
+_KEY = re.compile(r"sk-[A-Za-z0-9_-]{8,}")
+
+
 def record(
     tx: Tx,
     event: EventType,
@@ -64,7 +69,7 @@ def record(
         project=actor.project_id,
         key=actor.key_id,
         user=actor.user_id,
-        resource=resource_id,
+        resource=_KEY.sub("sk-…", resource_id),
         request=actor.request_id,
         details=json.dumps(details, sort_keys=True),
     )
