@@ -71,5 +71,5 @@ def record(
         user=actor.user_id,
         resource=_KEY.sub("sk-…", resource_id),
         request=actor.request_id,
-        details=json.dumps(details, sort_keys=True),
+        details=_KEY.sub("sk-…", json.dumps(details, sort_keys=True)),
     )
