@@ -1,1 +1,1 @@
-"""The demo: a small real base model and one fine-tune of it."""
+"""A small real base and a real fine-tune of it, made here in under a minute without a network."""

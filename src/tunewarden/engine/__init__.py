@@ -1,1 +1,1 @@
-"""The embedded engine: several LoRA adapters in one batch, in a process of its own."""
+"""The embedded engine: one process, one batch for many adapters, and a delete between two steps."""

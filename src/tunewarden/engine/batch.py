@@ -1,0 +1,314 @@
+"""The step loop: one thread, one batch that rows join and leave between steps.
+
+Everything else that touches the model (load, evict, abort) is a closure run between two steps, so
+nothing here needs a lock, and a delete is done when its closure has run.
+"""
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from tunewarden.engine import cache as kv
+from tunewarden.engine.lora import Selection
+from tunewarden.engine.model import Base
+from tunewarden.engine.rows import Delta, Receiver, Row
+from tunewarden.engine.sampling import choose
+from tunewarden.errors import Error, Kind
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+News = tuple[Receiver, "Delta | Error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one step loop. `prefill_tokens` bounds how long a join can hold up the others."""
+
+    rows: int = 32
+    waiting_rows: int = 256
+    prefill_tokens: int = 512
+
+
+@dataclass(slots=True)
+class Running:
+    """Rows that advance together. `mask` [rows, columns] is 0 where a row is padded on the left."""
+
+    rows: list[Row]
+    mask: torch.Tensor
+    cache: Any
+    selection: Selection
+
+
+@dataclass(slots=True)
+class Joining:
+    """Rows whose prompts are being read; `ids` [rows, columns] up to column `done` are."""
+
+    batch: Running
+    ids: torch.Tensor
+    done: int = 0
+
+
+class StepLoop:
+    """Runs one base. `publish` gets each step's news in one call, on the step thread.
+
+    `slot_of` gives an adapter's slot, or None if it is not loaded; it is asked on the step thread.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        *,
+        limits: Limits,
+        slot_of: Callable[[str | None], int | None],
+        publish: Callable[[list[News]], None],
+    ) -> None:
+        self.tokens_generated = 0
+        self._base = base
+        self._limits = limits
+        self._slot_of = slot_of
+        self._publish = publish
+        self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._waiting: deque[Row] = deque()
+        self._joining: Joining | None = None
+        self._running: Running | None = None
+        self._news: list[News] = []
+        self._thread = threading.Thread(target=self._run, name="steps", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Abort everything and return when the thread has ended."""
+        self._orders.put(None)
+        self._thread.join()
+
+    def submit(self, rows: Sequence[Row]) -> None:
+        """Queue a request's rows. Raises Error(UNAVAILABLE) when too many wait already."""
+        if len(self._waiting) + self._orders.qsize() + len(rows) > self._limits.waiting_rows:
+            raise Error(
+                Kind.UNAVAILABLE,
+                "The engine is overloaded. Please try again later.",
+                code="engine_overloaded",
+                retry_after_seconds=1,
+            )
+        self._orders.put(lambda: self._accept(rows))
+
+    def between_steps(self, work: Callable[[], T]) -> "Future[T]":
+        """Run `work` on the step thread between two steps; the future has what came of it."""
+        future: Future[T] = Future()
+
+        def order() -> None:
+            try:
+                future.set_result(work())
+            except Exception as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+                future.set_exception(error)
+
+        self._orders.put(order)
+        return future
+
+    def abort_all(self) -> None:
+        """Abort every request soon; new ones are still taken."""
+        self.between_steps(lambda: self.drop(lambda row: True, _stopping()))
+
+    def adapters_in_use(self) -> set[str]:
+        """Return the adapters of all rows that wait or run. Call it between steps."""
+        return {row.adapter for row in self._all_rows() if row.adapter is not None}
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many rows run and how many wait. Any thread may ask; the figures may be old."""
+        running, joining = self._running, self._joining
+        count = len(running.rows) if running else 0
+        return count + (len(joining.batch.rows) if joining else 0), len(self._waiting)
+
+    def drop(self, unwanted: Callable[[Row], bool], reason: Error | None) -> int:
+        """Abort rows and overwrite their keys, values and gathered weights. Call it between steps.
+
+        Their receivers get `reason`, if any. Returns how many requests that were.
+        """
+        dropped = [row for row in self._all_rows() if unwanted(row)]
+        if not dropped:
+            return 0
+        gone = set(dropped)
+        self._waiting = deque(row for row in self._waiting if row not in gone)
+        if self._joining and not gone.isdisjoint(self._joining.batch.rows):
+            batch = self._joining.batch
+            kv.erase(batch.cache)
+            batch.selection.erase()
+            self._waiting.extendleft(row for row in reversed(batch.rows) if row not in gone)
+            self._joining = None
+        if self._running and not gone.isdisjoint(self._running.rows):
+            rows = self._running.rows
+            staying = [at for at, row in enumerate(rows) if row not in gone]
+            self._running = self._kept(self._running, staying)
+        receivers = {row.receiver for row in dropped}
+        if reason is not None:
+            self._news += [(receiver, reason) for receiver in receivers]
+            self._flush()
+        return len(receivers)
+
+    def _all_rows(self) -> Iterable[Row]:
+        yield from self._waiting
+        if self._joining:
+            yield from self._joining.batch.rows
+        if self._running:
+            yield from self._running.rows
+
+    @torch.inference_mode()
+    def _run(self) -> None:
+        while self._obey():
+            try:
+                self._step()
+            except Exception:  # the thread must outlive any one batch; this is its outermost frame
+                logger.exception("a step failed; its requests are aborted")
+                self.drop(lambda row: True, _failed())
+            self._flush()
+        self.drop(lambda row: True, _stopping())
+
+    def _obey(self) -> bool:
+        """Run what was ordered; wait for orders if there is nothing else to do. False means stop."""
+        while True:
+            is_idle = not (self._waiting or self._joining or self._running)
+            try:
+                order = self._orders.get(block=is_idle)
+            except queue.Empty:
+                return True
+            if order is None:
+                return False
+            order()
+
+    def _accept(self, rows: Sequence[Row]) -> None:
+        if self._slot_of(rows[0].adapter) is None:
+            self._news.append((rows[0].receiver, not_loaded(rows[0].adapter)))
+            self._flush()
+        else:
+            self._waiting.extend(rows)
+
+    def _step(self) -> None:
+        if self._joining is None:
+            self._joining = self._next_to_join()
+        if self._joining is not None:
+            self._read_prompts(self._joining)
+        if self._running is not None:
+            running = self._running
+            running.mask = torch.nn.functional.pad(running.mask, (0, 1), value=1)
+            ids = torch.tensor([[row.last] for row in running.rows])
+            logits = self._base.forward(ids, running.mask, running.cache, running.selection)
+            self._running = self._take(running, logits)
+
+    def _next_to_join(self) -> Joining | None:
+        """Take waiting rows, first come first, as many as may be read in one step."""
+        free = self._limits.rows - (len(self._running.rows) if self._running else 0)
+        chosen: list[Row] = []
+        longest = 0
+        while self._waiting and len(chosen) < free:
+            longest = max(longest, len(self._waiting[0].prompt))
+            if chosen and (len(chosen) + 1) * longest > self._limits.prefill_tokens:
+                break
+            chosen.append(self._waiting.popleft())
+        if not chosen:
+            return None
+        columns = max(len(row.prompt) for row in chosen)
+        ids = torch.zeros(len(chosen), columns, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for at, row in enumerate(chosen):
+            ids[at, columns - len(row.prompt) :] = torch.tensor(row.prompt)
+            mask[at, columns - len(row.prompt) :] = 1
+        return Joining(Running(chosen, mask, kv.new_cache(), self._select(chosen)), ids)
+
+    def _read_prompts(self, joining: Joining) -> None:
+        """Read as much of the prompts as one step allows; when all is read, join the running rows.
+
+        Only a single row can have more than that, so no part of a row is ever padding alone.
+        """
+        batch = joining.batch
+        upto = min(joining.ids.shape[1], joining.done + self._limits.prefill_tokens)
+        logits = self._base.forward(
+            joining.ids[:, joining.done : upto], batch.mask[:, :upto], batch.cache, batch.selection
+        )
+        joining.done = upto
+        if upto < joining.ids.shape[1]:
+            return
+        joined = self._take(batch, logits)
+        self._joining = None
+        if joined is not None:
+            self._running = self._joined(self._running, joined) if self._running else joined
+
+    def _joined(self, running: Running, joining: Running) -> Running:
+        """Return one batch of both; what they gathered and cached before is overwritten."""
+        kv.join(running.cache, joining.cache)
+        columns = max(running.mask.shape[1], joining.mask.shape[1])
+        masks = [
+            torch.nn.functional.pad(mask, (columns - mask.shape[1], 0))
+            for mask in (running.mask, joining.mask)
+        ]
+        running.selection.erase()
+        joining.selection.erase()
+        rows = running.rows + joining.rows
+        return Running(rows, torch.cat(masks), running.cache, self._select(rows))
+
+    def _take(self, batch: Running, logits: torch.Tensor) -> Running | None:
+        """Choose each row's token and note the news; return the rows that go on."""
+        choices = choose(logits, [row.chooser for row in batch.rows])
+        self.tokens_generated += len(choices)
+        staying = []
+        for at, (row, choice) in enumerate(zip(batch.rows, choices, strict=True)):
+            delta = row.take(choice)
+            if delta is not None:
+                self._news.append((row.receiver, delta))
+            if delta is None or delta.finish is None:
+                staying.append(at)
+        return batch if len(staying) == len(batch.rows) else self._kept(batch, staying)
+
+    def _kept(self, batch: Running, staying: Sequence[int]) -> Running | None:
+        """Return the batch without the other rows, whose keys and values are overwritten."""
+        batch.selection.erase()
+        if not staying:
+            kv.erase(batch.cache)
+            return None
+        mask = batch.mask[list(staying)]
+        trim = int((mask.cumsum(1) == 0).all(0).sum())
+        kv.keep_rows(batch.cache, staying, trim)
+        rows = [batch.rows[at] for at in staying]
+        return Running(rows, mask[:, trim:], batch.cache, self._select(rows))
+
+    def _select(self, rows: Sequence[Row]) -> Selection:
+        slots = []
+        for row in rows:
+            slot = self._slot_of(row.adapter)
+            assert slot is not None, "a row outlived its adapter"
+            slots.append(slot)
+        return Selection(slots)
+
+    def _flush(self) -> None:
+        if self._news:
+            news, self._news = self._news, []
+            self._publish(news)
+
+
+def not_loaded(name: str | None) -> Error:
+    """Return the refusal that makes the gateway load an adapter (again)."""
+    return Error(
+        Kind.NOT_FOUND,
+        f"The model `{name}` is not loaded in this engine.",
+        param="model",
+        code="adapter_not_loaded",
+    )
+
+
+def _failed() -> Error:
+    return Error(Kind.ENGINE_FAILED, "The engine failed on this request.", code="engine_failed")
+
+
+def _stopping() -> Error:
+    return Error(
+        Kind.UNAVAILABLE, "The engine is stopping.", code="engine_stopping", retry_after_seconds=1
+    )

@@ -1,0 +1,120 @@
+"""One sequence under way, and what of it goes to the client after each step."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from tunewarden.engine.sampling import Choice, Chooser, Sampling
+from tunewarden.engine.text import Detokenizer, StopText
+from tunewarden.errors import Error
+
+
+class Finish(StrEnum):
+    """Why a sequence ended, in OpenAI's words."""
+
+    STOP = "stop"
+    LENGTH = "length"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A token with its logprobs; `at` is where its text begins, in characters."""
+
+    choice: Choice
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one step adds to one sequence. `tokens` counts all tokens of the sequence up to now."""
+
+    index: int
+    text: str
+    entries: Sequence[Entry]
+    tokens: int
+    finish: Finish | None
+
+
+class Receiver(Protocol):
+    """Whoever waits for the sequences of one request; called on the event loop."""
+
+    def receive(self, news: Delta | Error) -> None:
+        """Take one step's news; after an Error nothing more comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """When a sequence ends: after so many tokens, at these tokens, at these strings."""
+
+    tokens_max: int
+    end_tokens: frozenset[int]
+    stops: Sequence[str]
+
+
+class Row:
+    """One sequence: its prompt, its adapter, and everything needed to go on with it.
+
+    `adapter` is None for the base. `index` is its place among the choices of its request.
+    """
+
+    def __init__(
+        self,
+        *,
+        receiver: Receiver,
+        adapter: str | None,
+        index: int,
+        prompt: Sequence[int],
+        sampling: Sampling,
+        ending: Ending,
+        decode: Callable[[Sequence[int]], str],
+    ) -> None:
+        self.receiver = receiver
+        self.adapter = adapter
+        self.prompt = prompt
+        self.chooser = Chooser(sampling, index)
+        self.last = prompt[-1]
+        self.length = len(prompt)
+        self._index = index
+        self._ending = ending
+        self._reports = sampling.top_logprobs is not None
+        self._text = Detokenizer(decode)
+        self._stop = StopText(ending.stops)
+        self._tokens = 0
+        self._decoded = 0
+        self._released = 0
+        self._entries: list[Entry] = []
+
+    def take(self, choice: Choice) -> Delta | None:
+        """Add a token; return what may leave now, or None if all is held back."""
+        if choice.token in self._ending.end_tokens:
+            return self._finish(Finish.STOP)
+        self.last = choice.token
+        self.length += 1
+        self._tokens += 1
+        if self._reports:
+            self._entries.append(Entry(choice, self._decoded))
+        new = self._text.push(choice.token)
+        self._decoded += len(new)
+        text = self._stop.push(new)
+        if self._stop.is_found:
+            return self._delta(text, Finish.STOP, upto=self._released + len(text))
+        if self._tokens >= self._ending.tokens_max:
+            return self._finish(Finish.LENGTH, text)
+        if not text:
+            return None
+        return self._delta(text, None, upto=self._released + len(text))
+
+    def _finish(self, finish: Finish, text: str = "") -> Delta:
+        """Release everything that was held back: it became neither a character nor a stop string."""
+        text += self._stop.push(self._text.flush())
+        if not self._stop.is_found:
+            return self._delta(text + self._stop.flush(), finish, upto=None)
+        return self._delta(text, Finish.STOP, upto=self._released + len(text))
+
+    def _delta(self, text: str, finish: Finish | None, *, upto: int | None) -> Delta:
+        """Return the text with the entries that begin before `upto`; all of them if it is None."""
+        ready = [entry for entry in self._entries if upto is None or entry.at < upto]
+        self._entries = self._entries[len(ready) :]
+        self._released += len(text)
+        return Delta(self._index, text, ready, self._tokens, finish)

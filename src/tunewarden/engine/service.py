@@ -1,0 +1,67 @@
+"""Runs the engine's doors on a socket until it is told to stop."""
+
+import asyncio
+import os
+import signal
+import socket
+from types import FrameType
+
+import torch
+import uvicorn
+import uvloop
+
+from tunewarden.clock import SystemClock
+from tunewarden.engine.adapters import Engine, Settings
+from tunewarden.engine.batch import Limits
+from tunewarden.engine.doors import Doors
+
+STOP_SECONDS = 2
+
+
+class _Server(uvicorn.Server):
+    """A server that ends its streams with an error before it waits for its connections."""
+
+    engine: Engine | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Abort all requests, then let uvicorn stop (its name for a signal's arrival)."""
+        if self.engine is not None:
+            self.engine.abort_all()
+        super().handle_exit(sig, frame)
+
+
+def serve(
+    listener: socket.socket, *, threads: int | None, adapters: int, rows: int, waiting_rows: int
+) -> None:
+    """Serve on a listening socket until SIGTERM or SIGINT."""
+    # One core is left for the gateway and for this process's event loop.
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) - 1))
+    # uvicorn raises the signal once more when it has stopped; by then all that is left is to return.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    limits = Limits(rows=rows, waiting_rows=waiting_rows)
+    settings = Settings(adapters_max=adapters, limits=limits)
+
+    async def run() -> None:
+        engine = Engine(settings)
+        config = uvicorn.Config(
+            Doors(engine, SystemClock()),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+        server = _Server(config)
+        server.engine = engine
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            engine.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
