@@ -1,11 +1,12 @@
 """`tunewarden serve`: prepare the data directory, start everything, say how to use it."""
 
+import contextlib
 import logging
 from http.client import HTTPConnection, HTTPException
 
 from rich.console import Console
 
-from tunewarden.app import App, open_app, recover, with_no_server
+from tunewarden.app import App, open_app, recover, scratch_directory, with_no_server
 from tunewarden.cli import first_start, processes
 from tunewarden.cli.supervisor import Supervisor, listen, note_address
 from tunewarden.config import Config
@@ -43,6 +44,9 @@ def _run(app: App, *, demo: bool) -> None:
         shown = f"[{host}]" if ":" in host else host
         note_address(app, f"http://{shown}:{port}/v1")
     supervisor.run(lambda: _announced(app, host, port, is_first=is_first))
+    # Nothing loads any more, so the directory is empty; if it is not, the next start sweeps it.
+    with contextlib.suppress(OSError):
+        scratch_directory(app.config).rmdir()
 
 
 def _announced(app: App, host: str, port: int, *, is_first: bool) -> bool:
