@@ -15,6 +15,17 @@ from tunewarden.errors import Error, Kind
 
 ENVIRONMENT_PREFIX = "TUNEWARDEN_"
 DEFAULT_DATA = Path("tunewarden-data")
+# Setting -> the least and the most that it may be.
+LIMITS = {
+    "port": (0, 65_535),
+    "workers": (1, 256),
+    "fence_seconds": (0.01, 60),
+    "deletion_seconds": (0.1, 600),
+    "body_bytes_max": (1024, 2**31),
+    "adapter_bytes_max": (1024, 2**40),
+    "rank_max": (1, 1024),
+    "engine_threads": (0, 1024),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +132,9 @@ def _from_file(path: Path) -> dict[str, Any]:
             settings = tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise Error(Kind.INVALID, f"{path.name} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Error(Kind.INVALID, f"{path.name} is not valid TOML: {error}") from error
     _refuse_unknown(settings, path.name)
     return settings
@@ -138,13 +151,27 @@ def _refuse_unknown(settings: Mapping[str, Any], where: str) -> None:
 
 
 def _convert(name: str, value: Any) -> Any:
+    """Return a setting in its own type: text is parsed, anything else must have the type already."""
     kind = type(getattr(Config(), name))
-    wanted: Any = Path if issubclass(kind, Path) else kind
-    if kind is bool and isinstance(value, str):
-        if value.lower() not in {"true", "false"}:
+    if kind is bool:
+        if str(value).lower() not in {"true", "false"}:
             raise Error(Kind.INVALID, f"Setting '{name}' must be true or false.")
-        return value.lower() == "true"
+        return str(value).lower() == "true"
+    if kind in {int, float}:
+        return _number(name, value, kind)
+    if not isinstance(value, (str, Path)) or not str(value):
+        raise Error(Kind.INVALID, f"Setting '{name}' must be text.")
+    return str(value) if kind is str else Path(value)
+
+
+def _number(name: str, value: Any, kind: type[int] | type[float]) -> int | float:
+    least, most = LIMITS[name]
     try:
-        return wanted(value)
-    except (TypeError, ValueError) as error:
-        raise Error(Kind.INVALID, f"Setting '{name}' must be of type {wanted.__name__}.") from error
+        number = kind(value) if isinstance(value, (str, kind)) else float(value)
+    except (TypeError, ValueError):
+        number = float("nan")
+    is_of_kind = isinstance(value, (str, int, kind)) and not isinstance(value, bool)
+    if not (is_of_kind and least <= number <= most):  # false for what is no number, too
+        what = "a whole number" if kind is int else "a number"
+        raise Error(Kind.INVALID, f"Setting '{name}' must be {what} from {least} to {most}.")
+    return kind(number)

@@ -8,12 +8,19 @@ file would keep its locks. Local file systems only, like SQLite's WAL.
 import fcntl
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tunewarden.errors import Error, Kind
+
+F_OFD_GETLK = 36
 F_OFD_SETLK = 37
 F_OFD_SETLKW = 38
+# Less than what a deletion may take, more than what any holder needs that is not frozen.
+WAIT_SECONDS = 3.0
+POLL_SECONDS = 0.001
 
 
 class ByteLocks:
@@ -23,7 +30,8 @@ class ByteLocks:
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(path, flags | (os.O_CREAT if create else 0), 0o600)
 
     def try_shared(self, offset: int) -> bool:
         """Take a shared lock on one byte; False if somebody holds it exclusively."""
@@ -32,6 +40,12 @@ class ByteLocks:
     def try_exclusive(self, offset: int) -> bool:
         """Take an exclusive lock on one byte; False if somebody else holds it."""
         return self._set(fcntl.F_WRLCK, offset, F_OFD_SETLK)
+
+    def is_held_exclusively(self, offset: int) -> bool:
+        """Tell whether somebody else holds one byte exclusively, without ever taking it."""
+        request = _flock(fcntl.F_RDLCK, offset)
+        kind = struct.unpack_from("h", fcntl.fcntl(self._fd, F_OFD_GETLK, request))[0]
+        return bool(kind == fcntl.F_WRLCK)
 
     def wait_exclusive(self, offset: int) -> None:
         """Take an exclusive lock on one byte as soon as nobody else holds it."""
@@ -51,21 +65,46 @@ class ByteLocks:
         os.close(self._fd)
 
     def _set(self, kind: int, offset: int, command: int) -> bool:
-        # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks).
-        request = struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, 1, 0)
         try:
-            fcntl.fcntl(self._fd, command, request)
+            fcntl.fcntl(self._fd, command, _flock(kind, offset))
         except (BlockingIOError, PermissionError):
             return False
         return True
 
 
+def _flock(kind: int, offset: int) -> bytes:
+    # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks).
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, offset, 1, 0)
+
+
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a whole lock file exclusively; waits for whoever holds it now."""
+def exclusive(path: Path, within_seconds: float = WAIT_SECONDS) -> Iterator[None]:
+    """Hold a whole lock file exclusively, against all other threads and processes.
+
+    Bounded, because a holder may be frozen (I13). Raises Error(UNAVAILABLE) when it holds on.
+    """
     locks = ByteLocks(path)
     try:
-        locks.wait_exclusive(0)
-        yield
+        _wait(locks, within_seconds)
+        try:
+            yield
+        finally:
+            # Closing would not do: a process forked meanwhile shares the open file.
+            locks.release(0)
     finally:
         locks.close()
+
+
+def _wait(locks: ByteLocks, within_seconds: float) -> None:
+    pause = threading.Event()  # never set
+    # Tries are counted, not seconds: time in which we were frozen ourselves does not count.
+    for _ in range(max(1, round(within_seconds / POLL_SECONDS))):
+        if locks.try_exclusive(0):
+            return
+        pause.wait(POLL_SECONDS)
+    raise Error(
+        Kind.UNAVAILABLE,
+        "Another process of the server holds on to its storage; try again.",
+        code="storage_busy",
+        retry_after_seconds=1,
+    )

@@ -62,7 +62,8 @@ class Inference:
                     tokens = await self._serve(request, target, path, reply=reply, serving=serving)
                     if tokens is not None:
                         self._usage.add(caller.organization_id, target.public_id, *tokens)
-                    await reply.flushed()
+                    if serving is None or not serving.is_cut:
+                        await reply.flushed()
                 except asyncio.CancelledError:
                     if serving is None or not serving.is_cut or client.is_lost:
                         raise
@@ -73,7 +74,8 @@ class Inference:
             if not client.is_lost:
                 raise
         finally:
-            client.on_lost = None
+            if client.on_lost == task.cancel:  # and not the next request's on this connection
+                client.on_lost = None
 
     async def _serve(
         self,
@@ -121,7 +123,11 @@ class Inference:
                 await reply.end_cut()
                 return None
             await reply.more(events)
-        await reply.end()
+        rest = rewriter.rest()
+        if rest and not self._admissions.may_go_on(serving):
+            await reply.end_cut()
+            return None
+        await reply.end(rest)
         return rewriter.usage.counted
 
 
@@ -171,8 +177,8 @@ class _Reply:
         await self.end(body)
 
     async def flushed(self) -> None:
-        """Return when the kernel has all that was sent: until then the model's guard is held (I2)."""
-        # Polled: a transport tells nobody when its buffer has run empty, and few clients are slow.
+        """Return when all that was written has left: until then the model's guard is held (I2)."""
+        # Polled: neither transport nor kernel tells when its buffer has run empty; few clients are slow.
         while self._client.has_unsent() and not self._client.is_lost:  # noqa: ASYNC110
             await asyncio.sleep(FLUSH_POLL_SECONDS)
 
@@ -183,7 +189,7 @@ class _Reply:
         if self._is_ended or self._client.has_unsent():
             # Output of the model waits in the buffer: it must not leave, so nothing does.
             if self._client.has_unsent():
-                self._client.abort()
+                await self._client.cut()
             return
         await self.end(b"data: " + problems.body_of(admission.deleted()) + b"\n\n")
 

@@ -1,6 +1,7 @@
 """`/v1/models`: list, retrieve, delete as OpenAI defines them, and importing, which is ours."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
@@ -55,8 +56,9 @@ def router(operations: Operations) -> APIRouter:
         x_stainless_retry_count: Annotated[str, Header()] = "0",
     ) -> JSONResponse:
         """Delete a model; answer when it is gone (D8)."""
-        count = int(x_stainless_retry_count) if x_stainless_retry_count.isdecimal() else 0
-        attempt = Attempt(retry_count=min(count, 1000), idempotency_key=idempotency_key)
+        is_count = re.fullmatch("[0-9]{1,4}", x_stainless_retry_count)
+        count = int(x_stainless_retry_count) if is_count else 0
+        attempt = Attempt(retry_count=count, idempotency_key=idempotency_key)
         deletion = operations.executor.delete(caller, model_id, attempt)
         return JSONResponse(
             {"id": deletion.model_id, "object": "model", "deleted": True},

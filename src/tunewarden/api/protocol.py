@@ -5,12 +5,17 @@ away must abort its request at once; ASGI itself offers neither, so the client i
 """
 
 import asyncio
+import fcntl
+import os
+import socket
+import struct
 from collections.abc import Callable
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 EXTENSION = "tunewarden.client"
 HEAD_BYTES_MAX = 64 * 1024  # OpenAI asks its clients for less than 64 KiB
+SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes in a TCP socket's queue that were not sent yet
 
 
 class Client:
@@ -24,12 +29,24 @@ class Client:
         self.on_lost: Callable[[], object] | None = None
 
     def has_unsent(self) -> bool:
-        """Tell whether bytes that we wrote have not been handed to the kernel yet."""
-        return self.transport.get_write_buffer_size() > 0
+        """Tell whether bytes that we wrote wait in our buffer or in the kernel's."""
+        if self.transport.get_write_buffer_size() > 0:
+            return True
+        # The descriptor is ours until the connection is lost; then its number may be another's.
+        return not self.is_lost and _unsent_in_kernel(self._descriptor()) > 0
 
-    def abort(self) -> None:
-        """Drop the connection and whatever was not sent."""
-        self.transport.abort()
+    async def cut(self) -> None:
+        """Drop the connection and whatever was not sent; return when nothing can leave any more."""
+        if not self.is_lost:
+            # A duplicate: uvloop's sockets set no options. Closing then means RST and an empty queue.
+            with socket.socket(fileno=os.dup(self._descriptor())) as same:
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.transport.abort()
+        while not self.is_lost:  # noqa: ASYNC110  the loop closes it in its next turn
+            await asyncio.sleep(0)
+
+    def _descriptor(self) -> int:
+        return int(self.transport.get_extra_info("socket").fileno())
 
 
 class ClientProtocol(HttpToolsProtocol):
@@ -70,3 +87,8 @@ class ClientProtocol(HttpToolsProtocol):
         self.head_bytes += size
         if self.head_bytes > HEAD_BYTES_MAX:
             self.transport.abort()
+
+
+def _unsent_in_kernel(descriptor: int) -> int:
+    answer = fcntl.ioctl(descriptor, SIOCOUTQNSD, b"\0\0\0\0")
+    return int(struct.unpack("i", answer)[0])

@@ -7,11 +7,15 @@ from fastapi import Depends, Path
 from pydantic import AfterValidator
 from starlette.requests import Request
 
+from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
 
 
 def _decoded(segment: str) -> str:
-    return unquote(segment, errors="strict")  # bad UTF-8 is a ValueError: 400
+    try:
+        return unquote(segment, errors="strict")
+    except UnicodeDecodeError as error:
+        raise Error(Kind.INVALID, "The path is not UTF-8.", param="model") from error
 
 
 def _caller(request: Request) -> Caller:

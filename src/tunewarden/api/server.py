@@ -8,13 +8,15 @@ that is forgotten in the policy is never open. Routing is on the raw path, so th
 import asyncio
 import logging
 import re
+from collections.abc import Iterable
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from tunewarden.api import deletions, health, log, models, problems
 from tunewarden.api.inference import ROUTES, Inference, Message, Receive, Scope, Send
@@ -115,9 +117,13 @@ class Server:
     async def _flush_usage(self) -> None:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
+            usage = self._operations.usage
+            taken = usage.take()
             try:
-                self._operations.usage.flush()
+                # In a thread: the database may be busy for seconds, and the loop has models to let go of.
+                await asyncio.to_thread(usage.write, taken)
             except Error as error:
+                usage.put_back(taken)
                 logger.warning("usage could not be written and is kept: %s", error.message)
 
 
@@ -160,14 +166,22 @@ async def _send(reply: _Headed, status: int, body: bytes, headers: dict[str, str
 def _routes(operations: Operations) -> FastAPI:
     application = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     application.add_exception_handler(Error, _on_error)
-    application.add_exception_handler(HTTPException, _on_http_exception)
+    application.add_exception_handler(HTTPException, _NoSuchRoute(routers(operations)))
     application.add_exception_handler(RequestValidationError, _on_invalid)
     application.add_exception_handler(Exception, _on_bug)
-    application.include_router(health.router(operations))
-    application.include_router(models.router(operations))
-    application.include_router(deletions.router(operations))
-    application.include_router(log.router(operations))
+    for router in routers(operations):
+        application.include_router(router)
     return application
+
+
+def routers(operations: Operations) -> tuple[APIRouter, ...]:
+    """Return every route but those of `inference.ROUTES`."""
+    return (
+        health.router(operations),
+        models.router(operations),
+        deletions.router(operations),
+        log.router(operations),
+    )
 
 
 async def _on_error(_: Request, error: Exception) -> Response:
@@ -180,21 +194,37 @@ async def _on_error(_: Request, error: Exception) -> Response:
     )
 
 
-async def _on_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    where = f"{request.method} {request.url.path}"
-    if error.status_code == 405:
-        message = (
-            f"Not allowed to {where}. Allowed: {(error.headers or {}).get('Allow', 'nothing')}."
+class _NoSuchRoute:
+    """Answers 405 with every method that the path has (Starlette names one route's), or 404."""
+
+    def __init__(self, routed: Iterable[APIRouter]) -> None:
+        self._methods = [(re.compile(re.escape(path)), {"POST"}) for path in ROUTES]
+        for router in routed:
+            for route in router.routes:
+                assert isinstance(route, Route), "nothing is mounted"
+                self._methods.append((route.path_regex, route.methods or set()))
+
+    async def __call__(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.scope["path"]
+        status, headers, message = error.status_code, error.headers, str(error.detail)
+        if status in {404, 405}:
+            found = {
+                m for pattern, methods in self._methods if pattern.fullmatch(path) for m in methods
+            }
+            allowed = ", ".join(sorted(found))
+            where = f"{request.method} {path}"
+            if allowed:
+                status, headers = 405, {"allow": allowed}
+                message = f"Not allowed to {where}. Allowed: {allowed}."
+            else:
+                status, headers, message = 404, None, f"Invalid URL ({where})"
+        return Response(
+            problems.render(message, "invalid_request_error"),
+            status_code=status,
+            headers=headers,
+            media_type="application/json",
         )
-    else:
-        message = f"Invalid URL ({where})" if error.status_code == 404 else str(error.detail)
-    return Response(
-        problems.render(message, "invalid_request_error"),
-        status_code=error.status_code,
-        headers=error.headers,
-        media_type="application/json",
-    )
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:

@@ -5,12 +5,15 @@ Web frameworks spool uploads into temporary files; here each file goes to a memf
 
 import os
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from tunewarden.errors import Error, Kind
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 FIELD_BYTES_MAX = 64 * 1024
 PARTS_MAX = 16
@@ -54,25 +57,17 @@ async def read_form(request: Request, *, files: Sequence[str], file_bytes_max: i
     if kind != b"multipart/form-data" or b"boundary" not in options:
         raise Error(Kind.INVALID, "The body must be multipart/form-data.", param="content-type")
     reader = _Reader(files, file_bytes_max)
-    parser = MultipartParser(
-        options[b"boundary"],
-        callbacks={
-            "on_part_begin": reader.part_begin,
-            "on_part_data": reader.part_data,
-            "on_header_field": reader.header_field,
-            "on_header_value": reader.header_value,
-            "on_header_end": reader.header_end,
-            "on_headers_finished": reader.headers_finished,
-            "on_end": reader.end,
-        },
-    )
     try:
+        parser = MultipartParser(options[b"boundary"], callbacks=reader.callbacks())
         async for chunk in request.stream():
             parser.write(chunk)
         reader.check_complete()
     except ValueError as error:  # python_multipart's errors are ValueErrors
         reader.form.close()
         raise Error(Kind.INVALID, "The multipart body is malformed.") from error
+    except ClientDisconnect as error:
+        reader.form.close()
+        raise Error(Kind.INVALID, "The request ended before its body was complete.") from error
     except BaseException:
         reader.form.close()
         raise
@@ -93,6 +88,18 @@ class _Reader:
         self._header_name = b""
         self._header_value = b""
         self._disposition = b""
+
+    def callbacks(self) -> "MultipartCallbacks":
+        """Return what the parser calls."""
+        return {
+            "on_part_begin": self.part_begin,
+            "on_part_data": self.part_data,
+            "on_header_field": self.header_field,
+            "on_header_value": self.header_value,
+            "on_header_end": self.header_end,
+            "on_headers_finished": self.headers_finished,
+            "on_end": self.end,
+        }
 
     def part_begin(self) -> None:
         self._parts += 1

@@ -139,7 +139,9 @@ def keys() -> None:
 
 
 @keys.command("create")
-@click.option("--role", type=click.Choice(["owner", "reader"]), required=True)
+@click.option(
+    "--role", type=click.Choice(["owner", "reader"]), required=True, help="What its user may do."
+)
 @click.option("--name", default="key", help="For people.")
 @click.option("--organization", help="Made if it is new. [default: the first one]")
 @click.option("--scope", "scopes", multiple=True, help="Restrict the key; may be given again.")

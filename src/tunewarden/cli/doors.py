@@ -217,14 +217,20 @@ class HttpDoor:
     ) -> tuple[ModelObject, str]:
         """Return the JSON answer and the deletion it names. Raises Error with the server's message."""
         answer, deletion = self._exchange(method, path, body, content_type)
-        return json.loads(answer), deletion
+        try:
+            return json.loads(answer), deletion
+        except ValueError as error:
+            raise self._stranger() from error
 
     def _exchange(
         self, method: str, path: str, body: Iterator[bytes] | None = None, content_type: str = ""
     ) -> tuple[bytes, str]:
         """Return the answer's bytes and the deletion it names."""
         kind = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
-        connection = kind(self._url.netloc, timeout=ANSWER_SECONDS)
+        try:
+            connection = kind(self._url.netloc, timeout=ANSWER_SECONDS)
+        except HTTPException as error:
+            raise Error(Kind.INVALID, f"{self._url.geturl()} is no address of a server.") from error
         headers = {"authorization": f"Bearer {self._key}"}
         if content_type:
             headers["content-type"] = content_type
@@ -242,10 +248,18 @@ class HttpDoor:
         finally:
             connection.close()
         if response.status != 200:
-            message = json.loads(answer)["error"]["message"]
+            try:
+                message = str(json.loads(answer)["error"]["message"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise self._stranger() from error
             known = {404: Kind.NOT_FOUND, 503: Kind.UNAVAILABLE}
             raise Error(known.get(response.status, Kind.INVALID), message)
         return answer, deletion
+
+    def _stranger(self) -> Error:
+        return Error(
+            Kind.INVALID, f"What answers at {self._url.geturl()} is not a Tunewarden server."
+        )
 
 
 def _part(boundary: str, name: str, *, file: str | None = None) -> bytes:

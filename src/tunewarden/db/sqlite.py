@@ -20,6 +20,17 @@ from tunewarden.errors import Error, Kind
 
 SQLITE_VERSION_MIN = (3, 51, 3)
 BUSY_SECONDS = 10
+# What the disk or another process did; any other error is a mistake in a statement of ours.
+STORAGE_ERRORS = (
+    apsw.BusyError,
+    apsw.CantOpenError,
+    apsw.CorruptError,
+    apsw.FullError,
+    apsw.IOError,
+    apsw.LockedError,
+    apsw.NotADBError,
+    apsw.ReadOnlyError,
+)
 
 
 class SqliteTx:
@@ -51,10 +62,13 @@ class SqliteTx:
 class SqliteDatabase:
     """The database in one file. `migrate` is for whoever starts the server, not for its workers."""
 
-    def __init__(self, path: Path, clock: Clock, *, migrate: bool) -> None:
+    def __init__(self, path: Path, clock: Clock, *, migrate: bool, vfs: str = "") -> None:
         if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < SQLITE_VERSION_MIN:
             raise Error(Kind.UNAVAILABLE, "SQLite is older than 3.51.3: upgrade the apsw package.")
         self._path = path
+        self._vfs = (
+            vfs  # another way to the disk, by the name it has in SQLite: tests cut the power
+        )
         self._clock = clock
         self._local = threading.local()
         if migrate:
@@ -79,7 +93,10 @@ class SqliteDatabase:
     def peek(self, sql: str, /, **parameters: Any) -> Row | None:
         """Return one row by one statement outside any transaction."""
         # fetchall, always: an unfinished cursor would pin the snapshot and make later reads stale.
-        rows = self._connection().execute(sql, parameters).fetchall()
+        try:
+            rows = self._connection().execute(sql, parameters).fetchall()
+        except STORAGE_ERRORS as error:
+            raise _failed(error) from error
         return rows[0] if rows else None
 
     def pages(self, sql: str, /, *, size: int, **parameters: Any) -> Iterator[list[Row]]:
@@ -113,26 +130,25 @@ class SqliteDatabase:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Tx]:
-        connection = self._connection()
         try:
+            connection = self._connection()
             connection.execute(begin)
         except apsw.BusyError as error:
             raise Error(
                 Kind.UNAVAILABLE, "The database is busy; try again.", retry_after_seconds=1
             ) from error
+        except STORAGE_ERRORS as error:
+            raise _failed(error) from error
         try:
             yield SqliteTx(connection, self._clock.now())
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        try:
             connection.execute("COMMIT")
-        except apsw.Error as error:
+        except BaseException as error:
+            # SQLite has rolled back by itself where it could not go on.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            raise Error(
-                Kind.UNAVAILABLE, "The database could not commit; nothing was changed."
-            ) from error
+            if isinstance(error, STORAGE_ERRORS):
+                raise _failed(error) from error
+            raise
 
     def _connection(self) -> apsw.Connection:
         connection: apsw.Connection | None = getattr(self._local, "connection", None)
@@ -141,7 +157,7 @@ class SqliteDatabase:
         return connection
 
     def _connect(self) -> apsw.Connection:
-        connection = apsw.Connection(str(self._path))
+        connection = apsw.Connection(str(self._path), vfs=self._vfs or None)
         connection.set_busy_timeout(BUSY_SECONDS * 1000)
         for pragma in (
             "journal_mode=WAL",
@@ -182,6 +198,16 @@ class SqliteDatabase:
                     Kind.UNAVAILABLE,
                     "This data directory was written by a newer Tunewarden. Start that version.",
                 )
+
+
+def _failed(error: Exception) -> Error:
+    reason = type(error).__name__.removesuffix("Error")
+    return Error(
+        Kind.UNAVAILABLE,
+        f"The database cannot be used ({reason}); nothing was changed. Try again; if it persists, tell"
+        " the operator.",
+        code="storage_failed",
+    )
 
 
 def _migrations() -> list[tuple[int, str, str]]:

@@ -1,11 +1,12 @@
 """The few disk operations that the log is made of: the seam where tests cut the power."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
+
+from tunewarden.locks import exclusive
 
 
 class LogDisk(Protocol):
@@ -34,7 +35,10 @@ class LogDisk(Protocol):
 
     @contextmanager
     def lock(self, path: Path) -> Iterator[None]:
-        """Hold a lock against all other threads and processes; the kernel drops a dead holder's."""
+        """Hold a lock against all other threads and processes; the kernel drops a dead holder's.
+
+        Bounded: raises Error(UNAVAILABLE) when another holds on to it for too long.
+        """
 
 
 class DirectoryLogDisk:
@@ -91,13 +95,8 @@ class DirectoryLogDisk:
     @contextmanager
     def lock(self, path: Path) -> Iterator[None]:
         """Hold a lock against all other threads and processes; the kernel drops a dead holder's."""
-        # Each holder opens the file anew, so that flock also tells threads apart.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with exclusive(path):
             yield
-        finally:
-            os.close(descriptor)
 
 
 def _sync_directory(path: Path) -> None:

@@ -13,7 +13,7 @@ from tunewarden.identity.policy import Caller
 COLUMNS = (
     "d.n, d.id, d.organization_id, d.requested_by, d.request_id, d.idempotency_key, d.requested_at,"
     " d.epoch, d.log_since, d.fenced_at, d.fence_report, d.evicted_at, d.evict_report,"
-    " d.key_erased_at, d.key_report, d.log_index, d.receipt, d.deleted_at, d.blobs_report,"
+    " d.key_erased_at, d.key_report, d.statement, d.log_index, d.receipt, d.deleted_at, d.blobs_report,"
     " d.blobs_log_since, d.blobs_log_index, d.blobs_erased_at,"
     " m.n, m.id, m.internal_id, m.key_id, m.manifest_sha256"
 )
@@ -39,6 +39,7 @@ class Deletion:
     evict_report: str | None
     key_erased_at: int | None
     key_report: str | None
+    statement: bytes | None
     log_index: int | None
     receipt: bytes | None
     deleted_at: int | None
@@ -142,3 +143,14 @@ def record_facts(tx: Tx, deletion: Deletion, **columns: Any) -> None:
         for name, value in columns.items()
     }
     tx.run(f"UPDATE deletions SET {assignments} WHERE n = :n", n=deletion.n, **values)  # noqa: S608
+
+
+def record_blobs_report(tx: Tx, deletion_id: str, report: str, log_since: int) -> None:
+    """Write what the erasure of a deletion's blobs found, unless that is known or it is unknown here."""
+    tx.run(
+        "UPDATE deletions SET blobs_report = :report, blobs_log_since = :since"
+        " WHERE id = :id AND blobs_report IS NULL",
+        report=report,
+        since=log_since,
+        id=deletion_id,
+    )

@@ -12,21 +12,19 @@ Four parts can each be older than the others: the database, the keyring, the log
 If every part comes from one old copy of the whole machine, nothing here can tell.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
-from tunewarden import audit
+from tunewarden import audit, locks
 from tunewarden.artifacts.keyring import Keyring
-from tunewarden.clock import to_micros
 from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import receipt, records
-from tunewarden.deletion.facts import DeletionFacts
+from tunewarden.deletion import receipt, replay
+from tunewarden.deletion.facts import BlobsErasedFacts, DeletionFacts, Facts
 from tunewarden.deletion.log import Log
 from tunewarden.deletion.log_key import LogSigner
+from tunewarden.deletion.requests import Intent, commit
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import Prefix, mint
 from tunewarden.registry import models
@@ -65,14 +63,24 @@ class LogMark:
         """Note a size durably; a smaller one than before changes nothing."""
         if size <= self.read():
             return
+        with locks.exclusive(self._path.with_suffix(".lock")):
+            if size > self.read():
+                self._replace(str(size).encode())
+
+    def _replace(self, content: bytes) -> None:
         new = self._path.with_suffix(".new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.write(descriptor, str(size).encode())
-            os.fsync(descriptor)
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                os.write(descriptor, content)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            new.rename(self._path)
+            os.fsync(directory)
         finally:
-            os.close(descriptor)
-        new.rename(self._path)
+            os.close(directory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +95,23 @@ class Recovery:
 
     def settle(self) -> Settled:
         """Bring the database in line with log and keyring; unfinished deletions are left to resume."""
+        # Everything that may refuse comes first: a refusal changes nothing.
         self._check_log()
-        replayed = self._replay()
-        self._check_keyring()
-        return Settled(replayed, self._delete_without_key())
+        self._check_keyring(self._check_unseen())
+        return Settled(self._replay(), self._delete_without_key())
 
     def adopt_keyring(self) -> int:
-        """Accept an older keyring: erase anew every key that was erased before; return how many."""
+        """Accept an older keyring: erase anew every key that was erased before; return how many.
+
+        A model that is newer than the keyring has lost its key, and is deleted.
+        """
         self._check_log()
-        self._replay()
-        with self.database.read() as tx:
-            rows = tx.rows("SELECT key_id FROM models WHERE state IN ('deleting', 'deleted')")
-        held = [str(row[0]) for row in rows if self.keyring.contains(row[0])]
+        self._check_unseen()
+        # Before the leaves are noted as seen: until then a crash leaves a keyring that is refused.
+        held = [key_id for key_id in self._erased_keys() if self.keyring.contains(key_id)]
         self.keyring.erase_many(held)
+        self._replay()
+        self._ask_without_key("key_id IS NOT NULL")
         with self.database.write() as tx:
             noted.forget_keyring(tx)
             for shard in self.keyring.shards():
@@ -124,16 +136,42 @@ class Recovery:
                 code="log_rolled_back",
             )
 
+    def _leaves(self, start: int) -> Iterator[tuple[int, bytes, Facts]]:
+        """Yield (index, entry, what it says) of the log's leaves from `start` on."""
+        key = self.signer.public_pem()
+        for index, entry in self.log.entries(start):
+            yield index, entry, receipt.verify_entry(entry, key)
+
+    def _check_unseen(self) -> dict[int, int]:
+        """Refuse leaves of another history; return the keyring's generations that the others name."""
+        generations: dict[int, int] = {}
+        for _, _, facts in self._leaves(noted.log_size(self.database)):
+            if isinstance(facts, DeletionFacts):
+                with self.database.read() as tx:
+                    replay.check_history(tx, facts)
+                shard = int(facts.key.shard)
+                generations[shard] = max(generations.get(shard, 0), facts.key.generation_after)
+        return generations
+
+    def _erased_keys(self) -> set[str]:
+        """Return every key that was to be erased: the database may not know them all."""
+        with self.database.read() as tx:
+            rows = tx.rows("SELECT key_id FROM models WHERE state IN ('deleting', 'deleted')")
+        leaves = (facts for _, _, facts in self._leaves(0))
+        logged = {facts.key.id for facts in leaves if isinstance(facts, DeletionFacts)}
+        return logged | {str(row[0]) for row in rows}
+
     def _replay(self) -> int:
         """Apply the leaves that the database has not seen."""
-        key = self.signer.public_pem()
         replayed = 0
-        for index, entry in self.log.entries(noted.log_size(self.database)):
-            facts = receipt.verify_entry(entry, key)
-            if isinstance(facts, DeletionFacts):
+        for index, entry, facts in self._leaves(noted.log_size(self.database)):
+            if isinstance(facts, BlobsErasedFacts):
+                with self.database.write() as tx:
+                    replay.blobs_erased(tx, facts, index)
+            else:
                 bundle = self._bundle(index, entry)
                 with self.database.write() as tx:
-                    replayed += _apply(tx, facts, index, bundle)
+                    replayed += replay.deletion(tx, facts, index, bundle)
         size = self.log.size()
         with self.database.write() as tx:
             noted.see_log(tx, size)
@@ -145,8 +183,10 @@ class Recovery:
         size = int(checkpoint.split(b"\n")[1])
         return receipt.bundle(entry, index, self.log.inclusion_proof(index, size), checkpoint)
 
-    def _check_keyring(self) -> None:
-        for shard, generation in noted.keyring_generations(self.database).items():
+    def _check_keyring(self, logged: dict[int, int]) -> None:
+        seen = noted.keyring_generations(self.database)
+        for shard in sorted(seen.keys() | logged.keys()):
+            generation = max(seen.get(shard, 0), logged.get(shard, 0))
             found = self.keyring.generation(shard)
             if found < generation:
                 raise Error(
@@ -166,92 +206,33 @@ class Recovery:
             generation = self.keyring.generation(shard)
             if seen.get(shard) == generation:
                 continue
-            for model in self._active_of_shard(shard):
-                if not self.keyring.contains(model.key_id):
-                    count += 1
-                    with self.database.write() as tx:
-                        _ask(tx, model, self.log.size())
+            count += self._ask_without_key("key_id LIKE :prefix", prefix=f"k{shard:06}-%")
             with self.database.write() as tx:
                 noted.see_keyring(tx, shard, generation)
         return count
 
-    def _active_of_shard(self, shard: int) -> Iterator[Model]:
+    def _ask_without_key(self, where: str, **parameters: str) -> int:
+        """Ask for the deletion of the active models among some whose key is gone; return how many."""
         with self.database.read() as tx:
             rows = tx.rows(
-                f"SELECT {models.COLUMNS} FROM models WHERE key_id LIKE :prefix"  # noqa: S608
+                f"SELECT {models.COLUMNS} FROM models WHERE {where}"  # noqa: S608
                 " AND state IN ('active', 'archived')",
-                prefix=f"k{shard:06}-%",
+                **parameters,
             )
-        yield from (models.from_row(row) for row in rows)
-
-
-def _apply(tx: Tx, facts: DeletionFacts, index: int, bundle: bytes) -> int:
-    """Delete what a leaf says is deleted; return 1 if the database did not know."""
-    model = models.find_any(tx, facts.organization_id, facts.model_id)
-    if model is None or model.state is models.State.DELETED:
-        return 0
-    begun = records.find_of_model(tx, model.n)
-    if begun is not None and begun.id == facts.deletion_id:
-        return 0  # It is unfinished here, and its own steps will find this leaf.
-    if begun is not None:
-        raise Error(
-            Kind.UNAVAILABLE,
-            f"The log says that {facts.deletion_id} deleted {facts.model_id}, the database says {begun.id}."
-            " They are copies of different histories. Restore both from the same time or later.",
-        )
-    tx.run(
-        "UPDATE models SET state = 'deleting', epoch = :epoch WHERE n = :n",
-        epoch=facts.epoch,
-        n=model.n,
-    )
-    tx.run(
-        "INSERT INTO deletions (id, model_n, organization_id, requested_by, request_id, requested_at,"
-        " epoch, log_since, fenced_at, fence_report, evicted_at, evict_report, key_erased_at, key_report,"
-        " log_index, receipt) VALUES (:id, :model, :organization, :by, '', :requested, :epoch, :index,"
-        " :fenced, :fence, :evicted, :evict, :erased, :key, :index, :receipt)",
-        id=facts.deletion_id,
-        model=model.n,
-        organization=facts.organization_id,
-        by=facts.requested_by,
-        requested=_micros(facts.requested_at),
-        epoch=facts.epoch,
-        index=index,
-        fenced=_micros(facts.fenced_at),
-        fence=json.dumps([{"worker": one.worker, "how": one.how} for one in facts.fence]),
-        evicted=_micros(facts.evicted_at),
-        evict="[]",
-        erased=_micros(facts.key_erased_at),
-        key="{}",
-        receipt=bundle,
-    )
-    return 1
+        lost = [m for m in map(models.from_row, rows) if not self.keyring.contains(m.key_id)]
+        for model in lost:
+            with self.database.write() as tx:
+                _ask(tx, model, self.log.size())
+        return len(lost)
 
 
 def _ask(tx: Tx, model: Model, log_size: int) -> None:
     """Commit the deletion of a model whose key is gone, in the server's own name."""
-    tx.run("UPDATE models SET state = 'deleting', epoch = epoch + 1 WHERE n = :n", n=model.n)
-    deletion_id = mint(Prefix.DELETION)
-    tx.run(
-        "INSERT INTO deletions (id, model_n, organization_id, requested_by, request_id, requested_at,"
-        " epoch, log_since) VALUES (:id, :model, :organization, :by, '', :now, :epoch, :since)",
-        id=deletion_id,
-        model=model.n,
-        organization=model.organization_id,
-        by=SERVER,
-        now=tx.now_micros,
+    intent = Intent(
+        deletion_id=mint(Prefix.DELETION),
+        requested_by=SERVER,
+        requested_at=tx.now_micros,
         epoch=model.epoch + 1,
-        since=log_size,
+        log_since=log_size,
     )
-    audit.record(
-        tx,
-        audit.EventType.DELETION_REQUESTED,
-        organization_id=model.organization_id,
-        actor=audit.SERVER,
-        resource_id=model.id,
-        deletion=deletion_id,
-        reason="its key is gone",
-    )
-
-
-def _micros(text: str) -> int:
-    return to_micros(datetime.fromisoformat(text))
+    commit(tx, model, intent, audit.SERVER, reason="its key is gone")

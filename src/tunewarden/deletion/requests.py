@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from tunewarden import audit
+from tunewarden.audit import Actor
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import protocol, records
@@ -24,6 +25,19 @@ class Attempt:
     """How the request was sent: what tells a repetition of the first one from a second one."""
 
     retry_count: int = 0
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What is written down at the commit point. `requested_at` is in microseconds since 1970."""
+
+    deletion_id: str
+    requested_by: str
+    requested_at: int
+    epoch: int
+    log_since: int
+    request_id: str = ""
     idempotency_key: str | None = None
 
 
@@ -67,35 +81,48 @@ def _request(tx: Tx, caller: Caller, model_id: str, attempt: Attempt, log_size: 
         or not policy.allows(caller, Action.DELETE)
     ):
         raise policy.refusal(caller, Action.DELETE)
-    return _commit(tx, caller, model, attempt, log_size)
+    intent = Intent(
+        deletion_id=mint(Prefix.DELETION),
+        requested_by=caller.key_id,
+        requested_at=tx.now_micros,
+        epoch=model.epoch + 1,
+        log_since=log_size,
+        request_id=caller.request_id,
+        idempotency_key=attempt.idempotency_key,
+    )
+    return commit(tx, model, intent, caller.actor)
 
 
-def _commit(tx: Tx, caller: Caller, model: Model, attempt: Attempt, log_size: int) -> Deletion:
-    """D3: the point of no return, when the transaction commits."""
+def commit(tx: Tx, model: Model, intent: Intent, actor: Actor, **details: object) -> Deletion:
+    """D3: the point of no return, when the caller's transaction commits."""
     protocol.check_transition(model.state, State.DELETING)
-    tx.run("UPDATE models SET state = 'deleting', epoch = epoch + 1 WHERE n = :n", n=model.n)
-    deletion_id = mint(Prefix.DELETION)
+    tx.run(
+        "UPDATE models SET state = 'deleting', epoch = :epoch WHERE n = :n",
+        epoch=intent.epoch,
+        n=model.n,
+    )
     tx.run(
         "INSERT INTO deletions (id, model_n, organization_id, requested_by, request_id, idempotency_key,"
-        " requested_at, epoch, log_since) VALUES (:id, :model, :organization, :by, :request, :key, :now,"
+        " requested_at, epoch, log_since) VALUES (:id, :model, :organization, :by, :request, :key, :at,"
         " :epoch, :since)",
-        id=deletion_id,
+        id=intent.deletion_id,
         model=model.n,
-        organization=caller.organization_id,
-        by=caller.key_id,
-        request=caller.request_id,
-        key=attempt.idempotency_key,
-        now=tx.now_micros,
-        epoch=model.epoch + 1,
-        since=log_size,
+        organization=model.organization_id,
+        by=intent.requested_by,
+        request=intent.request_id,
+        key=intent.idempotency_key,
+        at=intent.requested_at,
+        epoch=intent.epoch,
+        since=intent.log_since,
     )
     audit.record(
         tx,
         audit.EventType.DELETION_REQUESTED,
-        organization_id=caller.organization_id,
-        actor=caller.actor,
+        organization_id=model.organization_id,
+        actor=actor,
         resource_id=model.id,
-        deletion=deletion_id,
+        deletion=intent.deletion_id,
+        **details,
     )
     written = records.find_of_model(tx, model.n)
     if written is None:

@@ -103,7 +103,15 @@ class Steps:
 
     def _log(self, deletion: Deletion) -> Deletion:
         """D7: what was done is a leaf of the log, under a signed checkpoint."""
+        statement = deletion.statement or self._state(deletion)
+        index, bundle = self._append(statement, deletion.log_since)
+        return replace(deletion, log_index=index, receipt=bundle)
+
+    def _state(self, deletion: Deletion) -> bytes:
+        """Write down what D4 to D6 found and, byte for byte, what the leaf will say of it."""
         with self.database.write() as tx:
+            blobs = models.blobs_of(tx, deletion.model_n)
+            statement = receipt.build_deletion(_deletion_facts(deletion, blobs))
             records.record_facts(
                 tx,
                 deletion,
@@ -113,13 +121,11 @@ class Steps:
                 evict_report=deletion.evict_report,
                 key_erased_at=deletion.key_erased_at,
                 key_report=deletion.key_report,
+                statement=statement,
             )
             erased = json.loads(deletion.key_report or "{}")
             seen.see_keyring(tx, int(erased["shard"]), erased["generation_after"])
-            blobs = models.blobs_of(tx, deletion.model_n)
-        stated = _deletion_facts(deletion, blobs)
-        index, bundle = self._append(receipt.build_deletion(stated), deletion.log_since)
-        return replace(deletion, log_index=index, receipt=bundle)
+        return statement
 
     def _finish(self, deletion: Deletion) -> Deletion:
         """D8: the model is deleted, and the receipt is kept as it will be handed out."""
@@ -154,18 +160,19 @@ class Steps:
 
     def _erase_blobs(self, deletion: Deletion) -> Deletion:
         """D9: the sealed files are gone in every version, and a second leaf says so."""
+        # Also where the report is there: restored files may lie beside a deletion that had them erased.
+        report = self._erase_files(deletion)
         if deletion.blobs_report is None:
-            deletion = self._erase_files(deletion)
+            deletion = self._report(deletion, report)
         assert deletion.blobs_report is not None, "written above"
         assert deletion.blobs_log_since is not None, "written with the report"
-        report = json.loads(deletion.blobs_report)
+        found = json.loads(deletion.blobs_report)
         stated = facts.BlobsErasedFacts(
             deletion_id=deletion.id,
             model_id=deletion.model_id,
             manifest_sha256=deletion.manifest_sha256,
             failures=(),
-            software=_software(),
-            **report,
+            **found,
         )
         index, _ = self._append(receipt.build_blobs_erased(stated), deletion.blobs_log_since)
         with self.database.write() as tx:
@@ -175,6 +182,7 @@ class Steps:
                 n=deletion.model_n,
             )
             records.record_facts(tx, deletion, blobs_log_index=index, blobs_erased_at=tx.now_micros)
+            seen.see_log(tx, index + 1)
             audit.record(
                 tx,
                 audit.EventType.BLOBS_ERASED,
@@ -186,15 +194,19 @@ class Steps:
             erased_at = tx.now_micros
         return replace(deletion, blobs_log_index=index, blobs_erased_at=erased_at)
 
-    def _erase_files(self, deletion: Deletion) -> Deletion:
+    def _erase_files(self, deletion: Deletion) -> dict[str, Any]:
         """Erase what the blobs' rows name and whatever else lies under the model's prefix."""
         erased = [self.blobs.erase(name) for name in self.blobs.names(f"{deletion.internal_id}/")]
-        report = {
+        return {
             "count": len(erased),
             "versions": sum(blob.versions for blob in erased),
             "size_bytes": sum(blob.bytes for blob in erased),
             "erased_at": iso(self.clock.now()),
+            "software": _software(),
         }
+
+    def _report(self, deletion: Deletion, report: dict[str, Any]) -> Deletion:
+        """Write down what the second leaf will say, before it is there."""
         since = self.log_size()
         with self.database.write() as tx:
             records.record_facts(tx, deletion, blobs_report=report, blobs_log_since=since)

@@ -67,7 +67,7 @@ class EmbeddedEngine:
             self._loaded.discard(target.model.internal_id)
 
     async def _load(self, model: Model) -> None:
-        directory = scratch.new_directory(self._scratch)
+        directory = scratch.new_directory(self._scratch, model.internal_id)
         try:
             unsealing = asyncio.get_running_loop().run_in_executor(
                 None, self._unseal, model, directory

@@ -43,7 +43,10 @@ class Gateway:
             answer = await engine.upstream.send("POST", path, body)
             if answer.status != 404:
                 return answer
-            code = _code_of(await answer.read(ANSWER_BYTES_MAX))
+            try:
+                code = _code_of(await answer.read(ANSWER_BYTES_MAX))
+            except ConnectionError as error:
+                raise unavailable() from error
             if code == DELETED:
                 raise deleted()
             if code != NOT_LOADED:

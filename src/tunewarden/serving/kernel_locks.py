@@ -21,6 +21,8 @@ from tunewarden.locks import ByteLocks
 from tunewarden.serving.fence import Ending, FencedWorker
 
 ALIVE = 0
+# Not `.lock`: other locks lie beside these and are no workers (I17).
+SUFFIX = ".worker"
 POLL_SECONDS = 0.0005
 DEATH_SECONDS = 2.0
 
@@ -46,7 +48,7 @@ class KernelLockFence:
         if not locks.try_exclusive(ALIVE):
             raise RuntimeError("a new lock file is held by somebody else")
         locks.write(json.dumps({"pid": os.getpid(), "start": _start_of(os.getpid())}).encode())
-        unfinished.rename(self._directory / f"{name}.lock")
+        unfinished.rename(self._directory / f"{name}{SUFFIX}")
         self._own = locks
 
     def begin(self, n: int) -> bool:
@@ -74,13 +76,13 @@ class KernelLockFence:
         deadline = self._clock.monotonic() + within_seconds
         return [
             FencedWorker(path.stem, self._fence_worker(path, n, deadline))
-            for path in sorted(self._directory.glob("*.lock"))
+            for path in sorted(self._directory.glob(f"*{SUFFIX}"))
         ]
 
     def sweep(self) -> int:
         """Remove the files of dead workers; return how many there were."""
         dead = 0
-        for path in self._directory.glob("*.lock"):
+        for path in self._directory.glob(f"*{SUFFIX}"):
             with _opened(path) as locks:
                 if locks is not None and locks.try_exclusive(ALIVE):
                     path.unlink()
@@ -102,7 +104,10 @@ class KernelLockFence:
 
     def _kill(self, path: Path, locks: ByteLocks) -> None:
         """Kill a worker that does not let go, and wait until the kernel has dropped its locks."""
-        content = json.loads(path.read_bytes())
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return  # It has died meanwhile, and its file was swept.
         pid = int(content["pid"])
         if pid != os.getpid() and _kill_and_wait(pid, content["start"]):
             deadline = self._clock.monotonic() + DEATH_SECONDS

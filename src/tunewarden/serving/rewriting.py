@@ -120,7 +120,8 @@ class StreamRewriter:
 
     def rest(self) -> bytes:
         """Return the last event of a stream that has ended, should its blank line be missing."""
-        return self.feed(b"\n\n") if self._tail.strip() else b""
+        self._tail = self._tail.rstrip(b"\r\n")
+        return self.feed(b"\n\n") if self._tail else b""
 
     def _take_usage(self, data: bytes) -> bytes:
         events = data.split(b"\n\n")

@@ -28,8 +28,7 @@ def prepare(root: Path, data: Path, *, may_be_a_disk: bool) -> Path:
             " plain weights would touch a disk. Set TUNEWARDEN_SCRATCH to a tmpfs, or accept the disk"
             " with TUNEWARDEN_SCRATCH_MAY_BE_A_DISK=true.",
         )
-    name = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]
-    directory = root / f"tunewarden-{os.getuid()}-{name}"
+    directory = location(root, data)
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:
@@ -42,9 +41,15 @@ def prepare(root: Path, data: Path, *, may_be_a_disk: bool) -> Path:
     return directory
 
 
-def new_directory(scratch: Path) -> Path:
-    """Return a fresh empty directory in the scratch directory."""
-    directory = scratch / token(24)
+def location(root: Path, data: Path) -> Path:
+    """Return where a data directory's scratch directory is, if it has one."""
+    name = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]
+    return root / f"tunewarden-{os.getuid()}-{name}"
+
+
+def new_directory(scratch: Path, what: str) -> Path:
+    """Return a fresh empty directory in the scratch directory, for one model's `internal_id`, say."""
+    directory = scratch / f"{what}.{token(24)}"
     directory.mkdir(mode=0o700)
     return directory
 
@@ -52,6 +57,21 @@ def new_directory(scratch: Path) -> Path:
 def erase(directory: Path) -> None:
     """Remove one load's directory, whatever is left of it. Memory needs no overwriting."""
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def erase_all_of(scratch: Path, internal_id: str) -> None:
+    """Remove what killed workers left of a model that nobody loads any more (D5).
+
+    Raises Error(UNAVAILABLE) if something is still there.
+    """
+    for directory in scratch.glob(f"{internal_id}.*"):
+        erase(directory)
+        if directory.exists():
+            raise Error(
+                Kind.UNAVAILABLE,
+                f"Plain weights in {directory} cannot be removed.",
+                retry_after_seconds=1,
+            )
 
 
 def sweep(scratch: Path) -> int:

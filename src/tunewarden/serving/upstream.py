@@ -36,7 +36,11 @@ class Address:
     @classmethod
     def of_url(cls, url: str) -> "Address":
         """Return the address for a base URL such as `http://127.0.0.1:8000/v1`."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:  # a port that is no number, a bracket without its other half
+            parts, port = urlsplit(""), None
         if (
             parts.scheme not in {"http", "https"}
             or not parts.hostname
@@ -49,7 +53,7 @@ class Address:
                 param="engine_url",
             )
         tls = parts.scheme == "https"
-        port = parts.port or (443 if tls else 80)
+        port = port or (443 if tls else 80)
         return cls(host=parts.hostname, port=port, tls=tls, prefix=parts.path.rstrip("/"))
 
     @property

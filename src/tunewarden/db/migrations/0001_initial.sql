@@ -97,6 +97,7 @@ CREATE TABLE deletions (
   evict_report TEXT,
   key_erased_at INTEGER,
   key_report TEXT,
+  statement BLOB,
   log_index INTEGER,
   receipt BLOB,
   deleted_at INTEGER,

@@ -1,0 +1,72 @@
+"""How long a DELETE takes on one host, and when the last output of its model comes after it was sent.
+
+Real server, its workers and its durable database; a stand-in for the engine, which costs next to
+nothing. Eight streams on other models run all the time. Run it as `python -m benchmarks.revocation`.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+
+from tests.chaos.fake_engine_server import FakeEngineServer, serving
+from tests.chaos.streams import Exchange, Watcher
+
+OTHERS = 8
+VICTIM_STREAMS = 2
+CHUNK_SECONDS = 0.005
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--deletes", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=4)
+    asked = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        serving(Path(directory) / "data", workers=asked.workers) as server,
+    ):
+        watcher = Watcher(server)
+        alone = [_delete(server, watcher, streams=0)[0] for _ in range(asked.deletes)]
+        print(f"{asked.workers} workers, {asked.deletes} deletes each, times in milliseconds")
+        _show("DELETE, nothing else runs", alone)
+        kept = server.make_model()
+        others = [watcher.chat(kept.id, chunks=10**9, pause=CHUNK_SECONDS) for _ in range(OTHERS)]
+        watcher.wait_for_chunks(others, 1)
+        busy, last = [], []
+        for _ in range(asked.deletes):
+            took, tokens = _delete(server, watcher, streams=VICTIM_STREAMS)
+            busy.append(took)
+            last += tokens
+        _show(f"DELETE, {VICTIM_STREAMS} streams on the model, {OTHERS} on another", busy)
+        _show("last output after the DELETE was sent", last)
+        assert all(other.ended_at is None for other in others), "a stream on another model broke"
+        watcher.close()
+
+
+def _delete(
+    server: FakeEngineServer, watcher: Watcher, *, streams: int
+) -> tuple[float, list[float]]:
+    """Delete a new model; return how long it took, and when each stream's last output came."""
+    model = server.make_model()
+    running = [watcher.chat(model.id, chunks=10**9, pause=CHUNK_SECONDS) for _ in range(streams)]
+    watcher.wait_for_chunks(running, 3)
+    deletion: Exchange = watcher.delete(model.id)
+    watcher.watch(deletion, *running, seconds=15)
+    assert deletion.status == 200
+    assert all(stream.error_code == "model_deleted" for stream in running)
+    assert deletion.ended_at is not None
+    # Before the DELETE was sent counts as at once: nothing came after it.
+    last = [max(0.0, stream.last_content_at() - deletion.sent_at) for stream in running]
+    return deletion.ended_at - deletion.sent_at, last
+
+
+def _show(what: str, seconds: list[float]) -> None:
+    ordered = sorted(seconds)
+    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+    p50 = statistics.median(ordered)
+    print(f"{what}: p50 {p50 * 1000:.1f}  p99 {p99 * 1000:.1f}  max {ordered[-1] * 1000:.1f}")
+
+
+if __name__ == "__main__":
+    main()

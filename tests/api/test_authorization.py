@@ -1,0 +1,182 @@
+"""Every route, for every kind of caller, on every kind of target: compared with a golden table.
+
+After a change that is meant: `pytest tests/api/test_authorization.py --update-golden`, and read the
+difference.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from starlette.routing import Route
+from tests import bases
+from tests.servers import LOCAL_BASE, Server
+
+from tunewarden.api.inference import ROUTES
+from tunewarden.api.server import PUBLIC, routers
+from tunewarden.app import open_app, serving
+from tunewarden.config import Config
+from tunewarden.identity.policy import SCOPES
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "authorization.txt"
+IN = 0
+UNKNOWN = f"ft:{LOCAL_BASE}:my-org::00000000"
+PUBLIC_EXAMPLES = {
+    "/healthz": "/healthz",
+    "/readyz": "/readyz",
+    "/log/checkpoint": "/log/checkpoint",
+    "/log/tile/{path:path}": "/log/tile/0/999",
+    "/.well-known/tunewarden-log-key": "/.well-known/tunewarden-log-key",
+}
+# No route: a key is asked for all the same, so that a route that is forgotten is never open.
+UNROUTED = ("GET /v1/nothing", "GET /docs", "GET /openapi.json", "POST /v1/files", "GET /")
+HEADER = """\
+# Who may do what, as a status code: each route, on each kind of target, for each kind of caller.
+# "in" = admitted: what follows is the engine's answer. A scope stands for an Owner's key that is
+# restricted to it. Written by: pytest tests/api/test_authorization.py --update-golden
+"""
+
+Row = tuple[str, str, Callable[[str | None], int]]
+
+
+@pytest.fixture(scope="module")
+def callers(server: Server) -> dict[str, str | None]:
+    revoked = server.make_key("owner")
+    with server.app.database.write() as tx:
+        assert tx.run(
+            "UPDATE api_keys SET revoked_at = 1 WHERE id = :id", id=f"key_{revoked.split('-')[2]}"
+        )
+    owner = server.owner_key
+    scoped = {scope: server.make_key("owner", scope) for scope in sorted(SCOPES)}
+    garbage = f"{owner[:-1]}{'a' if owner[-1] != 'a' else 'b'}"
+    shown = {"no key": None, "garbage": garbage, "revoked": revoked, "owner": owner}
+    return {**shown, "reader": server.make_key("reader"), **scoped}
+
+
+def _rows(server: Server) -> Iterator[Row]:
+    other = server.make_key("owner", organization="others")
+    foreign = server.make_model(key=other).id
+    kept = server.make_model().id
+    targets = {"own": kept, "foreign": foreign, "unknown": UNKNOWN, "base": LOCAL_BASE}
+
+    def ask(method: str, path: str) -> Callable[[str | None], int]:
+        return lambda key: server.request(method, path, key=key).status
+
+    yield "GET /v1/models", "-", ask("GET", "/v1/models")
+    for target, model_id in targets.items():
+        yield "GET /v1/models/{model_id}", target, ask("GET", f"/v1/models/{model_id}")
+    yield "DELETE /v1/models/{model_id}", "own", partial(_delete_a_fresh_one, server)
+    for target in ("foreign", "unknown", "base"):
+        path = f"/v1/models/{targets[target]}"
+        yield "DELETE /v1/models/{model_id}", target, ask("DELETE", path)
+    for target, base in (("base", LOCAL_BASE), ("unknown", "nobody")):
+        yield "POST /v1/models", target, partial(_import, server, base)
+    yield from _deletion_rows(server, other, ask)
+    for path in sorted(ROUTES):
+        for target, model_id in targets.items():
+            yield f"POST {path}", target, partial(_infer, server, path, model_id)
+    for route in UNROUTED:
+        yield route, "no route", ask(*route.split())
+
+
+def _deletion_rows(
+    server: Server, other: str, ask: Callable[[str, str], Callable[[str | None], int]]
+) -> Iterator[Row]:
+    yield "GET /v1/deletions", "-", ask("GET", "/v1/deletions")
+    own = server.client().models.with_raw_response.delete(server.make_model().id)
+    mine = server.client(other).models.with_raw_response.delete(server.make_model(key=other).id)
+    targets = {
+        "own": own.headers["tunewarden-deletion"],
+        "foreign": mine.headers["tunewarden-deletion"],
+        "unknown": "del_nobody",
+    }
+    for suffix in ("", "/receipt"):
+        for target, deletion_id in targets.items():
+            path = f"/v1/deletions/{deletion_id}{suffix}"
+            yield f"GET /v1/deletions/{{deletion_id}}{suffix}", target, ask("GET", path)
+
+
+def _delete_a_fresh_one(server: Server, key: str | None) -> int:
+    model = server.make_model()
+    status = server.request("DELETE", f"/v1/models/{model.id}", key=key).status
+    left = server.get(f"/v1/models/{model.id}", key=server.owner_key).status
+    assert left == (404 if status == 200 else 200), "refused means that nothing changed"
+    return status
+
+
+def _import(server: Server, base: str, key: str | None) -> int:
+    adapter = bases.adapter()
+    body, content_type = bases.form(
+        ("base", base.encode()),
+        ("adapter_config", adapter.config),
+        ("adapter_model", adapter.weights),
+    )
+    headers = {"content-type": content_type}
+    return server.request("POST", "/v1/models", key=key, headers=headers, body=body).status
+
+
+def _infer(server: Server, path: str, model_id: str, key: str | None) -> int:
+    fields = {"model": model_id, "messages": [], "prompt": "Hello", "input": "Hello"}
+    headers = {"content-type": "application/json"}
+    body = json.dumps(fields).encode()
+    reply = server.request("POST", path, key=key, headers=headers, body=body)
+    is_ours = reply.status in {401, 403} or b'"model_not_found"' in reply.body
+    return reply.status if is_ours else IN
+
+
+def _table(server: Server, callers: dict[str, str | None]) -> str:
+    lines = [HEADER, "[public]"]
+    for route, path in PUBLIC_EXAMPLES.items():
+        assert PUBLIC.fullmatch(path)
+        lines.append(f"GET {route:<42} {server.get(path).status}")
+    widths = {name: max(len(name), 3) for name in callers}
+    head = "  ".join(f"{name:<{width}}" for name, width in widths.items())
+    lines += ["", "[with a key]", f"{'route':<42} {'target':<9} {head}".rstrip()]
+    for route, target, ask in _rows(server):
+        statuses = {name: ask(key) for name, key in callers.items()}
+        found = {name: "in" if one == IN else str(one) for name, one in statuses.items()}
+        cells = "  ".join(f"{found[name]:<{width}}" for name, width in widths.items())
+        lines.append(f"{route:<42} {target:<9} {cells}".rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def test_every_cell_is_as_the_golden_table_says(
+    server: Server, callers: dict[str, str | None], request: pytest.FixtureRequest
+) -> None:
+    table = _table(server, callers)
+    if request.config.getoption("--update-golden"):
+        GOLDEN.write_text(table, "utf-8")
+    assert table.splitlines() == GOLDEN.read_text("utf-8").splitlines()
+
+
+def test_every_route_is_in_the_golden_table(tmp_path: Path) -> None:
+    operations = serving(open_app(Config(data=tmp_path / "data"), migrate=True))
+    routed = {f"POST {path}" for path in ROUTES}
+    for router in routers(operations):
+        for route in router.routes:
+            assert isinstance(route, Route)
+            routed |= {f"{method} {route.path}" for method in route.methods or ()}
+    table = GOLDEN.read_text("utf-8").splitlines()[4:]
+    told = {" ".join(line.split()[:2]) for line in table if line and line[0] not in "[#r"}
+    assert told - set(UNROUTED) == routed
+
+
+def test_the_golden_table_keeps_the_promises() -> None:
+    """Read it once more, by rule: a mistake that was written into the table is still one."""
+    _, table = GOLDEN.read_text("utf-8").split("[with a key]\n")
+    head, *rows = table.splitlines()
+    names = ["no key", *head.split("no key", 1)[1].split()]
+    for line in rows:
+        method, _, target, *cells = line.replace("no route", "no-route").split()
+        found = dict(zip(names, cells, strict=True))
+        assert {found["no key"], found["garbage"], found["revoked"]} == {"401"}, line
+        if target in {"foreign", "unknown"} and method != "POST":
+            assert {code for code in cells if code != "401"} <= {"403", "404"}, line
+        if (method, target) == ("DELETE", "own"):
+            assert {n for n in names if found[n] == "200"} == {"owner", "api.all", "api.delete"}
+        if (method, target) == ("DELETE", "base"):
+            assert set(cells) == {"401", "403"}, line
+        if target == "no-route":
+            assert set(cells) <= {"401", "404", "405"}, line

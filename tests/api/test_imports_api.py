@@ -1,0 +1,369 @@
+"""`POST /v1/models`: what is let in, and that a refusal leaves nothing behind."""
+
+import os
+import pickle
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import numpy as np
+import openai
+import pytest
+from openai.types import Model as SdkModel
+from tests import bases, servers
+from tests.bases import RANK, Adapter, adapter_config, adapter_weights
+from tests.servers import LOCAL_BASE, ORGANIZATION, Reply, Server, wait_until
+
+ADAPTER_BYTES_MAX = 256 * 1024
+UNPICKLED = f"/dev/shm/tunewarden-test-unpickled-{os.getpid()}"
+LAYER = "base_model.model.model.layers.0.self_attn"
+Parts = tuple[tuple[str, bytes], ...]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that takes small adapters only, so that sizes can be tested."""
+    data = tmp_path_factory.mktemp("imports") / "data"
+    settings = {"adapter_bytes_max": ADAPTER_BYTES_MAX}
+    with servers.serving(data, settings=settings, local_base=True) as running:
+        yield running
+
+
+@pytest.fixture
+def settled(small: Server) -> Server:
+    """The same server when nothing is left of earlier deletions, so that states can be compared."""
+    unfinished = "SELECT 1 FROM deletions WHERE blobs_erased_at IS NULL"
+    wait_until(lambda: small.app.database.peek(unfinished) is None, "deletions are finished")
+    return small
+
+
+def _parts(adapter: Adapter | None = None, **fields: bytes | None) -> Parts:
+    chosen = adapter or bases.adapter()
+    parts: dict[str, bytes | None] = {
+        "base": LOCAL_BASE.encode(),
+        "suffix": b"s",
+        "adapter_config": chosen.config,
+        "adapter_model": chosen.weights,
+    }
+    return tuple((name, value) for name, value in (parts | fields).items() if value is not None)
+
+
+def _post(server: Server, body: bytes, content_type: str) -> Reply:
+    headers = {"content-type": content_type}
+    return server.request("POST", "/v1/models", key=server.owner_key, headers=headers, body=body)
+
+
+def _state(server: Server) -> dict[str, object]:
+    """Everything that an import could leave somewhere."""
+    keyring = server.app.keyring
+    with server.app.database.read() as tx:
+        counts = [
+            tx.row(f"SELECT COUNT(*) FROM {table}") for table in ("imports", "models", "blobs")
+        ]
+    return {
+        "rows": counts,
+        "blobs": sorted(path.name for path in server.app.config.blobs.rglob("*")),
+        "keys": [one for shard in keyring.shards() for one in keyring.key_ids(shard)],
+        "scratch": sorted(server.scratch.rglob("*/*")),
+        "tmp": sorted(server.tmp.rglob("*")),
+    }
+
+
+def test_an_import_by_the_sdk_gives_a_model_like_any_other(small: Server) -> None:
+    adapter = bases.adapter()
+    client = small.client()
+    model = client.post(
+        "/models",
+        cast_to=SdkModel,
+        body={"base": LOCAL_BASE, "suffix": "harbour"},
+        files={
+            "adapter_config": ("adapter_config.json", adapter.config),
+            "adapter_model": ("adapter_model.safetensors", adapter.weights),
+        },
+        options={"headers": {"content-type": "multipart/form-data"}},
+    )
+    assert model.id.startswith(f"ft:{LOCAL_BASE}:{ORGANIZATION}:harbour:")
+    assert client.models.retrieve(model.id).owned_by == ORGANIZATION
+    assert model.id in [one.id for one in client.models.list()]
+    assert client.models.delete(model.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve(model.id)
+
+
+def test_an_import_without_a_suffix_has_an_empty_one(small: Server) -> None:
+    reply = _post(small, *bases.form(*_parts(suffix=None)))
+    assert reply.status == 200, reply.body
+    assert str(reply.json["id"]).startswith(f"ft:{LOCAL_BASE}:{ORGANIZATION}::")
+
+
+def test_a_deleted_import_leaves_no_key_and_soon_no_blob(small: Server) -> None:
+    model = small.make_model()
+    assert small.app.keyring.contains(model.key_id), "control: an import makes a key"
+    assert len(small.app.blobs.names(f"{model.internal_id}/")) == 2, "control: it makes blobs"
+    small.client().models.delete(model.id)
+    assert not small.app.keyring.contains(model.key_id)
+    wait_until(lambda: not small.app.blobs.names(f"{model.internal_id}/"), "the blobs are erased")
+
+
+def _rank_8() -> bytes:
+    return adapter_weights(rank=8)
+
+
+def _nan() -> bytes:
+    first = np.zeros((RANK, bases.HIDDEN), np.float32)
+    first[2, 3] = np.nan
+    return adapter_weights(first=first)
+
+
+def _with(name: str, *shape: int) -> bytes:
+    return adapter_weights(changed={name: np.zeros(shape, np.float32)})
+
+
+class _Payload:
+    """Would make a file if anybody unpickled it."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (UNPICKLED,)
+
+
+GOOD = bases.adapter()
+HOSTILE: dict[str, Parts] = {
+    "a pickle": _parts(adapter_model=pickle.dumps(_Payload())),
+    "a torch zip": _parts(adapter_model=b"PK\x03\x04" + bytes(100)),
+    "empty weights": _parts(adapter_model=b""),
+    "eight bytes": _parts(adapter_model=bytes(8)),
+    "a header without end": _parts(adapter_model=b"\xff" * 8 + b"{"),
+    "truncated weights": _parts(adapter_model=GOOD.weights[:-1]),
+    "weights with a tail": _parts(adapter_model=GOOD.weights + b"\0"),
+    "another rank": _parts(adapter_model=_rank_8()),
+    "NaN": _parts(adapter_model=_nan()),
+    "another base's layers": _parts(
+        adapter_model=_with("base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight", 4, 16)
+    ),
+    "DoRA weights": _parts(adapter_model=_with(f"{LAYER}.q_proj.lora_magnitude_vector", 16)),
+    "a saved module": _parts(adapter_model=_with("base_model.model.lm_head.weight", 32, 16)),
+    "a DoRA config": _parts(adapter_config=adapter_config(use_dora=True)),
+    "modules_to_save": _parts(adapter_config=adapter_config(modules_to_save=["lm_head"])),
+    "a rank beyond the limit": _parts(adapter_config=adapter_config(r=65)),
+    "a config that is no JSON": _parts(adapter_config=b"{"),
+    "a config of nothing but depth": _parts(adapter_config=b"[" * 60_000),
+    "a huge config": _parts(adapter_config=b" " * 70_000),
+    "no weights": _parts(adapter_model=None),
+    "no config": _parts(adapter_config=None),
+    "no base": _parts(base=None),
+    "an unknown base": _parts(base=b"nobody"),
+    "a base with a path": _parts(base=b"../../etc"),
+    "a base that is not text": _parts(base=b"\xff"),
+    "a suffix with a colon": _parts(suffix=b"a:b"),
+    "a suffix that is too long": _parts(suffix=b"x" * 65),
+    "a suffix with a line end": _parts(suffix=b"a\n"),
+    "a field twice": (*_parts(), ("base", b"other")),
+    "a file twice": (*_parts(), ("adapter_model", GOOD.weights)),
+    "too many parts": (*_parts(), *((f"x{n}", b"") for n in range(20))),
+    "a field without end": _parts(base=b"x" * 70_000),
+    "too large": _parts(adapter_model=bytes(ADAPTER_BYTES_MAX + 1)),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_what_cannot_be_let_in_is_refused_and_leaves_nothing(settled: Server, what: str) -> None:
+    before = _state(settled)
+    reply = _post(settled, *bases.form(*HOSTILE[what]))
+    assert reply.status in {400, 413}, reply.body
+    assert (reply.status == 413) == (what in {"too large", "a field without end"})
+    assert reply.error["type"] == "invalid_request_error"
+    message = str(reply.error["message"])
+    assert 10 < len(message) < 500
+    assert str(settled.data) not in message
+    assert _state(settled) == before
+    assert not Path(UNPICKLED).exists()
+
+
+MALFORMED: dict[str, tuple[bytes, str]] = {
+    "another boundary": (bases.form(*_parts())[0], "multipart/form-data; boundary=other"),
+    "no boundary": (bases.form(*_parts())[0], "multipart/form-data"),
+    "an empty boundary": (bases.form(*_parts())[0], "multipart/form-data; boundary="),
+    "a boundary that is too long": (
+        bases.form(*_parts())[0],
+        f"multipart/form-data; boundary={'x' * 5000}",
+    ),
+    "no last boundary": bases.form(*_parts(), end="\r\n"),
+    "nothing": (b"", "multipart/form-data; boundary=x"),
+    "JSON": (b"{}", "application/json"),
+    "a part without a name": (
+        b"--x\r\nContent-Disposition: form-data\r\n\r\nhello\r\n--x--\r\n",
+        "multipart/form-data; boundary=x",
+    ),
+    "a part without headers": (
+        b"--x\r\n\r\nhello\r\n--x--\r\n",
+        "multipart/form-data; boundary=x",
+    ),
+    "a header without end": (
+        b"--x\r\nContent-Disposition: " + b"x" * 20_000,
+        "multipart/form-data; boundary=x",
+    ),
+    "a name that is not text": (
+        b'--x\r\nContent-Disposition: form-data; name="\xff\xfe"\r\n\r\nhello\r\n--x--\r\n',
+        "multipart/form-data; boundary=x",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_a_malformed_form_is_a_400_and_leaves_nothing(settled: Server, what: str) -> None:
+    before = _state(settled)
+    reply = _post(settled, *MALFORMED[what])
+    assert (reply.status, reply.error["type"]) == (400, "invalid_request_error")
+    assert _state(settled) == before
+
+
+def test_weights_of_exactly_the_largest_size_are_not_too_large(small: Server) -> None:
+    reply = _post(small, *bases.form(*_parts(adapter_model=bytes(ADAPTER_BYTES_MAX))))
+    assert reply.status == 400, "read, and then refused for what it is"
+
+
+def test_a_connection_closed_in_the_middle_leaves_nothing(settled: Server) -> None:
+    before = _state(settled)
+    body, content_type = bases.form(*_parts())
+    for sent in (10, len(body) // 2, len(body) - 1):
+        connection = settled.connect()
+        connection.sendall(
+            f"POST /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {settled.owner_key}\r\n"
+            f"content-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            + body[:sent]
+        )
+        time.sleep(0.05)  # so that the server has begun to read
+        connection.close()
+    wait_until(lambda: _state(settled) == before, "nothing is left")
+    wait_until(lambda: _open_memory(settled) == 0, "the uploads' memory is given back")
+    assert "Traceback" not in settled.log(), settled.log()
+
+
+def _open_memory(server: Server) -> int:
+    """How many uploads the server's processes hold in anonymous memory."""
+    links = (
+        link
+        for pid in server.processes()
+        for link in Path(f"/proc/{pid}/fd").iterdir()
+        if link.is_symlink()
+    )
+    return sum("memfd:upload" in str(link.readlink()) for link in links)
+
+
+def test_a_reader_is_refused_before_the_upload_is_read(small: Server) -> None:
+    connection = small.connect()
+    connection.sendall(
+        f"POST /v1/models HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {small.make_key('reader')}"
+        "\r\ncontent-type: multipart/form-data; boundary=x\r\ncontent-length: 1000000\r\n\r\n".encode()
+    )
+    assert connection.recv(100).startswith(b"HTTP/1.1 403 ")
+    connection.close()
+
+
+def test_many_imports_at_once_each_give_a_model(small: Server) -> None:
+    body, content_type = bases.form(*_parts())
+    found: list[Reply] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(_post(small, body, content_type)))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [reply.status for reply in found] == [200] * 8
+    assert len({str(reply.json["id"]) for reply in found}) == 8
+
+
+# The command line
+
+
+def test_the_command_imports_a_directory(small: Server, tmp_path: Path) -> None:
+    directory = bases.adapter().write(tmp_path / "adapter")
+    small.stop()  # without a server it returns at once: nothing can answer
+    imported = small.cli("models", "import", str(directory), "--base", LOCAL_BASE, "--suffix", "a")
+    small.start_again()
+    assert imported.returncode == 0, imported.stderr
+    model_id = imported.stdout.strip()
+    assert model_id.startswith(f"ft:{LOCAL_BASE}:{ORGANIZATION}:a:")
+    assert "No server is running" in imported.stderr
+    assert small.client().models.retrieve(model_id).id == model_id
+
+
+def test_the_command_refuses_what_the_server_refuses(settled: Server, tmp_path: Path) -> None:
+    bad = Adapter(adapter_config(), _nan()).write(tmp_path / "nan")
+    (tmp_path / "empty").mkdir()
+    settings = {"OPENAI_BASE_URL": settled.url, "OPENAI_API_KEY": settled.owner_key}
+    before = _state(settled)
+    for directory, said in ((bad, "NaN"), (tmp_path / "empty", "adapter_config.json")):
+        for arguments in (("--data", str(settled.data)), ()):
+            refused = servers.run_cli(
+                "models", "import", str(directory), "--base", LOCAL_BASE, *arguments,
+                settings={} if arguments else settings,
+            )  # fmt: skip
+            assert (refused.returncode, refused.stdout) == (1, "")
+            assert said in refused.stderr
+            assert "Traceback" not in refused.stderr
+    assert _state(settled) == before
+
+
+def test_httpx_and_python_forms_are_read_too(small: Server) -> None:
+    adapter = bases.adapter()
+    answer = httpx2.post(
+        f"{small.url}/models",
+        headers={"authorization": f"Bearer {small.owner_key}"},
+        data={"base": LOCAL_BASE, "suffix": "x"},
+        files={"adapter_config": adapter.config, "adapter_model": adapter.weights},
+    )
+    assert answer.status_code == 200, answer.text
+
+
+# I16
+
+
+def test_weights_are_nowhere_on_the_disk_in_the_plain(small: Server, tmp_path: Path) -> None:
+    canary = f"CANARY-{os.urandom(8).hex()}-"
+    adapter = bases.adapter(canary)
+    assert canary.encode() in adapter.weights
+    control = small.data / "control"
+    control.write_bytes(adapter.weights)
+    assert _holding(small.data, canary) == [control], "control: the scan finds what is there"
+    control.unlink()
+    seen: list[Path] = []
+    scans = 0
+    stop = threading.Event()
+
+    def scan() -> None:
+        nonlocal scans
+        while not stop.is_set():
+            seen.extend(_holding(small.data, canary))
+            scans += 1
+
+    scanning = threading.Thread(target=scan)
+    scanning.start()
+    body, content_type = bases.form(*_parts(adapter))
+    models = [str(_post(small, body, content_type).json["id"]) for _ in range(20)]
+    stop.set()
+    scanning.join()
+    print(f"{scans} scans during {len(models)} imports")
+    assert scans > 3
+    assert seen == []
+    assert _holding(small.data, canary) == []
+    for model in models:
+        small.client().models.delete(model)
+    assert _holding(small.data, canary) == []
+    assert _holding(small.scratch, canary) == []
+
+
+def _holding(directory: Path, canary: str) -> list[Path]:
+    """Return the files that hold the canary; what goes away meanwhile is looked at next time."""
+    found = []
+    for path in directory.rglob("*"):
+        try:
+            if path.is_file() and canary.encode() in path.read_bytes():
+                found.append(path)
+        except (FileNotFoundError, PermissionError):
+            continue
+    return found

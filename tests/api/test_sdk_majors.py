@@ -1,0 +1,40 @@
+"""Both majors of the SDK that are in the field."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests import servers
+from tests.servers import LOCAL_BASE, Server
+
+# `make setup` puts it there: pip install --target .venv/openai-2 'openai>=2,<3'
+OLDER = Path(sys.prefix) / "openai-2"
+
+
+@pytest.mark.parametrize("major", ["2", "3"])
+def test_lists_retrieves_deletes_and_refuses(server: Server, major: str) -> None:
+    environment = servers.environment({})
+    if major == "2":
+        if not OLDER.is_dir():
+            pytest.skip(f"{OLDER} is missing: pip install --target {OLDER} 'openai>=2,<3'")
+        environment["PYTHONPATH"] = str(OLDER)
+    models = [server.make_model().id for _ in range(5)]
+    arguments = [
+        major,
+        server.url,
+        server.owner_key,
+        server.make_key("reader"),
+        LOCAL_BASE,
+        *models,
+    ]
+    ran = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("sdk_major.py")), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert f"openai {major}." in ran.stdout

@@ -1,0 +1,321 @@
+"""The commands, each as a person types it."""
+
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import click
+import pytest
+from tests import servers
+from tests.fakes.upstream import FakeUpstream
+from tests.servers import LOCAL_BASE, ORGANIZATION, Server, run_cli
+
+from tunewarden.cli.commands import cli
+from tunewarden.identity import keys
+
+
+def _commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found: list[tuple[str, ...]] = [path]
+    for name, command in group.commands.items():
+        below = (*path, name)
+        found += _commands(command, below) if isinstance(command, click.Group) else [below]
+    return found
+
+
+def test_every_command_explains_itself() -> None:
+    paths = _commands(cli)
+    assert ("models", "delete") in paths
+    for path in paths:
+        command: click.Command = cli
+        for name in path:
+            assert isinstance(command, click.Group)
+            command = command.commands[name]
+        context = click.Context(command, info_name=" ".join(("tunewarden", *path)))
+        text = command.get_help(context)
+        assert command.help, path
+        assert "--help" in text
+        undescribed = [
+            option.name
+            for option in command.params
+            if isinstance(option, click.Option) and not option.help and not option.hidden
+        ]
+        assert undescribed == [], path
+
+
+def test_help_is_shown_by_the_real_command() -> None:
+    shown = run_cli("models", "delete", "--help")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "cannot be undone" in shown.stdout or "for good" in shown.stdout
+    assert run_cli("--version").stdout.startswith("tunewarden, version ")
+
+
+def test_an_unknown_command_and_a_missing_argument_are_usage_errors() -> None:
+    for arguments in (("nothing",), ("models", "show"), ("keys", "create", "--role", "king")):
+        refused = run_cli(*arguments)
+        assert refused.returncode == 2, refused
+        assert "Traceback" not in refused.stderr
+
+
+def test_a_command_on_no_data_directory_says_how_to_start_one(tmp_path: Path) -> None:
+    for command in (("models", "list"), ("keys", "list"), ("base", "list")):
+        refused = run_cli(*command, "--data", f"{tmp_path}/nothing")
+        assert refused.returncode == 1
+        assert "tunewarden serve --data" in refused.stderr
+        assert refused.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [], "looking makes nothing"
+
+
+# Keys
+
+
+@pytest.mark.parametrize("role", ["owner", "reader"])
+def test_a_new_key_stands_alone_on_its_line_and_works(server: Server, role: str) -> None:
+    made = server.cli("keys", "create", "--role", role, "--name", "ci")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.removesuffix("\n")
+    assert keys.FORMAT.fullmatch(key)
+    assert key not in made.stderr
+    assert server.client(key).models.list().data
+    assert server.get("/v1/models", key=key).header("openai-organization") == ORGANIZATION
+
+
+def test_a_key_for_a_new_organization_sees_none_of_the_others_models(server: Server) -> None:
+    model = server.make_model()
+    made = server.cli("keys", "create", "--role", "owner", "--organization", "new-one")
+    listed = server.client(made.stdout.strip()).models.list().data
+    assert [one.id for one in listed] == [LOCAL_BASE]
+    assert model.id not in [one.id for one in listed]
+
+
+def test_a_restricted_key_may_do_what_its_scope_says_alone(server: Server) -> None:
+    made = server.cli("keys", "create", "--role", "owner", "--scope", "api.delete")
+    key = made.stdout.strip()
+    assert server.get("/v1/models", key=key).status == 403
+    model = server.make_model()
+    assert server.request("DELETE", f"/v1/models/{model.id}", key=key).status == 200
+    refused = server.cli("keys", "create", "--role", "owner", "--scope", "api.everything")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "Unknown scope 'api.everything'" in refused.stderr
+
+
+def test_a_revoked_key_is_refused_at_once_by_the_running_server(server: Server) -> None:
+    made = server.cli("keys", "create", "--role", "owner")
+    key = made.stdout.strip()
+    key_id = made.stderr.split()[0]
+    assert server.get("/v1/models", key=key).status == 200
+    revoked = server.cli("keys", "revoke", key_id)
+    assert (revoked.returncode, revoked.stdout) == (0, f"{key_id}\n")
+    # Each a connection of its own, to whichever worker.
+    assert {server.get("/v1/models", key=key).status for _ in range(10)} == {401}
+    listed = server.cli("keys", "list").stdout.splitlines()
+    assert next(line for line in listed if key_id in line).endswith("revoked")
+    assert server.cli("keys", "revoke", key_id).returncode == 0, "twice changes nothing"
+    assert server.cli("keys", "revoke", "key_nobody").returncode == 1
+    assert key not in "".join(listed)
+
+
+# Models
+
+
+def test_models_are_listed_and_shown(server: Server) -> None:
+    model = server.make_model(suffix="shown")
+    listed = [line.split("\t") for line in server.cli("models", "list").stdout.splitlines()]
+    assert [LOCAL_BASE, "system"] in [line[:2] for line in listed]
+    assert [model.id, ORGANIZATION] in [line[:2] for line in listed]
+    shown = server.cli("models", "show", model.id).stdout
+    assert f"id: {model.id}\n" in shown
+    assert f"root: {LOCAL_BASE}\n" in shown
+    missing = server.cli("models", "show", "ft:nobody")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == "Error: The model 'ft:nobody' does not exist (model not found)\n"
+
+
+@pytest.mark.parametrize("typed", ["", "\n", "yes\n", "ft:tiny-base:my-org::00000000\n"])
+def test_a_wrong_confirmation_deletes_nothing(server: Server, typed: str) -> None:
+    model = server.make_model()
+    refused = server.cli("models", "delete", model.id, stdin=typed)
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert server.get(f"/v1/models/{model.id}", key=server.owner_key).status == 200
+
+
+def test_typing_the_id_deletes_the_model(server: Server) -> None:
+    model = server.make_model()
+    deleted = server.cli("models", "delete", model.id, stdin=f"{model.id}\n")
+    assert deleted.returncode == 0, deleted.stderr
+    assert deleted.stdout.startswith("del_")
+    assert deleted.stdout.count("\n") == 1
+    assert "cannot be undone" in deleted.stderr
+    assert server.get(f"/v1/models/{model.id}", key=server.owner_key).status == 404
+
+
+@pytest.mark.parametrize("door", ["data", "http"])
+def test_a_script_deletes_by_either_door(server: Server, door: str) -> None:
+    model = server.make_model()
+    over_http = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": server.owner_key}
+    arguments = ("models", "delete", model.id, "--yes")
+    deleted = server.cli(*arguments) if door == "data" else run_cli(*arguments, settings=over_http)
+    assert deleted.returncode == 0, deleted.stderr
+    assert deleted.stdout.startswith("del_")
+    assert server.get(f"/v1/models/{model.id}", key=server.owner_key).status == 404
+    again = server.cli(*arguments) if door == "data" else run_cli(*arguments, settings=over_http)
+    assert again.returncode == 1
+    assert "model not found" in again.stderr
+
+
+def test_a_base_and_a_readers_wish_are_refused(server: Server) -> None:
+    base = server.cli("models", "delete", LOCAL_BASE, "--yes")
+    assert base.returncode == 1
+    assert "Only fine-tuned models can be deleted" in base.stderr
+    model = server.make_model()
+    reader = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": server.make_key("reader")}
+    refused = run_cli("models", "delete", model.id, "--yes", settings=reader)
+    assert refused.returncode == 1
+    assert "Owner role" in refused.stderr
+
+
+def test_a_server_that_is_not_there_is_said_in_one_line() -> None:
+    gone = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "sk-x"}
+    for arguments in (("models", "list"), ("deletions", "list")):
+        refused = run_cli(*arguments, settings=gone)
+        assert refused.returncode == 1
+        assert (
+            refused.stderr == "Error: No server answers at http://127.0.0.1:9/v1. Is it running?\n"
+        )
+
+
+def test_an_address_that_is_none_is_said_in_one_line() -> None:
+    for url in ("nonsense", "ftp://x/v1", "http://", "http://x:port/v1"):
+        refused = run_cli(
+            "models", "list", settings={"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-x"}
+        )
+        assert refused.returncode == 1
+        assert "Traceback" not in refused.stderr, refused.stderr
+
+
+def test_a_stranger_at_the_address_is_called_one() -> None:
+    answers = (
+        b"HTTP/1.0 404 Not Found\r\n\r\n<html>",
+        b"HTTP/1.0 200 OK\r\n\r\n<html>",
+        b'HTTP/1.0 500 Oops\r\n\r\n{"detail": 1}',
+    )
+    for answer in answers:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            threading.Thread(target=_answer_once, args=(listening, answer)).start()
+            url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+            settings = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-x"}
+            refused = run_cli("models", "list", settings=settings)
+        assert refused.returncode == 1
+        assert refused.stderr == f"Error: What answers at {url} is not a Tunewarden server.\n"
+
+
+def _answer_once(listening: socket.socket, answer: bytes) -> None:
+    connection, _ = listening.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(answer)
+
+
+def test_the_output_can_be_piped_into_a_program_that_ends_early(server: Server) -> None:
+    ran = subprocess.run(
+        f"{sys.executable} -m tunewarden models list --data {server.data} | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=servers.environment({}),
+        check=False,
+    )
+    assert "Traceback" not in ran.stderr
+
+
+# Bases
+
+
+def test_bases_are_listed(server: Server) -> None:
+    listed = server.cli("base", "list").stdout.splitlines()
+    assert listed[0].split("\t")[:2] == [LOCAL_BASE, "local"]
+
+
+def test_a_base_at_a_url_is_taken_by_its_name(server: Server) -> None:
+    with FakeUpstream(models=("other", "by-name")) as upstream:
+        added = server.cli("base", "add", "by-name", "--engine-url", upstream.url + "/")
+        assert (added.returncode, added.stdout) == (0, "by-name\n"), added.stderr
+        assert upstream.requests[-1].fields["model"] == "by-name", "it answers before this returns"
+        again = server.cli("base", "add", "by-name", "--engine-url", upstream.url)
+        assert again.returncode == 1
+        assert "already" in again.stderr
+
+
+def test_the_only_model_at_a_url_may_be_called_otherwise(server: Server) -> None:
+    with FakeUpstream(models=("Org/Only-Model",)) as upstream:
+        added = server.cli("base", "add", "only", "--engine-url", upstream.url)
+        assert added.returncode == 0, added.stderr
+        assert upstream.requests[-1].fields["model"] == "Org/Only-Model"
+
+
+def test_a_base_that_is_not_there_is_refused_with_what_is(server: Server) -> None:
+    with FakeUpstream(models=("one", "two")) as upstream:
+        refused = server.cli("base", "add", "three", "--engine-url", upstream.url)
+    assert refused.returncode == 1
+    assert "It has: one, two." in refused.stderr
+    assert "three" not in server.cli("base", "list").stdout
+
+
+def test_a_url_where_nothing_answers_is_refused(server: Server) -> None:
+    with FakeUpstream() as upstream:
+        url = upstream.url
+    for wrong in (url, "http://127.0.0.1:9/v1"):
+        refused = server.cli("base", "add", "nowhere", "--engine-url", wrong)
+        assert refused.returncode == 1
+        assert f"No OpenAI-compatible server answers at {wrong}/models." in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "file:///etc/passwd", "http://u:p@x/v1", "http://x/v1?a=b", "http://x:port"]
+)
+def test_a_url_that_is_none_is_refused(server: Server, url: str) -> None:
+    refused = server.cli("base", "add", "nowhere", "--engine-url", url)
+    assert refused.returncode == 1
+    assert "An engine's URL looks like" in refused.stderr
+
+
+@pytest.mark.parametrize("name", ["ft", "a:b", "a/b", "", "x" * 65, "é"])
+def test_a_name_that_could_not_stand_in_an_id_is_refused(server: Server, name: str) -> None:
+    with FakeUpstream() as upstream:
+        refused = server.cli("base", "add", name, "--engine-url", upstream.url)
+    assert refused.returncode == 1
+    assert "A base's name may have" in refused.stderr
+
+
+def test_a_base_needs_exactly_one_place(server: Server) -> None:
+    assert server.cli("base", "add", "x").returncode == 2
+    both = server.cli("base", "add", "x", "--path", "/tmp", "--engine-url", "http://x/v1")
+    assert both.returncode == 2
+    missing = server.cli("base", "add", "x", "--path", "/nowhere/at/all")
+    assert missing.returncode == 1
+    assert "There is no directory" in missing.stderr
+
+
+# Doctor
+
+
+def test_doctor_finds_a_running_server_well(server: Server) -> None:
+    examined = server.cli("doctor", settings={"TUNEWARDEN_SCRATCH": str(server.scratch)})
+    assert "FAIL" not in examined.stdout, examined.stdout
+    assert examined.returncode == 0
+    assert "server: running" in examined.stdout
+
+
+def test_doctor_names_a_key_that_everybody_can_read_and_what_to_do(server: Server) -> None:
+    path = server.data / "owner.key"
+    path.chmod(0o644)
+    try:
+        examined = server.cli("doctor", settings={"TUNEWARDEN_SCRATCH": str(server.scratch)})
+    finally:
+        path.chmod(0o600)
+    assert examined.returncode == 1
+    wrong = [line for line in examined.stdout.splitlines() if line.startswith("FAIL")]
+    assert wrong == [f"FAIL owner.key: mode 0644: run chmod go= {path}"]

@@ -1,0 +1,62 @@
+"""The background runner, alone with a data directory that others left unfinished."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests import servers
+from tests.servers import wait_until
+
+from tunewarden.deletion.requests import Attempt, request_deletion
+from tunewarden.identity import keys
+
+
+@contextlib.contextmanager
+def _runner(data: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "tunewarden.cli.runner", str(data), str(os.getpid())]
+    with subprocess.Popen(command, env=servers.environment({})) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def _engine_that_is_busy(path: Path) -> Iterator[list[socket.socket]]:
+    """Accepts, and answers nothing: as an engine that loads a large base."""
+    waiting: list[socket.socket] = []
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    waiting.append(listening.accept()[0])
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield waiting
+        listening.shutdown(socket.SHUT_RDWR)
+    for connection in waiting:
+        connection.close()
+
+
+def test_what_is_left_of_a_deletion_does_not_wait_for_a_busy_engine(data: Path) -> None:
+    servers.prepare_local_base(data)
+    app = servers.open_data(data)
+    caller = keys.authenticate(app.database, (data / "owner.key").read_text().strip(), "req")
+    model = servers.import_adapter(app, (data / "owner.key").read_text().strip())
+    app.open_log()  # makes it, as the first deletion does before its commit point
+    with _engine_that_is_busy(app.config.engine_socket) as waiting, _runner(data):
+        wait_until(lambda: waiting, "the runner asks the engine for its bases")
+        # The commit point only, as by a worker that was killed right after it.
+        request_deletion(app.database, caller, model.id, Attempt(), log_size=0)
+        app.config.engine_socket.unlink()  # D5 then finds no engine; the runner still waits for it
+        unfinished = "SELECT 1 FROM deletions WHERE blobs_erased_at IS NULL"
+        wait_until(lambda: app.database.peek(unfinished) is None, "the deletion is finished")
+        assert app.blobs.names(f"{model.internal_id}/") == []

@@ -1,0 +1,235 @@
+"""`tunewarden serve` from its first start to its end, however it ends."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from tests import servers
+from tests.servers import LOCAL_BASE, ORGANIZATION, Server, is_alive, wait_until
+
+from tunewarden.identity import keys
+
+
+def _workers(server: Server) -> list[int]:
+    return [pid for pid in server.processes()[1:] if "tunewarden.cli.worker" in _command(pid)]
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def test_the_first_start_makes_an_owner_and_says_how_to_use_the_server(data: Path) -> None:
+    with servers.serving(data) as server:
+        wait_until(lambda: server.owner_key in server.printed(), "the key is printed")
+        printed = server.printed()
+        assert printed.count(server.owner_key) == 1
+        assert f"Tunewarden answers at {server.url}" in printed
+        assert "tunewarden base add NAME" in printed
+        assert keys.FORMAT.fullmatch(server.owner_key)
+        assert server.client().models.list().data == []
+        mode = stat.S_IMODE((data / "owner.key").stat().st_mode)
+        assert oct(mode) == "0o600"
+        assert stat.S_IMODE(data.stat().st_mode) == 0o700
+        assert server.owner_key not in server.log()
+        key = server.owner_key
+        server.stop()
+        server.start_again()
+        wait_until(lambda: server.printed().count("Tunewarden answers at") == 2, "it says so again")
+        assert server.owner_key == key
+        assert server.printed().count(key) == 1, "the key is printed this once"
+        assert "owner.key" in server.printed().rpartition("Tunewarden answers")[2]
+
+
+def test_the_snippet_names_the_newest_model(data: Path) -> None:
+    servers.prepare_local_base(data)
+    app = servers.open_data(data)
+    key = (data / "owner.key").read_text().strip()
+    model = servers.import_adapter(app, key, suffix="shown")
+    with servers.serving(data) as server:
+        wait_until(lambda: model.id in server.printed(), "the snippet is printed")
+        assert f'client.models.delete("{model.id}")' in server.printed()
+        assert f'OpenAI(base_url="{server.url}"' in server.printed()
+
+
+def test_a_second_server_on_the_same_data_is_refused(server: Server) -> None:
+    before = (server.data / "run" / "server.json").read_bytes()
+    second = servers.run_cli("serve", "--data", str(server.data), "--port", "0")
+    assert second.returncode == 1
+    assert second.stderr == f"Error: A server is already running on {server.data}.\n"
+    assert (server.data / "run" / "server.json").read_bytes() == before
+    assert server.get("/readyz").status == 200
+
+
+def test_a_port_in_use_is_said_in_one_line(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused = servers.run_cli("serve", "--data", str(data), "--port", port)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"Error: Cannot listen on 127.0.0.1:{port}: ")
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_everything_in_order(data: Path, how: signal.Signals) -> None:
+    with servers.serving(data, workers=2) as server:
+        family = server.processes()
+        assert len(family) == 4, "supervisor, two workers, runner"
+        # A client that keeps its connection open must not hold the stop up.
+        kept = HTTPConnection(*server.address, timeout=5)
+        kept.request("GET", "/healthz")
+        kept.getresponse().read()
+        server.process.send_signal(how)
+        assert server.process.wait(timeout=8) == 0
+        kept.close()
+        assert [pid for pid in family if is_alive(pid)] == []
+        assert "Traceback" not in server.log()
+
+
+def test_a_killed_supervisor_leaves_no_process(data: Path) -> None:
+    with servers.serving(data, workers=2, local_base=True) as server:
+        wait_until(lambda: len(server.processes()) == 5, "the engine is started too")
+        family = server.processes()
+        server.kill()
+        wait_until(lambda: not [pid for pid in family if is_alive(pid)], "all have ended", 5)
+        server.start_again()
+        assert server.client().models.list().data[0].id == LOCAL_BASE
+
+
+def test_a_killed_worker_is_started_again_and_requests_go_on(data: Path) -> None:
+    with servers.serving(data, workers=2) as server:
+        stop = threading.Event()
+        failures: list[str] = []
+        counts = [0]
+
+        def ask() -> None:
+            while not stop.is_set():
+                try:
+                    status = server.get("/v1/models", key=server.owner_key).status
+                    counts[0] += 1
+                except OSError:
+                    continue  # it was the one that is killed
+                if status != 200:
+                    failures.append(f"status {status}")
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        for _ in range(3):
+            victim = _workers(server)[0]
+            os.kill(victim, signal.SIGKILL)
+            wait_until(lambda: len(_workers(server)) == 2 and not is_alive(victim), "two again")  # noqa: B023
+            before = counts[0]
+            wait_until(lambda: counts[0] > before + 5, "requests go on")  # noqa: B023
+        stop.set()
+        asking.join()
+        print(f"{counts[0]} requests were answered while 3 workers were killed")
+        assert failures == []
+
+
+def test_a_stopped_worker_holds_up_no_new_connection(data: Path) -> None:
+    with servers.serving(data, workers=2) as server:
+        stopped = _workers(server)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            assert {server.get("/healthz").status for _ in range(20)} == {200}
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+
+
+def test_the_runner_is_started_again_too(data: Path) -> None:
+    def runner() -> list[int]:
+        return [one for one in server.processes() if "tunewarden.cli.runner" in _command(one)]
+
+    with servers.serving(data, local_base=True) as server:
+        wait_until(runner, "the runner runs")
+        os.kill(runner()[0], signal.SIGKILL)
+        wait_until(lambda: runner() and is_alive(runner()[0]), "it runs again")
+        model = server.make_model()
+        server.client().models.delete(model.id)
+        blobs = f"{model.internal_id}/"
+        wait_until(lambda: not server.app.blobs.names(blobs), "it erases blobs")
+
+
+def test_settings_come_from_flags_then_environment_then_file(data: Path) -> None:
+    data.mkdir(mode=0o700)
+    (data / "tunewarden.toml").write_text('workers = 3\nhost = "127.0.0.2"\nport = 1\n')
+    with servers.serving(data, workers=1, settings={"host": "127.0.0.3"}) as server:
+        assert len(_workers(server)) == 1
+        assert server.address[0] == "127.0.0.3"
+
+
+REFUSED: dict[str, tuple[dict[str, str], str, str]] = {
+    "an unknown setting": ({"TUNEWARDEN_PROT": "1"}, "", "Unknown setting 'prot'"),
+    "text for a number": ({"TUNEWARDEN_WORKERS": "many"}, "", "'workers' must be"),
+    "no worker": ({"TUNEWARDEN_WORKERS": "0"}, "", "'workers' must be"),
+    "a negative time": ({"TUNEWARDEN_FENCE_SECONDS": "-1"}, "", "'fence_seconds' must be"),
+    "no number at all": ({"TUNEWARDEN_FENCE_SECONDS": "nan"}, "", "'fence_seconds' must be"),
+    "endless": ({"TUNEWARDEN_DELETION_SECONDS": "inf"}, "", "'deletion_seconds' must be"),
+    "yes for true": ({"TUNEWARDEN_SCRATCH_MAY_BE_A_DISK": "yes"}, "", "must be true or false"),
+    "a port that is none": ({"TUNEWARDEN_PORT": "99999"}, "", "'port' must be"),
+    "an unknown setting in the file": ({}, "wrokers = 1", "Unknown setting 'wrokers'"),
+    "a boolean for a number": ({}, "workers = true", "'workers' must be"),
+    "a fraction for a number": ({}, "workers = 1.5", "'workers' must be"),
+    "a number for text": ({}, "host = 5", "'host' must be"),
+    "a list for a flag": ({}, "scratch_may_be_a_disk = []", "must be true or false"),
+    "a number for a path": ({}, "scratch = 5", "'scratch' must be"),
+    "no TOML": ({}, "workers =", "is not valid TOML"),
+    "a file that is not text": ({}, "\udcff", "is not valid TOML"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_wrong_setting_is_refused_in_one_line(data: Path, what: str) -> None:
+    environment, file, said = REFUSED[what]
+    data.mkdir(mode=0o700)
+    if file:
+        (data / "tunewarden.toml").write_text(file, "utf-8", errors="surrogateescape")
+    command = ["serve", "--data", str(data), *(["--port", "0"] if "port" not in said else [])]
+    refused = servers.run_cli(*command, settings=environment, timeout=10)
+    assert refused.returncode == 1
+    assert said in refused.stderr
+    assert refused.stderr.startswith("Error: ")
+    assert refused.stderr.count("\n") == 1, refused.stderr
+    assert not (data / "tunewarden.sqlite").exists()
+
+
+def test_a_server_beside_commands_that_look_for_it_starts_all_the_same(data: Path) -> None:
+    """`base add &` looks whether a server runs, by its lock: that must never keep one from starting."""
+    with servers.serving(data) as server:
+        server.stop()
+        stop = threading.Event()
+        threads = [threading.Thread(target=_look, args=(data, stop.is_set)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(3):
+                server.start_again()
+                server.stop()
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+
+def _look(data: Path, is_over: Callable[[], bool]) -> None:
+    from tunewarden.cli import waiting  # noqa: PLC0415
+    from tunewarden.config import Config  # noqa: PLC0415
+
+    while not is_over():
+        waiting.door_to_running(Config(data=data))
+
+
+def test_where_the_server_listens_is_noted_for_commands(server: Server) -> None:
+    noted = json.loads((server.data / "run" / "server.json").read_text())
+    assert noted == {"url": server.url, "pid": server.process.pid}
+    assert server.cli("models", "list").stdout.startswith(f"{LOCAL_BASE}\tsystem\t")
+    assert ORGANIZATION in server.cli("keys", "list").stdout

@@ -1,0 +1,22 @@
+"""A clock that is moved by hand, or by whoever sleeps on it."""
+
+from datetime import UTC, datetime, timedelta
+
+START = datetime(2026, 11, 22, 10, tzinfo=UTC)
+
+
+class HandClock:
+    """A `Clock`. Each look at it takes a microsecond, so that two looks never give one time."""
+
+    def __init__(self) -> None:
+        self._elapsed = timedelta()
+
+    def now(self) -> datetime:
+        self._elapsed += timedelta(microseconds=1)
+        return START + self._elapsed
+
+    def monotonic(self) -> float:
+        return self._elapsed.total_seconds()
+
+    def sleep(self, seconds: float) -> None:
+        self._elapsed += timedelta(seconds=seconds)

@@ -1,0 +1,82 @@
+"""A fence in this process: workers are objects on one floor, and can be killed."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+
+from tunewarden.clock import Clock
+from tunewarden.serving.fence import Ending, FencedWorker
+
+POLL_SECONDS = 0.0005
+
+
+class Floor:
+    """What the workers of one host share: who holds which model, and which are being fenced."""
+
+    def __init__(self) -> None:
+        self.holding: Counter[tuple[str, int]] = Counter()
+        self.fenced: Counter[int] = Counter()
+        self.workers: list[str] = []
+        self.lock = threading.Lock()
+        self.on_kill: Callable[[str], None] = lambda _: None
+
+    def kill(self, worker: str) -> None:
+        """End a worker: it holds nothing any more."""
+        with self.lock:
+            self.workers.remove(worker)
+            for key in [key for key in self.holding if key[0] == worker]:
+                del self.holding[key]
+        self.on_kill(worker)
+
+
+class FakeFence:
+    """A `Fence`. Without `join` it only deletes."""
+
+    def __init__(self, floor: Floor, clock: Clock) -> None:
+        self.floor = floor
+        self._clock = clock
+        self.name = ""
+
+    def join(self, name: str = "") -> None:
+        """Become a worker."""
+        self.name = name or f"w{len(self.floor.workers)}"
+        self.floor.workers.append(self.name)
+
+    def begin(self, n: int) -> bool:
+        if self.name not in self.floor.workers:
+            raise RuntimeError("only a worker that joined the fence, and lives, may serve")
+        with self.floor.lock:
+            is_new = not self.floor.holding[self.name, n]
+            if is_new and self.floor.fenced[n]:
+                return False
+            self.floor.holding[self.name, n] += 1
+            return True
+
+    def end(self, n: int) -> None:
+        with self.floor.lock:
+            if self.floor.holding[self.name, n] <= 0:
+                raise KeyError(n)
+            self.floor.holding[self.name, n] -= 1
+
+    def fence(self, n: int, *, within_seconds: float) -> list[FencedWorker]:
+        deadline = self._clock.monotonic() + within_seconds
+        with self.floor.lock:
+            self.floor.fenced[n] += 1
+        try:
+            workers = list(self.floor.workers)
+            return [FencedWorker(worker, self._wait(worker, n, deadline)) for worker in workers]
+        finally:
+            with self.floor.lock:
+                self.floor.fenced[n] -= 1
+
+    def sweep(self) -> int:
+        """Dead workers leave nothing on this floor."""
+        return 0
+
+    def _wait(self, worker: str, n: int, deadline: float) -> Ending:
+        while self.floor.holding[worker, n]:
+            if self._clock.monotonic() > deadline:
+                self.floor.kill(worker)
+                return Ending.KILLED
+            self._clock.sleep(POLL_SECONDS)
+        return Ending.RELEASED

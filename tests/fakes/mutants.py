@@ -1,0 +1,204 @@
+"""The deletion protocol, broken on purpose: each class is the product with one thing wrong."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from tests.fakes.power import CuttingDisk, Power
+from tests.fakes.simulation import Stream, Worker
+from tests.fakes.world import SHARD_CAPACITY, Made, Parts
+
+from tunewarden.app import App
+from tunewarden.artifacts.disk import InPlaceFile
+from tunewarden.artifacts.keyring import ErasedKey, KeyErased, Keyring
+from tunewarden.deletion.executor import Executor
+from tunewarden.deletion.log import Appended, Log
+from tunewarden.deletion.protocol import Step
+from tunewarden.deletion.records import Deletion
+from tunewarden.deletion.recovery import Recovery
+from tunewarden.deletion.requests import Attempt
+from tunewarden.deletion.steps import Steps
+from tunewarden.identity.policy import Caller
+from tunewarden.registry import models
+
+
+class _KeyFirst(Executor):
+    def delete(self, caller: Caller, model_id: str, attempt: Attempt) -> Deletion:
+        model = models.find(self._database, caller.organization_id, model_id)
+        if model is not None:
+            self._steps.keyring.erase(model.key_id)
+        return super().delete(caller, model_id, attempt)
+
+
+class KeyErasedBeforeTheCommit(Parts):
+    executor_type = _KeyFirst
+
+
+class _ReceiptFirst(Steps):
+    def _erase_key(self, deletion: Deletion) -> Deletion:
+        report = (
+            f'{{"id": "{deletion.key_id}", "shard": "000000", "generation_before": 1,'
+            ' "generation_after": 1, "method": "soon", "assurance": "none"}'
+        )
+        return replace(deletion, key_erased_at=self._now(), key_report=report)
+
+    def _log(self, deletion: Deletion) -> Deletion:
+        logged = super()._log(deletion)
+        self.keyring.erase(deletion.key_id)
+        return logged
+
+
+class ReceiptBeforeTheKey(Parts):
+    steps_type = _ReceiptFirst
+
+
+class _AnswersEarly(Executor):
+    def _run(self, deletion: Deletion, *, last: Step) -> Deletion:
+        return super()._run(deletion, last=Step.EVICT if last is Step.FINISH else last)
+
+
+class AnswerBeforeTheKey(Parts):
+    executor_type = _AnswersEarly
+
+
+class _AppendsAnew(Log):
+    def append_all(self, entries: Sequence[bytes], *, since: int) -> list[Appended]:
+        return super().append_all(entries, since=max(since, self.size()))
+
+
+class AppendNotIdempotent(Parts):
+    log_type = _AppendsAnew
+
+
+class _ErasesOnce(Keyring):
+    def erase(self, key_id: str) -> ErasedKey:
+        if not self.contains(key_id):
+            raise KeyErased(key_id)
+        return super().erase(key_id)
+
+
+class KeyStepNotIdempotent(Parts):
+    def keyring(self, power: Power, root: Path) -> Keyring:
+        return _ErasesOnce(CuttingDisk(power, "keyring"), root, shard_capacity=SHARD_CAPACITY)
+
+
+class _FilesFirst(Steps):
+    def _evict(self, deletion: Deletion) -> Deletion:
+        self._erase_files(deletion)
+        return super()._evict(deletion)
+
+
+class BlobsErasedBeforeEviction(Parts):
+    steps_type = _FilesFirst
+
+
+class _SkipsTheKey(Steps):
+    def _erase_key(self, deletion: Deletion) -> Deletion:
+        return _ReceiptFirst._erase_key(self, deletion)  # type: ignore[arg-type]
+
+
+class RecoverySkipsAStep(Parts):
+    """To be recovered with: the first life runs as it should."""
+
+    steps_type = _SkipsTheKey
+
+
+class _NoReplay(Recovery):
+    def _replay(self) -> int:
+        return 0
+
+
+class RecoveryWithoutTheLog(Parts):
+    def recover(self, app: App) -> None:
+        app.keyring.recover()
+        log, signer = app.open_log()
+        _NoReplay(app.database, app.keyring, log, signer, app.log_mark).settle()
+        app.imports.sweep()
+
+
+class _Unchecked(Recovery):
+    def _check_keyring(self, logged: dict[int, int]) -> None:
+        del logged
+
+
+class RecoveryWithoutTheKeyringsAge(Parts):
+    def recover(self, app: App) -> None:
+        app.keyring.recover()
+        log, signer = app.open_log()
+        _Unchecked(app.database, app.keyring, log, signer, app.log_mark).settle()
+
+
+class _RenamingDisk(CuttingDisk):
+    @contextmanager
+    def open_in_place(self, path: Path) -> Iterator[InPlaceFile]:
+        yield _Renamed(path)
+
+
+class _Renamed:
+    """Replaces a file by write-and-rename, as careful programs usually do."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.size = path.stat().st_size
+
+    def overwrite(self, chunks: Iterable[bytes]) -> None:
+        if self._path.exists():
+            fresh = self._path.with_suffix(".fresh")
+            fresh.write_bytes(b"".join(chunks))
+            fresh.replace(self._path)
+
+
+class KeyringRenamesAndDoesNotOverwrite(Parts):
+    def keyring(self, power: Power, root: Path) -> Keyring:
+        return Keyring(_RenamingDisk(power, "keyring"), root, shard_capacity=SHARD_CAPACITY)
+
+
+class _FinishesFirst(Steps):
+    def _log(self, deletion: Deletion) -> Deletion:
+        statement = deletion.statement or self._state(deletion)
+        return replace(deletion, log_index=self.log_size(), receipt=statement)
+
+    def _finish(self, deletion: Deletion) -> Deletion:
+        finished = super()._finish(deletion)
+        assert deletion.receipt is not None
+        _, bundle = self._append(deletion.receipt, deletion.log_since)
+        with self.database.write() as tx:
+            tx.run("UPDATE deletions SET receipt = :b WHERE n = :n", b=bundle, n=deletion.n)
+        return replace(finished, receipt=bundle)
+
+
+class FinishBeforeTheLog(Parts):
+    steps_type = _FinishesFirst
+
+
+class _ForgetsTheStatement(Steps):
+    def _log(self, deletion: Deletion) -> Deletion:
+        return super()._log(replace(deletion, statement=None, key_erased_at=self._now()))
+
+
+class StatementMadeAnewAfterACrash(Parts):
+    steps_type = _ForgetsTheStatement
+
+
+class Unguarded(Worker):
+    """Reads the state and then serves, without beginning first."""
+
+    def serve(self, made: Made) -> Stream:
+        if self.is_active(made.model.n):
+            yield
+            self.machine.begins(made)
+            yield from self.chunks(made)
+
+
+class Caching(Worker):
+    """Reads the state at most each 50 ms."""
+
+    def is_active(self, n: int) -> bool:
+        now = self.machine.world.clock.monotonic()
+        cache: dict[int, tuple[float, bool]] = self.__dict__.setdefault("cache", {})
+        read_at, answer = cache.get(n, (-1.0, False))
+        if now - read_at > 0.05 or read_at < 0:
+            answer = super().is_active(n)
+            cache[n] = (now, answer)
+        return answer

@@ -1,0 +1,58 @@
+"""Power cuts under the database's own files: what was committed is there afterwards (I3, I6)."""
+
+import gc
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from tests.fakes import forms
+from tests.fakes.power_cuts import DATABASE, record, verdicts_of
+from tests.fakes.world import Made, World, new_world
+
+from tunewarden.identity.policy import Caller
+
+MODELS = 12
+
+
+@dataclass
+class Begun:
+    world: World
+    owner: Caller
+    made: list[Made]
+
+
+@pytest.fixture(scope="module")
+def begun() -> Iterator[Begun]:
+    with new_world() as world:
+        owner = world.caller()
+        made = [world.make(owner, f"canary-{number}") for number in range(MODELS)]
+        world.close()
+        gc.collect()
+        yield Begun(world, owner, made)
+
+
+def test_no_power_cut_loses_an_acknowledged_commit(begun: Begun) -> None:
+    recording = record(begun.world, begun.owner, begun.made, "")
+    seed, states = forms.new_seed(), forms.count(3_000, 100_000)
+    verdicts = verdicts_of(recording, states, seed)
+    kinds = Counter(op.kind for op in recording.ops)
+    checkpoints = sum(op.kind == "sync" and op.name == DATABASE for op in recording.ops)
+    print(
+        f"{states} power cuts over {dict(kinds)}, {len(recording.acknowledged)} commits,"
+        f" {checkpoints} checkpoints, seed {seed}: {dict(verdicts)}"
+    )
+    assert set(verdicts) == {"sound"}
+    assert checkpoints >= 2
+    assert len(recording.acknowledged) == 5 * MODELS
+
+
+def test_the_cuts_would_show_a_database_that_does_not_sync_its_commits(begun: Begun) -> None:
+    """The control: with synchronous=NORMAL the same deletions lose what was acknowledged."""
+    recording = record(begun.world, begun.owner, begun.made, "NORMAL")
+    seed, states = forms.new_seed(), forms.count(500, 20_000)
+    verdicts = verdicts_of(recording, states, seed)
+    print(f"{states} power cuts with synchronous=NORMAL, seed {seed}: {dict(verdicts)}")
+    lost = sum(number for what, number in verdicts.items() if what.startswith("lost"))
+    assert lost > states // 10
+    assert verdicts["corrupt"] == 0
