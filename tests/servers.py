@@ -71,10 +71,14 @@ class Server:
         self.scratch = _scratch()
         # Temporary files of the server's processes would be here, where nobody else's are.
         self.tmp = data.parent / f"{data.name}.tmp"
-        self.tmp.mkdir()
+        self.tmp.mkdir(exist_ok=True)
         self.settings = {"scratch": self.scratch, **(settings or {})}
         self._workers = workers
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self.kill()
+            raise
 
     def _start(self) -> None:
         (self.data / "run" / "server.json").unlink(missing_ok=True)
@@ -226,6 +230,7 @@ def serving(
     finally:
         if server.process.poll() is None:
             server.kill()
+        shutil.rmtree(server.scratch, ignore_errors=True)
 
 
 def prepare_local_base(data: Path) -> None:

@@ -54,8 +54,9 @@ class ReceiptBeforeTheKey(Parts):
 
 
 class _AnswersEarly(Executor):
-    def _run(self, deletion: Deletion, *, last: Step) -> Deletion:
-        return super()._run(deletion, last=Step.EVICT if last is Step.FINISH else last)
+    def _run(self, deletion: Deletion, *, last: Step, deadline: float = float("inf")) -> Deletion:
+        early = Step.EVICT if last is Step.FINISH else last
+        return super()._run(deletion, last=early, deadline=deadline)
 
 
 class AnswerBeforeTheKey(Parts):

@@ -10,7 +10,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 from tests.fakes import forms
 from tests.fakes.clock import HandClock
@@ -85,6 +85,11 @@ class Life(RuleBasedStateMachine):
 
     def _told(self, what: str) -> None:
         self.told[what] = self.told.get(what, 0) + 1
+
+    @initialize(target=alive)
+    def creates_one_for_each(self) -> object:
+        made = [self.creates(organization) for organization in ORGANIZATIONS]
+        return multiple(*made)
 
     @rule(target=alive, organization=st.sampled_from(ORGANIZATIONS))
     def creates(self, organization: str) -> object:
@@ -197,7 +202,7 @@ def test_every_answer_in_a_models_life_is_the_one_that_the_rules_give(ground: Gr
     run_machine(
         hypothesis.seed(seed)(Life),
         settings=settings(
-            max_examples=forms.count(40, 2_000),
+            max_examples=forms.count(120, 2_000),
             stateful_step_count=forms.count(25, 50),
             deadline=None,
             database=None,

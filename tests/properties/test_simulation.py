@@ -75,6 +75,8 @@ def test_no_order_of_events_breaks_a_promise(stage: Stage) -> None:
             total += _simulate(stage, seed)
         except Violated as violated:
             raise AssertionError(f"TUNEWARDEN_SEED={seed}: {violated}") from violated
+        if seed % 20 == 0:
+            gc.collect()  # closes what the dead processes held open
     print(f"{len(seeds)} simulations from seed {seeds[0]}: {dict(total)}")
     assert total["begun"] > len(seeds)
     assert total["deleted"] > len(seeds) // 2 or len(seeds) == 1

@@ -202,15 +202,29 @@ class HttpDoor:
         return self._exchange("GET", f"/deletions/{quote(deletion_id, safe='')}/receipt")[0]
 
     def answers(self, model_id: str) -> bool:
-        """Tell whether the model answers a request for one token."""
-        body = json.dumps({"model": model_id, "prompt": "Hello", "max_tokens": 1}).encode()
+        """Tell whether the model answers a request for one token, as chat or as completion."""
+        body = {"model": model_id, "max_tokens": 1}
+        message = {"role": "user", "content": "Hello"}
         try:
-            self._call("POST", "/completions", iter([body]), "application/json")
+            self._ask("/chat/completions", {**body, "messages": [message]})
+        except Error as error:
+            if error.kind is Kind.UNAVAILABLE:
+                return False
+            # A base without a chat template completes all the same.
+            return self._completes(body)
+        return True
+
+    def _completes(self, body: dict[str, Any]) -> bool:
+        try:
+            self._ask("/completions", {**body, "prompt": "Hello"})
         except Error as error:
             if error.kind is Kind.UNAVAILABLE:
                 return False
             raise
         return True
+
+    def _ask(self, path: str, fields: dict[str, Any]) -> None:
+        self._call("POST", path, iter([json.dumps(fields).encode()]), "application/json")
 
     def _call(
         self, method: str, path: str, body: Iterator[bytes] | None = None, content_type: str = ""

@@ -57,7 +57,7 @@ class Executor:
         while True:
             with self._claimed(deletion) as is_mine:
                 if is_mine:
-                    return self._answerable(deletion)
+                    return self._answerable(deletion, deadline)
             current = self._current(deletion)
             if current.is_deleted:
                 return current
@@ -86,18 +86,22 @@ class Executor:
                     left += 1
         return left
 
-    def _answerable(self, deletion: Deletion) -> Deletion:
+    def _answerable(self, deletion: Deletion, deadline: float) -> Deletion:
         try:
-            return self._run(self._current(deletion), last=ANSWERED_AFTER)
+            return self._run(self._current(deletion), last=ANSWERED_AFTER, deadline=deadline)
         except Exception as error:
             # A boundary: after the commit point there is no refusal any more, only "not done yet".
             logger.exception("deletion %s goes on in the background", deletion.id)
             raise still_deleting(deletion) from error
 
-    def _run(self, deletion: Deletion, *, last: Step) -> Deletion:
-        """Do the steps that are left, up to `last`, in order."""
+    def _run(
+        self, deletion: Deletion, *, last: Step, deadline: float = float("inf")
+    ) -> Deletion:
+        """Do the steps that are left, up to `last`, in order; begin none after `deadline`."""
         stop = ORDER.index(last)
         while (step := deletion.progress.next) is not None and ORDER.index(step) <= stop:
+            if self._clock.monotonic() > deadline:
+                raise TimeoutError(f"{step} was not begun within the bound")
             deletion = self._steps.do(step, deletion)
         return deletion
 
