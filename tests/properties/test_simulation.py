@@ -4,6 +4,7 @@
 """
 
 import gc
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -40,6 +41,14 @@ def stage() -> Iterator[Stage]:
         world.close()
         gc.collect()
         yield Stage(world, owner, made)
+
+
+@pytest.fixture(autouse=True)
+def _silence() -> Iterator[None]:
+    """Log nothing: pytest would keep each failure's frames, and with them a dead process's files."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def _simulate(stage: Stage, seed: int, worker_type: type[Worker] = Worker) -> Counter[str]:

@@ -32,6 +32,7 @@ from tunewarden.registry import seen as noted
 from tunewarden.registry.models import Model
 
 SERVER = "server"
+MARK_DIGITS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +66,23 @@ class LogMark:
             return
         with locks.exclusive(self._path.with_suffix(".lock")):
             if size > self.read():
-                self._replace(str(size).encode())
+                self._overwrite(f"{size:0{MARK_DIGITS}}".encode())
 
-    def _replace(self, content: bytes) -> None:
-        new = self._path.with_suffix(".new")
-        directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    def _overwrite(self, digits: bytes) -> None:
+        """Write in place: so few bytes lie in one sector, which a power cut leaves old or new."""
+        is_new = not self._path.exists()
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                os.write(descriptor, content)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            new.rename(self._path)
-            os.fsync(directory)
+            os.pwrite(descriptor, digits, 0)
+            os.fdatasync(descriptor)
         finally:
-            os.close(directory)
+            os.close(descriptor)
+        if is_new:
+            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
 
 
 @dataclass(frozen=True, slots=True)
