@@ -25,6 +25,7 @@ from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import token
 from tunewarden.locks import ByteLocks
+from tunewarden.registry import seen
 from tunewarden.registry.imports import Imports
 from tunewarden.registry.usage import UsageCounter
 from tunewarden.serving import scratch
@@ -36,6 +37,7 @@ from tunewarden.serving.kernel_locks import KernelLockFence
 from tunewarden.serving.remote import RemoteEngine
 
 EVICT_SECONDS = 5.0
+LOG_MARK = "log.mark"
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
     limits = Limits(max_rank=config.rank_max, max_weights_bytes=config.adapter_bytes_max)
     # Late: the log loads OpenSSL, which a worker that deletes nothing does not need.
     open_log = cache(lambda: _open_log(config, database))
-    log_mark = LogMark(config.keyring / "log.mark")
+    log_mark = LogMark(config.keyring / LOG_MARK)
     steps = Steps(
         database=database,
         clock=clock,
@@ -203,7 +205,8 @@ def _open_log(config: Config, database: Database) -> tuple[Log, LogSigner]:
         name = checkpoint.read_text("utf-8").partition("\n")[0]
         signer = LogSigner.create_or_load(config.signing_key, name)
         return Log(config.log, signer), signer
-    if database.peek("SELECT 1 FROM deletions LIMIT 1"):
+    was_written = LogMark(config.keyring / LOG_MARK).read() or seen.log_size(database)
+    if was_written or database.peek("SELECT 1 FROM deletions LIMIT 1"):
         raise Error(
             Kind.UNAVAILABLE,
             "The deletion log is missing although models were deleted. Restore the newest copy of"

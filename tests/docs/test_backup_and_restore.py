@@ -91,3 +91,19 @@ def test_an_old_mirror_is_refused_and_the_message_says_what_to_do(tmp_path: Path
         shutil.copytree(newest, data / part)
     with servers.serving(data) as server:
         assert server.get(f"/v1/models/{model.id}", key=server.owner_key).status == 404
+
+
+def test_a_missing_log_is_refused_even_with_a_database_from_before_the_first_deletion(
+    tmp_path: Path,
+) -> None:
+    data = tmp_path / "data"
+    with servers.serving(data, local_base=True) as server:
+        model = server.make_model()
+        follow("backup", data, tmp_path / "backup")
+        server.request("DELETE", f"/v1/models/{model.id}", key=server.owner_key)
+    shutil.copy(tmp_path / "backup/database/tunewarden.sqlite", data / "tunewarden.sqlite")
+    shutil.rmtree(data / "log")
+    refused = servers.run_cli("serve", "--data", str(data), "--port", "0")
+    assert refused.returncode == 1
+    assert "The deletion log is missing" in refused.stderr
+    assert not (data / "log").exists()

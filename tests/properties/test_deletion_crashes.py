@@ -264,6 +264,17 @@ def test_threads_that_raise_the_mark_at_once_leave_the_greatest(tmp_path: Path) 
         assert LogMark(path).read() == base + 8
 
 
+def test_a_mark_that_was_made_and_not_yet_written_is_no_mark(tmp_path: Path) -> None:
+    path = tmp_path / "log.mark"
+    path.touch()
+    assert LogMark(path).read() == 0
+    LogMark(path).raise_to(3)
+    assert LogMark(path).read() == 3
+    path.write_bytes(b"three")
+    with pytest.raises(Error, match="damaged"):
+        LogMark(path).read()
+
+
 def test_two_runners_at_once_do_each_deletion_once(start: Start) -> None:
     for first in range(0, 30, forms.count(5, 1)):
         with copied(start.world, parts=RealTime(), power=Power(8 + first)) as world:

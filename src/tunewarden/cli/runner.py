@@ -15,12 +15,19 @@ from pathlib import Path
 from tunewarden import config
 from tunewarden.app import App, open_app
 from tunewarden.cli import processes
+from tunewarden.clock import to_micros
+from tunewarden.deletion import records
+from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
 from tunewarden.errors import Error
 from tunewarden.registry import bases
 from tunewarden.registry.bases import BaseKind
 
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 1.0
+# Erasing blobs (D9) waits while deletions come in, whose answers would wait for the same disk and
+# locks; but not for long.
+QUIET_MICROS = 200_000
+PATIENCE_MICROS = 5_000_000
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +52,29 @@ def _resume_deletions(app: App, stop: threading.Event) -> None:
     while not stop.is_set():
         now = app.clock.monotonic()
         version = app.database.version()
-        # Anything committed since may be work; what is left over is tried again each second.
+        # Anything committed since may be work; what is left over is tried again a little later.
         if version != seen or now >= due:
             seen = version
+            pause = RETRY_SECONDS
             try:
-                left = app.executor.resume()
+                last = _last_step(app)
+                if last is ANSWERED_AFTER:
+                    pause = QUIET_MICROS / 1_000_000
+                left = app.executor.resume(last=last)
             except Error as error:
                 logger.warning("%s", error.message)
                 left = 1
-            due = now + RETRY_SECONDS if left else float("inf")
+            due = now + pause if left else float("inf")
         stop.wait(POLL_SECONDS)
+
+
+def _last_step(app: App) -> Step:
+    """Return how far to go now: to the end, unless deletions are just coming in."""
+    now = to_micros(app.clock.now())
+    newest, oldest = records.newest_request(app.database), records.oldest_unerased(app.database)
+    is_quiet = newest is None or now - newest > QUIET_MICROS
+    is_late = oldest is not None and now - oldest > PATIENCE_MICROS
+    return ORDER[-1] if is_quiet or is_late else ANSWERED_AFTER
 
 
 def _keep_bases_loaded(app: App, stop: threading.Event) -> None:

@@ -65,8 +65,8 @@ class Executor:
                 raise still_deleting(deletion)
             self._clock.sleep(POLL_SECONDS)
 
-    def resume(self) -> int:
-        """Work on everything that is unfinished and that nobody works on; return what is left."""
+    def resume(self, *, last: Step = ORDER[-1]) -> int:
+        """Work on what is unfinished up to `last` and nobody works on; return how many are left."""
         left = 0
         for deletion_id in records.unfinished(self._database):
             deletion = records.find(self._database, deletion_id)
@@ -77,7 +77,7 @@ class Executor:
                     left += 1
                     continue
                 try:
-                    self._run(self._current(deletion), last=ORDER[-1])
+                    left += self._run(self._current(deletion), last=last).progress.next is not None
                 except Exception:
                     # A boundary: one deletion that cannot go on must not stop the others.
                     logger.exception(
@@ -94,9 +94,7 @@ class Executor:
             logger.exception("deletion %s goes on in the background", deletion.id)
             raise still_deleting(deletion) from error
 
-    def _run(
-        self, deletion: Deletion, *, last: Step, deadline: float = float("inf")
-    ) -> Deletion:
+    def _run(self, deletion: Deletion, *, last: Step, deadline: float = float("inf")) -> Deletion:
         """Do the steps that are left, up to `last`, in order; begin none after `deadline`."""
         stop = ORDER.index(last)
         while (step := deletion.progress.next) is not None and ORDER.index(step) <= stop:

@@ -47,6 +47,8 @@ class Log:
         self._directory = directory
         self._signer = signer
         self._disk = disk or DirectoryLogDisk()
+        # The note that was verified last: the same bytes need not be verified again.
+        self._verified: tuple[bytes, Checkpoint] | None = None
         self._view().verify_edge()
 
     @classmethod
@@ -163,7 +165,10 @@ class Log:
         with translated():
             try:
                 note = self._disk.read(self._directory / "checkpoint")
-                return note, open_checkpoint(note, self._signer.key)
+                verified = self._verified
+                if verified is None or verified[0] != note:
+                    self._verified = verified = note, open_checkpoint(note, self._signer.key)
+                return verified
             except FileNotFoundError as error:
                 raise damaged("it has no checkpoint") from error
             except ValueError as error:

@@ -116,6 +116,18 @@ def unfinished(database: Database) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
+def newest_request(database: Database) -> int | None:
+    """Return when the newest unfinished deletion was asked for."""
+    row = database.peek("SELECT MAX(requested_at) FROM deletions WHERE blobs_erased_at IS NULL")
+    return row[0] if row else None
+
+
+def oldest_unerased(database: Database) -> int | None:
+    """Return since when the oldest deletion waits for its blobs to be erased (D9)."""
+    row = database.peek("SELECT MIN(deleted_at) FROM deletions WHERE blobs_erased_at IS NULL")
+    return row[0] if row else None
+
+
 def page(
     database: Database, organization_id: str, *, after: str | None, limit: int
 ) -> Sequence[Deletion]:

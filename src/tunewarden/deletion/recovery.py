@@ -52,7 +52,8 @@ class LogMark:
     def read(self) -> int:
         """Return the size that was marked last; 0 if none was."""
         try:
-            return int(self._path.read_text("ascii"))
+            # Empty: it was made, and a crash or another thread stands before its first digits.
+            return int(self._path.read_text("ascii") or 0)
         except FileNotFoundError:
             return 0
         except ValueError as error:
