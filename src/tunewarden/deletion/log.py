@@ -165,14 +165,13 @@ class Log:
         with translated():
             try:
                 note = self._disk.read(self._directory / "checkpoint")
-                verified = self._verified
-                if verified is None or verified[0] != note:
-                    self._verified = verified = note, open_checkpoint(note, self._signer.key)
-                return verified
+                if self._verified is None or self._verified[0] != note:
+                    self._verified = note, open_checkpoint(note, self._signer.key)
             except FileNotFoundError as error:
                 raise damaged("it has no checkpoint") from error
             except ValueError as error:
                 raise damaged("its checkpoint does not verify with the log's key") from error
+        return self._verified
 
     def _recovered(self) -> LogView:
         """Return the verified view to append to, after finishing what a crash left signed."""
