@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 # Both majors of the SDK are in the field; the older one is installed beside the environment.
 OPENAI_2 ?= openai>=2,<3
+# Test files that run at once. Each starts servers of several processes.
+JOBS ?= 2
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
 .PHONY: run test check torture setup clean
@@ -14,7 +16,7 @@ run: $(VENV)/.ready
 	$(BIN)/tunewarden serve --demo --data data
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

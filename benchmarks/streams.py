@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from tests import demo_models, engines
 
 TOKENS = 256
-PHRASES = ("zebra says", "quartz says", "amber says", "harbour says")
+PHRASES = ("zebra says", "quartz says", "violet owl", "copper river")
 
 
 def main() -> None:

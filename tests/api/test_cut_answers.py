@@ -12,7 +12,7 @@ from tests.servers import Server
 
 HERE = Path(__file__).parent
 ENVIRONMENT = Path(sys.prefix)
-MODELS = 6
+MODELS = 4
 
 
 def command_of(sdk: str) -> tuple[list[str], dict[str, str]]:
@@ -50,7 +50,7 @@ def test_every_delete_succeeds_once_although_answers_are_cut(server: Server, sdk
     # The second DELETE is no repetition: 404, unless its own answer was cut.
     told = done.stdout.strip().removeprefix(f"deleted {MODELS}, a second time: ")
     assert told in {"404", "APIConnectionError"}
-    assert proxy.cuts >= MODELS // 3
+    assert proxy.cuts >= 1
     with server.app.database.read() as tx:
         for model in models:
             row = tx.row("SELECT COUNT(*) FROM deletions WHERE model_n = :n", n=model.n)

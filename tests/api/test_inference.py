@@ -180,7 +180,7 @@ def test_a_prompt_longer_than_the_context_is_refused(engine_server: Server, zebr
 
 
 def test_eight_adapters_answer_at_once_as_each_alone(engine_server: Server) -> None:
-    phrases = ["zebra says", "quartz says", "amber says", "harbour says"]
+    phrases = ["zebra says", "quartz says", "violet owl", "copper river"]
     models = [engines.import_model(engine_server, phrase) for phrase in phrases * 2]
     client = engine_server.client()
     alone = [engines.say(client, model) for model in models]

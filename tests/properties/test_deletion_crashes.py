@@ -24,7 +24,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
 from tunewarden.registry.models import State
 
-PAIRS = 700
+PAIRS = 400
 
 
 @dataclass

@@ -72,7 +72,7 @@ def _seeds() -> list[int]:
     replayed = forms.replayed_seed()
     if replayed is not None:
         return [replayed]
-    count = int(os.environ.get("TUNEWARDEN_SIMULATIONS") or forms.count(250, 5_000))
+    count = int(os.environ.get("TUNEWARDEN_SIMULATIONS") or forms.count(150, 5_000))
     first = forms.new_seed()
     return list(range(first, first + count))
 

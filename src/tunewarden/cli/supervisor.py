@@ -162,7 +162,9 @@ def listen(host: str, port: int) -> socket.socket:
 def note_address(app: App, url: str) -> None:
     """Tell the commands that are run on this data directory where its server listens."""
     path = app.config.run / "server.json"
-    path.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
+    new.rename(path)  # a command that reads it meanwhile finds the old one or the new one, whole
 
 
 def _family(host: str) -> socket.AddressFamily:
