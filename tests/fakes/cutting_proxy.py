@@ -23,6 +23,7 @@ class CuttingProxy:
     requests: list[bytes] = field(default_factory=list)
 
     def __enter__(self) -> Self:
+        self._ends: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}/v1"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -37,6 +38,11 @@ class CuttingProxy:
         with contextlib.suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
+        # A kept connection's threads still wait on it.
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
 
     def _accept(self) -> None:
         while True:
@@ -45,6 +51,7 @@ class CuttingProxy:
             except OSError:
                 return
             server = socket.create_connection(self.target)
+            self._ends += [client, server]
             for source, sink in ((client, server), (server, client)):
                 threading.Thread(
                     target=self._pass_on, args=(source, sink, source is server), daemon=True
@@ -67,4 +74,3 @@ class CuttingProxy:
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-        source.close()
