@@ -17,7 +17,6 @@ from tunewarden.errors import Error, Kind
 
 F_OFD_GETLK = 36
 F_OFD_SETLK = 37
-F_OFD_SETLKW = 38
 # Less than what a deletion may take, more than what any holder needs that is not frozen.
 WAIT_SECONDS = 3.0
 POLL_SECONDS = 0.001
@@ -35,11 +34,11 @@ class ByteLocks:
 
     def try_shared(self, offset: int) -> bool:
         """Take a shared lock on one byte; False if somebody holds it exclusively."""
-        return self._set(fcntl.F_RDLCK, offset, F_OFD_SETLK)
+        return self._set(fcntl.F_RDLCK, offset)
 
     def try_exclusive(self, offset: int) -> bool:
         """Take an exclusive lock on one byte; False if somebody else holds it."""
-        return self._set(fcntl.F_WRLCK, offset, F_OFD_SETLK)
+        return self._set(fcntl.F_WRLCK, offset)
 
     def is_held_exclusively(self, offset: int) -> bool:
         """Tell whether somebody else holds one byte exclusively, without ever taking it."""
@@ -47,13 +46,9 @@ class ByteLocks:
         kind = struct.unpack_from("h", fcntl.fcntl(self._fd, F_OFD_GETLK, request))[0]
         return bool(kind == fcntl.F_WRLCK)
 
-    def wait_exclusive(self, offset: int) -> None:
-        """Take an exclusive lock on one byte as soon as nobody else holds it."""
-        self._set(fcntl.F_WRLCK, offset, F_OFD_SETLKW)
-
     def release(self, offset: int) -> None:
         """Let go of one byte."""
-        self._set(fcntl.F_UNLCK, offset, F_OFD_SETLK)
+        self._set(fcntl.F_UNLCK, offset)
 
     def write(self, content: bytes) -> None:
         """Replace what the file says; its content has nothing to do with its locks."""
@@ -64,9 +59,9 @@ class ByteLocks:
         """Let go of everything."""
         os.close(self._fd)
 
-    def _set(self, kind: int, offset: int, command: int) -> bool:
+    def _set(self, kind: int, offset: int) -> bool:
         try:
-            fcntl.fcntl(self._fd, command, _flock(kind, offset))
+            fcntl.fcntl(self._fd, F_OFD_SETLK, _flock(kind, offset))
         except (BlockingIOError, PermissionError):
             return False
         return True

@@ -77,7 +77,7 @@ def test_an_import_that_is_refused_because_the_server_starts_leaves_no_key(befor
     with copied(before.world) as world:
         world.open()
         starting = ByteLocks(world.app.imports.lock_file)
-        starting.wait_exclusive(0)
+        assert starting.try_exclusive(0)
         try:
             with pytest.raises(Error, match="The server is starting"):
                 world.make(before.owner)
