@@ -17,16 +17,22 @@ from tunewarden.config import Config
 from tunewarden.db.database import Database
 from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.deletion.executor import Executor
+from tunewarden.deletion.expiry import Expiry
 from tunewarden.deletion.inventory import Inventory
 from tunewarden.deletion.log import Log
 from tunewarden.deletion.log_key import LogSigner
 from tunewarden.deletion.recovery import LogMark, Recovery
 from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error, Kind
+from tunewarden.finetuning.parts import Parts
+from tunewarden.finetuning.saved_state import SavedStates
 from tunewarden.ids import token
 from tunewarden.locks import ByteLocks
 from tunewarden.registry import seen
+from tunewarden.registry.drafts import Drafts
+from tunewarden.registry.files import Files
 from tunewarden.registry.imports import Imports
+from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage import UsageCounter
 from tunewarden.serving import scratch
 from tunewarden.serving.admission import Admissions
@@ -53,7 +59,10 @@ class App:
     keyring: Keyring
     fence: KernelLockFence
     engine: EngineVerbs
+    drafts: Drafts
     imports: Imports
+    files: Files
+    uploads: Uploads
     executor: Executor
     open_log: Callable[[], tuple[Log, LogSigner]]
     log_mark: LogMark
@@ -98,14 +107,17 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
         config.run / "deletions.locks",
         bound_seconds=config.deletion_seconds,
     )
+    drafts = Drafts(database, keyring, blobs, config.run / "imports.locks")
     imports = Imports(
         database,
         keyring,
         blobs,
+        drafts,
         limits,
-        config.run / "imports.locks",
         scratch_may_be_a_disk=config.scratch_may_be_a_disk,
     )
+    files = Files(database, keyring, blobs, drafts)
+    uploads = Uploads(database, keyring, blobs, drafts, files, config.upload_bytes_max)
     return App(
         config,
         clock,
@@ -114,7 +126,10 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
         keyring,
         fence,
         engine,
+        drafts,
         imports,
+        files,
+        uploads,
         executor,
         open_log,
         log_mark,
@@ -133,10 +148,38 @@ def serving(app: App) -> Operations:
         database=app.database,
         executor=app.executor,
         imports=app.imports,
+        files=app.files,
+        uploads=app.uploads,
         admissions=Admissions(app.database, app.fence),
         gateway=Gateway(embedded, RemoteEngine),
         usage=UsageCounter(app.database, app.clock),
         open_log=app.open_log,
+    )
+
+
+def training(app: App) -> Parts:
+    """Return what fine-tuning jobs are run with. Only for the background runner."""
+    config = app.config
+    return Parts(
+        database=app.database,
+        clock=app.clock,
+        imports=app.imports,
+        files=app.files,
+        states=saved_states(app),
+        scratch=scratch_directory(config),
+        lock_file=config.run / "jobs.locks",
+        jobs_max=config.training_jobs_max,
+        threads=config.training_threads,
+        rank=min(config.training_rank, config.rank_max),
+        state_seconds=config.trainer_state_seconds,
+    )
+
+
+def saved_states(app: App) -> SavedStates:
+    """Return what jobs go on from after a crash."""
+    may = app.config.scratch_may_be_a_disk
+    return SavedStates(
+        app.database, app.keyring, app.blobs, app.drafts, scratch_may_be_a_disk=may
     )
 
 
@@ -150,7 +193,8 @@ def recover(app: App) -> None:
     app.open_log()[0].recover()
     settled = recovery(app).settle()
     app.fence.sweep()
-    app.imports.sweep()
+    app.drafts.sweep()
+    saved_states(app).sweep()
     scratch.sweep(scratch_directory(app.config))
     if settled.replayed or settled.without_key:
         logger.warning(
@@ -171,6 +215,12 @@ def inventory(app: App) -> Inventory:
         app.config.data,
         app.engine.models,
     )
+
+
+def expiry(app: App) -> Expiry:
+    """Return what ends files and uploads in time: for the one process that does (the runner)."""
+    # Late, as above: `open_log` is asked when something is due.
+    return Expiry(app.database, app.uploads, lambda: app.open_log()[0].size())  # noqa: PLW0108
 
 
 def recovery(app: App) -> Recovery:

@@ -23,8 +23,14 @@ LIMITS = {
     "deletion_seconds": (0.1, 600),
     "body_bytes_max": (1024, 2**31),
     "adapter_bytes_max": (1024, 2**40),
+    "file_bytes_max": (1024, 2**40),
+    "upload_bytes_max": (1024, 2**43),
     "rank_max": (1, 1024),
     "engine_threads": (0, 1024),
+    "training_jobs_max": (0, 64),
+    "training_threads": (0, 1024),
+    "training_rank": (1, 1024),
+    "trainer_state_seconds": (1, 86_400),
 }
 
 
@@ -47,9 +53,20 @@ class Config:
     # A body, or an adapter's weights, beyond these is refused unread.
     body_bytes_max: int = 32 * 1024 * 1024
     adapter_bytes_max: int = 2 * 1024 * 1024 * 1024
+    # A file sent in one request, and one that is sent in parts; neither is ever held in memory.
+    file_bytes_max: int = 1024 * 1024 * 1024
+    upload_bytes_max: int = 8 * 1024 * 1024 * 1024
     rank_max: int = 64
     # 0 leaves the choice to the engine: every core but one.
     engine_threads: int = 0
+    # How many fine-tuning jobs run at once; with 0 they all wait.
+    training_jobs_max: int = 1
+    # 0: the processors, shared evenly between the jobs that may run.
+    training_threads: int = 0
+    # Of a new LoRA; one that continues from a model has that model's.
+    training_rank: int = 16
+    # How much of a job may be lost, at most, when its trainer is killed.
+    trainer_state_seconds: float = 300.0
 
     @property
     def database(self) -> Path:

@@ -9,6 +9,10 @@ import string
 from enum import StrEnum
 
 ALPHANUMERICS = string.ascii_letters + string.digits
+# Random bytes become alphanumerics, four each; the last 8 of 256 are dropped, so that all stay equally likely.
+_FAIR = 256 - 256 % len(ALPHANUMERICS)
+_BYTE_TO_ALPHANUMERIC = bytes(ord(ALPHANUMERICS[byte % len(ALPHANUMERICS)]) for byte in range(256))
+_UNFAIR_BYTES = bytes(range(_FAIR, 256))
 
 
 class Prefix(StrEnum):
@@ -24,16 +28,30 @@ class Prefix(StrEnum):
     COMPLETION = "cmpl"
     CHAT_COMPLETION = "chatcmpl"
     SLOT = "m"
+    FILE = "file"
+    UPLOAD = "upload"
+    UPLOAD_PART = "part"
+    JOB = "ftjob"
+    JOB_EVENT = "ftevent"
+    CHECKPOINT = "ftckpt"
+    PERMISSION = "cp"
+
+
+# OpenAI writes a dash into these.
+_DASHED = frozenset({Prefix.FILE, Prefix.JOB, Prefix.JOB_EVENT})
 
 
 def token(length: int) -> str:
     """Return `length` random alphanumerics (5.95 bits each) from the system's generator."""
-    return "".join(secrets.choice(ALPHANUMERICS) for _ in range(length))
+    found = b""
+    while len(found) < length:
+        found += secrets.token_bytes(length + 8).translate(_BYTE_TO_ALPHANUMERIC, _UNFAIR_BYTES)
+    return found[:length].decode()
 
 
 def mint(prefix: Prefix) -> str:
     """Return a new id such as `del_3kTz…`."""
-    return f"{prefix}_{token(24)}"
+    return f"{prefix}{'-' if prefix in _DASHED else '_'}{token(24)}"
 
 
 def random_bytes(length: int) -> bytes:

@@ -55,6 +55,10 @@ class ByteLocks:
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, content, 0)
 
+    def fileno(self) -> int:
+        """Return the descriptor: a child that is given it shares the locks for as long as it lives."""
+        return self._fd
+
     def close(self) -> None:
         """Let go of everything."""
         os.close(self._fd)

@@ -5,14 +5,15 @@ difference.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 from starlette.routing import Route
-from tests import bases
+from tests import bases, fine_tuning_rows, uploading
 from tests.servers import LOCAL_BASE, Server
+from tests.uploading import Field
 
 from tunewarden.api.inference import ROUTES
 from tunewarden.api.server import PUBLIC, routers
@@ -31,12 +32,15 @@ PUBLIC_EXAMPLES = {
     "/.well-known/tunewarden-log-key": "/.well-known/tunewarden-log-key",
 }
 # No route: a key is asked for all the same, so that a route that is forgotten is never open.
-UNROUTED = ("GET /v1/nothing", "GET /docs", "GET /openapi.json", "POST /v1/files", "GET /")
+UNROUTED = ("GET /v1/nothing", "GET /docs", "GET /openapi.json", "POST /v1/threads", "GET /")
 HEADER = """\
 # Who may do what, as a status code: each route, on each kind of target, for each kind of caller.
 # "in" = admitted: what follows is the engine's answer. A scope stands for an Owner's key that is
 # restricted to it. Written by: pytest tests/api/test_authorization.py --update-golden
 """
+
+FILE = (Field("purpose", b"user_data"), Field("file", b"x", "a.txt"))
+UPLOAD = {"bytes": 0, "filename": "a.txt", "mime_type": "text/plain", "purpose": "user_data"}
 
 Row = tuple[str, str, Callable[[str | None], int]]
 
@@ -67,6 +71,8 @@ def _rows(server: Server) -> Iterator[Row]:
     yield "GET /v1/models", "-", ask("GET", "/v1/models")
     for target, model_id in targets.items():
         yield "GET /v1/models/{model_id}", target, ask("GET", f"/v1/models/{model_id}")
+        path = f"/v1/models/{model_id}/deletion_plan"
+        yield "GET /v1/models/{model_id}/deletion_plan", target, ask("GET", path)
     yield "DELETE /v1/models/{model_id}", "own", partial(_delete_a_fresh_one, server)
     for target in ("foreign", "unknown", "base"):
         path = f"/v1/models/{targets[target]}"
@@ -74,6 +80,9 @@ def _rows(server: Server) -> Iterator[Row]:
     for target, base in (("base", LOCAL_BASE), ("unknown", "nobody")):
         yield "POST /v1/models", target, partial(_import, server, base)
     yield from _deletion_rows(server, other, ask)
+    yield from _file_rows(server, other, ask)
+    yield from _job_rows(server, other, ask)
+    yield from _permission_rows(server, other, ask)
     for path in sorted(ROUTES):
         for target, model_id in targets.items():
             yield f"POST {path}", target, partial(_infer, server, path, model_id)
@@ -96,6 +105,140 @@ def _deletion_rows(
         for target, deletion_id in targets.items():
             path = f"/v1/deletions/{deletion_id}{suffix}"
             yield f"GET /v1/deletions/{{deletion_id}}{suffix}", target, ask("GET", path)
+
+
+def _file_rows(
+    server: Server, other: str, ask: Callable[[str, str], Callable[[str | None], int]]
+) -> Iterator[Row]:
+    files, uploads = "/v1/files", "/v1/uploads"
+    made = [uploading.post(server, files, *FILE, key=key) for key in (server.owner_key, other)]
+    targets = {"own": made[0].json["id"], "foreign": made[1].json["id"], "unknown": "file-nobody"}
+    yield f"GET {files}", "-", ask("GET", files)
+    yield f"POST {files}", "-", lambda key: _form(server, files, FILE, key)
+    for suffix in ("", "/content"):
+        for target, file_id in targets.items():
+            path = f"{files}/{file_id}{suffix}"
+            yield f"GET {files}/{{file_id}}{suffix}", target, ask("GET", path)
+    yield f"DELETE {files}/{{file_id}}", "own", partial(_delete_a_fresh_file, server)
+    for target in ("foreign", "unknown"):
+        yield f"DELETE {files}/{{file_id}}", target, ask("DELETE", f"{files}/{targets[target]}")
+    yield f"POST {uploads}", "-", lambda key: _json(server, uploads, UPLOAD, key)
+    owners = {"own": server.owner_key, "foreign": other, "unknown": None}
+    for what in ("parts", "complete", "cancel"):
+        for target, owner in owners.items():
+            route = f"POST {uploads}/{{upload_id}}/{what}"
+            yield route, target, partial(_use_an_upload, server, what, owner)
+
+
+def _delete_a_fresh_file(server: Server, key: str | None) -> int:
+    path = f"/v1/files/{uploading.post(server, '/v1/files', *FILE).json['id']}"
+    status = server.request("DELETE", path, key=key).status
+    left = server.get(path, key=server.owner_key).status
+    assert left == (404 if status == 200 else 200), "refused means that nothing changed"
+    return status
+
+
+def _use_an_upload(server: Server, what: str, owner: str | None, key: str | None) -> int:
+    upload = "upload_nobody"
+    if owner is not None:
+        upload = str(server.post("/v1/uploads", UPLOAD, key=owner).json["id"])
+    path = f"/v1/uploads/{upload}/{what}"
+    if what == "parts":
+        return _form(server, path, [Field("data", b"", "upload")], key)
+    if what == "complete":
+        return _json(server, path, {"part_ids": []}, key)
+    return server.request("POST", path, key=key).status
+
+
+def _form(server: Server, path: str, fields: Sequence[Field], key: str | None) -> int:
+    headers = {"content-type": uploading.CONTENT_TYPE}
+    body = uploading.form(*fields)
+    return server.request("POST", path, key=key, headers=headers, body=body).status
+
+
+def _json(server: Server, path: str, fields: object, key: str | None) -> int:
+    headers = {"content-type": "application/json"}
+    body = json.dumps(fields).encode()
+    return server.request("POST", path, key=key, headers=headers, body=body).status
+
+
+def _job_rows(
+    server: Server, other: str, ask: Callable[[str, str], Callable[[str | None], int]]
+) -> Iterator[Row]:
+    jobs = "/v1/fine_tuning/jobs"
+    files = {"own": _upload(server, server.owner_key), "foreign": _upload(server, other)}
+    for target, file_id in {**files, "unknown": "file-nobody"}.items():
+        yield f"POST {jobs}", target, partial(_create_job, server, file_id)
+    yield f"GET {jobs}", "-", ask("GET", jobs)
+    # They have ended: who may change them is told so (400).
+    ended = {"status": "succeeded", "finished_at": 1}
+    targets = {
+        "own": fine_tuning_rows.make_job(server.app, server.owner_key, **ended),
+        "foreign": fine_tuning_rows.make_job(server.app, other, **ended),
+        "unknown": "ftjob-nobody",
+    }
+    for method, suffix in (
+        ("GET", ""),
+        ("GET", "/events"),
+        ("GET", "/checkpoints"),
+        ("POST", "/cancel"),
+        ("POST", "/pause"),
+        ("POST", "/resume"),
+    ):
+        for target, job_id in targets.items():
+            yield (
+                f"{method} {jobs}/{{job_id}}{suffix}",
+                target,
+                ask(method, f"{jobs}/{job_id}{suffix}"),
+            )
+    for grader in ("run", "validate"):
+        path = f"/v1/fine_tuning/alpha/graders/{grader}"
+        yield f"POST {path}", "-", ask("POST", path)
+
+
+def _permission_rows(
+    server: Server, other: str, ask: Callable[[str, str], Callable[[str | None], int]]
+) -> Iterator[Row]:
+    project, _ = fine_tuning_rows.make_project(server.app)
+    route = "/v1/fine_tuning/checkpoints/{model_id}/permissions"
+    targets = {
+        "own": server.make_model().id,
+        "foreign": server.make_model(key=other).id,
+        "unknown": UNKNOWN,
+    }
+    paths = {target: route.format(model_id=model_id) for target, model_id in targets.items()}
+    for target, path in paths.items():
+        yield f"POST {route}", target, partial(_share, server, path, project)
+        yield f"GET {route}", target, ask("GET", path)
+    delete = f"DELETE {route}/{{permission_id}}"
+    yield delete, "own", partial(_unshare, server, paths["own"], project)
+    for target in ("foreign", "unknown"):
+        yield delete, target, ask("DELETE", f"{paths[target]}/cp_nobody")
+
+
+def _upload(server: Server, key: str) -> str:
+    """A file with too few examples: a job that reads it fails before it is in anybody's way."""
+    file = ("few.jsonl", b'{"messages":[{"role":"assistant","content":"Hello"}]}')
+    return server.client(key).files.create(file=file, purpose="fine-tune").id
+
+
+def _create_job(server: Server, file_id: str, key: str | None) -> int:
+    fields = json.dumps({"model": LOCAL_BASE, "training_file": file_id}).encode()
+    return server.request("POST", "/v1/fine_tuning/jobs", key=key, body=fields).status
+
+
+def _share(server: Server, path: str, project: str, key: str | None) -> int:
+    fields = json.dumps({"project_ids": [project]}).encode()
+    return server.request("POST", path, key=key, body=fields).status
+
+
+def _unshare(server: Server, path: str, project: str, key: str | None) -> int:
+    made = server.post(path, {"project_ids": [project]}).json["data"]
+    assert isinstance(made, list)
+    status = server.request("DELETE", f"{path}/{made[0]['id']}", key=key).status
+    left = server.get(path, key=server.owner_key).json["data"]
+    assert left == ([] if status == 200 else made), "refused means that nothing changed"
+    return status
 
 
 def _delete_a_fresh_one(server: Server, key: str | None) -> int:
@@ -169,13 +312,15 @@ def test_the_golden_table_keeps_the_promises() -> None:
     head, *rows = table.splitlines()
     names = ["no key", *head.split("no key", 1)[1].split()]
     for line in rows:
-        method, _, target, *cells = line.replace("no route", "no-route").split()
+        method, route, target, *cells = line.replace("no route", "no-route").split()
         found = dict(zip(names, cells, strict=True))
         assert {found["no key"], found["garbage"], found["revoked"]} == {"401"}, line
         if target in {"foreign", "unknown"} and method != "POST":
             assert {code for code in cells if code != "401"} <= {"403", "404"}, line
         if (method, target) == ("DELETE", "own"):
-            assert {n for n in names if found[n] == "200"} == {"owner", "api.all", "api.delete"}
+            is_permission = route.endswith("{permission_id}")
+            scope = "api.fine_tuning.checkpoints.write" if is_permission else "api.delete"
+            assert {n for n in names if found[n] == "200"} == {"owner", "api.all", scope}
         if (method, target) == ("DELETE", "base"):
             assert set(cells) == {"401", "403"}, line
         if target == "no-route":

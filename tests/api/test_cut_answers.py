@@ -53,5 +53,5 @@ def test_every_delete_succeeds_once_although_answers_are_cut(server: Server, sdk
     assert proxy.cuts >= 1
     with server.app.database.read() as tx:
         for model in models:
-            row = tx.row("SELECT COUNT(*) FROM deletions WHERE model_n = :n", n=model.n)
+            row = tx.row("SELECT COUNT(*) FROM deletions WHERE artifact_n = :n", n=model.n)
             assert row == (1,)

@@ -60,7 +60,7 @@ def _state(server: Server) -> dict[str, object]:
     keyring = server.app.keyring
     with server.app.database.read() as tx:
         counts = [
-            tx.row(f"SELECT COUNT(*) FROM {table}") for table in ("imports", "models", "blobs")
+            tx.row(f"SELECT COUNT(*) FROM {table}") for table in ("drafts", "models", "blobs")
         ]
     return {
         "rows": counts,

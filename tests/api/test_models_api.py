@@ -11,6 +11,9 @@ from openai.types import Model as SdkModel
 from tests.servers import LOCAL_BASE, ORGANIZATION, Server
 
 from tunewarden.ids import ALPHANUMERICS, token
+from tunewarden.registry import models
+from tunewarden.registry.artifacts import State
+from tunewarden.registry.models import Model
 
 UNKNOWN = "ft:tiny-base:my-org::AbCd1234"
 
@@ -296,17 +299,22 @@ def crowd(server: Server) -> tuple[str, list[str]]:
         )
         assert row is not None
         for model_id in ids:
-            tx.run(
-                "INSERT INTO models (id, internal_id, organization_id, project_id, base, suffix,"
-                " state, epoch, key_id, manifest, manifest_sha256, created_by, created_at) VALUES"
-                " (:id, :internal, :org, :project, :base, '', 'active', 1, 'k', '{}', '', 'k', :at)",
+            crowded = Model(
+                n=0,
                 id=model_id,
-                internal=f"m_{token(24)}",
-                org=row[0],
-                project=row[1],
+                internal_id=f"m_{token(24)}",
+                organization_id=row[0],
+                project_id=row[1],
+                state=State.ACTIVE,
+                epoch=1,
+                key_id="k",
+                manifest_sha256="",
+                created_by="k",
+                created_at=tx.now_micros,
                 base=LOCAL_BASE,
-                at=tx.now_micros,
+                suffix="",
             )
+            models.register(tx, model=crowded, manifest="{}", blobs=[])
     return key, ids
 
 

@@ -28,7 +28,7 @@ def _delete(server: Server, model: Model, key: str | None = None, **headers: str
 
 def _deletions_of(server: Server, model: Model) -> int:
     with server.app.database.read() as tx:
-        row = tx.row("SELECT COUNT(*) FROM deletions WHERE model_n = :n", n=model.n)
+        row = tx.row("SELECT COUNT(*) FROM deletions WHERE artifact_n = :n", n=model.n)
     assert row is not None
     return int(row[0])
 

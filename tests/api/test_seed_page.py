@@ -147,7 +147,7 @@ def test_list_and_delete_old_models(engine_server: Server) -> None:
     database = apsw.Connection(str(engine_server.data / "tunewarden.sqlite"))
     database.set_busy_timeout(5000)
     micros = int((time.time() - 91 * 24 * 3600) * 1_000_000)
-    database.execute("UPDATE models SET created_at = ? WHERE id = ?", (micros, old))
+    database.execute("UPDATE artifacts SET created_at = ? WHERE id = ?", (micros, old))
     database.close()
     assert run_page(engine_server, PAGE_OLD) == f"Deleting old model: {old}\nDeleted: True\n"
     left = [model.id for model in engine_server.client().models.list()]

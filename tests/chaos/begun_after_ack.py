@@ -28,8 +28,9 @@ from tunewarden.clock import SystemClock
 from tunewarden.db.database import Row
 from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.errors import Error
+from tunewarden.registry.artifacts import State
 from tunewarden.registry.bases import Base, BaseKind
-from tunewarden.registry.models import Model, State
+from tunewarden.registry.models import Model
 from tunewarden.serving.admission import Admissions, Serving, Target
 from tunewarden.serving.fence import Ending, Fence, FencedWorker
 from tunewarden.serving.kernel_locks import KernelLockFence
@@ -163,7 +164,7 @@ class Harness:
             tx.run("INSERT INTO bases VALUES ('b', 'local', '', 'b', '{}', 0)")
             for n in range(1, self.counters.models):
                 tx.run(
-                    "INSERT INTO models VALUES (:n, :id, :id, 'o', 'p', 'b', '', 'active', 1, '', '',"
+                    "INSERT INTO artifacts VALUES (:n, 'model', :id, :id, 'o', 'p', 'active', 1, '', '',"
                     " '', '', 0)",
                     n=n,
                     id=str(n),
@@ -183,7 +184,7 @@ class Harness:
     async def _ask(self, worker: int, numbers: random.Random, admissions: Admissions) -> None:
         memory = self.counters
         base = Base("b", BaseKind.LOCAL, "", "b", "{}", 0)
-        model = Model(0, "", "", "o", "p", "b", "", State.ACTIVE, 1, "", "", "", 0)
+        model = Model(0, "", "", "o", "p", State.ACTIVE, 1, "", "", "", 0, "b", "")
         while not memory.read(STOPPED):
             near = memory.read(CURSOR) + numbers.randrange(-3, 14)
             n = min(max(near, 1), memory.models - 1)
@@ -216,7 +217,7 @@ class Harness:
             if memory.read(STOPPED):
                 return
             with database.write() as tx:
-                sql = "UPDATE models SET state = 'deleting', epoch = epoch + 1 WHERE n = :n"
+                sql = "UPDATE artifacts SET state = 'deleting', epoch = epoch + 1 WHERE n = :n"
                 assert tx.run(sql, n=n) == 1
             self._fence(fence, deleter, n)
             if deleter == 0:

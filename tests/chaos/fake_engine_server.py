@@ -22,10 +22,11 @@ class FakeEngineServer(Server):
     """Everything real but the engine."""
 
     careless: ClassVar[dict[str, str]] = {}
+    program: ClassVar[str] = "tests.fakes.with_fake_engine"
 
     def _start(self) -> None:
         (self.data / "run" / "server.json").unlink(missing_ok=True)
-        command = [sys.executable, "-m", "tests.fakes.with_fake_engine", "serve"]
+        command = [sys.executable, "-m", self.program, "serve"]
         with self._file("stdout").open("ab") as out, self._file("stderr").open("ab") as err:
             self.process = subprocess.Popen(
                 [

@@ -30,7 +30,8 @@ from tunewarden.deletion.requests import Attempt
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller
 from tunewarden.registry import models
-from tunewarden.registry.models import Model, State
+from tunewarden.registry.artifacts import ArtifactKind, State, fields_of
+from tunewarden.registry.models import Model
 
 KILLS_PER_DIRECTORY = 100
 MODELS_MAX = 4096
@@ -77,9 +78,7 @@ class Lives:
         for slot, count in enumerate(vars(found).values()):
             self.words[JUDGED + slot] = count
         self.words[READY] = 1
-        left = [
-            model for page in models.pages(app.database, caller.organization_id) for model in page
-        ]
+        left = [model for page in models.pages(app.database, caller) for model in page]
         for model in left:
             self._delete(app, caller, model)
         while True:
@@ -114,7 +113,7 @@ class Lives:
     def _delete(self, app: App, caller: Caller, model: Model) -> None:
         if self.mode == "acknowledges-early":
             self.words[model.n] = 1
-        deletion = app.executor.delete(caller, model.id, Attempt())
+        deletion = app.executor.delete(caller, ArtifactKind.MODEL, model.id, Attempt())
         self.words[model.n] = _head(records.receipt_of(deletion))
         app.executor.resume()
 
@@ -122,7 +121,7 @@ class Lives:
         found = Judged()
         with app.database.read() as tx:
             rows = tx.rows(
-                "SELECT m.n, m.state, d.receipt FROM models m LEFT JOIN deletions d ON d.model_n = m.n"
+                "SELECT m.n, m.state, d.receipt FROM artifacts m LEFT JOIN deletions d ON d.artifact_n = m.n"
             )
         for n, state, stored in rows:
             said = self.words[n]
@@ -155,10 +154,10 @@ def _judge_leaves(app: App, found: Judged) -> None:
 
 def _is_readable(app: App, n: int) -> bool:
     with app.database.read() as tx:
-        row = tx.row(f"SELECT {models.COLUMNS} FROM models WHERE n = :n", n=n)
+        row = tx.row(f"SELECT {models.COLUMNS} {models.FROM} WHERE a.n = :n", n=n)
     assert row is not None
     with tempfile.TemporaryDirectory(dir="/dev/shm") as plain:
-        app.imports.unseal(models.from_row(row), Path(plain))
+        app.imports.unseal(models.Model(*fields_of(row)), Path(plain))
     return True
 
 

@@ -23,7 +23,7 @@ def _run(*arguments: str) -> dict[str, int]:
 
 def test_nobody_begins_on_a_model_after_its_deletion_was_answered() -> None:
     size = ["--begins", "2000000", "--deletes", "200000", "--seconds", "240"]
-    counts = _run("guard", *(size if IS_LONG else ["--seconds", "10"]))
+    counts = _run("guard", *(size if IS_LONG else ["--begins", "20000", "--seconds", "10"]))
     assert counts["begun-after-ack"] == counts["chunks-after-ack"] == 0
     assert counts["begins"] >= (2_000_000 if IS_LONG else 20_000)
     assert counts["deletes"] >= (20_000 if IS_LONG else 300)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.chaos.streams import Watcher
 
 from tunewarden.deletion.requests import Attempt, request_deletion
 from tunewarden.identity import keys
+from tunewarden.registry.artifacts import ArtifactKind
 
 WORKERS = 2
 BOUND_SECONDS = 10.0
@@ -53,9 +55,7 @@ def test_a_process_that_stays_stopped_is_killed_and_another_takes_its_place(
     time.sleep(2.0)
     assert all(servers.is_alive(pid) for pid in frozen), "a short stop is forgiven"
     servers.wait_until(lambda: not any(map(servers.is_alive, frozen)), "they are killed", 8)
-    servers.wait_until(
-        lambda: _others(server, set(frozen)) == WORKERS, "another worker was started"
-    )
+    servers.wait_until(partial(_all_are_others, server, set(frozen)), "another worker was started")
     assert _child(server, "tunewarden.cli.runner") not in frozen
 
 
@@ -64,15 +64,15 @@ def test_workers_that_died_are_forgotten(server: FakeEngineServer) -> None:
         dying = set(server.workers())
         for pid in dying:
             os.kill(pid, signal.SIGKILL)
-        servers.wait_until(lambda: _others(server, dying) == WORKERS, "others were started")
+        servers.wait_until(partial(_all_are_others, server, dying), "others were started")
     servers.wait_until(
         lambda: len(list((server.data / "run").glob("*.worker"))) == WORKERS, "files are swept"
     )
 
 
-def _others(server: FakeEngineServer, than: set[int]) -> int:
-    """How many workers run that are none of `than`; a killed process may show for a moment."""
-    return len(set(server.workers()) - than)
+def _all_are_others(server: FakeEngineServer, than: set[int]) -> bool:
+    """Whether all workers run again, none of `than` counted: a killed one may show for a moment."""
+    return len(set(server.workers()) - than) == WORKERS
 
 
 def test_an_engine_that_never_answers_does_not_keep_the_runner_from_deletions(data: Path) -> None:
@@ -92,7 +92,9 @@ def test_an_engine_that_never_answers_does_not_keep_the_runner_from_deletions(da
         servers.wait_until(lambda: _has_client(engine_socket), "the runner asks the engine")
         caller = keys.authenticate(app.database, key, "req_test")
         size = app.open_log()[0].size()
-        request_deletion(app.database, caller, model.id, Attempt(), log_size=size)
+        request_deletion(
+            app.database, caller, ArtifactKind.MODEL, model.id, Attempt(), log_size=size
+        )
         servers.wait_until(
             lambda: app.database.peek("SELECT 1 FROM deletions WHERE deleted_at IS NOT NULL"),
             "the runner ends the deletion",
@@ -145,4 +147,4 @@ def test_a_lock_that_a_frozen_process_holds_makes_a_503_and_the_deletion_ends_af
     retried = watcher.delete(model.id, retry=1)
     watcher.watch(retried, seconds=BOUND_SECONDS)
     assert retried.status == 200
-    assert server.facts(retried.head["tunewarden-deletion"])["model_id"] == model.id
+    assert server.facts(retried.head["tunewarden-deletion"])["artifact_id"] == model.id

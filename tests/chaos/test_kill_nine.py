@@ -33,6 +33,7 @@ IS_LONG = bool(os.environ.get("TUNEWARDEN_TORTURE"))
 WORKERS = 2
 KILL_SECONDS = 300.0 if IS_LONG else 10.0
 DELETE_SECONDS = 40.0
+ENOUGH = 20
 IMPORTERS, DELETERS = 1, 3
 GIVES_UP_SHARE = 0.25
 HARNESS = (sys.executable, "-m", "tests.chaos.killed_deletions")
@@ -146,7 +147,7 @@ def _check_acknowledged(server: FakeEngineServer, story: Story) -> None:
         if story.receipts.setdefault(deletion, found.body) is found.body:
             facts = receipt.verify(found.body, key).facts
             assert isinstance(facts, DeletionFacts)
-            assert (facts.deletion_id, facts.model_id) == (deletion, model)
+            assert (facts.deletion_id, facts.artifact_id) == (deletion, model)
         assert story.receipts[deletion] == found.body, "a receipt changed"
 
 
@@ -164,8 +165,8 @@ def _check_all(server: FakeEngineServer, story: Story) -> int:
     )
     _check_acknowledged(server, story)
     with server.app.database.read() as tx:
-        rows = tx.rows("SELECT id, suffix, state FROM models")
-        assert tx.rows("SELECT 1 FROM imports") == []
+        rows = tx.rows("SELECT a.id, m.suffix, a.state FROM artifacts a JOIN models m ON m.n = a.n")
+        assert tx.rows("SELECT 1 FROM drafts") == []
     states = {str(model): str(state) for model, _, state in rows}
     assert set(states.values()) <= {"active", "deleted"}
     assert len({suffix for _, suffix, _ in rows}) == len(rows), "an import was doubled"
@@ -217,8 +218,11 @@ def test_a_server_whose_processes_are_killed_at_random_keeps_its_word(data: Path
         for thread in threads:
             thread.start()
         try:
-            until = time.monotonic() + KILL_SECONDS
-            while time.monotonic() < until:
+            began = time.monotonic()
+            # A busy machine gets longer, so that there is enough to judge.
+            while time.monotonic() < began + KILL_SECONDS or (
+                len(story.acknowledged) < ENOUGH and time.monotonic() < began + 6 * KILL_SECONDS
+            ):
                 time.sleep(numbers.random() * 0.5)
                 _kill(server, story, numbers)
         finally:
@@ -226,7 +230,7 @@ def test_a_server_whose_processes_are_killed_at_random_keeps_its_word(data: Path
             for thread in threads:
                 thread.join(DELETE_SECONDS + 5)
         assert story.failed == []
-        assert len(story.acknowledged) >= 20, "too little was deleted to say anything"
+        assert len(story.acknowledged) >= ENOUGH, "too little was deleted to say anything"
         server.process.kill()
         server.process.wait()
         server._start()

@@ -255,11 +255,11 @@ def test_a_holder_that_cannot_be_killed_makes_a_503_and_the_deletion_ends_by_its
     retried = watcher.delete(model.id, retry=1)
     watcher.watch(retried, seconds=5)
     assert retried.status == 200
-    assert _facts(server, retried)["model_id"] == model.id
+    assert _facts(server, retried)["artifact_id"] == model.id
 
 
 def _state(server: FakeEngineServer, model: Model) -> str:
-    row = server.app.database.peek("SELECT state FROM models WHERE n = :n", n=model.n)
+    row = server.app.database.peek("SELECT state FROM artifacts WHERE n = :n", n=model.n)
     assert row is not None
     return str(row[0])
 

@@ -24,6 +24,7 @@ BATTERIES = {
     "streams-are-cut": "tests/chaos/test_streams_are_cut.py",
     "frozen-processes": "tests/chaos/test_frozen_processes.py",
     "kill-nine": "tests/chaos/test_kill_nine.py",
+    "killed-jobs": "tests/chaos/test_killed_jobs.py",
     **{
         path.stem.removeprefix("test_").replace("_", "-"): str(path.relative_to(REPOSITORY))
         for path in sorted((REPOSITORY / "tests" / "properties").glob("test_*.py"))

@@ -14,6 +14,7 @@ from tests.servers import wait_until
 
 from tunewarden.deletion.requests import Attempt, request_deletion
 from tunewarden.identity import keys
+from tunewarden.registry.artifacts import ArtifactKind
 
 
 @contextlib.contextmanager
@@ -55,7 +56,7 @@ def test_what_is_left_of_a_deletion_does_not_wait_for_a_busy_engine(data: Path) 
     with _engine_that_is_busy(app.config.engine_socket) as waiting, _runner(data):
         wait_until(lambda: waiting, "the runner asks the engine for its bases")
         # The commit point only, as by a worker that was killed right after it.
-        request_deletion(app.database, caller, model.id, Attempt(), log_size=0)
+        request_deletion(app.database, caller, ArtifactKind.MODEL, model.id, Attempt(), log_size=0)
         app.config.engine_socket.unlink()  # D5 then finds no engine; the runner still waits for it
         unfinished = "SELECT 1 FROM deletions WHERE blobs_erased_at IS NULL"
         wait_until(lambda: app.database.peek(unfinished) is None, "the deletion is finished")

@@ -309,7 +309,7 @@ def test_foreign_keys_are_enforced_and_commits_are_durable(database: Database) -
     assert database.peek("PRAGMA synchronous") == (2,)
     assert database.peek("PRAGMA journal_mode") == ("wal",)
     with pytest.raises(apsw.ConstraintError), database.write() as tx:
-        tx.run("INSERT INTO blobs VALUES ('x', 999, 1, 1, NULL)")
+        tx.run("INSERT INTO blobs VALUES ('x', 999, 0, 1, 1, NULL)")
 
 
 def test_a_rollback_lasts_only_for_its_transaction(database: Database) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tunewarden.cli import processes
+from tunewarden import processes
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -184,6 +184,7 @@ def main() -> None:
     processes.die_with(os.getppid())
     parser = argparse.ArgumentParser()
     parser.add_argument("--socket", type=Path, required=True)
+    parser.add_argument("--parent")
     parser.add_argument("--threads")
     path: Path = parser.parse_args().socket
     path.unlink(missing_ok=True)

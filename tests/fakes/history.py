@@ -91,7 +91,7 @@ class History:
 
     def _note(self, fate: Fate, at: int) -> None:
         world, model = self.world, fate.made.model
-        row = world.app.database.peek("SELECT state FROM models WHERE id = :id", id=model.id)
+        row = world.app.database.peek("SELECT state FROM artifacts WHERE id = :id", id=model.id)
         assert row is not None
         if row[0] in {"deleting", "deleted"} and fate.asked_at is None:
             fate.asked_at = at

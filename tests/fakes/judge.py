@@ -12,7 +12,7 @@ from tunewarden.deletion import receipt, records
 from tunewarden.deletion.facts import BlobsErasedFacts, DeletionFacts
 from tunewarden.deletion.inventory import Inventory
 from tunewarden.errors import Error
-from tunewarden.registry.models import State
+from tunewarden.registry.artifacts import State
 
 ONCE = ("deletion.requested", "resource.deleted", "blobs.erased")
 
@@ -28,7 +28,7 @@ def judge(world: World, made: Made, *, has_old_blobs: bool = False) -> State:
     `has_old_blobs`: blobs were restored alone, so that noise may lie where a model was.
     """
     with world.app.database.read() as tx:
-        row = tx.row("SELECT state, epoch FROM models WHERE id = :id", id=made.model.id)
+        row = tx.row("SELECT state, epoch FROM artifacts WHERE id = :id", id=made.model.id)
     require("I6", "the model's row is lost", row)
     assert row is not None
     state = State(row[0])
@@ -52,7 +52,7 @@ def _judge_living(world: World, made: Made) -> None:
     rows = audit_of(world, made)
     require("I6", "an active model has a trace of a deletion", not set(ONCE) & set(rows))
     with world.app.database.read() as tx:
-        row = tx.row("SELECT 1 FROM deletions WHERE model_n = :n", n=made.model.n)
+        row = tx.row("SELECT 1 FROM deletions WHERE artifact_n = :n", n=made.model.n)
     require("I6", "an active model has a deletion", row is None)
 
 
@@ -63,7 +63,7 @@ def _judge_deleted(world: World, made: Made, *, has_old_blobs: bool) -> None:
     names = world.app.blobs.names(f"{made.model.internal_id}/")
     require("I15", "its blobs are there", has_old_blobs or not names)
     with world.app.database.read() as tx:
-        deletion = records.find_of_model(tx, tx_n(world, made))
+        deletion = records.find_of(tx, tx_n(world, made))
     if deletion is None or deletion.receipt is None or deletion.progress.next is not None:
         raise Violated("I6", "its deletion is not complete")
     found = leaves(world, made)
@@ -90,7 +90,7 @@ def _judge_receipt(world: World, made: Made, stored: bytes, deletion_id: str) ->
     facts = proven.facts
     if not isinstance(facts, DeletionFacts):
         raise Violated("I4", "its receipt is of another kind")
-    require("I4", "its receipt is another's", facts.model_id == made.model.id)
+    require("I4", "its receipt is another's", facts.artifact_id == made.model.id)
     require("I4", "its receipt is another's", facts.deletion_id == deletion_id)
     require("I17", "it says more keys than one", facts.key.id == made.model.key_id)
     times = [facts.committed_at, facts.fenced_at, facts.evicted_at, facts.key_erased_at]
@@ -105,7 +105,7 @@ def leaves(world: World, made: Made) -> list[tuple[int, DeletionFacts | BlobsEra
     log, signer = world.app.open_log()
     key = signer.public_pem()
     found = ((index, receipt.verify_entry(entry, key)) for index, entry in log.entries())
-    return [(index, facts) for index, facts in found if facts.model_id == made.model.id]
+    return [(index, facts) for index, facts in found if facts.artifact_id == made.model.id]
 
 
 def audit_of(world: World, made: Made) -> list[str]:
@@ -120,9 +120,9 @@ def audit_of(world: World, made: Made) -> list[str]:
 def judge_nothing_else(world: World) -> None:
     """Require that nothing lies about: no import half done, no file or key that no model has."""
     with world.app.database.read() as tx:
-        imports = tx.rows("SELECT internal_id FROM imports")
-        owners = {row[0] for row in tx.rows("SELECT internal_id FROM models")}
-        known = {row[0] for row in tx.rows("SELECT key_id FROM models")}
+        imports = tx.rows("SELECT internal_id FROM drafts")
+        owners = {row[0] for row in tx.rows("SELECT internal_id FROM artifacts")}
+        known = {row[0] for row in tx.rows("SELECT key_id FROM artifacts")}
     require("I6", "an import is half done", not imports)
     found = {name.partition("/")[0] for name in world.app.blobs.names("")}
     require("I6", "blobs belong to no model", found <= owners)
@@ -148,7 +148,7 @@ def inventory_of(world: World) -> Inventory:
 
 def tx_n(world: World, made: Made) -> int:
     """Return the model's number in this database: a restored one may have another."""
-    row = world.app.database.peek("SELECT n FROM models WHERE id = :id", id=made.model.id)
+    row = world.app.database.peek("SELECT n FROM artifacts WHERE id = :id", id=made.model.id)
     assert row is not None
     return int(row[0])
 

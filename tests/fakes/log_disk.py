@@ -1,10 +1,12 @@
 """A disk in memory that can lose power at any operation, in every way that a real one can."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+
+from tunewarden.deletion.log_disk import Piece
 
 
 class PowerCut(BaseException):
@@ -15,9 +17,10 @@ class Torn(StrEnum):
     """What a cut leaves of the operation it hits."""
 
     NOTHING = "nothing"  # as if it had not begun
-    EMPTY = "empty"  # a write left a file without bytes
+    EMPTY = "empty"  # a write left no byte, but the name of a new file
     HALF = "half"  # a write left its first half
     ZEROS = "zeros"  # a write left the right length and no data
+    FIRST = "first"  # of several files the first was written, and no other
     WHOLE = "whole"  # it was done, and the caller never heard
 
 
@@ -31,7 +34,6 @@ class FakeLogDisk:
         self.torn = Torn.NOTHING
         self.operations = 0
         self.log: list[str] = []
-        self._unlinked: dict[Path, bytes] = {}
         self._locks: dict[Path, threading.Lock] = {}
 
     def copy(self) -> "FakeLogDisk":
@@ -41,11 +43,8 @@ class FakeLogDisk:
         other.directories = set(self.directories)
         return other
 
-    def power_on(self, *, unlinked_return: bool = False) -> None:
-        """Start again after a cut; unlinks may not have reached the disk."""
-        if unlinked_return:
-            self.files = self._unlinked | self.files
-        self._unlinked.clear()
+    def power_on(self) -> None:
+        """Start again after a cut."""
         self._locks.clear()
         self.cut_at = None
         self.operations = 0
@@ -62,20 +61,19 @@ class FakeLogDisk:
             {found[len(start) :].split("/")[0] for found in inside if found.startswith(start)}
         )
 
-    def write_synced(self, path: Path, data: bytes) -> None:
-        if path.parent not in self.directories:
-            raise FileNotFoundError(path.parent)
-        if not self._done(f"write {path.name}"):
-            left = {
-                Torn.EMPTY: b"",
-                Torn.HALF: data[: len(data) // 2],
-                Torn.ZEROS: bytes(len(data)),
-                Torn.WHOLE: data,
-            }
-            if self.torn in left:
-                self.files[path] = left[self.torn]
+    def extend_synced(self, pieces: Sequence[Piece]) -> None:
+        for piece in pieces:
+            known = self.files.get(piece.path, b"")
+            assert len(known) >= piece.at, "a hole"
+            assert piece.path.parent in self.directories
+            assert piece.at == 0 or piece.path in self.files
+        done = self._done(f"extend {' '.join(piece.path.name for piece in pieces)}")
+        for number, piece in enumerate(pieces):
+            torn = Torn.WHOLE if done or (self.torn is Torn.FIRST and not number) else self.torn
+            if torn not in {Torn.NOTHING, Torn.FIRST}:
+                self.files[piece.path] = _torn(self.files.get(piece.path, b""), piece, torn)
+        if not done:
             raise PowerCut
-        self.files[path] = data
 
     def rename_synced(self, source: Path, target: Path) -> None:
         done = self._done(f"rename {target.name}")
@@ -93,16 +91,6 @@ class FakeLogDisk:
         if not done:
             raise PowerCut
 
-    def unlink(self, path: Path) -> None:
-        done = self._done(f"unlink {path.name}")
-        if done or self.torn is Torn.WHOLE:
-            if path in self.directories:
-                self.directories.discard(path)
-            elif path in self.files:
-                self._unlinked[path] = self.files.pop(path)
-        if not done:
-            raise PowerCut
-
     @contextmanager
     def lock(self, path: Path) -> Iterator[None]:
         with self._locks.setdefault(path, threading.Lock()):
@@ -114,3 +102,16 @@ class FakeLogDisk:
             return False
         self.operations += 1
         return True
+
+
+def _torn(old: bytes, piece: Piece, torn: Torn) -> bytes:
+    """Return what a file holds after a cut: a byte that was there before is the old one or the new."""
+    end = piece.at + len(piece.data)
+    whole = old[: piece.at] + piece.data
+    reached = {
+        Torn.EMPTY: old,
+        Torn.HALF: whole[: (piece.at + end) // 2] + old[(piece.at + end) // 2 :],
+        Torn.ZEROS: old + bytes(max(0, end - len(old))),
+        Torn.WHOLE: whole,
+    }
+    return reached[torn]

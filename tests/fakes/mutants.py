@@ -13,7 +13,8 @@ from tunewarden.app import App
 from tunewarden.artifacts.disk import InPlaceFile
 from tunewarden.artifacts.keyring import ErasedKey, KeyErased, Keyring
 from tunewarden.deletion.executor import Executor
-from tunewarden.deletion.log import Appended, Log
+from tunewarden.deletion.log import Log
+from tunewarden.deletion.log_view import LogView
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.recovery import Recovery
@@ -21,14 +22,17 @@ from tunewarden.deletion.requests import Attempt
 from tunewarden.deletion.steps import Steps
 from tunewarden.identity.policy import Caller
 from tunewarden.registry import models
+from tunewarden.registry.artifacts import ArtifactKind
 
 
 class _KeyFirst(Executor):
-    def delete(self, caller: Caller, model_id: str, attempt: Attempt) -> Deletion:
-        model = models.find(self._database, caller.organization_id, model_id)
+    def delete(
+        self, caller: Caller, kind: ArtifactKind, artifact_id: str, attempt: Attempt
+    ) -> Deletion:
+        model = models.find(self._database, caller, artifact_id)
         if model is not None:
             self._steps.keyring.erase(model.key_id)
-        return super().delete(caller, model_id, attempt)
+        return super().delete(caller, kind, artifact_id, attempt)
 
 
 class KeyErasedBeforeTheCommit(Parts):
@@ -64,8 +68,8 @@ class AnswerBeforeTheKey(Parts):
 
 
 class _AppendsAnew(Log):
-    def append_all(self, entries: Sequence[bytes], *, since: int) -> list[Appended]:
-        return super().append_all(entries, since=max(since, self.size()))
+    def _append(self, entries: Sequence[bytes], since: int) -> tuple[LogView, bytes, list[int]]:
+        return super()._append(entries, max(since, self.size()))
 
 
 class AppendNotIdempotent(Parts):
@@ -115,7 +119,7 @@ class RecoveryWithoutTheLog(Parts):
         app.keyring.recover()
         log, signer = app.open_log()
         _NoReplay(app.database, app.keyring, log, signer, app.log_mark).settle()
-        app.imports.sweep()
+        app.drafts.sweep()
 
 
 class _Unchecked(Recovery):

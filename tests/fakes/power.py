@@ -1,7 +1,8 @@
 """Power that goes at the n-th effect: the real database and disks behind a switch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from tunewarden.artifacts.disk import InPlaceFile, LocalDisk
 from tunewarden.clock import Clock
 from tunewarden.db.database import Row, Tx
 from tunewarden.db.sqlite import SqliteDatabase
-from tunewarden.deletion.log_disk import DirectoryLogDisk
+from tunewarden.deletion.log_disk import DirectoryLogDisk, Piece
 from tunewarden.serving.engine import Evicted, Evicting
 from tunewarden.serving.fence import Fence, FencedWorker
 
@@ -144,12 +145,14 @@ class CuttingLogDisk(DirectoryLogDisk):
         self._power.alive()
         return super().read(path)
 
-    def write_synced(self, path: Path, data: bytes) -> None:
-        self._power.step("log: write")
+    def extend_synced(self, pieces: Sequence[Piece]) -> None:
+        self._power.step("log: extend")
         if self._power.tears_next():
-            path.write_bytes(data[: len(data) // 2])
-        self._power.step("log: torn write")
-        super().write_synced(path, data)
+            super().extend_synced(
+                [replace(one, data=one.data[: len(one.data) // 2]) for one in pieces]
+            )
+        self._power.step("log: torn extension")
+        super().extend_synced(pieces)
 
     def rename_synced(self, source: Path, target: Path) -> None:
         self._power.step("log: rename")
@@ -159,10 +162,6 @@ class CuttingLogDisk(DirectoryLogDisk):
     def make_directory_synced(self, path: Path) -> None:
         self._power.alive()
         super().make_directory_synced(path)
-
-    def unlink(self, path: Path) -> None:
-        self._power.step("log: unlink")
-        super().unlink(path)
 
 
 class CuttingFence:

@@ -22,7 +22,9 @@ DATABASE = "tunewarden.sqlite"
 # So that the recording holds checkpoints too: the default comes after a thousand pages.
 CHECKPOINT_PAGES = 40
 States = dict[str, tuple[str, bytes | None]]
-QUERY = "SELECT m.id, m.state, d.receipt FROM models m LEFT JOIN deletions d ON d.model_n = m.n"
+QUERY = (
+    "SELECT m.id, m.state, d.receipt FROM artifacts m LEFT JOIN deletions d ON d.artifact_n = m.n"
+)
 
 
 class Recorded(Parts):

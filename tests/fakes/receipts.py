@@ -11,7 +11,7 @@ SIGNER = LogSigner("log.tunewarden.example/1", SEED)
 DELETION = facts.DeletionFacts(
     deletion_id="del_4nVxQz7LkT0cYp2WmRjB8sHd",
     organization_id="org_Zt5GqJw1KxN8bVfC3yPmR6aL",
-    model_id="ft:tiny:acme:support:a1B2c3D4",
+    artifact_id="ft:tiny:acme:support:a1B2c3D4",
     internal_id="m_7pQxWz2RkVn4TtYc9LmGb1Hs",
     manifest_sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     requested_by="key_Vb6NmXq1WzTk3RpLy8GhJc5D",
@@ -43,7 +43,7 @@ DELETION = facts.DeletionFacts(
 )
 BLOBS_ERASED = facts.BlobsErasedFacts(
     deletion_id=DELETION.deletion_id,
-    model_id=DELETION.model_id,
+    artifact_id=DELETION.artifact_id,
     manifest_sha256=DELETION.manifest_sha256,
     erased_at="2026-11-22T10:00:02.500000Z",
     count=1,

@@ -57,7 +57,7 @@ def is_undetectable(fate: Fate, mix: Mix) -> bool:
 def judge_fate(world: World, fate: Fate, mix: Mix) -> str:
     """Judge what became of one model after a start that was not refused."""
     model = fate.made.model
-    row = world.app.database.peek("SELECT state FROM models WHERE id = :id", id=model.id)
+    row = world.app.database.peek("SELECT state FROM artifacts WHERE id = :id", id=model.id)
     has_key = is_within_reach(world, fate.made)
     if fate.asked_at is None or is_undetectable(fate, mix):
         if row is None:

@@ -16,8 +16,8 @@ from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.deletion.requests import Attempt
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
-from tunewarden.registry import models
-from tunewarden.registry.models import State
+from tunewarden.registry import artifacts
+from tunewarden.registry.artifacts import State
 
 # Effects at which no lock is held, so that somebody else may do anything, even delete.
 OPEN = frozenset({"committed", "fence", "fenced", "evict", "evicted", "mark", "marked"})
@@ -81,7 +81,7 @@ class Worker:
 
     def is_active(self, n: int) -> bool:
         """Read the state, fresh."""
-        return models.is_active(self.machine.database, n)
+        return artifacts.is_active(self.machine.database, n)
 
     def serve(self, made: Made) -> Stream:
         """Serve one request; between any two lines where it yields, anything may happen."""
@@ -252,7 +252,7 @@ class Simulation:
     def _check(self) -> None:
         """Check what must be true after every event."""
         with self.machine.database.read() as tx:
-            rows = {n: State(state) for n, state in tx.rows("SELECT n, state FROM models")}
+            rows = {n: State(state) for n, state in tx.rows("SELECT n, state FROM artifacts")}
         for n, state in rows.items():
             before = self.machine.states.get(n, state)
             require("I7", f"{before} became {state}", ORDER.index(state) >= ORDER.index(before))

@@ -185,13 +185,14 @@ def _usage() -> dict[str, int]:
 
 def _whole(request: Recorded) -> dict[str, Any]:
     said = {"index": 0, "finish_reason": "stop"}
-    if request.path.endswith("/chat/completions"):
+    is_chat = request.path.endswith("/chat/completions")
+    if is_chat:
         said |= {"message": {"role": "assistant", "content": "".join(WORDS)}}
     else:
         said |= {"text": "".join(WORDS)}
     return {
         "id": "chatcmpl-1",
-        "object": "chat.completion",
+        "object": "chat.completion" if is_chat else "text_completion",
         "created": 1,
         "model": request.fields["model"],
         "choices": [said],

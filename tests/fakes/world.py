@@ -48,9 +48,13 @@ from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller, Role
 from tunewarden.registry import bases, models
+from tunewarden.registry.artifacts import Artifact, ArtifactKind
 from tunewarden.registry.bases import BaseKind
-from tunewarden.registry.imports import CONFIG_NAME, SEALED, WEIGHTS_NAME, Imports
+from tunewarden.registry.drafts import Drafts, blob_name
+from tunewarden.registry.files import CONTENT, File, Files, Owner
+from tunewarden.registry.imports import CONFIG_NAME, WEIGHTS_NAME, Imports
 from tunewarden.registry.models import Model
+from tunewarden.registry.uploads import Uploads
 
 BASE = "tiny"
 LOG_NAME = "tunewarden.test/log"
@@ -88,9 +92,9 @@ class Parts:
 
 @dataclass
 class Made:
-    """A model, and what its stored files and its key were."""
+    """A model or a file, and what its stored bytes and its key were."""
 
-    model: Model
+    model: Artifact
     plain: dict[str, bytes]
     identity: bytes
 
@@ -178,27 +182,37 @@ class World:
         identity = str(self.app.keyring.open(model.key_id)).encode()
         return Made(model, self.plain(model), identity)
 
-    def plain(self, model: Model) -> dict[str, bytes]:
-        """Return a model's plain files. Raises KeyErased, BlobErased."""
+    def make_file(self, caller: Caller, content: bytes) -> Made:
+        """Store a file."""
+        owner = Owner(caller.organization_id, caller.project_id, caller.key_id)
+        file = self.app.files.store(
+            owner, filename="f.jsonl", purpose="fine-tune", reader=BytesIO(content)
+        )
+        identity = str(self.app.keyring.open(file.key_id)).encode()
+        return Made(file, self.plain(file), identity)
+
+    def plain(self, model: Artifact) -> dict[str, bytes]:
+        """Return the plain bytes of a model or a file. Raises KeyErased, BlobErased."""
         identity = self.app.keyring.open(model.key_id)
         found = {}
-        for name in (CONFIG_NAME, WEIGHTS_NAME):
+        for name in (CONTENT,) if isinstance(model, File) else (CONFIG_NAME, WEIGHTS_NAME):
             writer = BytesIO()
-            blob = f"{model.internal_id}/{name}{SEALED}"
+            blob = blob_name(model.internal_id, name)
             sealing.unseal(self.app.blobs, blob, identity, writer)
             found[name] = writer.getvalue()
         return found
 
     def delete(self, caller: Caller, made: Made, attempt: Attempt | None = None) -> Deletion:
-        """Delete a model and keep what the answer was."""
-        deletion = self.app.executor.delete(caller, made.model.id, attempt or Attempt())
+        """Delete a model or a file and keep what the answer was."""
+        kind = ArtifactKind.FILE if isinstance(made.model, File) else ArtifactKind.MODEL
+        deletion = self.app.executor.delete(caller, kind, made.model.id, attempt or Attempt())
         assert deletion.receipt is not None, "I4: an answer without a receipt"
         self.acknowledged.setdefault(made.model.id, deletion.receipt)
         return deletion
 
-    def models(self, organization_id: str) -> list[Model]:
-        """Return the models that an organization can see."""
-        pages = models.pages(self.app.database, organization_id)
+    def models(self, caller: Caller) -> list[Model]:
+        """Return the models that a caller can see."""
+        pages = models.pages(self.app.database, caller)
         return [model for page in pages for model in page]
 
     def log(self) -> Log:
@@ -238,7 +252,10 @@ def build(world: World) -> App:
     locks = config.run / "deletions.locks"
     executor = parts.executor_type(database, steps, clock, locks, bound_seconds=parts.bound_seconds)
     limits = Limits(max_rank=config.rank_max, max_weights_bytes=config.adapter_bytes_max)
-    imports = parts.imports_type(database, keyring, blobs, limits, config.run / "imports.locks")
+    drafts = Drafts(database, keyring, blobs, config.run / "imports.locks")
+    imports = parts.imports_type(database, keyring, blobs, drafts, limits)
+    files = Files(database, keyring, blobs, drafts)
+    uploads = Uploads(database, keyring, blobs, drafts, files, config.upload_bytes_max)
     return App(
         config=config,
         clock=clock,
@@ -247,7 +264,10 @@ def build(world: World) -> App:
         keyring=keyring,
         fence=cast("Any", fence),
         engine=cast("Any", engine),
+        drafts=drafts,
         imports=imports,
+        files=files,
+        uploads=uploads,
         executor=executor,
         open_log=open_log,
         log_mark=mark,

@@ -10,6 +10,22 @@ CREATE TABLE api_keys (
   revoked_at INTEGER
 );
 
+CREATE TABLE artifacts (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL CHECK (kind IN ('model', 'file')),
+  id TEXT NOT NULL UNIQUE,
+  internal_id TEXT NOT NULL UNIQUE,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  state TEXT NOT NULL CHECK (state IN ('active', 'archived', 'deleting', 'deleted')),
+  epoch INTEGER NOT NULL,
+  key_id TEXT NOT NULL,
+  manifest TEXT NOT NULL,
+  manifest_sha256 TEXT NOT NULL,
+  created_by TEXT NOT NULL,
+  created_at INTEGER NOT NULL
+);
+
 CREATE TABLE audit_events (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -35,16 +51,29 @@ CREATE TABLE bases (
 
 CREATE TABLE blobs (
   name TEXT PRIMARY KEY,
-  model_n INTEGER NOT NULL REFERENCES models (n),
+  artifact_n INTEGER NOT NULL REFERENCES artifacts (n),
+  position INTEGER NOT NULL,
   bytes INTEGER NOT NULL,
   sealed_bytes INTEGER NOT NULL,
   erased_at INTEGER
 );
 
+CREATE TABLE checkpoint_permissions (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  model_n INTEGER NOT NULL REFERENCES models (n),
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  created_by TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  UNIQUE (model_n, project_id)
+);
+
 CREATE TABLE deletions (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
-  model_n INTEGER NOT NULL UNIQUE REFERENCES models (n),
+  artifact_n INTEGER NOT NULL UNIQUE REFERENCES artifacts (n),
+  -- The deletion that this one goes with: a checkpoint goes with its model.
+  parent_n INTEGER REFERENCES deletions (n),
   organization_id TEXT NOT NULL REFERENCES organizations (id),
   requested_by TEXT NOT NULL,
   request_id TEXT NOT NULL,
@@ -68,10 +97,72 @@ CREATE TABLE deletions (
   blobs_erased_at INTEGER
 );
 
-CREATE TABLE imports (
+CREATE TABLE drafts (
   internal_id TEXT PRIMARY KEY,
+  kind TEXT NOT NULL CHECK (kind IN ('import', 'upload', 'job')),
   key_id TEXT NOT NULL,
   created_at INTEGER NOT NULL
+);
+
+CREATE TABLE files (
+  n INTEGER PRIMARY KEY REFERENCES artifacts (n),
+  filename TEXT NOT NULL,
+  purpose TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  expires_at INTEGER
+);
+
+CREATE TABLE job_checkpoints (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  job_n INTEGER NOT NULL REFERENCES jobs (n),
+  model_n INTEGER NOT NULL UNIQUE REFERENCES models (n),
+  step INTEGER NOT NULL,
+  metrics TEXT NOT NULL,
+  created_at INTEGER NOT NULL
+);
+
+CREATE TABLE job_events (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  job_n INTEGER NOT NULL REFERENCES jobs (n),
+  created_at INTEGER NOT NULL,
+  level TEXT NOT NULL CHECK (level IN ('info', 'warn', 'error')),
+  type TEXT NOT NULL CHECK (type IN ('message', 'metrics')),
+  message TEXT NOT NULL,
+  data TEXT
+);
+
+CREATE TABLE jobs (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  internal_id TEXT NOT NULL UNIQUE,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  status TEXT NOT NULL
+    CHECK (status IN ('validating_files', 'queued', 'running', 'succeeded', 'failed', 'cancelled')),
+  is_paused INTEGER NOT NULL DEFAULT 0,
+  wish TEXT CHECK (wish IN ('cancel', 'pause')),
+  model TEXT NOT NULL,
+  base TEXT NOT NULL REFERENCES bases (name),
+  start_n INTEGER REFERENCES models (n),
+  training_n INTEGER NOT NULL REFERENCES files (n),
+  validation_n INTEGER REFERENCES files (n),
+  method TEXT NOT NULL CHECK (method IN ('supervised', 'dpo')),
+  hyperparameters TEXT NOT NULL,
+  suffix TEXT NOT NULL,
+  seed INTEGER NOT NULL,
+  metadata TEXT,
+  model_n INTEGER REFERENCES models (n),
+  result_n INTEGER REFERENCES files (n),
+  state_blobs TEXT,
+  trained_tokens INTEGER,
+  error TEXT,
+  estimated_finish_at INTEGER,
+  created_by TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  started_at INTEGER,
+  finished_at INTEGER
 );
 
 CREATE TABLE keyring_seen (
@@ -87,20 +178,11 @@ CREATE TABLE log_seen (
 CREATE TABLE migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at INTEGER NOT NULL);
 
 CREATE TABLE models (
-  n INTEGER PRIMARY KEY AUTOINCREMENT,
-  id TEXT NOT NULL UNIQUE,
-  internal_id TEXT NOT NULL UNIQUE,
-  organization_id TEXT NOT NULL REFERENCES organizations (id),
-  project_id TEXT NOT NULL REFERENCES projects (id),
+  n INTEGER PRIMARY KEY REFERENCES artifacts (n),
   base TEXT NOT NULL REFERENCES bases (name),
   suffix TEXT NOT NULL,
-  state TEXT NOT NULL CHECK (state IN ('active', 'archived', 'deleting', 'deleted')),
-  epoch INTEGER NOT NULL,
-  key_id TEXT NOT NULL,
-  manifest TEXT NOT NULL,
-  manifest_sha256 TEXT NOT NULL,
-  created_by TEXT NOT NULL,
-  created_at INTEGER NOT NULL
+  job_n INTEGER REFERENCES jobs (n),
+  step INTEGER
 );
 
 CREATE TABLE organizations (
@@ -115,6 +197,35 @@ CREATE TABLE projects (
   name TEXT NOT NULL,
   is_default INTEGER NOT NULL,
   created_at INTEGER NOT NULL
+);
+
+CREATE TABLE upload_parts (
+  id TEXT PRIMARY KEY,
+  upload_n INTEGER NOT NULL REFERENCES uploads (n),
+  blob TEXT NOT NULL,
+  is_whole INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  sealed_bytes INTEGER NOT NULL,
+  sealed_sha256 TEXT NOT NULL,
+  created_at INTEGER NOT NULL
+);
+
+CREATE TABLE uploads (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  internal_id TEXT NOT NULL UNIQUE,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  filename TEXT NOT NULL,
+  purpose TEXT NOT NULL,
+  mime_type TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('pending', 'completed', 'cancelled', 'expired')),
+  file_n INTEGER REFERENCES files (n),
+  file_seconds INTEGER,
+  created_by TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL
 );
 
 CREATE TABLE usage (
@@ -136,13 +247,33 @@ CREATE TABLE users (
   created_at INTEGER NOT NULL
 );
 
+CREATE INDEX artifacts_of_organization ON artifacts (organization_id, kind, n);
+
 CREATE INDEX audit_events_of_resource ON audit_events (organization_id, resource_id, n);
 
-CREATE INDEX blobs_of_model ON blobs (model_n);
+CREATE INDEX blobs_of_artifact ON blobs (artifact_n, position);
+
+CREATE INDEX checkpoints_of_job ON job_checkpoints (job_n, n);
 
 CREATE INDEX deletions_of_organization ON deletions (organization_id, n);
 
+CREATE INDEX deletions_of_parent ON deletions (parent_n) WHERE parent_n IS NOT NULL;
+
 CREATE INDEX deletions_unfinished ON deletions (n) WHERE blobs_erased_at IS NULL;
 
-CREATE INDEX models_of_organization ON models (organization_id, n);
+CREATE INDEX events_of_job ON job_events (job_n, n);
+
+CREATE INDEX files_that_expire ON files (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE INDEX jobs_of_organization ON jobs (organization_id, n);
+
+CREATE INDEX jobs_unfinished ON jobs (n) WHERE finished_at IS NULL;
+
+CREATE UNIQUE INDEX models_of_job ON models (job_n, COALESCE(step, 0)) WHERE job_n IS NOT NULL;
+
+CREATE INDEX parts_of_upload ON upload_parts (upload_n);
+
+CREATE INDEX upload_of_file ON uploads (file_n) WHERE file_n IS NOT NULL;
+
+CREATE INDEX uploads_pending ON uploads (expires_at) WHERE status = 'pending';
 

@@ -22,7 +22,7 @@ from tunewarden.deletion.requests import Attempt
 from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
-from tunewarden.registry.models import State
+from tunewarden.registry.artifacts import State
 
 PAIRS = 400
 

@@ -14,7 +14,7 @@ from tunewarden.artifacts import sealing
 from tunewarden.errors import Error
 from tunewarden.identity.policy import Caller
 from tunewarden.locks import ByteLocks
-from tunewarden.registry.models import State
+from tunewarden.registry.artifacts import State
 
 
 @dataclass
@@ -57,12 +57,12 @@ def test_a_crash_at_any_effect_of_an_import_leaves_a_whole_model_or_nothing(befo
 
 def _judge_import(world: World, before: Before, made: Made | None) -> str:
     with world.app.database.read() as tx:
-        rows = tx.rows("SELECT n, id FROM models ORDER BY n")
+        rows = tx.rows("SELECT n, id FROM artifacts ORDER BY n")
     assert len(rows) - len(before.made) in {0, 1}
     is_there = len(rows) > len(before.made)
     assert is_there or made is None, "I6: a model that was answered for is lost"
     if is_there:
-        model = world.models(before.owner.organization_id)[-1]
+        model = world.models(before.owner)[-1]
         assert world.plain(model).keys() == before.made[0].plain.keys()
     orphaned = inventory_of(world).sweep()
     judge_nothing_else(world)
@@ -76,7 +76,7 @@ def _judge_import(world: World, before: Before, made: Made | None) -> str:
 def test_an_import_that_is_refused_because_the_server_starts_leaves_no_key(before: Before) -> None:
     with copied(before.world) as world:
         world.open()
-        starting = ByteLocks(world.app.imports.lock_file)
+        starting = ByteLocks(world.app.drafts.lock_file)
         assert starting.try_exclusive(0)
         try:
             with pytest.raises(Error, match="The server is starting"):
@@ -117,7 +117,7 @@ def test_an_interrupt_just_after_an_import_was_committed_takes_nothing_back(
         world.power.step = interrupt  # type: ignore[method-assign]
         with pytest.raises(KeyboardInterrupt):
             world.make(before.owner)
-        model = world.models(before.owner.organization_id)[-1]
+        model = world.models(before.owner)[-1]
         assert model.id not in {made.model.id for made in before.made}
         assert world.plain(model)
         judge_nothing_else(world)

@@ -21,7 +21,7 @@ from tunewarden.deletion.requests import Attempt
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, Role, authorize
 from tunewarden.registry import models
-from tunewarden.registry.models import State
+from tunewarden.registry.artifacts import ArtifactKind, State
 
 ORGANIZATIONS = ("acme", "globex")
 REPLAY = timedelta(minutes=30)
@@ -125,12 +125,16 @@ class Life(RuleBasedStateMachine):
         self._told(wanted)
         if wanted in {"not_found", "forbidden"}:
             with pytest.raises(Error) as refused:
-                self.world.app.executor.delete(caller, one.made.model.id, attempt)
+                self.world.app.executor.delete(
+                    caller, ArtifactKind.MODEL, one.made.model.id, attempt
+                )
             assert refused.value.kind.value == wanted
             if refused.value.kind is Kind.NOT_FOUND:
                 assert refused.value.message == models.missing(one.made.model.id).message
             return
-        answer = self.world.app.executor.delete(caller, one.made.model.id, attempt)
+        answer = self.world.app.executor.delete(
+            caller, ArtifactKind.MODEL, one.made.model.id, attempt
+        )
         assert answer.receipt is not None
         assert not one.receipt or one.receipt == answer.receipt
         one.receipt = answer.receipt
@@ -160,7 +164,7 @@ class Life(RuleBasedStateMachine):
     def uses(self, one: Expected, organization: str, name: str) -> None:
         caller = self.ground.callers[organization, name]
         authorize(caller, Action.USE_MODELS)
-        found = models.find(self.world.app.database, caller.organization_id, one.made.model.id)
+        found = models.find(self.world.app.database, caller, one.made.model.id)
         is_there = organization == one.organization and not one.deleted_by
         assert (found is not None) == is_there
         if found is not None:
@@ -187,7 +191,7 @@ class Life(RuleBasedStateMachine):
     def lists_what_is_there(self) -> None:
         for organization in ORGANIZATIONS:
             caller = self.ground.callers[organization, "ann"]
-            listed = {model.id for model in self.world.models(caller.organization_id)}
+            listed = {model.id for model in self.world.models(caller)}
             assert listed == {
                 one.made.model.id
                 for one in self.expected

@@ -23,8 +23,9 @@ from tunewarden.deletion.requests import Attempt
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller
-from tunewarden.registry import models
-from tunewarden.registry.models import Model, State
+from tunewarden.registry import artifacts, models
+from tunewarden.registry.artifacts import ArtifactKind, State
+from tunewarden.registry.models import Model
 
 Check = Callable[["Stage", Any], None]
 
@@ -105,7 +106,9 @@ def the_answer(stage: Stage, parts: Parts) -> None:
 
         world.engine.on_evict = evicting
         try:
-            deletion = world.app.executor.delete(stage.owner, made.model.id, Attempt())
+            deletion = world.app.executor.delete(
+                stage.owner, ArtifactKind.MODEL, made.model.id, Attempt()
+            )
         except Error as refused:
             raise Violated("D5", "files went under a running engine") from refused
         has_key = world.app.keyring.contains(made.model.key_id)
@@ -265,7 +268,9 @@ def an_id_that_was_deleted(stage: Stage) -> None:
             ):
                 world.make(stage.owner)
         with world.app.database.read() as tx:
-            found = models.find_any(tx, stage.owner.organization_id, made.model.id)
+            found = artifacts.find_any(
+                tx, ArtifactKind.MODEL, stage.owner.organization_id, made.model.id
+            )
         is_deleted = found is not None and found.state is State.DELETED
         require("I7", "an id was used twice", is_deleted)
 
@@ -278,8 +283,13 @@ _register = models.register
 
 
 def _register_over_the_tombstone(tx: Tx, *, model: Model, **rest: Any) -> Model:
-    for table, column in (("deletions", "model_n"), ("blobs", "model_n"), ("models", "n")):
-        query = f"DELETE FROM {table} WHERE {column} IN (SELECT n FROM models WHERE id = :id)"
+    for table, column in (
+        ("deletions", "artifact_n"),
+        ("blobs", "artifact_n"),
+        ("models", "n"),
+        ("artifacts", "n"),
+    ):
+        query = f"DELETE FROM {table} WHERE {column} IN (SELECT n FROM artifacts WHERE id = :id)"
         tx.run(query, id=model.id)
     return _register(tx, model=model, **rest)
 

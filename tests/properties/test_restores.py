@@ -15,7 +15,7 @@ from tests.fakes.world import World, one_dies
 
 from tunewarden import app as composition
 from tunewarden.errors import Error, Kind
-from tunewarden.registry.models import State
+from tunewarden.registry.artifacts import State
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_the_only_old_copy_that_passes_is_one_of_everything_that_knows(history: 
         with history.mixed(mix) as world:
             if start(world) is None and any(
                 model.id == fate.made.model.id and fate.asked_at is not None
-                for model in world.models(history.owner.organization_id)
+                for model in world.models(history.owner)
                 for fate in history.fates.values()
             ):
                 back.add(ends)
@@ -130,7 +130,9 @@ def _judge_adopted(world: World, fate: Fate, mix: Mix) -> None:
     if fate.asked_at is not None:
         assert _judge_fate_after_adoption(world, fate) != State.ACTIVE
         return
-    row = world.app.database.peek("SELECT state FROM models WHERE id = :id", id=fate.made.model.id)
+    row = world.app.database.peek(
+        "SELECT state FROM artifacts WHERE id = :id", id=fate.made.model.id
+    )
     if row is None:
         return
     # A model that is newer than the adopted keyring has lost its key: it is deleted, not half there.
@@ -141,6 +143,6 @@ def _judge_adopted(world: World, fate: Fate, mix: Mix) -> None:
 def _judge_fate_after_adoption(world: World, fate: Fate) -> State | None:
     within_reach = is_within_reach(world, fate.made)
     require("I3", "an adopted keyring opens a deleted model", not within_reach)
-    if world.app.database.peek("SELECT 1 FROM models WHERE id = :id", id=fate.made.model.id):
+    if world.app.database.peek("SELECT 1 FROM artifacts WHERE id = :id", id=fate.made.model.id):
         return judge(world, fate.made, has_old_blobs=True)
     return None

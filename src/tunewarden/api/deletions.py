@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 from tunewarden.api import views
 from tunewarden.api.operations import Operations
 from tunewarden.api.segments import Calling, Segment
-from tunewarden.deletion import records
+from tunewarden.deletion import plan, records
 from tunewarden.deletion.receipt import MEDIA_TYPE
 from tunewarden.deletion.records import Deletion
 from tunewarden.identity.policy import Action, Caller, authorize
@@ -37,6 +37,12 @@ def router(operations: Operations) -> APIRouter:
                 "has_more": len(found) > limit,
             }
         )
+
+    @routes.get("/v1/models/{model_id}/deletion_plan")
+    def get_deletion_plan(caller: Calling, model_id: Segment) -> JSONResponse:
+        """Return what deleting a model would take with it, and what forbids it now."""
+        found = plan.plan(operations.database, caller, model_id)
+        return JSONResponse(views.plan_object(found))
 
     @routes.get("/v1/deletions/{deletion_id}")
     def get_deletion(caller: Calling, deletion_id: Segment) -> JSONResponse:

@@ -11,12 +11,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from tunewarden.api import views
+from tunewarden.api.forms import read_form
 from tunewarden.api.operations import Operations
 from tunewarden.api.segments import Calling, Segment
-from tunewarden.api.uploads import read_form
 from tunewarden.deletion.requests import Attempt
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import bases, models
+from tunewarden.registry.artifacts import ArtifactKind
 
 ADAPTER_FILES = ("adapter_config", "adapter_model")
 
@@ -43,7 +44,7 @@ def router(operations: Operations) -> APIRouter:
         authorize(caller, Action.READ_MODELS)
         if (base := bases.find(database, model_id)) is not None:
             return JSONResponse(views.base_object(base))
-        model = models.find(database, caller.organization_id, model_id)
+        model = models.find(database, caller, model_id)
         if model is None:
             raise models.missing(model_id)
         return JSONResponse(views.model_object(model, caller.organization_name))
@@ -59,9 +60,9 @@ def router(operations: Operations) -> APIRouter:
         is_count = re.fullmatch("[0-9]{1,4}", x_stainless_retry_count)
         count = int(x_stainless_retry_count) if is_count else 0
         attempt = Attempt(retry_count=count, idempotency_key=idempotency_key)
-        deletion = operations.executor.delete(caller, model_id, attempt)
+        deletion = operations.executor.delete(caller, ArtifactKind.MODEL, model_id, attempt)
         return JSONResponse(
-            {"id": deletion.model_id, "object": "model", "deleted": True},
+            {"id": deletion.artifact_id, "object": "model", "deleted": True},
             headers={"tunewarden-deletion": deletion.id},
         )
 
@@ -94,7 +95,7 @@ def router(operations: Operations) -> APIRouter:
 def _shown(operations: Operations, caller: Caller) -> Iterator[dict[str, Any]]:
     for base in bases.list_all(operations.database):
         yield views.base_object(base)
-    for page in models.pages(operations.database, caller.organization_id):
+    for page in models.pages(operations.database, caller):
         for model in page:
             yield views.model_object(model, caller.organization_name)
 

@@ -9,7 +9,9 @@ from tunewarden.db.database import Database
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.log import Log
 from tunewarden.deletion.log_key import LogSigner
+from tunewarden.registry.files import Files
 from tunewarden.registry.imports import Imports
+from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage import UsageCounter
 from tunewarden.serving.admission import Admissions
 from tunewarden.serving.gateway import Gateway
@@ -24,6 +26,8 @@ class Operations:
     database: Database
     executor: Executor
     imports: Imports
+    files: Files
+    uploads: Uploads
     admissions: Admissions
     gateway: Gateway
     usage: UsageCounter

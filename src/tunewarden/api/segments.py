@@ -18,7 +18,8 @@ def _decoded(segment: str) -> str:
         raise Error(Kind.INVALID, "The path is not UTF-8.", param="model") from error
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
+    # Not a plain function: FastAPI would have a thread run it, for each request.
     caller = request.scope["state"]["caller"]
     if not isinstance(caller, Caller):
         raise TypeError("a route that is not public was reached without a caller")

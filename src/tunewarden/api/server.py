@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tunewarden.api import deletions, health, log, models, problems
+from tunewarden.api import deletions, files, fine_tuning, health, log, models, problems, uploads
 from tunewarden.api.inference import ROUTES, Inference, Message, Receive, Scope, Send
 from tunewarden.api.operations import Operations
 from tunewarden.errors import Error, Kind
@@ -179,7 +179,10 @@ def routers(operations: Operations) -> tuple[APIRouter, ...]:
     return (
         health.router(operations),
         models.router(operations),
+        files.router(operations),
+        uploads.router(operations),
         deletions.router(operations),
+        fine_tuning.router(operations),
         log.router(operations),
     )
 

@@ -1,161 +1,122 @@
-"""Multipart forms read into anonymous memory: an uploaded file never touches a disk (I16).
+"""`/v1/uploads`: a large file in parts, as OpenAI defines them."""
 
-Web frameworks spool uploads into temporary files; here each file goes to a memfd as it comes.
-"""
+from typing import Annotated, TypeVar
 
-import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, BinaryIO
+import msgspec
+from fastapi import APIRouter, Header
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
-from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
-
+from tunewarden.api import views
+from tunewarden.api.files import retry_count
+from tunewarden.api.forms import FileForm
+from tunewarden.api.inference import read_body
+from tunewarden.api.intake import Intake
+from tunewarden.api.operations import Operations
+from tunewarden.api.segments import Calling, Segment
 from tunewarden.errors import Error, Kind
+from tunewarden.identity.policy import Action, authorize
+from tunewarden.registry.file_rules import Description
+from tunewarden.registry.upload_rows import PART_BYTES_MAX
 
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
+BODY_BYTES_MAX = 1024 * 1024
 
-FIELD_BYTES_MAX = 64 * 1024
-PARTS_MAX = 16
-HEADER_BYTES_MAX = 8 * 1024
-
-
-class Form:
-    """The fields and files of a form. Close it to give the memory back."""
-
-    def __init__(self) -> None:
-        self.fields: dict[str, bytes] = {}
-        self.files: dict[str, BinaryIO] = {}
-
-    def field(self, name: str, *, default: str | None = None) -> str:
-        """Return a text field. Raises Error(INVALID) if it is missing and there is no default."""
-        if name not in self.fields:
-            if default is None:
-                raise Error(Kind.INVALID, f"Missing required field '{name}'.", param=name)
-            return default
-        try:
-            return self.fields[name].decode()
-        except UnicodeDecodeError as error:
-            raise Error(Kind.INVALID, f"Field '{name}' must be UTF-8 text.", param=name) from error
-
-    def file(self, name: str) -> BinaryIO:
-        """Return an uploaded file, at its beginning. Raises Error(INVALID) if it is missing."""
-        if name not in self.files:
-            raise Error(Kind.INVALID, f"Missing required file '{name}'.", param=name)
-        self.files[name].seek(0)
-        return self.files[name]
-
-    def close(self) -> None:
-        """Give the memory back."""
-        for file in self.files.values():
-            file.close()
+T = TypeVar("T", bound=msgspec.Struct)
 
 
-async def read_form(request: Request, *, files: Sequence[str], file_bytes_max: int) -> Form:
-    """Read a multipart form as it comes; only `files` may be files. Raises Error(INVALID, TOO_LARGE)."""
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind != b"multipart/form-data" or b"boundary" not in options:
-        raise Error(Kind.INVALID, "The body must be multipart/form-data.", param="content-type")
-    reader = _Reader(files, file_bytes_max)
+class _ExpiresAfter(msgspec.Struct):
+    anchor: str
+    seconds: int
+
+
+class _Create(msgspec.Struct):
+    bytes: int
+    filename: str
+    mime_type: str
+    purpose: str
+    expires_after: _ExpiresAfter | None = None
+
+
+class _Complete(msgspec.Struct):
+    part_ids: list[str]
+    md5: str | None = None
+
+
+def router(operations: Operations) -> APIRouter:
+    """Return the routes of uploads."""
+    routes = APIRouter(prefix="/v1/uploads")
+    intake = Intake()
+    uploads = operations.uploads
+
+    @routes.post("")
+    async def post_upload(caller: Calling, request: Request) -> JSONResponse:
+        """Begin an upload."""
+        authorize(caller, Action.WRITE_FILES)
+        wanted = await _read(request, _Create)
+        expires = wanted.expires_after
+        described = Description.checked(
+            filename=wanted.filename,
+            purpose=wanted.purpose,
+            anchor=expires.anchor if expires else None,
+            seconds=expires.seconds if expires else None,
+        )
+        upload = await run_in_threadpool(
+            uploads.create, caller, described, mime_type=wanted.mime_type, size=wanted.bytes
+        )
+        return JSONResponse(views.upload_object(upload, None))
+
+    @routes.post("/{upload_id}/parts")
+    async def post_part(caller: Calling, upload_id: Segment, request: Request) -> JSONResponse:
+        """Add a part: multipart `data`. Parts may come at the same time, in any order."""
+        authorize(caller, Action.WRITE_FILES)
+        form = FileForm(request, file="data", bytes_max=PART_BYTES_MAX)
+        await form.begin()
+        part = await intake.take(
+            form.pieces(), lambda reader: uploads.add_part(caller, upload_id, reader)
+        )
+        return JSONResponse(views.part_object(part, upload_id))
+
+    @routes.post("/{upload_id}/complete")
+    async def post_complete(
+        caller: Calling,
+        upload_id: Segment,
+        request: Request,
+        x_stainless_retry_count: Annotated[str, Header()] = "0",
+    ) -> JSONResponse:
+        """Make a file of the parts, in the order of `part_ids`."""
+        authorize(caller, Action.WRITE_FILES)
+        wanted = await _read(request, _Complete)
+        upload, file = await run_in_threadpool(
+            uploads.complete,
+            caller,
+            upload_id,
+            wanted.part_ids,
+            md5=wanted.md5,
+            is_retry=retry_count(x_stainless_retry_count) > 0,
+        )
+        return JSONResponse(views.upload_object(upload, file))
+
+    @routes.post("/{upload_id}/cancel")
+    def post_cancel(caller: Calling, upload_id: Segment) -> JSONResponse:
+        """Cancel an upload, and erase what has come of it."""
+        return JSONResponse(views.upload_object(uploads.cancel(caller, upload_id), None))
+
+    return routes
+
+
+async def _read(request: Request, kind: type[T]) -> T:
+    """Return a JSON body as what it must be. Raises Error(INVALID), Error(TOO_LARGE)."""
+    body = await read_body(request.receive, BODY_BYTES_MAX)
     try:
-        parser = MultipartParser(options[b"boundary"], callbacks=reader.callbacks())
-        async for chunk in request.stream():
-            parser.write(chunk)
-        reader.check_complete()
-    except ValueError as error:  # python_multipart's errors are ValueErrors
-        reader.form.close()
-        raise Error(Kind.INVALID, "The multipart body is malformed.") from error
-    except ClientDisconnect as error:
-        reader.form.close()
-        raise Error(Kind.INVALID, "The request ended before its body was complete.") from error
-    except BaseException:
-        reader.form.close()
-        raise
-    return reader.form
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise Error(Kind.INVALID, f"{error}.", param=_param(str(error))) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Error(Kind.INVALID, "The body must be a JSON object.") from error
 
 
-class _Reader:
-    """The parser's callbacks, bounded in every direction."""
-
-    def __init__(self, files: Sequence[str], file_bytes_max: int) -> None:
-        self.form = Form()
-        self._is_complete = False
-        self._files = files
-        self._file_bytes_max = file_bytes_max
-        self._parts = 0
-        self._name = ""
-        self._size = 0
-        self._header_name = b""
-        self._header_value = b""
-        self._disposition = b""
-
-    def callbacks(self) -> "MultipartCallbacks":
-        """Return what the parser calls."""
-        return {
-            "on_part_begin": self.part_begin,
-            "on_part_data": self.part_data,
-            "on_header_field": self.header_field,
-            "on_header_value": self.header_value,
-            "on_header_end": self.header_end,
-            "on_headers_finished": self.headers_finished,
-            "on_end": self.end,
-        }
-
-    def part_begin(self) -> None:
-        self._parts += 1
-        if self._parts > PARTS_MAX:
-            raise Error(Kind.INVALID, f"A form may have {PARTS_MAX} parts.")
-        self._disposition = b""
-        self._size = 0
-
-    def header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header_name = _bounded(self._header_name + data[start:end])
-
-    def header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value = _bounded(self._header_value + data[start:end])
-
-    def header_end(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            self._disposition = self._header_value
-        self._header_name = self._header_value = b""
-
-    def headers_finished(self) -> None:
-        _, options = parse_options_header(self._disposition)
-        self._name = options.get(b"name", b"").decode("utf-8", "replace")
-        if self._name in self.form.fields or self._name in self.form.files:
-            raise Error(
-                Kind.INVALID, f"Field '{self._name[:100]}' is given twice.", param=self._name[:100]
-            )
-        if self._name in self._files:
-            descriptor = os.memfd_create("upload", os.MFD_CLOEXEC)
-            self.form.files[self._name] = os.fdopen(descriptor, "w+b", buffering=0)
-        else:
-            self.form.fields[self._name] = b""
-
-    def part_data(self, data: bytes, start: int, end: int) -> None:
-        self._size += end - start
-        file = self.form.files.get(self._name)
-        if self._size > (FIELD_BYTES_MAX if file is None else self._file_bytes_max):
-            raise Error(
-                Kind.TOO_LARGE, f"'{self._name[:100]}' is too large.", param=self._name[:100]
-            )
-        if file is None:
-            self.form.fields[self._name] += data[start:end]
-        else:
-            view = memoryview(data)[start:end]
-            while view:
-                view = view[file.write(view) :]
-
-    def end(self) -> None:
-        self._is_complete = True
-
-    def check_complete(self) -> None:
-        """Raise Error(INVALID) unless the last boundary was seen."""
-        if not self._is_complete:
-            raise Error(Kind.INVALID, "The multipart body ended before its last boundary.")
-
-
-def _bounded(header: bytes) -> bytes:
-    if len(header) > HEADER_BYTES_MAX:
-        raise Error(Kind.INVALID, "A part's header is too long.")
-    return header
+def _param(message: str) -> str | None:
+    """Return the field that msgspec names at the end of a message, such as "- at `$.bytes`"."""
+    found = message.rpartition("`$.")[2].rstrip("`") if "`$." in message else ""
+    return found or None

@@ -3,9 +3,13 @@
 import json
 from typing import Any
 
+from tunewarden.deletion.plan import Plan
 from tunewarden.deletion.records import Deletion
+from tunewarden.registry.artifacts import State
 from tunewarden.registry.bases import Base
-from tunewarden.registry.models import Model, State
+from tunewarden.registry.files import File
+from tunewarden.registry.models import Model
+from tunewarden.registry.upload_rows import Part, Upload
 
 
 def base_object(base: Base) -> dict[str, Any]:
@@ -30,12 +34,54 @@ def model_object(model: Model, organization_name: str) -> dict[str, Any]:
     }
 
 
+def file_object(file: File) -> dict[str, Any]:
+    """Return a file as OpenAI's File. Its checks are done before it is there, or by a job."""
+    shown = {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": file.created_at // 1_000_000,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+    }
+    if file.expires_at is not None:
+        shown["expires_at"] = file.expires_at // 1_000_000
+    return shown
+
+
+def upload_object(upload: Upload, file: File | None) -> dict[str, Any]:
+    """Return an upload as OpenAI's Upload, with its file once it is completed."""
+    return {
+        "id": upload.id,
+        "object": "upload",
+        "bytes": upload.bytes,
+        "created_at": upload.created_at // 1_000_000,
+        "filename": upload.filename,
+        "purpose": upload.purpose,
+        "status": upload.status.value,
+        "expires_at": upload.expires_at // 1_000_000,
+        "file": None if file is None else file_object(file),
+    }
+
+
+def part_object(part: Part, upload_id: str) -> dict[str, Any]:
+    """Return one part of an upload as OpenAI's UploadPart."""
+    return {
+        "id": part.id,
+        "object": "upload.part",
+        "created_at": part.created_at // 1_000_000,
+        "upload_id": upload_id,
+    }
+
+
 def deletion_object(deletion: Deletion) -> dict[str, Any]:
     """Return a deletion. Times are Unix seconds with fractions; a step that is not done yet is null."""
     return {
         "id": deletion.id,
-        "object": "model.deletion",
-        "model": deletion.model_id,
+        "object": f"{deletion.kind}.deletion",
+        deletion.kind: deletion.artifact_id,
+        "parent": deletion.parent,
         "status": _status(deletion),
         "requested_by": deletion.requested_by,
         "requested_at": _seconds(deletion.requested_at),
@@ -48,6 +94,18 @@ def deletion_object(deletion: Deletion) -> dict[str, Any]:
         "engines": json.loads(deletion.evict_report or "[]"),
         "log_index": deletion.log_index,
         "blobs_log_index": deletion.blobs_log_index,
+    }
+
+
+def plan_object(plan: Plan) -> dict[str, Any]:
+    """Return what a deletion would do; bytes are those of the sealed blobs."""
+    return {
+        "object": "model.deletion_plan",
+        "model": plan.artifact.id,
+        "checkpoints": [checkpoint.id for checkpoint in plan.checkpoints],
+        "blobs": plan.blobs,
+        "bytes": plan.sealed_bytes,
+        "blockers": [{"type": "fine_tuning.job", "id": job} for job in plan.blockers],
     }
 
 

@@ -5,7 +5,8 @@ Every change writes the whole ring anew, under a fresh KEK, and erases the KEK b
 a. write `ring.<g+1>.new`, fsync;  b. put the fresh KEK into the idle slot, fsync;
 c. rename to `ring.<g+1>.age`, fsync the directory: the change has happened;
 d. overwrite the old slot in place, fsync: no old copy of the old ring opens again;
-e. overwrite the old ring in place, fsync, unlink, fsync the directory.
+e. overwrite the old ring in place, fsync, unlink. This unlink is not synced: a power cut may bring
+   the name back, with nothing but noise behind it, and `settle` takes it away.
 
 The files that d and e overwrite are opened before c: what cannot be erased is not replaced.
 After a crash the highest generation whose slot opens its ring wins, and `settle` does d and e.
@@ -106,7 +107,6 @@ class Shard:
             if old_ring is not None:
                 old_ring.overwrite(noise(old_ring.size))  # e
                 self._disk.unlink(old)
-                self._disk.sync_directory(self._directory)
         return after
 
     def sealed_bytes(self) -> int:

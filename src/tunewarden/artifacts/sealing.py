@@ -3,13 +3,14 @@
 The blobs are plain age v1 files (https://age-encryption.org/v1): the `age` tool opens them.
 """
 
+import fcntl
 import os
 import threading
 from collections.abc import Generator
 from contextlib import closing, suppress
 from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 import pyrage
 from pyrage import x25519
@@ -21,13 +22,29 @@ from tunewarden.errors import Error, Kind
 _PIPE_BYTES = 256 * 1024
 
 
-def seal(reader: BinaryIO, recipient: str, blobs: Blobs, name: str) -> int:
+class Readable(Protocol):
+    """What can be sealed: a file, or bytes that come from elsewhere."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return at most `size` bytes; none at the end."""
+
+
+class Digest(Protocol):
+    """What takes the sealed bytes as well, such as `hashlib.sha256()`."""
+
+    def update(self, data: bytes, /) -> object:
+        """Take more bytes."""
+
+
+def seal(
+    reader: Readable, recipient: str, blobs: Blobs, name: str, *, digest: Digest | None = None
+) -> int:
     """Seal all that `reader` yields to an age recipient, as the blob `name`; return its length.
 
     Durable when this returns. When the reader or the store fails, no blob is left and the failure
-    goes on to the caller (an OSError as `Error` UNAVAILABLE).
+    goes on to the caller (an OSError as `Error` UNAVAILABLE). `digest` is given the sealed bytes.
     """
-    with closing(_sealed(reader, x25519.Recipient.from_str(recipient))) as chunks:
+    with closing(_sealed(reader, x25519.Recipient.from_str(recipient), digest)) as chunks:
         return blobs.put(name, chunks)
 
 
@@ -47,6 +64,25 @@ def unseal(blobs: Blobs, name: str, identity: x25519.Identity, writer: BinaryIO)
         writer.seek(start)
         writer.truncate()
         raise
+
+
+def unsealed(blobs: Blobs, name: str, identity: x25519.Identity) -> Generator[bytes, None, None]:
+    """Yield the plain bytes of a blob in order, in little memory, nothing of them on a disk.
+
+    Raises as `unseal` does, also after it has yielded: what came is then the beginning of a damaged
+    blob, and whoever took it must not pass it for the blob. Close the generator to end it early.
+    """
+    with blobs.open(name) as sealed:
+        opener = _Opener(sealed, identity)
+        opener.start()
+        try:
+            while chunk := os.read(opener.output, _PIPE_BYTES):
+                yield chunk
+        finally:
+            os.close(opener.output)
+            opener.join()
+    if opener.failure is not None:
+        raise opener.failure
 
 
 def unseal_to_file(
@@ -71,7 +107,9 @@ def unseal_to_file(
         raise
 
 
-def _sealed(reader: BinaryIO, recipient: x25519.Recipient) -> Generator[bytes, None, None]:
+def _sealed(
+    reader: Readable, recipient: x25519.Recipient, digest: Digest | None
+) -> Generator[bytes, None, None]:
     """Yield the age file, chunk by chunk.
 
     pyrage pushes what it sealed and the store pulls, so they run on two threads with a pipe
@@ -81,6 +119,8 @@ def _sealed(reader: BinaryIO, recipient: x25519.Recipient) -> Generator[bytes, N
     sealer.start()
     try:
         while chunk := os.read(sealer.output, _PIPE_BYTES):
+            if digest is not None:
+                digest.update(chunk)
             yield chunk
     finally:
         os.close(sealer.output)
@@ -92,9 +132,9 @@ def _sealed(reader: BinaryIO, recipient: x25519.Recipient) -> Generator[bytes, N
 class _Sealer(threading.Thread):
     """Seals a reader into a pipe. The file is whole only if `failure` is None once it has ended."""
 
-    def __init__(self, reader: BinaryIO, recipient: x25519.Recipient) -> None:
+    def __init__(self, reader: Readable, recipient: x25519.Recipient) -> None:
         super().__init__(name="sealer")
-        self.output, self._input = os.pipe()
+        self.output, self._input = _pipe()
         self._source = _Source(reader)
         self._recipient = recipient
         self.failure: BaseException | None = EOFError("sealing ended early")
@@ -111,6 +151,36 @@ class _Sealer(threading.Thread):
             os.close(self._input)
 
 
+class _Opener(threading.Thread):
+    """Unseals a blob into a pipe, the other way round. What came is whole only without a `failure`."""
+
+    def __init__(self, sealed: BinaryIO, identity: x25519.Identity) -> None:
+        super().__init__(name="opener")
+        self.output, self._input = _pipe()
+        self._sealed = sealed
+        self._identity = identity
+        self.failure: BaseException | None = EOFError("unsealing ended early")
+
+    def run(self) -> None:
+        try:
+            # pyrage writes 8 KiB at a time.
+            with os.fdopen(self._input, "wb", buffering=_PIPE_BYTES, closefd=False) as writer:
+                _decrypt(self._sealed, self._identity, writer)
+            self.failure = None
+        except (Error, OSError) as error:
+            self.failure = error
+        finally:
+            os.close(self._input)
+
+
+def _pipe() -> tuple[int, int]:
+    """Return both ends of a pipe that takes a chunk in one piece, where the kernel allows it."""
+    output, into = os.pipe()
+    with suppress(OSError):
+        fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return output, into
+
+
 def _decrypt(sealed: BinaryIO, identity: x25519.Identity, writer: BinaryIO) -> None:
     source, sink = _Source(sealed), _Sink(writer)
     try:
@@ -119,16 +189,14 @@ def _decrypt(sealed: BinaryIO, identity: x25519.Identity, writer: BinaryIO) -> N
         failure = source.failure or sink.failure
         if failure is not None:
             raise failure from error
-        message = (
-            "The stored weights are damaged, or sealed to another key. Import the model again."
-        )
-        raise Error(Kind.UNAVAILABLE, message, code="stored_weights_damaged") from error
+        message = "What is stored is damaged, or sealed to another key. Bring it in again."
+        raise Error(Kind.UNAVAILABLE, message, code="stored_bytes_damaged") from error
 
 
 class _Source:
     """A reader that remembers its own failure: pyrage reports it as text, like a damaged file."""
 
-    def __init__(self, reader: BinaryIO) -> None:
+    def __init__(self, reader: Readable) -> None:
         self._reader = reader
         self.failure: BaseException | None = None
 

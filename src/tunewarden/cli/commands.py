@@ -2,13 +2,16 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tunewarden import __version__, config
 from tunewarden.cli.data_commands import backup, keyring
 from tunewarden.cli.deletion_commands import deletions, receipt
-from tunewarden.cli.options import data_option, refusing, shown_time
+from tunewarden.cli.file_commands import files
+from tunewarden.cli.finetune_commands import finetune
+from tunewarden.cli.options import data_option, plain, refusing, shown_time
 
 
 @click.group()
@@ -120,17 +123,32 @@ def models_show(model_id: str, data: Path | None) -> None:
 @data_option
 @refusing
 def models_delete(model_id: str, data: Path | None, *, yes: bool) -> None:
-    """Delete a model, for good. It is gone when this returns."""
+    """Delete a model and its job's checkpoints, for good. They are gone when this returns."""
     from tunewarden.cli import doors  # noqa: PLC0415
 
     with doors.opened(data) as door:
-        door.model(model_id)
+        plan = door.deletion_plan(model_id)
         if not yes:
+            _refuse_if_needed(plan)
             click.echo(f"This deletes {model_id} for good. It cannot be undone.", err=True)
+            if plan["checkpoints"]:
+                click.echo("These checkpoints of its job go with it:", err=True)
+            for checkpoint in plan["checkpoints"]:
+                click.echo(f"  {plain(checkpoint)}", err=True)
             if click.prompt("Type the model's id to delete it", err=True) != model_id:
                 raise click.ClickException("The id does not match. Nothing was deleted.")
         deletion = door.delete(model_id)
     click.echo(deletion)
+
+
+def _refuse_if_needed(plan: dict[str, Any]) -> None:
+    """Do not ask for what would be refused. Raises click.ClickException."""
+    jobs = ", ".join(plain(one["id"]) for one in plan["blockers"][:5])
+    if jobs:
+        raise click.ClickException(
+            f"{plain(plan['model'])} is needed by a fine-tuning job that has not ended: {jobs}."
+            " Cancel it or wait for it, then delete."
+        )
 
 
 @cli.group()
@@ -214,5 +232,5 @@ def doctor(data: Path | None, *, deep: bool, sweep: bool) -> None:
     sys.exit(0 if is_well else 1)
 
 
-for group in (deletions, receipt, backup, keyring):
+for group in (files, finetune, deletions, receipt, backup, keyring):
     cli.add_command(group)

@@ -19,13 +19,14 @@ def deletions() -> None:
 @data_option
 @refusing
 def deletions_list(data: Path | None) -> None:
-    """List deletions, newest first: id, status, time, model."""
+    """List deletions, newest first: id, status, time, model or file."""
     from tunewarden.cli import doors  # noqa: PLC0415
 
     with doors.opened(data) as door:
         for one in door.deletions():
             when = shown_time(one["requested_at"])
-            click.echo(f"{one['id']}\t{one['status']}\t{when}\t{one['model']}")
+            what = one[one["object"].partition(".")[0]]
+            click.echo(f"{one['id']}\t{one['status']}\t{when}\t{what}")
 
 
 @deletions.command("show")

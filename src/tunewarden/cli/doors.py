@@ -7,7 +7,7 @@ beside a running server: it is the same protocol, fence included.
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from io import BytesIO
 from pathlib import Path
@@ -19,13 +19,14 @@ from tunewarden.api import views
 from tunewarden.app import App, open_app
 from tunewarden.artifacts.adapters import read_adapter_directory
 from tunewarden.config import Config
-from tunewarden.deletion import records
+from tunewarden.deletion import plan, records
 from tunewarden.deletion.requests import Attempt
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller
 from tunewarden.ids import Prefix, mint, token
 from tunewarden.registry import bases, models
+from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.models import Model
 
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
@@ -49,6 +50,9 @@ class Door(Protocol):
 
     def bring_in(self, directory: Path, base: str, suffix: str) -> ModelObject:
         """Import an adapter directory."""
+
+    def deletion_plan(self, model_id: str) -> ModelObject:
+        """Return what deleting a model would take with it. Raises Error(NOT_FOUND, FORBIDDEN)."""
 
     def delete(self, model_id: str) -> str:
         """Delete a model; return the deletion's id."""
@@ -92,23 +96,23 @@ class LocalDoor:
     """The operations themselves, on a data directory of this machine."""
 
     def __init__(self, app: App, caller: Caller) -> None:
-        self._app = app
-        self._caller = caller
+        self.app = app
+        self.caller = caller
 
     def models(self) -> list[ModelObject]:
         """Return every base and own model."""
         shown: list[ModelObject] = [
-            views.base_object(base) for base in bases.list_all(self._app.database)
+            views.base_object(base) for base in bases.list_all(self.app.database)
         ]
-        for page in models.pages(self._app.database, self._caller.organization_id):
+        for page in models.pages(self.app.database, self.caller):
             shown += [self._shown(model) for model in page]
         return shown
 
     def model(self, model_id: str) -> ModelObject:
         """Return one. Raises Error(NOT_FOUND)."""
-        if (base := bases.find(self._app.database, model_id)) is not None:
+        if (base := bases.find(self.app.database, model_id)) is not None:
             return views.base_object(base)
-        model = models.find(self._app.database, self._caller.organization_id, model_id)
+        model = models.find(self.app.database, self.caller, model_id)
         if model is None:
             raise models.missing(model_id)
         return self._shown(model)
@@ -117,34 +121,36 @@ class LocalDoor:
         """Import an adapter directory."""
         settings, weights = read_adapter_directory(directory)
         with weights:
-            model = self._app.imports.bring_in(
-                self._caller, base=base, suffix=suffix, config=BytesIO(settings), weights=weights
+            model = self.app.imports.bring_in(
+                self.caller, base=base, suffix=suffix, config=BytesIO(settings), weights=weights
             )
         return self._shown(model)
 
+    def deletion_plan(self, model_id: str) -> ModelObject:
+        """Return what deleting a model would take with it. Raises Error(NOT_FOUND, FORBIDDEN)."""
+        return views.plan_object(plan.plan(self.app.database, self.caller, model_id))
+
     def delete(self, model_id: str) -> str:
         """Delete a model; return the deletion's id."""
-        return self._app.executor.delete(self._caller, model_id, Attempt()).id
+        return self.app.executor.delete(self.caller, ArtifactKind.MODEL, model_id, Attempt()).id
 
     def deletions(self) -> list[DeletionObject]:
         """Return the newest deletions of the organization."""
         found = records.page(
-            self._app.database, self._caller.organization_id, after=None, limit=DELETIONS_SHOWN
+            self.app.database, self.caller.organization_id, after=None, limit=DELETIONS_SHOWN
         )
         return [views.deletion_object(deletion) for deletion in found]
 
     def deletion(self, deletion_id: str) -> DeletionObject:
         """Return one deletion. Raises Error(NOT_FOUND)."""
-        return views.deletion_object(
-            records.find_own(self._app.database, self._caller, deletion_id)
-        )
+        return views.deletion_object(records.find_own(self.app.database, self.caller, deletion_id))
 
     def receipt(self, deletion_id: str) -> bytes:
         """Return a deletion's receipt. Raises Error(NOT_FOUND)."""
-        return records.receipt_of(records.find_own(self._app.database, self._caller, deletion_id))
+        return records.receipt_of(records.find_own(self.app.database, self.caller, deletion_id))
 
     def _shown(self, model: Model) -> ModelObject:
-        return views.model_object(model, self._caller.organization_name)
+        return views.model_object(model, self.caller.organization_name)
 
 
 class HttpDoor:
@@ -156,12 +162,12 @@ class HttpDoor:
 
     def models(self) -> list[ModelObject]:
         """Return every base and own model."""
-        listed: list[ModelObject] = self._call("GET", "/models")[0]["data"]
+        listed: list[ModelObject] = self.call("GET", "/models")[0]["data"]
         return listed
 
     def model(self, model_id: str) -> ModelObject:
         """Return one. Raises Error(NOT_FOUND)."""
-        return self._call("GET", f"/models/{quote(model_id, safe='')}")[0]
+        return self.call("GET", f"/models/{quote(model_id, safe='')}")[0]
 
     def bring_in(self, directory: Path, base: str, suffix: str) -> ModelObject:
         """Upload an adapter directory, in pieces."""
@@ -170,32 +176,36 @@ class HttpDoor:
 
         def body() -> Iterator[bytes]:
             for name, value in (("base", base), ("suffix", suffix)):
-                yield _part(boundary, name) + value.encode() + b"\r\n"
-            yield _part(boundary, "adapter_config", file="adapter_config.json") + settings + b"\r\n"
-            yield _part(boundary, "adapter_model", file="adapter_model.safetensors")
+                yield part(boundary, name) + value.encode() + b"\r\n"
+            yield part(boundary, "adapter_config", file="adapter_config.json") + settings + b"\r\n"
+            yield part(boundary, "adapter_model", file="adapter_model.safetensors")
             while chunk := weights.read(CHUNK_BYTES):
                 yield chunk
             yield f"\r\n--{boundary}--\r\n".encode()
 
         with weights:
-            return self._call(
+            return self.call(
                 "POST", "/models", body(), f"multipart/form-data; boundary={boundary}"
             )[0]
 
+    def deletion_plan(self, model_id: str) -> ModelObject:
+        """Return what deleting a model would take with it. Raises Error(NOT_FOUND)."""
+        return self.call("GET", f"/models/{quote(model_id, safe='')}/deletion_plan")[0]
+
     def delete(self, model_id: str) -> str:
         """Delete a model; return the deletion's id."""
-        return self._call("DELETE", f"/models/{quote(model_id, safe='')}")[1]
+        return self.call("DELETE", f"/models/{quote(model_id, safe='')}")[1]
 
     def deletions(self) -> list[DeletionObject]:
         """Return the newest deletions of the organization."""
-        listed: list[DeletionObject] = self._call("GET", f"/deletions?limit={DELETIONS_SHOWN}")[0][
+        listed: list[DeletionObject] = self.call("GET", f"/deletions?limit={DELETIONS_SHOWN}")[0][
             "data"
         ]
         return listed
 
     def deletion(self, deletion_id: str) -> DeletionObject:
         """Return one deletion. Raises Error(NOT_FOUND)."""
-        return self._call("GET", f"/deletions/{quote(deletion_id, safe='')}")[0]
+        return self.call("GET", f"/deletions/{quote(deletion_id, safe='')}")[0]
 
     def receipt(self, deletion_id: str) -> bytes:
         """Return a deletion's receipt. Raises Error(NOT_FOUND)."""
@@ -206,7 +216,7 @@ class HttpDoor:
         body = {"model": model_id, "max_tokens": 1}
         message = {"role": "user", "content": "Hello"}
         try:
-            self._ask("/chat/completions", {**body, "messages": [message]})
+            self.post("/chat/completions", {**body, "messages": [message]})
         except Error as error:
             if error.kind is Kind.UNAVAILABLE:
                 return False
@@ -216,28 +226,44 @@ class HttpDoor:
 
     def _completes(self, body: dict[str, Any]) -> bool:
         try:
-            self._ask("/completions", {**body, "prompt": "Hello"})
+            self.post("/completions", {**body, "prompt": "Hello"})
         except Error as error:
             if error.kind is Kind.UNAVAILABLE:
                 return False
             raise
         return True
 
-    def _ask(self, path: str, fields: dict[str, Any]) -> None:
-        self._call("POST", path, iter([json.dumps(fields).encode()]), "application/json")
+    def post(self, path: str, fields: dict[str, Any]) -> ModelObject:
+        """Send JSON and return the JSON answer. Raises Error with the server's message."""
+        body = json.dumps(fields).encode()
+        return self.call("POST", path, iter([body]), "application/json", length=len(body))[0]
 
-    def _call(
-        self, method: str, path: str, body: Iterator[bytes] | None = None, content_type: str = ""
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Iterator[bytes] | None = None,
+        content_type: str = "",
+        *,
+        length: int | None = None,
     ) -> tuple[ModelObject, str]:
-        """Return the JSON answer and the deletion it names. Raises Error with the server's message."""
-        answer, deletion = self._exchange(method, path, body, content_type)
+        """Return the JSON answer and the deletion it names. Raises Error with the server's message.
+
+        `length` is that of the body, if it is known before: then a server can refuse it unread.
+        """
+        answer, deletion = self._exchange(method, path, body, content_type, length)
         try:
             return json.loads(answer), deletion
         except ValueError as error:
             raise self._stranger() from error
 
     def _exchange(
-        self, method: str, path: str, body: Iterator[bytes] | None = None, content_type: str = ""
+        self,
+        method: str,
+        path: str,
+        body: Iterator[bytes] | None = None,
+        content_type: str = "",
+        length: int | None = None,
     ) -> tuple[bytes, str]:
         """Return the answer's bytes and the deletion it names."""
         kind = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
@@ -248,10 +274,12 @@ class HttpDoor:
         headers = {"authorization": f"Bearer {self._key}"}
         if content_type:
             headers["content-type"] = content_type
+        if length is not None:
+            headers["content-length"] = str(length)
         try:
-            connection.request(
-                method, self._url.path + path, body, headers, encode_chunked=body is not None
-            )
+            # A body that is refused while it is sent breaks the pipe; the answer may be here all the same.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, self._url.path + path, body, headers)
             response = connection.getresponse()
             answer = response.read(ANSWER_BYTES_MAX)
             deletion = response.headers.get("tunewarden-deletion", "")
@@ -276,8 +304,10 @@ class HttpDoor:
         )
 
 
-def _part(boundary: str, name: str, *, file: str | None = None) -> bytes:
-    filename = f'; filename="{file}"' if file else ""
+def part(boundary: str, name: str, *, file: str | None = None) -> bytes:
+    """Return the head of one part of a multipart form; a file's name may be any text."""
+    escaped = (file or "").replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    filename = f'; filename="{escaped}"' if file else ""
     return (
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{filename}\r\n\r\n'.encode()
     )

@@ -1,7 +1,8 @@
 """What commands have in common: the data option, how errors and times are shown."""
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -37,3 +38,22 @@ def refusing(command: Callable[Parameters, Result]) -> Callable[Parameters, Resu
 def shown_time(seconds: float) -> str:
     """Return a time for people, in UTC."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def plain(text: object) -> str:
+    """Return text for a terminal or a line: what would control either is shown as a question mark."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(text))
+
+
+def show_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows: in columns below their names on a terminal, else tab-separated, for scripts."""
+    shown = ([plain(value) for value in row] for row in rows)
+    if not sys.stdout.isatty():
+        for row in shown:
+            click.echo("\t".join(row))
+        return
+    table = [[name.upper() for name in names], *shown]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        padded = [value.ljust(width) for value, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(padded).rstrip())

@@ -1,7 +1,7 @@
 """`python -m tunewarden.cli.runner`: the background runner.
 
-It adopts deletions that nobody works on (D9, D10) and sees to it that the embedded engine has every
-local base.
+It adopts deletions that nobody works on (D9, D10), ends files and uploads whose time is over, and sees
+to it that the embedded engine has every local base.
 """
 
 import json
@@ -12,13 +12,13 @@ import threading
 from http.client import HTTPException
 from pathlib import Path
 
-from tunewarden import config
-from tunewarden.app import App, open_app
-from tunewarden.cli import processes
+from tunewarden import config, processes
+from tunewarden.app import App, expiry, open_app, training
 from tunewarden.clock import to_micros
 from tunewarden.deletion import records
 from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
 from tunewarden.errors import Error
+from tunewarden.finetuning import runner as finetuning
 from tunewarden.registry import bases
 from tunewarden.registry.bases import BaseKind
 
@@ -28,6 +28,8 @@ RETRY_SECONDS = 1.0
 # locks; but not for long.
 QUIET_MICROS = 200_000
 PATIENCE_MICROS = 5_000_000
+# Less than the supervisor waits: trainers are asked for their state meanwhile.
+JOBS_STOP_SECONDS = 12.0
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,11 @@ def main(data: str, parent: str) -> None:
     app = open_app(config.load(data=Path(data)))
     # Beside the deletions, not before them: loading a large base takes minutes.
     threading.Thread(target=_keep_bases_loaded, args=(app, stop), daemon=True).start()
+    threading.Thread(target=_expire, args=(app, stop), daemon=True).start()
+    jobs = threading.Thread(target=_run_jobs, args=(app, stop), daemon=True)
+    jobs.start()
     _resume_deletions(app, stop)
+    jobs.join(JOBS_STOP_SECONDS)
 
 
 def _resume_deletions(app: App, stop: threading.Event) -> None:
@@ -75,6 +81,24 @@ def _last_step(app: App) -> Step:
     is_quiet = newest is None or now - newest > QUIET_MICROS
     is_late = oldest is not None and now - oldest > PATIENCE_MICROS
     return ORDER[-1] if is_quiet or is_late else ANSWERED_AFTER
+
+
+def _run_jobs(app: App, stop: threading.Event) -> None:
+    """Work on fine-tuning jobs. Without this thread the process is of no use, and is started anew."""
+    try:
+        finetuning.run(training(app), stop)
+    finally:
+        stop.set()
+
+
+def _expire(app: App, stop: threading.Event) -> None:
+    """End files and uploads whose time is over; what that leaves to do is a deletion's."""
+    due = expiry(app)
+    while not stop.wait(RETRY_SECONDS):
+        try:
+            due.run()
+        except Error as error:
+            logger.warning("%s", error.message)
 
 
 def _keep_bases_loaded(app: App, stop: threading.Event) -> None:

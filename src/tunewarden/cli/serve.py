@@ -6,8 +6,9 @@ from http.client import HTTPConnection, HTTPException
 
 from rich.console import Console
 
+from tunewarden import processes
 from tunewarden.app import App, open_app, recover, scratch_directory, with_no_server
-from tunewarden.cli import first_start, processes
+from tunewarden.cli import first_start
 from tunewarden.cli.supervisor import Supervisor, listen, note_address
 from tunewarden.config import Config
 from tunewarden.registry import models
@@ -72,17 +73,8 @@ def _announced(app: App, host: str, port: int, *, is_first: bool) -> bool:
         lines.append(
             "No base model yet: tunewarden base add NAME --path DIR --data " + str(app.config.data)
         )
-    model = _newest_model(app)
+    model = models.newest(app.database)
     if model is not None:
         lines.append(SNIPPET.format(url=url, key=key if is_first else "…", model=model))
     print("\n".join(lines), flush=True)  # noqa: T201  this is what the command is for
     return True
-
-
-def _newest_model(app: App) -> str | None:
-    """Return a model of the first organization to show in the snippet."""
-    row = app.database.peek("SELECT id FROM organizations ORDER BY created_at LIMIT 1")
-    newest = None
-    for page in models.pages(app.database, row[0] if row else ""):
-        newest = page[-1].id
-    return newest

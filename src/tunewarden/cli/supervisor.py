@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tunewarden import config
+from tunewarden import config, processes
 from tunewarden.app import App
-from tunewarden.cli import processes
 from tunewarden.errors import Error, Kind
 from tunewarden.registry import bases
 from tunewarden.registry.bases import BaseKind
 
-# What the embedded engine runs; tests put a stand-in here.
+# What the embedded engine and the runner run; tests put stand-ins here.
 ENGINE = "tunewarden.engine.worker"
+RUNNER = "tunewarden.cli.runner"
 POLL_SECONDS = 0.05
 STOP_SECONDS = 15.0
 # A process that dies again within this time is started again after it, not at once.
@@ -80,7 +80,7 @@ class Supervisor:
         for stopping in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stopping, lambda *_: self._stop.set())
         os.close(self._gate)
-        self._children.append(_Child("runner", ["tunewarden.cli.runner", self._data, self._pid]))
+        self._children.append(_Child("runner", [RUNNER, self._data, self._pid]))
         is_ready = False
         try:
             while not self._stop.is_set():
@@ -98,7 +98,8 @@ class Supervisor:
             return
         if any(base.kind is BaseKind.LOCAL for base in bases.list_all(self._app.database)):
             self._has_engine = True
-            command = [ENGINE, "--socket", str(self._app.config.engine_socket)]
+            socket_path = str(self._app.config.engine_socket)
+            command = [ENGINE, "--socket", socket_path, "--parent", self._pid]
             if self._app.config.engine_threads:
                 command += ["--threads", str(self._app.config.engine_threads)]
             self._children.append(_Child("engine", command))

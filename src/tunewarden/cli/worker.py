@@ -8,11 +8,10 @@ from pathlib import Path
 
 import uvicorn
 
-from tunewarden import config
+from tunewarden import config, processes
 from tunewarden.api.protocol import ClientProtocol
 from tunewarden.api.server import Server
 from tunewarden.app import open_app, serving
-from tunewarden.cli import processes
 
 BACKLOG = 2048
 KEEP_ALIVE_SECONDS = 75

@@ -19,6 +19,7 @@ from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
 from tunewarden.locks import ByteLocks
+from tunewarden.registry.artifacts import ArtifactKind
 
 POLL_SECONDS = 0.002
 
@@ -43,17 +44,27 @@ class Executor:
         self._lock_file = lock_file
         self._bound_seconds = bound_seconds
 
-    def delete(self, caller: Caller, model_id: str, attempt: Attempt) -> Deletion:
-        """Delete a model: return when it is gone (D8), for good.
+    def delete(
+        self, caller: Caller, kind: ArtifactKind, artifact_id: str, attempt: Attempt
+    ) -> Deletion:
+        """Delete a model or a file: return when it, and what goes with it, is gone (D8), for good.
 
-        Raises Error(NOT_FOUND) and Error(FORBIDDEN) with nothing changed; Error(UNAVAILABLE) with
-        the deletion committed and going on in the background (I13).
+        Raises Error(NOT_FOUND), Error(FORBIDDEN) and Error(CONFLICT) with nothing changed;
+        Error(UNAVAILABLE) with the deletion committed and going on in the background (I13).
         """
         log_size = self._steps.log_size()
-        deletion = request_deletion(self._database, caller, model_id, attempt, log_size=log_size)
+        deletion = request_deletion(
+            self._database, caller, kind, artifact_id, attempt, log_size=log_size
+        )
+        deadline = self._clock.monotonic() + self._bound_seconds
+        for part in records.parts_of(self._database, deletion):
+            self._ended(part, deadline)
+        return self._ended(deletion, deadline)
+
+    def _ended(self, deletion: Deletion, deadline: float) -> Deletion:
+        """Return a deletion that is done up to D8: by us, or by whoever works on it."""
         if deletion.is_deleted:
             return deletion
-        deadline = self._clock.monotonic() + self._bound_seconds
         while True:
             with self._claimed(deletion) as is_mine:
                 if is_mine:

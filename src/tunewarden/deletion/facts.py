@@ -9,6 +9,7 @@ never be erased.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 MAX_LIST = 1_000
@@ -65,7 +66,7 @@ class DeletionFacts:
 
     deletion_id: str
     organization_id: str
-    model_id: str
+    artifact_id: str
     internal_id: str
     manifest_sha256: str
     requested_by: str
@@ -81,14 +82,15 @@ class DeletionFacts:
     blobs: SealedBlobs
     residuals: tuple[str, ...]
     software: str
+    kind: str = "model"  # what was deleted: the statement's type says it
 
 
 @dataclass(frozen=True, slots=True)
 class BlobsErasedFacts:
-    """The erasure of a deleted model's blobs as it was done (D9); `failures` names what is left."""
+    """The erasure of a deleted artifact's blobs as it was done (D9); `failures` names what is left."""
 
     deletion_id: str
-    model_id: str
+    artifact_id: str
     manifest_sha256: str
     erased_at: str
     count: int
@@ -166,7 +168,7 @@ def _list(reader: _Reader) -> Callable[[object], tuple[Any, ...]]:
 
 
 # Member of the JSON object -> its reader, in the order of the dataclass's fields.
-# `modelId` and `manifestSha256` stand in the statement's subject, all others in its predicate.
+# `artifactId` and `manifestSha256` stand in the statement's subject, all others in its predicate.
 _WORKER = {"worker": _id, "how": _one_of(WORKER_HOW)}
 _ENGINE = {"engine": _id, "how": _one_of(ENGINE_HOW), "aborted": _integer, "zeroed": _flag}
 _KEY = {
@@ -178,12 +180,12 @@ _KEY = {
     "assurance": _text,
 }
 _BLOBS = {"count": _integer, "sizeBytes": _integer}
-_MODEL = {"modelId": _id}
+_ARTIFACT = {"artifactId": _id}
 _MANIFEST = {"manifestSha256": _matching(_SHA256, "a SHA-256 digest in hex")}
 _DELETION: dict[str, _Reader] = {
     "deletionId": _id,
     "organizationId": _id,
-    **_MODEL,
+    **_ARTIFACT,
     "internalId": _id,
     **_MANIFEST,
     "requestedBy": _id,
@@ -202,7 +204,7 @@ _DELETION: dict[str, _Reader] = {
 }
 _BLOBS_ERASED: dict[str, _Reader] = {
     "deletionId": _id,
-    **_MODEL,
+    **_ARTIFACT,
     **_MANIFEST,
     "erasedAt": _time,
     "count": _integer,
@@ -212,12 +214,14 @@ _BLOBS_ERASED: dict[str, _Reader] = {
     "software": _text,
 }
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-_FORMATS: dict[str, tuple[type[Facts], _Reader]] = {
-    "https://tunewarden.dev/model-deletion/v1": (DeletionFacts, _object(DeletionFacts, _DELETION)),
-    "https://tunewarden.dev/blobs-erased/v1": (
-        BlobsErasedFacts,
-        _object(BlobsErasedFacts, _BLOBS_ERASED),
+# Predicate type -> what was deleted ("" where it does not say) and the reader of its facts.
+_FORMATS: dict[str, tuple[str, _Reader]] = {
+    "https://tunewarden.dev/model-deletion/v1": ("model", _object(DeletionFacts, _DELETION)),
+    "https://tunewarden.dev/file-deletion/v1": (
+        "file",
+        _object(partial(DeletionFacts, kind="file"), _DELETION),
     ),
+    "https://tunewarden.dev/blobs-erased/v1": ("", _object(BlobsErasedFacts, _BLOBS_ERASED)),
 }
 
 
@@ -225,10 +229,11 @@ def to_statement(facts: Facts) -> dict[str, Any]:
     """Return the in-toto Statement v1 that says `facts`; `ValueError` if a fact has a wrong form."""
     predicate = _json(facts)
     subject = {
-        "name": predicate.pop("modelId"),
+        "name": predicate.pop("artifactId"),
         "digest": {"sha256": predicate.pop("manifestSha256")},
     }
-    (kind,) = (kind for kind, (made, _) in _FORMATS.items() if isinstance(facts, made))
+    deleted = predicate.pop("kind", "")
+    (kind,) = (kind for kind, (what, _) in _FORMATS.items() if what == deleted)
     statement = {
         "_type": STATEMENT_TYPE,
         "subject": [subject],
@@ -261,7 +266,7 @@ def from_statement(statement: object) -> Facts:
 
 
 def _subject(name: str, digest: str) -> dict[str, str]:
-    return {"modelId": name, "manifestSha256": digest}
+    return {"artifactId": name, "manifestSha256": digest}
 
 
 def _json(value: Any) -> Any:

@@ -39,9 +39,17 @@ TABLES = (
     Place("projects", Holds.NOTHING, "names"),
     Place("api_keys", Holds.NOTHING, "hashes of API keys"),
     Place("bases", Holds.NOTHING, "names, paths and layer shapes of base models"),
-    Place("models", Holds.METADATA, "the row stays as a tombstone; its state must be `deleted`"),
+    Place("artifacts", Holds.METADATA, "the row stays as a tombstone; its state must be `deleted`"),
+    Place("models", Holds.METADATA, "its base, suffix and job"),
+    Place("files", Holds.METADATA, "its purpose and size; the name of a deleted file is emptied"),
     Place("blobs", Holds.METADATA, "names and sizes; `erased_at` must be set"),
-    Place("imports", Holds.METADATA, "no row may name the model"),
+    Place("drafts", Holds.METADATA, "no row may name the model or the file"),
+    Place("uploads", Holds.METADATA, "name and size of what was uploaded; emptied with its file"),
+    Place("upload_parts", Holds.METADATA, "names and sizes of parts"),
+    Place("jobs", Holds.METADATA, "what a job was asked for; the row outlives its model and files"),
+    Place("job_events", Holds.METADATA, "messages and metrics of training, no training data"),
+    Place("job_checkpoints", Holds.METADATA, "steps and metrics"),
+    Place("checkpoint_permissions", Holds.METADATA, "ids of projects"),
     Place("deletions", Holds.METADATA, "one row a deleted model, with its receipt"),
     Place("log_seen", Holds.NOTHING, "a size"),
     Place("keyring_seen", Holds.NOTHING, "generations"),
@@ -81,10 +89,10 @@ class Remnant:
     can_be_swept: bool
 
 
-# A model whose bytes and key may be there: it can be served, or its deletion has a step left.
+# An artifact whose bytes and key may be there: it can be served, or its deletion has a step left.
 LIVE = (
-    "FROM models m WHERE m.state IN ('active', 'archived') OR EXISTS"
-    " (SELECT 1 FROM deletions d WHERE d.model_n = m.n AND d.blobs_erased_at IS NULL)"
+    "FROM artifacts a WHERE a.state IN ('active', 'archived') OR EXISTS"
+    " (SELECT 1 FROM deletions d WHERE d.artifact_n = a.n AND d.blobs_erased_at IS NULL)"
 )
 
 
@@ -106,7 +114,8 @@ class Inventory:
         """
         with self.database.read() as tx:
             active = {
-                row[0] for row in tx.rows("SELECT internal_id FROM models WHERE state = 'active'")
+                row[0]
+                for row in tx.rows("SELECT internal_id FROM artifacts WHERE state = 'active'")
             }
         for name in self.engine_models():
             if name not in active:
@@ -147,5 +156,5 @@ class Inventory:
 
     def _live(self, column: str) -> set[str]:
         with self.database.read() as tx:
-            rows = tx.rows(f"SELECT m.{column} {LIVE} UNION SELECT {column} FROM imports")  # noqa: S608
+            rows = tx.rows(f"SELECT a.{column} {LIVE} UNION SELECT {column} FROM drafts")  # noqa: S608
         return {str(row[0]) for row in rows}

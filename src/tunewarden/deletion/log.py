@@ -2,29 +2,36 @@
 
 The signed checkpoint is the truth. An append makes bytes durable in this order:
 
-1. the entry bundle and hash tiles of the new tree, under names no checkpoint refers to yet;
+1. the new entries and hashes, at the end of the files that hold the bundle and the tiles they fill;
 2. `checkpoint.next`, the signed checkpoint that covers them;
 3. `checkpoint`, by renaming that file.
 
-A crash before the text of 2 is whole leaves bytes beyond the checkpoint; they are not part of the
-log and the next append writes over them. From there on a signature may exist, so the next append,
-or `recover`, finishes this very tree before anything else: never are two roots signed for one size
-(I11). Every append first recomputes the signed root from what is on disk, so that damage is
-reported and never signed.
+A partial tile is the beginning of its full one, so each is one file that grows under the full
+one's name; whatever stands in it beyond the checkpoint is not part of the log. What is signed for is
+never written again, at most a sector that it shares with what follows, with the same bytes: a power
+cut leaves a sector old or new, as SQLite and the log's mark rely on too.
+
+A crash before the text of 2 is whole leaves bytes beyond the checkpoint, and the next append writes
+over them. From there on a signature may exist, so the next append, or `recover`, finishes this very
+tree before anything else: never are two roots signed for one size (I11). Every append first
+recomputes the signed root from the tiles on disk, and proves the entry that it will follow, so that
+damage where it builds is reported and never signed; readers prove every entry.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tunewarden.deletion import merkle, tiles
-from tunewarden.deletion.log_disk import DirectoryLogDisk, LogDisk
+from tunewarden.deletion.log_disk import DirectoryLogDisk, LogDisk, Piece
 from tunewarden.deletion.log_key import LogSigner
 from tunewarden.deletion.log_view import LogView, damaged, translated
 from tunewarden.deletion.note import Checkpoint, open_checkpoint, parse_text
 from tunewarden.deletion.tiles import ENTRIES, MAX_ENTRY_BYTES, TILE_WIDTH, TileName
 from tunewarden.errors import Error, Kind
+
+# So many files are held open at once while they are written.
+_PIECES_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,16 @@ class Appended:
 
     index: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """Where an entry stands, and its path in the tree of `size` that the note `checkpoint` signs."""
+
+    index: int
+    size: int
+    proof: list[bytes]
+    checkpoint: bytes
 
 
 class Log:
@@ -71,7 +88,7 @@ class Log:
 
     def size(self) -> int:
         """Return how many entries the newest checkpoint covers."""
-        return self._read_checkpoint().size
+        return self._read_note()[1].size
 
     def checkpoint(self) -> bytes:
         """Return the newest signed note, verified. C2SP tlog-checkpoint."""
@@ -120,14 +137,24 @@ class Log:
         """
         return self.append_all([entry], since=since)[0]
 
+    def append_proven(self, entry: bytes, *, since: int) -> Proven:
+        """As `append`, and return what proves the entry, from the bytes at hand."""
+        view, note, (index,) = self._append([entry], since)
+        return Proven(index, view.size, view.inclusion_proof(index, view.size), note)
+
     def append_all(self, entries: Sequence[bytes], *, since: int) -> list[Appended]:
         """As `append` for several entries under one signature: all become durable, or none."""
+        view, _, indices = self._append(entries, since)
+        return [Appended(index, view.size) for index in indices]
+
+    def _append(self, entries: Sequence[bytes], since: int) -> tuple[LogView, bytes, list[int]]:
+        """Append what is not there; return the log as it is then, its signed note, and the places."""
         if not all(0 < len(entry) <= MAX_ENTRY_BYTES for entry in entries):
             raise Error(Kind.TOO_LARGE, "An entry of the log has 1 to 65,535 bytes.")
         leaves = [merkle.leaf_hash(entry) for entry in entries]
         wanted = dict(zip(leaves, entries, strict=True))
         with translated(), self._disk.lock(self._directory / "lock"):
-            view = self._recovered()
+            view, note = self._recovered()
             if not 0 <= since <= view.size:
                 raise Error(
                     Kind.UNAVAILABLE,
@@ -140,11 +167,10 @@ class Log:
                 if leaf in wanted and found.setdefault(leaf, index) == index:
                     view.entry(index)  # proves that the bytes are there, and not only their hash
             new = {leaf: entry for leaf, entry in wanted.items() if leaf not in found}
-            size = view.size + len(new)
             if new:
-                self._grow(view, list(new), list(new.values()))
-                found.update(zip(new, range(view.size, size), strict=True))
-        return [Appended(found[leaf], size) for leaf in leaves]
+                found.update(zip(new, range(view.size, view.size + len(new)), strict=True))
+                view, note = self._grow(view, new)
+        return view, note, [found[leaf] for leaf in leaves]
 
     def recover(self) -> int:
         """Finish an append that a crash left signed but unpublished; return the log's size.
@@ -152,125 +178,86 @@ class Log:
         For the start of a server, before the log is read (D10). Takes the lock.
         """
         with translated(), self._disk.lock(self._directory / "lock"):
-            return self._recovered().size
+            return self._recovered()[0].size
 
     def _view(self) -> LogView:
-        checkpoint = self._read_checkpoint()
-        return LogView(self._disk, self._directory, checkpoint, self._read_checkpoint)
-
-    def _read_checkpoint(self) -> Checkpoint:
-        return self._read_note()[1]
+        return LogView(self._disk, self._directory, self._read_note()[1])
 
     def _read_note(self) -> tuple[bytes, Checkpoint]:
+        verified = self._verified
         with translated():
             try:
                 note = self._disk.read(self._directory / "checkpoint")
-                if self._verified is None or self._verified[0] != note:
-                    self._verified = note, open_checkpoint(note, self._signer.key)
+                if verified is None or verified[0] != note:
+                    verified = self._verified = note, open_checkpoint(note, self._signer.key)
             except FileNotFoundError as error:
                 raise damaged("it has no checkpoint") from error
             except ValueError as error:
                 raise damaged("its checkpoint does not verify with the log's key") from error
-        return self._verified
+        return verified
 
-    def _recovered(self) -> LogView:
-        """Return the verified view to append to, after finishing what a crash left signed."""
-        view = self._view()
+    def _recovered(self) -> tuple[LogView, bytes]:
+        """Return the verified view to append to, and its note; first finish what a crash left signed."""
+        note, checkpoint = self._read_note()
+        view = LogView(self._disk, self._directory, checkpoint)
         view.verify_edge()
         try:
-            note = self._disk.read(self._directory / "checkpoint.next")
-            begun = parse_text("\n".join(note.decode().split("\n")[:3]) + "\n")
+            started = self._disk.read(self._directory / "checkpoint.next")
+            begun = parse_text("\n".join(started.decode().split("\n")[:3]) + "\n")
         except (FileNotFoundError, ValueError):
             # Absent, or torn before its text was whole: no signature of that tree can exist here.
-            return view
+            return view, note
         if begun == view.checkpoint:
-            return view
+            return view, note
         if begun.origin != self._signer.name or begun.size <= view.size:
             raise damaged("a checkpoint was begun that does not continue the published one")
-        grown = LogView(self._disk, self._directory, begun, lambda: begun)
+        grown = LogView(self._disk, self._directory, begun)
         if grown.root_at(view.size) != view.checkpoint.root:
             raise damaged("a checkpoint was begun that contradicts the published one")
         for _ in grown.entries(view.size):
             pass  # proves that every entry that is about to be signed for is readable
-        self._sign_and_publish(begun.size, begun.root)
-        return self._view()
+        return grown, self._sign_and_publish(begun)
 
-    def _grow(self, view: LogView, leaves: list[bytes], entries: list[bytes]) -> None:
-        """Make the tree with `leaves` after the view's durable, then signed, then published."""
-        size = view.size + len(leaves)
-        hash_tiles = _grown_tiles(view, leaves)
-        self._write(ENTRIES, _grown_bundles(view, entries), size)
-        for (level, index), data in hash_tiles.items():
-            self._write(level, {index: data}, size)
+    def _grow(self, view: LogView, new: dict[bytes, bytes]) -> tuple[LogView, bytes]:
+        """Make the tree with `new` (leaf hash -> entry) after the view's durable, signed, published."""
+        grown, hashes = view.grown_by(list(new))
+        pieces = [
+            self._piece(level, index, merkle.HASH_BYTES * width, data)
+            for (level, index), data in hashes.items()
+            for width in [tiles.width_at(level, index, view.size)]
+        ]
+        self._write([*self._bundles(view, list(new.values())), *pieces])
+        return grown, self._sign_and_publish(grown.checkpoint)
 
-        def nodes(level: int, index: int) -> bytes:
-            if (index + 1) << level <= view.size:
-                return view.node(level, index)
-            return tiles.node_in(hash_tiles[tiles.tile_of_node(level, index)], level, index)
+    def _bundles(self, view: LogView, entries: list[bytes]) -> Iterator[Piece]:
+        index, used = divmod(view.size, TILE_WIDTH)
+        at, start = view.end_of_bundle(), 0
+        while start < len(entries):
+            end = start + TILE_WIDTH - used
+            yield self._piece(ENTRIES, index, at, tiles.encode_bundle(entries[start:end]))
+            index, used, at, start = index + 1, 0, 0, end
 
-        self._sign_and_publish(size, merkle.root(0, size, nodes))
-        with suppress(OSError):  # the entry is logged; the next append discards what is left over
-            self._discard_partials(view.size, size)
+    def _piece(self, level: int, index: int, at: int, data: bytes) -> Piece:
+        return Piece(self._directory / TileName(level, index).path(), at, data)
 
-    def _write(self, level: int, contents: dict[int, bytes], size: int) -> None:
-        for index, data in contents.items():
-            name = TileName(level, index, tiles.width_at(level, index, size))
-            path = self._directory / name.path()
-            self._disk.make_directory_synced(path.parent)
-            self._disk.write_synced(path, data)
+    def _write(self, pieces: list[Piece]) -> None:
+        for directory in {piece.path.parent for piece in pieces if not piece.at}:
+            self._disk.make_directory_synced(directory)
+        for at in range(0, len(pieces), _PIECES_AT_ONCE):
+            self._disk.extend_synced(pieces[at : at + _PIECES_AT_ONCE])
 
-    def _sign_and_publish(self, size: int, root: bytes) -> None:
+    def _sign_and_publish(self, checkpoint: Checkpoint) -> bytes:
         """Sign a tree whose every byte is durable. Ed25519 gives the same note each time."""
-        _publish(self._disk, self._directory, self._signer.sign_checkpoint(size, root))
-
-    def _discard_partials(self, before: int, size: int) -> None:
-        """Unlink the partial tiles that wider ones replaced, also those of crashed appends."""
-        level = ENTRIES
-        while size >> (tiles.TILE_HEIGHT * max(level, 0)):
-            shift = tiles.TILE_HEIGHT * (max(level, 0) + 1)
-            edge = size >> shift
-            for index in {before >> shift, edge, max(0, edge - 1)}:
-                kept = tiles.width_at(level, index, size) % TILE_WIDTH
-                directory = self._directory / TileName(level, index).partials()
-                names = self._disk.names(directory)
-                for name in names:
-                    if name != str(kept):
-                        self._disk.unlink(directory / name)
-                if names and not kept:
-                    self._disk.unlink(directory)
-            level += 1
+        note = self._signer.sign_checkpoint(checkpoint.size, checkpoint.root)
+        _publish(self._disk, self._directory, note)
+        self._verified = note, checkpoint
+        return note
 
 
 def _publish(disk: LogDisk, directory: Path, note: bytes) -> None:
-    disk.write_synced(directory / "checkpoint.next", note)
+    # In place: where a crash left this very note, no other crash can lose it while it is finished.
+    disk.extend_synced([Piece(directory / "checkpoint.next", 0, note)])
     disk.rename_synced(directory / "checkpoint.next", directory / "checkpoint")
-
-
-def _grown_tiles(view: LogView, leaves: list[bytes]) -> dict[tuple[int, int], bytes]:
-    """Return the hash tiles, by (level, index), that differ once `leaves` follow the view's."""
-    grown: dict[tuple[int, int], bytes] = {}
-    level, size, added = 0, view.size, leaves
-    while added:
-        index, used = divmod(size, TILE_WIDTH)
-        old = tiles.hashes_of(view.tile(level, index))[:used] if used else []
-        roots: list[bytes] = []
-        for number, hashes in enumerate(_chunks(old + added), index):
-            grown[level, number] = b"".join(hashes)
-            if len(hashes) == TILE_WIDTH:
-                roots.append(merkle.complete_root(hashes))
-        level, size, added = level + 1, size // TILE_WIDTH, roots
-    return grown
-
-
-def _grown_bundles(view: LogView, entries: list[bytes]) -> dict[int, bytes]:
-    """Return the entry bundles, by index, that differ once `entries` follow the view's."""
-    index, used = divmod(view.size, TILE_WIDTH)
-    old = view.bundle(index) if used else []
-    return {n: tiles.encode_bundle(part) for n, part in enumerate(_chunks(old + entries), index)}
-
-
-def _chunks(items: list[bytes]) -> Iterator[list[bytes]]:
-    return (items[at : at + TILE_WIDTH] for at in range(0, len(items), TILE_WIDTH))
 
 
 def _require(condition: object, message: str) -> None:

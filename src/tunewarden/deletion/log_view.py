@@ -1,7 +1,7 @@
 """Reading a log: everything that leaves here was proven to stand under a signed checkpoint."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -11,8 +11,6 @@ from tunewarden.deletion.note import Checkpoint
 from tunewarden.deletion.tiles import ENTRIES, TILE_WIDTH, TileName
 from tunewarden.errors import Error, Kind
 
-# How often a reader may be overtaken by appends between reading the checkpoint and a tile.
-_ATTEMPTS = 64
 # Bounds the memory of a long iteration: 64 tiles are 512 KiB.
 _CACHED_TILES = 64
 
@@ -45,23 +43,14 @@ def translated() -> Iterator[None]:
 class LogView:
     """The log as of one verified checkpoint.
 
-    Holds no lock. Tiles of the checkpoint may be replaced by wider ones while it reads; they have
-    the same beginning, so it follows `reload` to the newest checkpoint and reads those.
+    Holds no lock. The files of its tiles may grow while it reads; it reads their beginnings.
     """
 
-    def __init__(
-        self,
-        disk: LogDisk,
-        directory: Path,
-        checkpoint: Checkpoint,
-        reload: Callable[[], Checkpoint],
-    ) -> None:
+    def __init__(self, disk: LogDisk, directory: Path, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.size = checkpoint.size
         self._disk = disk
         self._directory = directory
-        self._reload = reload
-        self._newest = checkpoint
         # Kept and forgotten together: a proof speaks of the bytes that were read, not of the file.
         self._tiles: dict[tuple[int, int], bytes] = {}
         self._nodes: dict[tuple[int, int], bytes] = {}
@@ -130,37 +119,65 @@ class LogView:
 
     def bundle(self, index: int) -> list[bytes]:
         """Return the proven entries of bundle `index`, up to this view's size."""
-        data, width = self._read(ENTRIES, index)
-        first = index * TILE_WIDTH
-        entries = self._decoded(data, index, width)[: self.size - first]
-        hashes = [leaf for _, leaf in islice(self.leaf_hashes(first), len(entries))]
+        entries = self._entries(index, tiles.width_at(ENTRIES, index, self.size))
+        hashes = [leaf for _, leaf in islice(self.leaf_hashes(index * TILE_WIDTH), len(entries))]
         if [merkle.leaf_hash(entry) for entry in entries] != hashes:
             raise damaged(f"entries in {TileName(ENTRIES, index).path()} are not those signed")
         return entries
 
+    def end_of_bundle(self) -> int:
+        """Return at which byte of the newest bundle the next entry belongs.
+
+        The entry before it is proven, so the place is right. Call `verify_edge` first.
+        """
+        index, used = divmod(self.size, TILE_WIDTH)
+        if not used:
+            return 0
+        data = self._read(ENTRIES, index)
+        *_, start, end = 0, *self._ends(data, index, used)
+        if merkle.leaf_hash(data[start + 2 : end]) != self.node(0, self.size - 1):
+            raise damaged(f"entries in {TileName(ENTRIES, index).path()} are not those signed")
+        return end
+
     def tile(self, level: int, index: int) -> bytes:
-        """Return a hash tile as wide as it is now, at least as wide as the view's; not yet proven."""
+        """Return a hash tile as wide as it is in this view; not yet proven."""
         known = self._tiles.get((level, index))
-        if known is not None:
-            return known
-        data, width = self._read(level, index)
-        if len(data) != width * merkle.HASH_BYTES:
-            raise damaged(f"{TileName(level, index, width).path()} has a wrong length")
-        self._tiles[level, index] = data
-        return data
+        if known is None:
+            width = tiles.width_at(level, index, self.size)
+            known = self._tiles[level, index] = self._hashes(level, index, width)
+        return known
 
     def served(self, name: TileName) -> bytes | None:
         """Return the bytes of a published tile or bundle, cut to its width; not yet proven.
 
         C2SP tlog-tiles wants the partial tiles of old checkpoints served until the full tile
-        exists. They are cut from the wider one, so that only the newest is kept.
+        exists. They are the beginnings of the one file that grows.
         """
         if name.width > tiles.width_at(name.level, name.index, self.size):
             return None
         if name.level != ENTRIES:
-            return self.tile(name.level, name.index)[: name.width * merkle.HASH_BYTES]
-        data, width = self._read(ENTRIES, name.index)
-        return tiles.encode_bundle(self._decoded(data, name.index, width)[: name.width])
+            return self._hashes(name.level, name.index, name.width)
+        return tiles.encode_bundle(self._entries(name.index, name.width))
+
+    def grown_by(self, leaves: list[bytes]) -> tuple["LogView", dict[tuple[int, int], bytes]]:
+        """Return the view of the tree in which `leaves` follow, and what its hash tiles hold more.
+
+        Nothing is written; the new tiles, by (level, index), are in the view's memory.
+        """
+        grown = LogView(self._disk, self._directory, self.checkpoint)
+        grown.size = self.size + len(leaves)
+        added = dict(_added_hashes(self, leaves))
+        grown._tiles = {
+            (level, index): (
+                self.tile(level, index) if tiles.width_at(level, index, self.size) else b""
+            )
+            + hashes
+            for (level, index), hashes in added.items()
+        }
+        grown._nodes = dict(self._nodes)  # complete subtrees stay what they are
+        root = merkle.root(0, grown.size, grown.node)
+        grown.checkpoint = Checkpoint(self.checkpoint.origin, grown.size, root)
+        return grown, added
 
     def _forget(self) -> None:
         self._tiles.clear()
@@ -172,21 +189,53 @@ class LogView:
         end = -(-self.size // TILE_WIDTH)
         return range(start // TILE_WIDTH if start < self.size else end, end)
 
-    def _decoded(self, data: bytes, index: int, width: int) -> list[bytes]:
+    def _entries(self, index: int, width: int) -> list[bytes]:
+        data = self._read(ENTRIES, index)
+        # A full bundle is never written again; beyond a partial one may stand what comes next.
+        end = len(data) if width == TILE_WIDTH else (self._ends(data, index, width) or [0])[-1]
         try:
-            return tiles.decode_bundle(data, width)
+            return tiles.decode_bundle(data[:end], width)
         except ValueError as error:
-            raise damaged(f"{TileName(ENTRIES, index, width).path()} has a wrong length") from error
+            raise _wrong_length(ENTRIES, index) from error
 
-    def _read(self, level: int, index: int) -> tuple[bytes, int]:
-        """Return the bytes and width of the newest tile that holds the view's."""
-        for _ in range(_ATTEMPTS):
-            width = tiles.width_at(level, index, self._newest.size)
-            path = self._directory / TileName(level, index, width).path()
-            with translated(), suppress(FileNotFoundError):
-                return self._disk.read(path), width
-            newest = self._reload()
-            if newest.size <= self._newest.size:
-                break
-            self._newest = newest
-        raise damaged(f"{TileName(level, index, width).path()} is missing")
+    def _ends(self, data: bytes, index: int, width: int) -> list[int]:
+        try:
+            return tiles.bundle_ends(data, width)
+        except ValueError as error:
+            raise _wrong_length(ENTRIES, index) from error
+
+    def _hashes(self, level: int, index: int, width: int) -> bytes:
+        data = self._read(level, index)
+        length = width * merkle.HASH_BYTES
+        if len(data) < length or (width == TILE_WIDTH and len(data) != length):
+            raise _wrong_length(level, index)
+        return data[:length]
+
+    def _read(self, level: int, index: int) -> bytes:
+        """Return the bytes of a tile's file, which may have grown beyond this view."""
+        name = TileName(level, index).path()
+        with translated():
+            try:
+                return self._disk.read(self._directory / name)
+            except FileNotFoundError as error:
+                raise damaged(f"{name} is missing") from error
+
+
+def _wrong_length(level: int, index: int) -> Error:
+    return damaged(f"{TileName(level, index).path()} has a wrong length")
+
+
+def _added_hashes(view: LogView, leaves: list[bytes]) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """Yield, by (level, index), what each hash tile holds more once `leaves` follow the view's."""
+    level, size, added = 0, view.size, leaves
+    while added:
+        index, used = divmod(size, TILE_WIDTH)
+        hashes = (tiles.hashes_of(view.tile(level, index)) if used else []) + added
+        roots: list[bytes] = []
+        for at in range(0, len(hashes), TILE_WIDTH):
+            tile = hashes[at : at + TILE_WIDTH]
+            yield (level, index), b"".join(tile[used:])
+            if len(tile) == TILE_WIDTH:
+                roots.append(merkle.complete_root(tile))
+            index, used = index + 1, 0
+        level, size, added = level + 1, size // TILE_WIDTH, roots

@@ -5,6 +5,7 @@ D1  The caller is known and the model is looked up in its organization. Unknown,
 D2  Whatever forbids the deletion is named (409).
 D3  The commit point. One durable write transaction re-checks the Owner, sets the model `deleting`,
     raises its epoch, and writes this deletion's row and its audit event. From here only forward.
+    A model's checkpoints go with it: each gets a deletion of its own in the same transaction.
 D4  Fence: nobody begins on the model any more, and what ran on it has been cut (I1, I2).
 D5  Engines abort, forget and overwrite it. Before its files go: an engine that reads them would die.
 D6  Its key is erased; no copy of its weights can be opened any more (I3).
@@ -13,6 +14,8 @@ D8  Second transaction: `deleted`, with the exact receipt bytes. Only now may a 
 D9  Afterwards, with retries: the blobs are erased (I15), and a second leaf says so.
 D10 On start, and whenever a runner died, what is unfinished is resumed by the same steps.
 
+A file is deleted by the same steps; no engine holds one, so D5 has nothing to do.
+
 Every step may be repeated: a crash after a step and before it was noted runs it again. What a step
 found is written down (`records.record_facts`) before the leaf that repeats it, so that one deletion has one leaf.
 """
@@ -20,7 +23,7 @@ found is written down (`records.record_facts`) before the leaf that repeats it, 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tunewarden.registry.models import State
+from tunewarden.registry.artifacts import State
 
 
 class Step(StrEnum):

@@ -107,12 +107,9 @@ def bundle(envelope: bytes, index: int, proof: Sequence[bytes], checkpoint: byte
     `proof` is the inclusion proof of leaf `index` in the tree of `checkpoint`, a signed note.
     """
     lines = [PROOF_HEADER, f"index {index}", *map(encode_base64, proof), ""]
-    receipt = {
-        "envelope": json.loads(envelope),
-        "mediaType": MEDIA_TYPE,
-        "proof": "\n".join(lines) + "\n" + checkpoint.decode(),
-    }
-    return rfc8785.dumps(receipt)
+    rest = {"mediaType": MEDIA_TYPE, "proof": "\n".join(lines) + "\n" + checkpoint.decode()}
+    # The envelope is canonical already, and its name comes first: RFC 8785, 3.2.3.
+    return b'{"envelope":' + envelope + b"," + rfc8785.dumps(rest)[1:]
 
 
 def verify(receipt: bytes, log_key: bytes) -> VerifiedReceipt:
@@ -236,7 +233,7 @@ def summary(receipt: VerifiedReceipt) -> str:
     """Return what a verified receipt says, as lines for a person. No line says more than a fact."""
     facts, checkpoint = receipt.facts, receipt.checkpoint
     lines = [
-        ("model", facts.model_id),
+        (facts.kind if isinstance(facts, DeletionFacts) else "artifact", facts.artifact_id),
         ("manifest", f"sha256:{facts.manifest_sha256}"),
         ("deletion", facts.deletion_id),
         *(_deletion_lines(facts) if isinstance(facts, DeletionFacts) else _erased_lines(facts)),

@@ -15,14 +15,15 @@ COLUMNS = (
     " d.epoch, d.log_since, d.fenced_at, d.fence_report, d.evicted_at, d.evict_report,"
     " d.key_erased_at, d.key_report, d.statement, d.log_index, d.receipt, d.deleted_at, d.blobs_report,"
     " d.blobs_log_since, d.blobs_log_index, d.blobs_erased_at,"
-    " m.n, m.id, m.internal_id, m.key_id, m.manifest_sha256"
+    " a.n, a.kind, a.id, a.internal_id, a.key_id, a.manifest_sha256,"
+    " (SELECT p.id FROM deletions p WHERE p.n = d.parent_n)"
 )
-FROM = "FROM deletions d JOIN models m ON m.n = d.model_n"
+FROM = "FROM deletions d JOIN artifacts a ON a.n = d.artifact_n"
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A deletion and the model it is of. Times are microseconds since 1970; reports are JSON."""
+    """A deletion and what it is of. Times are microseconds since 1970; reports are JSON."""
 
     n: int
     id: str
@@ -47,11 +48,14 @@ class Deletion:
     blobs_log_since: int | None
     blobs_log_index: int | None
     blobs_erased_at: int | None
-    model_n: int
-    model_id: str
+    artifact_n: int
+    kind: str
+    artifact_id: str
     internal_id: str
     key_id: str
     manifest_sha256: str
+    # The deletion that this one goes with, by its id.
+    parent: str | None
 
     @property
     def progress(self) -> Progress:
@@ -103,10 +107,17 @@ def receipt_of(deletion: Deletion) -> bytes:
     return deletion.receipt
 
 
-def find_of_model(tx: Tx, model_n: int) -> Deletion | None:
-    """Return the deletion of a model, or None."""
-    row = tx.row(f"SELECT {COLUMNS} {FROM} WHERE d.model_n = :n", n=model_n)
+def find_of(tx: Tx, artifact_n: int) -> Deletion | None:
+    """Return the deletion of an artifact, or None."""
+    row = tx.row(f"SELECT {COLUMNS} {FROM} WHERE d.artifact_n = :n", n=artifact_n)
     return Deletion(*row) if row else None
+
+
+def parts_of(database: Database, deletion: Deletion) -> list[Deletion]:
+    """Return the deletions that go with this one."""
+    with database.read() as tx:
+        rows = tx.rows(f"SELECT {COLUMNS} {FROM} WHERE d.parent_n = :n ORDER BY d.n", n=deletion.n)
+    return [Deletion(*row) for row in rows]
 
 
 def unfinished(database: Database) -> list[str]:

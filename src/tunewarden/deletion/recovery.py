@@ -27,9 +27,9 @@ from tunewarden.deletion.log_key import LogSigner
 from tunewarden.deletion.requests import Intent, commit
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import Prefix, mint
-from tunewarden.registry import models
+from tunewarden.registry import artifacts
 from tunewarden.registry import seen as noted
-from tunewarden.registry.models import Model
+from tunewarden.registry.artifacts import Artifact
 
 SERVER = "server"
 MARK_DIGITS = 20
@@ -159,7 +159,7 @@ class Recovery:
     def _erased_keys(self) -> set[str]:
         """Return every key that was to be erased: the database may not know them all."""
         with self.database.read() as tx:
-            rows = tx.rows("SELECT key_id FROM models WHERE state IN ('deleting', 'deleted')")
+            rows = tx.rows("SELECT key_id FROM artifacts WHERE state IN ('deleting', 'deleted')")
         leaves = (facts for _, _, facts in self._leaves(0))
         logged = {facts.key.id for facts in leaves if isinstance(facts, DeletionFacts)}
         return logged | {str(row[0]) for row in rows}
@@ -202,7 +202,7 @@ class Recovery:
                 )
 
     def _delete_without_key(self) -> int:
-        """Ask for the deletion of active models whose key is gone. Only shards that moved are read."""
+        """Ask for the deletion of models and files whose key is gone. Only shards that moved are read."""
         count = 0
         seen = noted.keyring_generations(self.database)
         for shard in self.keyring.shards():
@@ -215,27 +215,28 @@ class Recovery:
         return count
 
     def _ask_without_key(self, where: str, **parameters: str) -> int:
-        """Ask for the deletion of the active models among some whose key is gone; return how many."""
+        """Ask for the deletion of the active ones among some whose key is gone; return how many."""
         with self.database.read() as tx:
             rows = tx.rows(
-                f"SELECT {models.COLUMNS} FROM models WHERE {where}"  # noqa: S608
+                f"SELECT {artifacts.COLUMNS} FROM artifacts a WHERE {where}"  # noqa: S608
                 " AND state IN ('active', 'archived')",
                 **parameters,
             )
-        lost = [m for m in map(models.from_row, rows) if not self.keyring.contains(m.key_id)]
-        for model in lost:
+        found = (Artifact(*artifacts.fields_of(row)) for row in rows)
+        lost = [one for one in found if not self.keyring.contains(one.key_id)]
+        for artifact in lost:
             with self.database.write() as tx:
-                _ask(tx, model, self.log.size())
+                _ask(tx, artifact, self.log.size())
         return len(lost)
 
 
-def _ask(tx: Tx, model: Model, log_size: int) -> None:
-    """Commit the deletion of a model whose key is gone, in the server's own name."""
+def _ask(tx: Tx, artifact: Artifact, log_size: int) -> None:
+    """Commit the deletion of an artifact whose key is gone, in the server's own name."""
     intent = Intent(
         deletion_id=mint(Prefix.DELETION),
         requested_by=SERVER,
         requested_at=tx.now_micros,
-        epoch=model.epoch + 1,
+        epoch=artifact.epoch + 1,
         log_since=log_size,
     )
-    commit(tx, model, intent, audit.SERVER, reason="its key is gone")
+    commit(tx, artifact, intent, audit.SERVER, reason="its key is gone")

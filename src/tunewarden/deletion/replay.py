@@ -11,8 +11,8 @@ from tunewarden.deletion import records
 from tunewarden.deletion.facts import BlobsErasedFacts, DeletionFacts
 from tunewarden.deletion.requests import Intent, commit
 from tunewarden.errors import Error, Kind
-from tunewarden.registry import models
-from tunewarden.registry.models import Model, State
+from tunewarden.registry import artifacts
+from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
 
 
 def check_history(tx: Tx, facts: DeletionFacts) -> None:
@@ -21,7 +21,7 @@ def check_history(tx: Tx, facts: DeletionFacts) -> None:
     if begun is not None and begun.id != facts.deletion_id:
         raise Error(
             Kind.UNAVAILABLE,
-            f"The log says that {facts.deletion_id} deleted {facts.model_id}, the database says {begun.id}."
+            f"The log says that {facts.deletion_id} deleted {facts.artifact_id}, the database says {begun.id}."
             " They are copies of different histories. Restore both from the same time or later."
             " Nothing was changed.",
             code="histories_differ",
@@ -33,8 +33,8 @@ def deletion(tx: Tx, facts: DeletionFacts, index: int, bundle: bytes) -> int:
 
     D6 is noted too: the keyring must have been found as new as the leaf.
     """
-    model, begun = _begun(tx, facts)
-    if model is None:
+    artifact, begun = _begun(tx, facts)
+    if artifact is None:
         return 0
     intent = Intent(
         deletion_id=facts.deletion_id,
@@ -46,7 +46,8 @@ def deletion(tx: Tx, facts: DeletionFacts, index: int, bundle: bytes) -> int:
     # Also where it was begun: its own steps would find other times, and make a second leaf.
     records.record_facts(
         tx,
-        begun or commit(tx, model, intent, audit.SERVER, reason="the log says that it was deleted"),
+        begun
+        or commit(tx, artifact, intent, audit.SERVER, reason="the log says that it was deleted"),
         fenced_at=_micros(facts.fenced_at),
         fence_report=[asdict(worker) for worker in facts.fence],
         evicted_at=_micros(facts.evicted_at),
@@ -71,12 +72,13 @@ def blobs_erased(tx: Tx, facts: BlobsErasedFacts, index: int) -> None:
     records.record_blobs_report(tx, facts.deletion_id, json.dumps(report), index)
 
 
-def _begun(tx: Tx, facts: DeletionFacts) -> tuple[Model | None, records.Deletion | None]:
-    """Return the model, unless it is unknown or deleted already, and its deletion, if it has begun."""
-    model = models.find_any(tx, facts.organization_id, facts.model_id)
-    if model is None or model.state is State.DELETED:
+def _begun(tx: Tx, facts: DeletionFacts) -> tuple[Artifact | None, records.Deletion | None]:
+    """Return the artifact, unless it is unknown or deleted already, and its deletion, if it has begun."""
+    kind = ArtifactKind(facts.kind)
+    found = artifacts.find_any(tx, kind, facts.organization_id, facts.artifact_id)
+    if found is None or found.state is State.DELETED:
         return None, None
-    return model, records.find_of_model(tx, model.n)
+    return found, records.find_of(tx, found.n)
 
 
 def _micros(text: str) -> int:

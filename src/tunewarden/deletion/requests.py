@@ -6,18 +6,25 @@ from tunewarden import audit
 from tunewarden.audit import Actor
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import protocol, records
+from tunewarden.deletion import plan, protocol, records
 from tunewarden.deletion.records import Deletion
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys, policy
 from tunewarden.identity.policy import ALLOWED, Action, Caller
 from tunewarden.ids import Prefix, mint
-from tunewarden.registry import models
-from tunewarden.registry.models import VISIBLE, Model, State
+from tunewarden.registry import artifacts, files, models
+from tunewarden.registry.artifacts import (
+    ID_LENGTH_MAX,
+    VISIBLE,
+    Artifact,
+    ArtifactKind,
+    State,
+)
 
 # A default SDK's last attempt starts at most 24 minutes after its first (research: contract, 2).
 REPLAY_MICROS = 30 * 60 * 1_000_000
 IDEMPOTENCY_KEY_LENGTH_MAX = 255
+MISSING = {ArtifactKind.MODEL: models.missing, ArtifactKind.FILE: files.missing}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +49,18 @@ class Intent:
 
 
 def request_deletion(
-    database: Database, caller: Caller, model_id: str, attempt: Attempt, *, log_size: int
+    database: Database,
+    caller: Caller,
+    kind: ArtifactKind,
+    artifact_id: str,
+    attempt: Attempt,
+    *,
+    log_size: int,
 ) -> Deletion:
-    """Commit the deletion of a model and return it; a repeated request gets the first one's.
+    """Commit the deletion of a model or a file; a repeated request gets the first one's.
 
     `log_size` is the log's size before the call: this deletion's leaf will not stand before it.
-    Raises Error(NOT_FOUND) and Error(FORBIDDEN); both leave an audit event.
+    Raises Error(NOT_FOUND), Error(FORBIDDEN) and Error(CONFLICT); each leaves an audit event.
     """
     if attempt.idempotency_key and len(attempt.idempotency_key) > IDEMPOTENCY_KEY_LENGTH_MAX:
         raise Error(
@@ -55,23 +68,21 @@ def request_deletion(
         )
     try:
         with database.write() as tx:
-            return _request(tx, caller, model_id, attempt, log_size)
+            return _request(tx, caller, kind, artifact_id, attempt, log_size=log_size)
     except Error as refused:
-        if refused.kind in {Kind.NOT_FOUND, Kind.FORBIDDEN}:
-            _record_refusal(database, caller, model_id, refused)
+        if refused.kind in {Kind.NOT_FOUND, Kind.FORBIDDEN, Kind.CONFLICT}:
+            _record_refusal(database, caller, artifact_id, refused)
         raise
 
 
-def _request(tx: Tx, caller: Caller, model_id: str, attempt: Attempt, log_size: int) -> Deletion:
-    model = models.find_any(tx, caller.organization_id, model_id)  # D1
-    if model is None:
-        if tx.row("SELECT 1 FROM bases WHERE name = :name", name=model_id):
-            raise _base_refused(model_id)
-        raise models.missing(model_id)
-    if model.state not in VISIBLE:
-        first = records.find_of_model(tx, model.n)
+def _request(
+    tx: Tx, caller: Caller, kind: ArtifactKind, artifact_id: str, attempt: Attempt, *, log_size: int
+) -> Deletion:
+    artifact = _find(tx, caller, kind, artifact_id)  # D1
+    if artifact.state not in VISIBLE:
+        first = records.find_of(tx, artifact.n)
         if first is None or not _is_repetition(first, caller, attempt, to_micros(tx.now)):
-            raise models.missing(model_id)
+            raise MISSING[kind](artifact_id)
         return first
     # I8: the role is read here, in the transaction that deletes, not where the request came in.
     role = keys.role_now(tx, caller)
@@ -81,33 +92,60 @@ def _request(tx: Tx, caller: Caller, model_id: str, attempt: Attempt, log_size: 
         or not policy.allows(caller, Action.DELETE)
     ):
         raise policy.refusal(caller, Action.DELETE)
-    intent = Intent(
+    found = plan.of(tx, kind, artifact)
+    plan.check(found)  # D2
+    parts = [
+        commit(tx, part, _intent(tx, caller, part, attempt, log_size), caller.actor)
+        for part in found.checkpoints
+    ]
+    # After its parts, so that whoever resumes deletions in their order ends them before it.
+    deletion = commit(tx, artifact, _intent(tx, caller, artifact, attempt, log_size), caller.actor)
+    for part in parts:
+        tx.run("UPDATE deletions SET parent_n = :parent WHERE n = :n", parent=deletion.n, n=part.n)
+    return deletion
+
+
+def _find(tx: Tx, caller: Caller, kind: ArtifactKind, artifact_id: str) -> Artifact:
+    """D1: return an artifact that the caller may know of. Raises Error(NOT_FOUND), Error(FORBIDDEN)."""
+    found = artifacts.find_any(tx, kind, caller.organization_id, artifact_id)
+    if kind is ArtifactKind.MODEL:
+        if found is None and tx.row("SELECT 1 FROM bases WHERE name = :name", name=artifact_id):
+            raise plan.base_refused(artifact_id)
+        is_seen = found is not None and models.is_seen_by(tx, caller, found.n)
+    else:
+        is_seen = found is not None and found.project_id == caller.project_id
+    if found is None or not is_seen:
+        raise MISSING[kind](artifact_id)
+    return found
+
+
+def _intent(tx: Tx, caller: Caller, artifact: Artifact, attempt: Attempt, log_size: int) -> Intent:
+    return Intent(
         deletion_id=mint(Prefix.DELETION),
         requested_by=caller.key_id,
         requested_at=tx.now_micros,
-        epoch=model.epoch + 1,
+        epoch=artifact.epoch + 1,
         log_since=log_size,
         request_id=caller.request_id,
         idempotency_key=attempt.idempotency_key,
     )
-    return commit(tx, model, intent, caller.actor)
 
 
-def commit(tx: Tx, model: Model, intent: Intent, actor: Actor, **details: object) -> Deletion:
+def commit(tx: Tx, artifact: Artifact, intent: Intent, actor: Actor, **details: object) -> Deletion:
     """D3: the point of no return, when the caller's transaction commits."""
-    protocol.check_transition(model.state, State.DELETING)
+    protocol.check_transition(artifact.state, State.DELETING)
     tx.run(
-        "UPDATE models SET state = 'deleting', epoch = :epoch WHERE n = :n",
+        "UPDATE artifacts SET state = 'deleting', epoch = :epoch WHERE n = :n",
         epoch=intent.epoch,
-        n=model.n,
+        n=artifact.n,
     )
     tx.run(
-        "INSERT INTO deletions (id, model_n, organization_id, requested_by, request_id, idempotency_key,"
-        " requested_at, epoch, log_since) VALUES (:id, :model, :organization, :by, :request, :key, :at,"
-        " :epoch, :since)",
+        "INSERT INTO deletions (id, artifact_n, organization_id, requested_by, request_id,"
+        " idempotency_key, requested_at, epoch, log_since) VALUES (:id, :artifact, :organization, :by,"
+        " :request, :key, :at, :epoch, :since)",
         id=intent.deletion_id,
-        model=model.n,
-        organization=model.organization_id,
+        artifact=artifact.n,
+        organization=artifact.organization_id,
         by=intent.requested_by,
         request=intent.request_id,
         key=intent.idempotency_key,
@@ -118,13 +156,13 @@ def commit(tx: Tx, model: Model, intent: Intent, actor: Actor, **details: object
     audit.record(
         tx,
         audit.EventType.DELETION_REQUESTED,
-        organization_id=model.organization_id,
+        organization_id=artifact.organization_id,
         actor=actor,
-        resource_id=model.id,
+        resource_id=artifact.id,
         deletion=intent.deletion_id,
         **details,
     )
-    written = records.find_of_model(tx, model.n)
+    written = records.find_of(tx, artifact.n)
     if written is None:
         raise RuntimeError("the deletion was written in this transaction")
     return written
@@ -139,16 +177,7 @@ def _is_repetition(first: Deletion, caller: Caller, attempt: Attempt, now_micros
     return attempt.retry_count >= 1 and now_micros - first.requested_at < REPLAY_MICROS
 
 
-def _base_refused(name: str) -> Error:
-    return Error(
-        Kind.FORBIDDEN,
-        f"The model '{name[: models.ID_LENGTH_MAX]}' is a base model. Only fine-tuned models can be deleted.",
-        param="model",
-        code="base_model_not_deletable",
-    )
-
-
-def _record_refusal(database: Database, caller: Caller, model_id: str, refused: Error) -> None:
+def _record_refusal(database: Database, caller: Caller, artifact_id: str, refused: Error) -> None:
     """Write the refused attempt; its own transaction was rolled back."""
     with database.write() as tx:
         audit.record(
@@ -156,6 +185,6 @@ def _record_refusal(database: Database, caller: Caller, model_id: str, refused: 
             audit.EventType.DELETION_REFUSED,
             organization_id=caller.organization_id,
             actor=caller.actor,
-            resource_id=model_id[: models.ID_LENGTH_MAX],
+            resource_id=artifact_id[:ID_LENGTH_MAX],
             reason=refused.kind.value,
         )

@@ -18,8 +18,8 @@ from tunewarden.deletion.log import Log
 from tunewarden.deletion.log_key import LogSigner
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
-from tunewarden.registry import models, seen
-from tunewarden.registry.models import State
+from tunewarden.registry import artifacts, files, seen
+from tunewarden.registry.artifacts import ArtifactKind, SealedBlob, State
 from tunewarden.serving.engine import Evicting
 from tunewarden.serving.fence import Fence
 
@@ -73,15 +73,16 @@ class Steps:
 
     def _fence(self, deletion: Deletion) -> Deletion:
         """D4: nobody serves the model any more; a worker that holds on is killed."""
-        workers = self.fence.fence(deletion.model_n, within_seconds=self.fence_seconds)
+        workers = self.fence.fence(deletion.artifact_n, within_seconds=self.fence_seconds)
         report = json.dumps([asdict(worker) for worker in workers])
         return replace(deletion, fenced_at=self._now(), fence_report=report)
 
     def _evict(self, deletion: Deletion) -> Deletion:
-        """D5: every engine that could hold the weights has let go of them."""
+        """D5: every engine that could hold the weights has let go of them. No engine holds files."""
+        holding = self.engines if deletion.kind == ArtifactKind.MODEL else ()
         evicted = [
             engine.evict(deletion.internal_id, within_seconds=self.evict_seconds)
-            for engine in self.engines
+            for engine in holding
         ]
         report = json.dumps([asdict(engine) for engine in evicted])
         return replace(deletion, evicted_at=self._now(), evict_report=report)
@@ -110,7 +111,7 @@ class Steps:
     def _state(self, deletion: Deletion) -> bytes:
         """Write down what D4 to D6 found and, byte for byte, what the leaf will say of it."""
         with self.database.write() as tx:
-            blobs = models.blobs_of(tx, deletion.model_n)
+            blobs = artifacts.blobs_of(tx, deletion.artifact_n)
             statement = receipt.build_deletion(_deletion_facts(deletion, blobs))
             records.record_facts(
                 tx,
@@ -132,12 +133,10 @@ class Steps:
         with self.database.write() as tx:
             protocol.check_transition(State.DELETING, State.DELETED)
             if not tx.run(
-                "UPDATE models SET state = 'deleted' WHERE n = :n AND state = 'deleting'",
-                n=deletion.model_n,
+                "UPDATE artifacts SET state = 'deleted' WHERE n = :n AND state = 'deleting'",
+                n=deletion.artifact_n,
             ):
-                raise RuntimeError(
-                    "a deletion that is not finished has a model that is not deleting"
-                )
+                raise RuntimeError("what an unfinished deletion is of is not deleting")
             records.record_facts(
                 tx,
                 deletion,
@@ -146,13 +145,14 @@ class Steps:
                 deleted_at=tx.now_micros,
             )
             seen.see_log(tx, (deletion.log_index or 0) + 1)
+            files.forget(tx, deletion.artifact_n)
             audit.record(
                 tx,
                 audit.EventType.RESOURCE_DELETED,
                 organization_id=deletion.organization_id,
                 actor=_actor(deletion),
-                resource_id=deletion.model_id,
-                resource_type="model",
+                resource_id=deletion.artifact_id,
+                resource_type=deletion.kind,
                 deletion=deletion.id,
             )
             deleted_at = tx.now_micros
@@ -169,7 +169,7 @@ class Steps:
         found = json.loads(deletion.blobs_report)
         stated = facts.BlobsErasedFacts(
             deletion_id=deletion.id,
-            model_id=deletion.model_id,
+            artifact_id=deletion.artifact_id,
             manifest_sha256=deletion.manifest_sha256,
             failures=(),
             **found,
@@ -177,9 +177,9 @@ class Steps:
         index, _ = self._append(receipt.build_blobs_erased(stated), deletion.blobs_log_since)
         with self.database.write() as tx:
             tx.run(
-                "UPDATE blobs SET erased_at = :now WHERE model_n = :n",
+                "UPDATE blobs SET erased_at = :now WHERE artifact_n = :n",
                 now=tx.now_micros,
-                n=deletion.model_n,
+                n=deletion.artifact_n,
             )
             records.record_facts(tx, deletion, blobs_log_index=index, blobs_erased_at=tx.now_micros)
             seen.see_log(tx, index + 1)
@@ -188,7 +188,7 @@ class Steps:
                 audit.EventType.BLOBS_ERASED,
                 organization_id=deletion.organization_id,
                 actor=audit.SERVER,
-                resource_id=deletion.model_id,
+                resource_id=deletion.artifact_id,
                 deletion=deletion.id,
             )
             erased_at = tx.now_micros
@@ -216,15 +216,13 @@ class Steps:
         """Append a signed statement once; return its index and the receipt that proves it."""
         log, signer = self.open_log()
         envelope = receipt.sign(statement, signer)
-        appended = log.append(envelope, since=since)
-        self.mark_log(appended.size)
-        index = appended.index
-        checkpoint = log.checkpoint()
-        size = int(checkpoint.split(b"\n")[1])  # C2SP tlog-checkpoint: the second line
-        return index, receipt.bundle(envelope, index, log.inclusion_proof(index, size), checkpoint)
+        proven = log.append_proven(envelope, since=since)
+        self.mark_log(proven.size)
+        index = proven.index
+        return index, receipt.bundle(envelope, index, proven.proof, proven.checkpoint)
 
 
-def _deletion_facts(deletion: Deletion, blobs: list[models.SealedBlob]) -> facts.DeletionFacts:
+def _deletion_facts(deletion: Deletion, blobs: list[SealedBlob]) -> facts.DeletionFacts:
     if (
         deletion.fence_report is None
         or deletion.evict_report is None
@@ -234,7 +232,7 @@ def _deletion_facts(deletion: Deletion, blobs: list[models.SealedBlob]) -> facts
     return facts.DeletionFacts(
         deletion_id=deletion.id,
         organization_id=deletion.organization_id,
-        model_id=deletion.model_id,
+        artifact_id=deletion.artifact_id,
         internal_id=deletion.internal_id,
         manifest_sha256=deletion.manifest_sha256,
         requested_by=deletion.requested_by,
@@ -252,6 +250,7 @@ def _deletion_facts(deletion: Deletion, blobs: list[models.SealedBlob]) -> facts
         ),
         residuals=RESIDUALS,
         software=_software(),
+        kind=deletion.kind,
     )
 
 

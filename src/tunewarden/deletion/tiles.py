@@ -7,6 +7,7 @@ A tile is up to 256 hashes of one level (`level` counts tiles: hashes at level L
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tunewarden.deletion import merkle
 
@@ -68,20 +69,24 @@ def encode_bundle(entries: Sequence[bytes]) -> bytes:
     return b"".join(len(entry).to_bytes(2, "big") + entry for entry in entries)
 
 
-def decode_bundle(data: bytes, width: int) -> list[bytes]:
-    """Return the `width` entries of a bundle; `ValueError` if it is not exactly that wide."""
-    entries: list[bytes] = []
+def bundle_ends(data: bytes, width: int) -> list[int]:
+    """Return where each of the first `width` entries ends; `ValueError` if they are not all there."""
+    ends: list[int] = []
     at = 0
     for _ in range(width):
-        start = at + 2
-        length = data[at:start]
-        at = start + int.from_bytes(length, "big")
-        if len(length) < 2 or at > len(data):
-            raise ValueError("the bundle is short")
-        entries.append(data[start:at])
-    if at != len(data):
+        at += 2 + int.from_bytes(data[at : at + 2], "big")
+        ends.append(at)
+    if at > len(data):
+        raise ValueError("the bundle is short")
+    return ends
+
+
+def decode_bundle(data: bytes, width: int) -> list[bytes]:
+    """Return the `width` entries of a bundle; `ValueError` if it is not exactly that wide."""
+    ends = [0, *bundle_ends(data, width)]
+    if ends[-1] != len(data):
         raise ValueError("the bundle is long")
-    return entries
+    return [data[start + 2 : end] for start, end in pairwise(ends)]
 
 
 def hashes_of(tile: bytes) -> list[bytes]:

@@ -4,31 +4,29 @@ It dies with its parent, writes no core, and cannot be read by other processes o
 """
 
 import argparse
-import ctypes
 import os
-import resource
-import signal
 import socket
 import sys
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
-PR_SET_DUMPABLE = 4
+from tunewarden import processes
+
 BACKLOG = 1024
 
 
 def main(arguments: list[str]) -> int:
     """Serve until SIGTERM; return the exit status."""
-    # First of all, and before the seconds that importing torch takes.
-    harden()
     parser = argparse.ArgumentParser(prog="python -m tunewarden.engine.worker")
+    parser.add_argument("--parent", type=int, help="pid of the process to die with")
     parser.add_argument("--socket", type=Path, required=True, help="unix socket to listen on")
     parser.add_argument("--threads", type=int, help="torch threads (default: all cores but one)")
     parser.add_argument("--adapters", type=int, default=64, help="adapter slots per base")
     parser.add_argument("--rows", type=int, default=32, help="sequences in one batch")
     parser.add_argument("--waiting", type=int, default=256, help="sequences that may wait")
     options = parser.parse_args(arguments)
-    from tunewarden.engine import service  # noqa: PLC0415 - see harden() above
+    processes.die_with(options.parent or os.getppid())
+    processes.keep_secrets_in_memory()
+    from tunewarden.engine import service  # noqa: PLC0415  before the seconds that torch takes
 
     listener = _listen(options.socket)
     try:
@@ -44,18 +42,11 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def harden() -> None:
-    """Die with the parent's thread that started us; let nobody dump or trace our memory."""
-    library = ctypes.CDLL(None, use_errno=True)
-    for option, value in ((PR_SET_PDEATHSIG, signal.SIGKILL), (PR_SET_DUMPABLE, 0)):
-        if library.prctl(option, int(value), 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def _listen(path: Path) -> socket.socket:
     """Return a listening socket that only this user can connect to."""
     path.unlink(missing_ok=True)
+    # Before it can be connected to: a deletion must be able to kill an engine that hangs (D5).
+    path.with_suffix(".pid").write_bytes(processes.identity())
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     previous = os.umask(0o177)
     try:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tunewarden import audit
-from tunewarden.db.database import Database, Tx
+from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import organizations
 from tunewarden.identity.policy import SCOPES, Caller, Role
@@ -27,6 +27,11 @@ FORMAT = re.compile(
     rf"{PREFIX}([A-Za-z0-9]{{{ID_LENGTH}}})-([A-Za-z0-9]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}})"
 )
 NAME_LENGTH_MAX = 100
+HOLDER = (
+    "SELECT k.id, k.secret_sha256, k.user_id, k.organization_id, o.name, k.project_id, u.role, k.scopes"
+    " FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organizations o ON o.id = k.organization_id"
+    " WHERE k.id = :id AND k.revoked_at IS NULL"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,15 @@ class ApiKey:
     scopes: str
     created_at: int
     revoked_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A well-formed key of whoever asks, not looked up yet; `shown` is how an error may show it."""
+
+    id: str
+    digest: bytes
+    shown: str
 
 
 def create(
@@ -129,32 +143,26 @@ def revoke(tx: Tx, key_id: str) -> None:
         )
 
 
-def authenticate(database: Database, text: str, request_id: str) -> Caller:
-    """Return who holds the key `text`. Raises Error(UNAUTHENTICATED), the same for every reason."""
+def present(text: str) -> Presented:
+    """Return a key as it is presented; nothing was looked up. Raises Error(UNAUTHENTICATED)."""
     match = FORMAT.fullmatch(text)
     if match is None:
-        raise _refused(text)
+        raise _refused(text[:6])
     body, secret = match[1], match[2][:SECRET_LENGTH]
     if not hmac.compare_digest(_checksum(body + secret), match[2][SECRET_LENGTH:]):
-        raise _refused(text)
-    row = database.peek(
-        "SELECT k.id, k.secret_sha256, k.user_id, k.organization_id, o.name, k.project_id, u.role, k.scopes"
-        " FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organizations o ON o.id = k.organization_id"
-        " WHERE k.id = :id AND k.revoked_at IS NULL",
-        id=f"{Prefix.API_KEY}_{body}",
-    )
-    if row is None or not hmac.compare_digest(row[1], _digest(secret)):
-        raise _refused(text)
-    return Caller(
-        key_id=row[0],
-        user_id=row[2],
-        organization_id=row[3],
-        organization_name=row[4],
-        project_id=row[5],
-        role=Role(row[6]),
-        scopes=frozenset(row[7].split()),
-        request_id=request_id,
-    )
+        raise _refused(text[:6])
+    return Presented(f"{Prefix.API_KEY}_{body}", _digest(secret), text[:6])
+
+
+def holder(tx: Tx, presented: Presented, request_id: str) -> Caller:
+    """Return who holds a key in this transaction. Raises Error(UNAUTHENTICATED), the same for every reason."""
+    return _caller(tx.row(HOLDER, id=presented.id), presented, request_id)
+
+
+def authenticate(database: Database, text: str, request_id: str) -> Caller:
+    """Return who holds the key `text`. Raises Error(UNAUTHENTICATED), the same for every reason."""
+    presented = present(text)
+    return _caller(database.peek(HOLDER, id=presented.id), presented, request_id)
 
 
 def role_now(tx: Tx, caller: Caller) -> Role | None:
@@ -165,6 +173,21 @@ def role_now(tx: Tx, caller: Caller) -> Role | None:
         id=caller.key_id,
     )
     return Role(row[0]) if row else None
+
+
+def _caller(row: Row | None, presented: Presented, request_id: str) -> Caller:
+    if row is None or not hmac.compare_digest(row[1], presented.digest):
+        raise _refused(presented.shown)
+    return Caller(
+        key_id=row[0],
+        user_id=row[2],
+        organization_id=row[3],
+        organization_name=row[4],
+        project_id=row[5],
+        role=Role(row[6]),
+        scopes=frozenset(row[7].split()),
+        request_id=request_id,
+    )
 
 
 def _digest(secret: str) -> bytes:
@@ -180,8 +203,8 @@ def _checksum(text: str) -> str:
     return digits
 
 
-def _refused(text: str) -> Error:
-    shown = f"{text[:6]}…" if text.startswith("sk-") else "(not shown)"
+def _refused(beginning: str) -> Error:
+    shown = f"{beginning}…" if beginning.startswith("sk-") else "(not shown)"
     return Error(
         Kind.UNAUTHENTICATED,
         f"Incorrect API key provided: {shown}. Make one with `tunewarden keys create`.",

@@ -97,6 +97,13 @@ def _create(tx: Tx, name: str) -> Organization:
     return organization
 
 
+def name_of(tx: Tx, organization_id: str) -> str:
+    """Return the name of an organization that must exist."""
+    row = tx.row("SELECT name FROM organizations WHERE id = :id", id=organization_id)
+    assert row is not None, "organizations are never removed"
+    return str(row[0])
+
+
 def first_name(tx: Tx) -> str:
     """Return the name of the oldest organization. Raises Error(UNAVAILABLE) before the first start."""
     row = tx.row("SELECT name FROM organizations ORDER BY created_at, id LIMIT 1")

@@ -27,16 +27,32 @@ class Action(StrEnum):
     WRITE_MODELS = "api.model.write"
     DELETE = "api.delete"
     READ_DELETIONS = "api.deletions.read"
+    READ_FILES = "api.files.read"
+    WRITE_FILES = "api.files.write"
+    READ_JOBS = "api.fine_tuning.jobs.read"
+    WRITE_JOBS = "api.fine_tuning.jobs.write"
+    READ_CHECKPOINTS = "api.fine_tuning.checkpoints.read"
+    WRITE_CHECKPOINTS = "api.fine_tuning.checkpoints.write"
 
+
+_READING = frozenset(
+    {
+        Action.READ_MODELS,
+        Action.READ_DELETIONS,
+        Action.READ_FILES,
+        Action.READ_JOBS,
+        Action.READ_CHECKPOINTS,
+    }
+)
 
 ALLOWED: dict[Role, frozenset[Action]] = {
     Role.OWNER: frozenset(Action),
-    Role.READER: frozenset({Action.READ_MODELS, Action.USE_MODELS, Action.READ_DELETIONS}),
+    Role.READER: _READING | {Action.USE_MODELS},
 }
 
 # A scope may stand for several: OpenAI's read-only keys carry `api.all.read`.
 IMPLIED: dict[str, frozenset[Action]] = {
-    "api.all.read": frozenset({Action.READ_MODELS, Action.READ_DELETIONS}),
+    "api.all.read": _READING,
     "api.all": frozenset(Action),
 }
 SCOPES = frozenset({*(action.value for action in Action), *IMPLIED})

@@ -17,30 +17,60 @@ from tunewarden import audit
 from tunewarden.artifacts import sealing
 from tunewarden.artifacts.adapters import BaseShape, CheckedAdapter, Limits, check_adapter
 from tunewarden.artifacts.blobs import ErasableBlobs
-from tunewarden.artifacts.keyring import Key, Keyring
-from tunewarden.db.database import Database
+from tunewarden.artifacts.keyring import Keyring
+from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.ids import Prefix, mint
-from tunewarden.locks import ByteLocks
-from tunewarden.registry import bases, models, seen
+from tunewarden.registry import bases, models
+from tunewarden.registry.artifacts import ID_LENGTH_MAX, SealedBlob, State
 from tunewarden.registry.bases import Base, BaseKind
-from tunewarden.registry.models import Model, SealedBlob, State
+from tunewarden.registry.drafts import Draft, Drafts, blob_name
+from tunewarden.registry.models import Model
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
-SEALED = ".age"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An adapter that was checked, and the file of its weights, which must not change meanwhile."""
+
+    base: Base
+    checked: CheckedAdapter
+    weights: BinaryIO
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An adapter that was checked and sealed into a draft."""
+
+    draft: Draft
+    ready: Ready
+    blobs: list[SealedBlob]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """Whose a new model is, and what made it: an import, or a job (at a step: a checkpoint)."""
+
+    organization_id: str
+    organization_name: str
+    project_id: str
+    created_by: str
+    suffix: str
+    job_n: int | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Imports:
-    """The operation and what it needs. `lock_file` tells a live import from one that crashed."""
+    """The operation and what it needs."""
 
     database: Database
     keyring: Keyring
     blobs: ErasableBlobs
+    drafts: Drafts
     limits: Limits
-    lock_file: Path
     scratch_may_be_a_disk: bool = False
 
     def bring_in(
@@ -52,46 +82,73 @@ class Imports:
         Error(FORBIDDEN), Error(INVALID), Error(TOO_LARGE); then nothing is left behind.
         """
         authorize(caller, Action.WRITE_MODELS)
-        public_id = models.mint_id(base=base, organization=caller.organization_name, suffix=suffix)
+        models.check_suffix(suffix)
         try:
-            found = self._base(base)
-            checked = _checked(found, config, weights, self.limits)
+            ready = self.check(base, config, weights)
         except Error as refused:
             self._record_refusal(caller, base, refused)
             raise
-        internal_id = mint(Prefix.SLOT)
-        with self._begun(internal_id) as key:
-            shard = self.keyring.shard_of(key.id)
-            generation = self.keyring.generation(shard)
-            blobs = self._seal(internal_id, key.recipient, checked, weights)
-            manifest = _manifest(found, checked)
-            with self.database.write() as tx:
-                model = Model(
-                    n=0,
-                    id=public_id,
-                    internal_id=internal_id,
+        with self.sealing(ready) as sealed, self.database.write() as tx:
+            model = self.register(
+                tx,
+                sealed,
+                Made(
                     organization_id=caller.organization_id,
+                    organization_name=caller.organization_name,
                     project_id=caller.project_id,
-                    base=found.name,
-                    suffix=suffix,
-                    state=State.ACTIVE,
-                    epoch=1,
-                    key_id=key.id,
-                    manifest_sha256=sha256(manifest.encode()).hexdigest(),
                     created_by=caller.key_id,
-                    created_at=tx.now_micros,
-                )
-                model = models.register(tx, model=model, manifest=manifest, blobs=blobs)
-                seen.see_keyring(tx, shard, generation)
-                tx.run("DELETE FROM imports WHERE internal_id = :id", id=internal_id)
-                audit.record(
-                    tx,
-                    audit.EventType.MODEL_IMPORTED,
-                    organization_id=caller.organization_id,
-                    actor=caller.actor,
-                    resource_id=model.id,
-                    base=found.name,
-                )
+                    suffix=suffix,
+                ),
+            )
+            audit.record(
+                tx,
+                audit.EventType.MODEL_IMPORTED,
+                organization_id=caller.organization_id,
+                actor=caller.actor,
+                resource_id=model.id,
+                base=model.base,
+            )
+        return model
+
+    def check(self, base: str, config: BinaryIO, weights: BinaryIO) -> Ready:
+        """Return an adapter that fits its base. Raises Error(INVALID), Error(TOO_LARGE)."""
+        found = self._base(base)
+        return Ready(found, _checked(found, config, weights, self.limits), weights)
+
+    @contextmanager
+    def sealing(self, ready: Ready) -> Iterator[Sealed]:
+        """Yield the sealed adapter, to be registered within the block; else nothing is left of it."""
+        with self.drafts.importing() as draft:
+            yield Sealed(draft, ready, self._seal(draft, ready.checked, ready.weights))
+
+    def register(self, tx: Tx, sealed: Sealed, made: Made) -> Model:
+        """Make a sealed adapter a model, under an id that was never used, in the caller's transaction."""
+        base = sealed.ready.base
+        manifest = _manifest(base, sealed.ready.checked)
+        model = Model(
+            n=0,
+            id=models.mint_id(
+                base=base.name,
+                organization=made.organization_name,
+                suffix=made.suffix,
+                step=made.step,
+            ),
+            internal_id=sealed.draft.internal_id,
+            organization_id=made.organization_id,
+            project_id=made.project_id,
+            state=State.ACTIVE,
+            epoch=1,
+            key_id=sealed.draft.key_id,
+            manifest_sha256=sha256(manifest.encode()).hexdigest(),
+            created_by=made.created_by,
+            created_at=tx.now_micros,
+            base=base.name,
+            suffix=made.suffix,
+            job_n=made.job_n,
+            step=made.step,
+        )
+        model = models.register(tx, model=model, manifest=manifest, blobs=sealed.blobs)
+        self.drafts.settle(tx, sealed.draft.internal_id)
         return model
 
     def unseal(self, model: Model, directory: Path) -> None:
@@ -100,25 +157,11 @@ class Imports:
         for name in (CONFIG_NAME, WEIGHTS_NAME):
             sealing.unseal_to_file(
                 self.blobs,
-                _blob_name(model.internal_id, name),
+                blob_name(model.internal_id, name),
                 identity,
                 directory / name,
                 may_be_a_disk=self.scratch_may_be_a_disk,
             )
-
-    def sweep(self) -> int:
-        """Erase what crashed imports left, unless an import is running; return how many there were."""
-        locks = ByteLocks(self.lock_file)
-        try:
-            if not locks.try_exclusive(0):
-                return 0
-            with self.database.read() as tx:
-                left = tx.rows("SELECT internal_id, key_id FROM imports")
-            for internal_id, key_id in left:
-                self._undo(internal_id, key_id)
-            return len(left)
-        finally:
-            locks.close()
 
     def _base(self, name: str) -> Base:
         base = bases.find(self.database, name)
@@ -137,9 +180,7 @@ class Imports:
             )
         return base
 
-    def _seal(
-        self, internal_id: str, recipient: str, checked: CheckedAdapter, weights: BinaryIO
-    ) -> list[SealedBlob]:
+    def _seal(self, draft: Draft, checked: CheckedAdapter, weights: BinaryIO) -> list[SealedBlob]:
         weights.seek(0)
         files: list[tuple[str, BinaryIO, int]] = [
             (CONFIG_NAME, BytesIO(checked.config), len(checked.config)),
@@ -147,43 +188,10 @@ class Imports:
         ]
         sealed = []
         for name, reader, size in files:
-            blob = _blob_name(internal_id, name)
-            sealed.append(SealedBlob(blob, size, sealing.seal(reader, recipient, self.blobs, blob)))
+            blob = blob_name(draft.internal_id, name)
+            stored = sealing.seal(reader, draft.recipient, self.blobs, blob)
+            sealed.append(SealedBlob(blob, size, stored))
         return sealed
-
-    @contextmanager
-    def _begun(self, internal_id: str) -> Iterator[Key]:
-        """Make a key, noted as of an import until there is a model; take it back on any failure."""
-        locks = ByteLocks(self.lock_file)
-        try:
-            if not locks.try_shared(0):
-                raise Error(
-                    Kind.UNAVAILABLE, "The server is starting; try again.", retry_after_seconds=1
-                )
-            key = self.keyring.create()
-            try:
-                with self.database.write() as tx:
-                    tx.run(
-                        "INSERT INTO imports VALUES (:id, :key, :now)",
-                        id=internal_id,
-                        key=key.id,
-                        now=tx.now_micros,
-                    )
-                yield key
-            except BaseException:
-                self._undo(internal_id, key.id)
-                raise
-        finally:
-            locks.close()
-
-    def _undo(self, internal_id: str, key_id: str) -> None:
-        if self.database.peek("SELECT 1 FROM models WHERE internal_id = :id", id=internal_id):
-            return  # It was committed, and what failed came after: only a deletion ends a model.
-        self.keyring.erase(key_id)
-        for name in self.blobs.names(f"{internal_id}/"):
-            self.blobs.erase(name)
-        with self.database.write() as tx:
-            tx.run("DELETE FROM imports WHERE internal_id = :id", id=internal_id)
 
     def _record_refusal(self, caller: Caller, base: str, refused: Error) -> None:
         with self.database.write() as tx:
@@ -192,7 +200,7 @@ class Imports:
                 audit.EventType.MODEL_IMPORT_REFUSED,
                 organization_id=caller.organization_id,
                 actor=caller.actor,
-                resource_id=base[: models.ID_LENGTH_MAX],
+                resource_id=base[:ID_LENGTH_MAX],
                 reason=refused.message[:500],
             )
 
@@ -226,7 +234,3 @@ def _manifest(base: Base, checked: CheckedAdapter) -> str:
         sort_keys=True,
         separators=(",", ":"),
     )
-
-
-def _blob_name(internal_id: str, file: str) -> str:
-    return f"{internal_id}/{file}{SEALED}"

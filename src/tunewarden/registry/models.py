@@ -1,158 +1,131 @@
-"""Fine-tuned models and their states. A row is never removed: it stays as a tombstone (I7).
-
-`active ⇄ archived` is reversible; `deleting` and `deleted` are not. The states are changed to these
-two by `deletion/` alone; everything else learns of a deletion by reading the state here.
-"""
+"""Fine-tuned models: imported, made by a job, or a job's checkpoint (a model with a step)."""
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
-from tunewarden.db.database import Database, Row, Tx
+from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
+from tunewarden.identity.policy import Caller
 from tunewarden.ids import token
+from tunewarden.registry import artifacts
+from tunewarden.registry.artifacts import (
+    ID_LENGTH_MAX,
+    VISIBLE,
+    Artifact,
+    ArtifactKind,
+    SealedBlob,
+    fields_of,
+)
 
 SUFFIX = re.compile(r"[A-Za-z0-9._-]{0,64}")
 TAIL_LENGTH = 8
-COLUMNS = (
-    "n, id, internal_id, organization_id, project_id, base, suffix, state, epoch, key_id,"
-    " manifest_sha256, created_by, created_at"
+COLUMNS = f"{artifacts.COLUMNS}, m.base, m.suffix, m.job_n, m.step"
+FROM = "FROM artifacts a JOIN models m ON m.n = a.n"
+# A checkpoint can be seen by its own project and by those that it is shared with.
+SEEN_BY = (
+    "(m.step IS NULL OR a.project_id = :project OR EXISTS (SELECT 1 FROM checkpoint_permissions p"
+    " WHERE p.model_n = m.n AND p.project_id = :project))"
 )
-ID_LENGTH_MAX = 256
-
-
-class State(StrEnum):
-    """Where a model is in its life."""
-
-    ACTIVE = "active"
-    ARCHIVED = "archived"
-    DELETING = "deleting"
-    DELETED = "deleted"
-
-
-# What its organization can see: everything else looks like a model that never was (I9).
-VISIBLE = frozenset({State.ACTIVE, State.ARCHIVED})
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
-    """A fine-tuned model. `internal_id` is what engines call it, used for no other model, ever."""
+class Model(Artifact):
+    """A fine-tuned model. Engines call it by its `internal_id`, used for no other model, ever."""
 
-    n: int
-    id: str
-    internal_id: str
-    organization_id: str
-    project_id: str
     base: str
     suffix: str
-    state: State
-    epoch: int
-    key_id: str
-    manifest_sha256: str
-    created_by: str
-    created_at: int
+    job_n: int | None = None
+    step: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SealedBlob:
-    """A blob of a model: `bytes` in the plain, `sealed_bytes` as stored."""
-
-    name: str
-    bytes: int
-    sealed_bytes: int
-
-
-def mint_id(*, base: str, organization: str, suffix: str) -> str:
+def mint_id(*, base: str, organization: str, suffix: str, step: int | None = None) -> str:
     """Return a new public id. Raises Error(INVALID) for a suffix that could not stand in it."""
+    check_suffix(suffix)
+    checkpoint = "" if step is None else f":ckpt-step-{step}"
+    return f"ft:{base}:{organization}:{suffix}:{token(TAIL_LENGTH)}{checkpoint}"
+
+
+def check_suffix(suffix: str) -> None:
+    """Return if `suffix` may stand in a model's id. Raises Error(INVALID)."""
     if not SUFFIX.fullmatch(suffix):
         raise Error(
             Kind.INVALID,
             "A suffix may have up to 64 letters, digits, dots, dashes and underscores.",
             param="suffix",
         )
-    return f"ft:{base}:{organization}:{suffix}:{token(TAIL_LENGTH)}"
 
 
 def register(tx: Tx, *, model: Model, manifest: str, blobs: list[SealedBlob]) -> Model:
     """Write a new active model with its blobs; return it with its number."""
+    n = artifacts.register(tx, ArtifactKind.MODEL, model, manifest=manifest, blobs=blobs)
     tx.run(
-        "INSERT INTO models (id, internal_id, organization_id, project_id, base, suffix, state, epoch,"
-        " key_id, manifest, manifest_sha256, created_by, created_at) VALUES (:id, :internal_id,"
-        " :organization, :project, :base, :suffix, 'active', 1, :key, :manifest, :sha, :by, :at)",
-        id=model.id,
-        internal_id=model.internal_id,
-        organization=model.organization_id,
-        project=model.project_id,
+        "INSERT INTO models VALUES (:n, :base, :suffix, :job, :step)",
+        n=n,
         base=model.base,
         suffix=model.suffix,
-        key=model.key_id,
-        manifest=manifest,
-        sha=model.manifest_sha256,
-        by=model.created_by,
-        at=model.created_at,
+        job=model.job_n,
+        step=model.step,
     )
-    written = find_any(tx, model.organization_id, model.id)
-    assert written is not None, "the row was written in this transaction"
-    for blob in blobs:
-        tx.run(
-            "INSERT INTO blobs VALUES (:name, :n, :bytes, :sealed_bytes, NULL)",
-            name=blob.name,
-            n=written.n,
-            bytes=blob.bytes,
-            sealed_bytes=blob.sealed_bytes,
-        )
-    return written
+    return replace(model, n=n)
 
 
-def find_any(tx: Tx, organization_id: str, model_id: str) -> Model | None:
-    """Return an organization's model in whatever state, or None."""
-    row = tx.row(
-        f"SELECT {COLUMNS} FROM models WHERE id = :id AND organization_id = :organization",  # noqa: S608
-        id=model_id,
-        organization=organization_id,
-    )
-    return from_row(row) if row else None
-
-
-def find(database: Database, organization_id: str, model_id: str) -> Model | None:
-    """Return an organization's model if it is visible, or None: one query for foreign and unknown (I9)."""
+def find(database: Database, caller: Caller, model_id: str) -> Model | None:
+    """Return a model that the caller can see, or None: one query for foreign and unknown (I9)."""
     row = database.peek(
-        f"SELECT {COLUMNS} FROM models WHERE id = :id AND organization_id = :organization",  # noqa: S608
+        f"SELECT {COLUMNS} {FROM} WHERE a.id = :id AND a.organization_id = :organization"
+        f" AND {SEEN_BY}",
         id=model_id,
-        organization=organization_id,
+        organization=caller.organization_id,
+        project=caller.project_id,
     )
-    model = from_row(row) if row else None
+    model = Model(*fields_of(row)) if row else None
     return model if model is not None and model.state in VISIBLE else None
 
 
-def is_active(database: Database, n: int) -> bool:
-    """Tell whether a model may be served at this moment: one read by primary key, no cache."""
-    row = database.peek("SELECT state FROM models WHERE n = :n", n=n)
-    return row is not None and row[0] == "active"
-
-
-def pages(database: Database, organization_id: str, *, size: int = 1000) -> Iterator[list[Model]]:
-    """Yield an organization's visible models, oldest first, in flat memory."""
+def pages(database: Database, caller: Caller, *, size: int = 1000) -> Iterator[list[Model]]:
+    """Yield the models that the caller can see, oldest first, in flat memory."""
     for page in database.pages(
-        f"SELECT {COLUMNS}, n FROM models WHERE organization_id = :organization"  # noqa: S608
-        " AND state IN ('active', 'archived') AND n > COALESCE(:after, 0) ORDER BY n LIMIT :size",
+        f"SELECT {COLUMNS}, a.n {FROM} WHERE a.organization_id = :organization AND a.kind = 'model'"
+        f" AND a.state IN ('active', 'archived') AND a.n > COALESCE(:after, 0) AND {SEEN_BY}"
+        " ORDER BY a.n LIMIT :size",
         size=size,
-        organization=organization_id,
+        organization=caller.organization_id,
+        project=caller.project_id,
     ):
-        yield [from_row(row[:-1]) for row in page]
+        yield [Model(*fields_of(row[:-1])) for row in page]
 
 
-def blobs_of(tx: Tx, n: int) -> list[SealedBlob]:
-    """Return the blobs of a model that are not erased yet."""
-    return [
-        SealedBlob(*row)
-        for row in tx.rows(
-            "SELECT name, bytes, sealed_bytes FROM blobs WHERE model_n = :n AND erased_at IS NULL"
-            " ORDER BY name",
-            n=n,
-        )
-    ]
+def checkpoints_of(tx: Tx, n: int) -> tuple[Model, ...]:
+    """Return the visible checkpoints of the job that made model `n`, unless `n` is one of them."""
+    rows = tx.rows(
+        f"SELECT {COLUMNS} {FROM} WHERE m.step IS NOT NULL AND m.job_n ="  # noqa: S608
+        " (SELECT job_n FROM models WHERE n = :n AND step IS NULL)"
+        " AND a.state IN ('active', 'archived') ORDER BY m.step",
+        n=n,
+    )
+    return tuple(Model(*fields_of(row)) for row in rows)
+
+
+def is_seen_by(tx: Tx, caller: Caller, n: int) -> bool:
+    """Tell whether the caller's project may see a model of its organization."""
+    seen = tx.row(f"SELECT 1 {FROM} WHERE a.n = :n AND {SEEN_BY}", n=n, project=caller.project_id)
+    return seen is not None
+
+
+def newest(database: Database) -> str | None:
+    """Return the id of the newest model that can be served, or None."""
+    row = database.peek(
+        "SELECT id FROM artifacts WHERE kind = 'model' AND state = 'active' ORDER BY n DESC LIMIT 1"
+    )
+    return str(row[0]) if row else None
+
+
+def by_n(database: Database, n: int) -> Model:
+    """Return the model with this number, in whatever state; it must exist."""
+    row = database.peek(f"SELECT {COLUMNS} {FROM} WHERE a.n = :n", n=n)
+    assert row is not None, "a model's row is never removed"
+    return Model(*fields_of(row))
 
 
 def missing(model_id: str) -> Error:
@@ -164,9 +137,3 @@ def missing(model_id: str) -> Error:
         param="model",
         code="model_not_found",
     )
-
-
-def from_row(row: Row) -> Model:
-    """Return the model of a row of COLUMNS."""
-    n, public, internal, organization, project, base, suffix, state, *rest = row
-    return Model(n, public, internal, organization, project, base, suffix, State(state), *rest)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from tunewarden.db.database import Database
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import bases, models
+from tunewarden.registry import artifacts, bases, models
+from tunewarden.registry.artifacts import ID_LENGTH_MAX, State
 from tunewarden.registry.bases import Base
-from tunewarden.registry.models import Model, State
+from tunewarden.registry.models import Model
 from tunewarden.serving.fence import Fence
 
 POLL_SECONDS = 0.004
@@ -70,7 +71,7 @@ class Admissions:
         authorize(caller, Action.USE_MODELS)
         if (base := bases.find(self._database, name)) is not None:
             return Target(base, None)
-        model = models.find(self._database, caller.organization_id, name)
+        model = models.find(self._database, caller, name)
         if model is None or model.state is not State.ACTIVE:
             raise missing(name)
         base = bases.find(self._database, model.base)
@@ -88,14 +89,22 @@ class Admissions:
         if target.model is None:
             yield None
             return
-        n = target.model.n
+        with self.guarded(target.model.n, missing(target.public_id), cut) as serving:
+            yield serving
+
+    @contextmanager
+    def guarded(self, n: int, absent: Error, cut: Callable[[], object]) -> Iterator[Serving]:
+        """Hold the guard of an artifact, a file as well; `cut` is called if it is deleted meanwhile.
+
+        Raises `absent` if it is no longer active.
+        """
         if not self._fence.begin(n):
-            raise missing(target.public_id)
+            raise absent
         serving = Serving(n, cut)
         try:
             # Inside the guard: this read is what makes the admission true (section 5).
-            if not models.is_active(self._database, n):
-                raise missing(target.public_id)
+            if not artifacts.is_active(self._database, n):
+                raise absent
             self._running.add(serving)
             self._watch()
             yield serving
@@ -107,7 +116,7 @@ class Admissions:
         """Tell, by a fresh read, whether one more chunk may leave (I2)."""
         if serving is None:
             return True
-        if not serving.is_cut and models.is_active(self._database, serving.n):
+        if not serving.is_cut and artifacts.is_active(self._database, serving.n):
             return True
         serving.is_cut = True
         return False
@@ -123,7 +132,8 @@ class Admissions:
             if version != seen:
                 seen = version
                 states = {
-                    n: models.is_active(self._database, n) for n in {one.n for one in self._running}
+                    n: artifacts.is_active(self._database, n)
+                    for n in {one.n for one in self._running}
                 }
                 for serving in [one for one in self._running if not states[one.n]]:
                     serving.cut()
@@ -132,7 +142,7 @@ class Admissions:
 
 def missing(name: str) -> Error:
     """Return the answer to inference on a model that is unknown, foreign, archived or deleted."""
-    shown = name[: models.ID_LENGTH_MAX]
+    shown = name[:ID_LENGTH_MAX]
     return Error(
         Kind.NOT_FOUND,
         f"The model `{shown}` does not exist or you do not have access to it.",

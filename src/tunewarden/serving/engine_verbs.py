@@ -11,6 +11,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
+from tunewarden import processes
 from tunewarden.errors import Error, Kind
 from tunewarden.serving import scratch
 from tunewarden.serving.engine import Evicted, Eviction
@@ -68,7 +69,8 @@ class EngineVerbs:
             # No process listens, so none holds weights; one that starts later has no adapters.
             return Evicted(NAME, Eviction.NOT_RUNNING, aborted=0, zeroed=False)
         except OSError as error:
-            raise _not_evicted() from error
+            # It hangs, and its queue of connections is full: it is known by its note alone.
+            return self._kill_by_note(error)
         try:
             aborted = _ask(connection, internal_id)
             if aborted is not None:
@@ -79,6 +81,15 @@ class EngineVerbs:
         finally:
             connection.close()
             connection.release_peer()
+
+    def _kill_by_note(self, error: OSError) -> Evicted:
+        try:
+            noted = self._socket_path.with_suffix(".pid").read_bytes()
+        except OSError:
+            raise _not_evicted() from error
+        if not processes.kill(noted, within_seconds=DEATH_SECONDS):
+            raise _not_evicted() from error
+        return Evicted(NAME, Eviction.RESTARTED, aborted=0, zeroed=False)
 
     def _call(self, method: str, path: str, body: dict[str, str] | None) -> Any:
         connection = _UnixConnection(str(self._socket_path), CALL_SECONDS)
@@ -121,8 +132,12 @@ class _UnixConnection(HTTPConnection):
         if self.sock is not None:
             return
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
+        # The kernel waits for room in a full queue only if the socket blocks (unix(7)).
+        seconds, rest = divmod(self.timeout or 0, 1)
+        wait = struct.pack("ll", int(seconds), int(rest * 1_000_000))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
         self.sock.connect(self._path)
+        self.sock.settimeout(self.timeout)
         credentials = self.sock.getsockopt(
             socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
         )

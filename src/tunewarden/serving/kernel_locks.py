@@ -6,14 +6,11 @@ later and then reads the committed state. No clocks: a dead process's locks are 
 kernel. One file a worker, because the kernel scans a file's locks one by one.
 """
 
-import json
-import os
-import select
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tunewarden import processes
 from tunewarden.clock import Clock
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import token
@@ -47,7 +44,7 @@ class KernelLockFence:
         locks = ByteLocks(unfinished)
         if not locks.try_exclusive(ALIVE):
             raise RuntimeError("a new lock file is held by somebody else")
-        locks.write(json.dumps({"pid": os.getpid(), "start": _start_of(os.getpid())}).encode())
+        locks.write(processes.identity())
         unfinished.rename(self._directory / f"{name}{SUFFIX}")
         self._own = locks
 
@@ -105,11 +102,10 @@ class KernelLockFence:
     def _kill(self, path: Path, locks: ByteLocks) -> None:
         """Kill a worker that does not let go, and wait until the kernel has dropped its locks."""
         try:
-            content = json.loads(path.read_bytes())
+            worker = path.read_bytes()
         except FileNotFoundError:
             return  # It has died meanwhile, and its file was swept.
-        pid = int(content["pid"])
-        if pid != os.getpid() and _kill_and_wait(pid, content["start"]):
+        if processes.kill(worker, within_seconds=DEATH_SECONDS):
             deadline = self._clock.monotonic() + DEATH_SECONDS
             while self._clock.monotonic() < deadline:
                 if locks.try_exclusive(ALIVE):
@@ -133,30 +129,3 @@ def _opened(path: Path) -> Iterator[ByteLocks | None]:
         yield locks
     finally:
         locks.close()
-
-
-def _kill_and_wait(pid: int, start: str) -> bool:
-    """SIGKILL exactly this process, never another that got its number; True when it has ended."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        # The descriptor names one process for good, so checking after opening it is no race.
-        if _start_of(pid) != start:
-            return True
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        return bool(select.select([descriptor], [], [], DEATH_SECONDS)[0])
-    except ProcessLookupError:
-        return True
-    finally:
-        os.close(descriptor)
-
-
-def _start_of(pid: int) -> str:
-    """Return a process's start time in clock ticks since boot (proc(5), field 22)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return stat.rpartition(")")[2].split()[19]

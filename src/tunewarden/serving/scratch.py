@@ -64,7 +64,10 @@ def erase_all_of(scratch: Path, internal_id: str) -> None:
 
     Raises Error(UNAVAILABLE) if something is still there.
     """
-    for directory in scratch.glob(f"{internal_id}.*"):
+    # One pattern for all models: `glob` would compile each model's own anew.
+    for directory in scratch.glob("*"):
+        if not directory.name.startswith(f"{internal_id}."):
+            continue
         erase(directory)
         if directory.exists():
             raise Error(

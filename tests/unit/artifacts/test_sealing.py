@@ -1,5 +1,6 @@
 """Sealing: what goes in comes out, or nothing does."""
 
+import hashlib
 import io
 import os
 import threading
@@ -16,7 +17,7 @@ from tests.fakes.disk import MemoryDisk
 from tunewarden.artifacts.blobs import BlobErased
 from tunewarden.artifacts.directory import DirectoryBlobs
 from tunewarden.artifacts.disk import LocalDisk
-from tunewarden.artifacts.sealing import seal, unseal, unseal_to_file
+from tunewarden.artifacts.sealing import seal, unseal, unseal_to_file, unsealed
 from tunewarden.errors import Error, Kind
 
 NAME = "m_1/adapter_model.safetensors.age"
@@ -116,7 +117,7 @@ def test_a_damaged_blob_is_an_error_and_leaves_nothing_plain(
     _replace(blobs, damage(_sealed(blobs)))
     with pytest.raises(Error) as caught:
         unseal_to_file(blobs, NAME, IDENTITY, memory / "plain")
-    assert (caught.value.kind, caught.value.code) == (Kind.UNAVAILABLE, "stored_weights_damaged")
+    assert (caught.value.kind, caught.value.code) == (Kind.UNAVAILABLE, "stored_bytes_damaged")
     assert list(memory.iterdir()) == []
     writer = io.BytesIO(b"before")
     writer.seek(0, io.SEEK_END)
@@ -178,3 +179,59 @@ def test_a_store_that_breaks_ends_the_sealing_thread() -> None:
     with pytest.raises(Error, match="the disk is full"):
         seal(io.BytesIO(bytes(10_000_000)), RECIPIENT, DirectoryBlobs(Full(), Path("/blobs")), NAME)
     assert threading.active_count() == before
+
+
+def test_a_blob_is_yielded_in_order_and_in_little_memory(blobs: DirectoryBlobs) -> None:
+    plain = os.urandom(20_000_000)
+    seal(io.BytesIO(plain), RECIPIENT, blobs, NAME)
+    digest = hashlib.sha256()
+    tracemalloc.start()
+    try:
+        for chunk in unsealed(blobs, NAME, IDENTITY):
+            digest.update(chunk)
+        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    assert digest.digest() == hashlib.sha256(plain).digest()
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK, 3 * CHUNK + 1])
+def test_what_is_yielded_is_what_was_sealed(blobs: DirectoryBlobs, size: int) -> None:
+    plain = os.urandom(size)
+    digest = hashlib.sha256()
+    seal(io.BytesIO(plain), RECIPIENT, blobs, NAME, digest=digest)
+    assert b"".join(unsealed(blobs, NAME, IDENTITY)) == plain
+    assert digest.digest() == hashlib.sha256(_sealed(blobs)).digest()
+
+
+def test_a_blob_that_is_damaged_at_its_end_never_ends_well(blobs: DirectoryBlobs) -> None:
+    plain = os.urandom(10 * CHUNK)
+    seal(io.BytesIO(plain), RECIPIENT, blobs, NAME)
+    _replace(blobs, _sealed(blobs)[:-1])
+    found = bytearray()
+
+    def read() -> None:
+        for chunk in unsealed(blobs, NAME, IDENTITY):
+            found.extend(chunk)
+
+    with pytest.raises(Error) as caught:
+        read()
+    assert caught.value.code == "stored_bytes_damaged"
+    assert plain.startswith(bytes(found))
+    assert found, "control: something came before"
+
+
+def test_unsealing_may_end_early_and_leaves_no_thread(blobs: DirectoryBlobs) -> None:
+    seal(io.BytesIO(os.urandom(5_000_000)), RECIPIENT, blobs, NAME)
+    before = threading.active_count(), _open_files()
+    chunks = unsealed(blobs, NAME, IDENTITY)
+    assert next(chunks)
+    assert threading.active_count() == before[0] + 1, "control: a thread was running"
+    chunks.close()
+    assert (threading.active_count(), _open_files()) == before
+    with pytest.raises(BlobErased):
+        next(unsealed(blobs, "m_1/nothing.age", IDENTITY))
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))

@@ -52,9 +52,9 @@ def test_what_is_unfinished_is_not_an_orphan(tmp_path: Path) -> None:
     key = (data / "owner.key").read_text().strip()
     model = servers.import_adapter(app, key)
     with app.database.write() as tx:
-        tx.run("UPDATE models SET state = 'deleting' WHERE n = :n", n=model.n)
+        tx.run("UPDATE artifacts SET state = 'deleting' WHERE n = :n", n=model.n)
         tx.run(
-            "INSERT INTO deletions (id, model_n, organization_id, requested_by, request_id,"
+            "INSERT INTO deletions (id, artifact_n, organization_id, requested_by, request_id,"
             " requested_at, epoch, log_since) VALUES ('del_x', :n, :organization, 'key_x', '', 1, 2, 0)",
             n=model.n,
             organization=model.organization_id,

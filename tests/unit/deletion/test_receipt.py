@@ -63,8 +63,20 @@ def test_a_statement_says_what_was_passed_in_and_nothing_else() -> None:
     assert statement.keys() == {"_type", "subject", "predicateType", "predicate"}
     stated = {*_leaves(statement["predicate"]), *_leaves(statement["subject"])}
     assert stated == {
-        leaf for field in fields(DELETION) for leaf in _leaves_of(DELETION, field.name)
+        leaf
+        for field in fields(DELETION)
+        for leaf in _leaves_of(DELETION, field.name)
+        if field.name != "kind"
     }
+    assert statement["predicateType"] == "https://tunewarden.dev/model-deletion/v1"
+
+
+def test_a_deleted_file_has_a_statement_of_its_own_type() -> None:
+    of_a_file = replace(DELETION, artifact_id="file-1", engines=(), kind="file")
+    statement = receipt.build_deletion(of_a_file)
+    assert json.loads(statement)["predicateType"] == "https://tunewarden.dev/file-deletion/v1"
+    entry = receipt.sign(statement, SIGNER)
+    assert receipt.verify_entry(entry, PEM) == of_a_file
 
 
 def _leaves(value: object) -> set[object]:
@@ -109,7 +121,7 @@ def test_the_pre_authentication_encoding_is_that_of_dsse() -> None:
         ("deletion_id", ""),
         ("requested_by", "jane.doe@example.com"),
         ("requested_by", "Jane Doe"),
-        ("model_id", "ft:x\n"),
+        ("artifact_id", "ft:x\n"),
         ("organization_id", "a" * 257),
         ("manifest_sha256", "9F" * 32),
         ("requested_at", "2026-11-22T10:00:00Z"),

@@ -43,15 +43,15 @@ CREATE TABLE bases (
   created_at INTEGER NOT NULL
 );
 
--- A row is kept for ever as a tombstone: neither n, id nor internal_id is ever used twice (I7).
-CREATE TABLE models (
+-- A model or a file: what is sealed under a key of its own, and can be deleted. A row is kept for ever
+-- as a tombstone: neither n, id nor internal_id is ever used twice (I7).
+CREATE TABLE artifacts (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
+  kind TEXT NOT NULL CHECK (kind IN ('model', 'file')),
   id TEXT NOT NULL UNIQUE,
   internal_id TEXT NOT NULL UNIQUE,
   organization_id TEXT NOT NULL REFERENCES organizations (id),
   project_id TEXT NOT NULL REFERENCES projects (id),
-  base TEXT NOT NULL REFERENCES bases (name),
-  suffix TEXT NOT NULL,
   state TEXT NOT NULL CHECK (state IN ('active', 'archived', 'deleting', 'deleted')),
   epoch INTEGER NOT NULL,
   key_id TEXT NOT NULL,
@@ -60,30 +60,160 @@ CREATE TABLE models (
   created_by TEXT NOT NULL,
   created_at INTEGER NOT NULL
 );
-CREATE INDEX models_of_organization ON models (organization_id, n);
+CREATE INDEX artifacts_of_organization ON artifacts (organization_id, kind, n);
 
+-- A checkpoint is a model with a step. `job_n` is the job that made it; an import has none.
+CREATE TABLE models (
+  n INTEGER PRIMARY KEY REFERENCES artifacts (n),
+  base TEXT NOT NULL REFERENCES bases (name),
+  suffix TEXT NOT NULL,
+  job_n INTEGER REFERENCES jobs (n),
+  step INTEGER
+);
+CREATE UNIQUE INDEX models_of_job ON models (job_n, COALESCE(step, 0)) WHERE job_n IS NOT NULL;
+
+CREATE TABLE files (
+  n INTEGER PRIMARY KEY REFERENCES artifacts (n),
+  filename TEXT NOT NULL,
+  purpose TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  expires_at INTEGER
+);
+CREATE INDEX files_that_expire ON files (expires_at) WHERE expires_at IS NOT NULL;
+
+-- What an artifact is stored as: one blob for each of its parts, in the order of `position`.
 CREATE TABLE blobs (
   name TEXT PRIMARY KEY,
-  model_n INTEGER NOT NULL REFERENCES models (n),
+  artifact_n INTEGER NOT NULL REFERENCES artifacts (n),
+  position INTEGER NOT NULL,
   bytes INTEGER NOT NULL,
   sealed_bytes INTEGER NOT NULL,
   erased_at INTEGER
 );
-CREATE INDEX blobs_of_model ON blobs (model_n);
+CREATE INDEX blobs_of_artifact ON blobs (artifact_n, position);
 
--- An import that has begun. What a crash leaves here is erased at the next start.
-CREATE TABLE imports (
+-- Sealed bytes that are no artifact (yet), under a key of their own: an import that runs, the parts of an
+-- upload, the saved state of a job. What a crash leaves of an import is erased at the next start.
+CREATE TABLE drafts (
   internal_id TEXT PRIMARY KEY,
+  kind TEXT NOT NULL CHECK (kind IN ('import', 'upload', 'job')),
   key_id TEXT NOT NULL,
   created_at INTEGER NOT NULL
 );
 
--- The intent log of deletions: one row a model, for ever. A step is done when its time is set; what a
+-- Its draft has the same internal_id until it is completed, cancelled or expired.
+CREATE TABLE uploads (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  internal_id TEXT NOT NULL UNIQUE,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  filename TEXT NOT NULL,
+  purpose TEXT NOT NULL,
+  mime_type TEXT NOT NULL,
+  bytes INTEGER NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('pending', 'completed', 'cancelled', 'expired')),
+  file_n INTEGER REFERENCES files (n),
+  file_seconds INTEGER,
+  created_by TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL
+);
+CREATE INDEX uploads_pending ON uploads (expires_at) WHERE status = 'pending';
+
+CREATE INDEX upload_of_file ON uploads (file_n) WHERE file_n IS NOT NULL;
+
+-- A row is written before the part's bytes come, and goes when they are a file's, or erased.
+CREATE TABLE upload_parts (
+  id TEXT PRIMARY KEY,
+  upload_n INTEGER NOT NULL REFERENCES uploads (n),
+  blob TEXT NOT NULL,
+  is_whole INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  sealed_bytes INTEGER NOT NULL,
+  sealed_sha256 TEXT NOT NULL,
+  created_at INTEGER NOT NULL
+);
+CREATE INDEX parts_of_upload ON upload_parts (upload_n);
+
+-- A fine-tuning job. `status` is OpenAI's; a job that is paused is `queued` with `is_paused`. `wish` is what
+-- its runner shall do with the trainer. Its draft, the saved state, has the same internal_id until it ends.
+CREATE TABLE jobs (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  internal_id TEXT NOT NULL UNIQUE,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  status TEXT NOT NULL
+    CHECK (status IN ('validating_files', 'queued', 'running', 'succeeded', 'failed', 'cancelled')),
+  is_paused INTEGER NOT NULL DEFAULT 0,
+  wish TEXT CHECK (wish IN ('cancel', 'pause')),
+  model TEXT NOT NULL,
+  base TEXT NOT NULL REFERENCES bases (name),
+  start_n INTEGER REFERENCES models (n),
+  training_n INTEGER NOT NULL REFERENCES files (n),
+  validation_n INTEGER REFERENCES files (n),
+  method TEXT NOT NULL CHECK (method IN ('supervised', 'dpo')),
+  hyperparameters TEXT NOT NULL,
+  suffix TEXT NOT NULL,
+  seed INTEGER NOT NULL,
+  metadata TEXT,
+  model_n INTEGER REFERENCES models (n),
+  result_n INTEGER REFERENCES files (n),
+  state_blobs TEXT,
+  trained_tokens INTEGER,
+  error TEXT,
+  estimated_finish_at INTEGER,
+  created_by TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  started_at INTEGER,
+  finished_at INTEGER
+);
+CREATE INDEX jobs_of_organization ON jobs (organization_id, n);
+CREATE INDEX jobs_unfinished ON jobs (n) WHERE finished_at IS NULL;
+
+CREATE TABLE job_events (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  job_n INTEGER NOT NULL REFERENCES jobs (n),
+  created_at INTEGER NOT NULL,
+  level TEXT NOT NULL CHECK (level IN ('info', 'warn', 'error')),
+  type TEXT NOT NULL CHECK (type IN ('message', 'metrics')),
+  message TEXT NOT NULL,
+  data TEXT
+);
+CREATE INDEX events_of_job ON job_events (job_n, n);
+
+CREATE TABLE job_checkpoints (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  job_n INTEGER NOT NULL REFERENCES jobs (n),
+  model_n INTEGER NOT NULL UNIQUE REFERENCES models (n),
+  step INTEGER NOT NULL,
+  metrics TEXT NOT NULL,
+  created_at INTEGER NOT NULL
+);
+CREATE INDEX checkpoints_of_job ON job_checkpoints (job_n, n);
+
+-- A checkpoint can be seen by its own project, and by those that it is shared with here.
+CREATE TABLE checkpoint_permissions (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  model_n INTEGER NOT NULL REFERENCES models (n),
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  created_by TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  UNIQUE (model_n, project_id)
+);
+
+-- The intent log of deletions: one row an artifact, for ever. A step is done when its time is set; what a
 -- leaf of the log will say is written here before the leaf, so that a crash cannot make it say two things.
 CREATE TABLE deletions (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
-  model_n INTEGER NOT NULL UNIQUE REFERENCES models (n),
+  artifact_n INTEGER NOT NULL UNIQUE REFERENCES artifacts (n),
+  -- The deletion that this one goes with: a checkpoint goes with its model.
+  parent_n INTEGER REFERENCES deletions (n),
   organization_id TEXT NOT NULL REFERENCES organizations (id),
   requested_by TEXT NOT NULL,
   request_id TEXT NOT NULL,
@@ -108,6 +238,7 @@ CREATE TABLE deletions (
 );
 CREATE INDEX deletions_unfinished ON deletions (n) WHERE blobs_erased_at IS NULL;
 CREATE INDEX deletions_of_organization ON deletions (organization_id, n);
+CREATE INDEX deletions_of_parent ON deletions (parent_n) WHERE parent_n IS NOT NULL;
 
 -- What this database has seen of the log and of each shard of the keyring: a restored part shows by it (I10).
 CREATE TABLE log_seen (

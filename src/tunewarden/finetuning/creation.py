@@ -1,0 +1,255 @@
+"""Making a job: everything that a client asks for is checked before a row is written."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tunewarden import audit
+from tunewarden.artifacts.strict_json import shown
+from tunewarden.db.database import Database, Tx
+from tunewarden.errors import Error, Kind
+from tunewarden.finetuning import events, hyperparameters, jobs
+from tunewarden.finetuning.hyperparameters import Method, Values
+from tunewarden.finetuning.jobs import NamedJob
+from tunewarden.identity.policy import Action, Caller, authorize
+from tunewarden.ids import Prefix, mint, random_bytes
+from tunewarden.registry import artifacts, bases, files, models
+from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
+from tunewarden.registry.bases import BaseKind
+
+PURPOSE = "fine-tune"
+SEED_MAX = 2**31 - 1
+METADATA_PAIRS_MAX = 16
+METADATA_KEY_LENGTH_MAX = 64
+METADATA_VALUE_LENGTH_MAX = 512
+PARAMETERS = frozenset(
+    {
+        "model",
+        "training_file",
+        "validation_file",
+        "method",
+        "hyperparameters",
+        "suffix",
+        "seed",
+        "integrations",
+        "metadata",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a client asks for, in the form in which it is kept."""
+
+    model: str
+    training_file: str
+    validation_file: str | None
+    method: Method
+    hyperparameters: Values
+    suffix: str
+    seed: int
+    metadata: dict[str, str] | None
+
+
+def parse(body: Mapping[str, object]) -> JobRequest:
+    """Return what a JSON body asks for. Raises Error(INVALID), naming the parameter."""
+    for name in body:
+        if name not in PARAMETERS:
+            raise _invalid(
+                f"Unrecognized request argument supplied: {shown(name)}", name[:64] or None
+            )
+    if body.get("integrations"):
+        raise _invalid(
+            "Integrations such as wandb are not offered by this server. Leave 'integrations' out; the"
+            " job's events and its result file have the metrics.",
+            "integrations",
+        )
+    method, values = hyperparameters.parse(body.get("method"), body.get("hyperparameters"))
+    suffix = _text(body, "suffix") or ""
+    models.check_suffix(suffix)
+    return JobRequest(
+        _required(body, "model"),
+        _required(body, "training_file"),
+        _text(body, "validation_file"),
+        method,
+        values,
+        suffix,
+        _seed(body.get("seed")),
+        _metadata(body.get("metadata")),
+    )
+
+
+def create(database: Database, caller: Caller, request: JobRequest) -> NamedJob:
+    """Write a new job, in `validating_files`, and return it.
+
+    Raises Error(FORBIDDEN), Error(INVALID) for a model or a file that cannot be trained on.
+    """
+    authorize(caller, Action.WRITE_JOBS)
+    base, start = _model(database, caller, request.model)
+    training = _file(database, caller, request.training_file, "training_file")
+    validation = None
+    if request.validation_file is not None:
+        validation = _file(database, caller, request.validation_file, "validation_file")
+    job_id = mint(Prefix.JOB)
+    with database.write() as tx:
+        # Once more inside: what is being deleted by now has no job that reads it.
+        for artifact, kind, param in (
+            (start, ArtifactKind.MODEL, "model"),
+            (training, ArtifactKind.FILE, "training_file"),
+            (validation, ArtifactKind.FILE, "validation_file"),
+        ):
+            if artifact is not None and not _is_there(tx, kind, caller, artifact):
+                raise _no_model(artifact.id) if param == "model" else _no_file(artifact.id, param)
+        tx.run(
+            "INSERT INTO jobs (id, internal_id, organization_id, project_id, status, model, base,"
+            " start_n, training_n, validation_n, method, hyperparameters, suffix, seed, metadata,"
+            " created_by, created_at) VALUES (:id, :internal_id, :organization, :project,"
+            " 'validating_files', :model, :base, :start, :training, :validation, :method,"
+            " :hyperparameters, :suffix, :seed, :metadata, :by, :now)",
+            id=job_id,
+            internal_id=mint(Prefix.SLOT),
+            organization=caller.organization_id,
+            project=caller.project_id,
+            model=request.model,
+            base=base,
+            start=start.n if start else None,
+            training=training.n,
+            validation=validation.n if validation else None,
+            method=request.method.value,
+            hyperparameters=json.dumps(request.hyperparameters),
+            suffix=request.suffix,
+            seed=request.seed,
+            metadata=None if request.metadata is None else json.dumps(request.metadata),
+            by=caller.key_id,
+            now=tx.now_micros,
+        )
+        _note(tx, caller, job_id, request)
+    return jobs.retrieve(database, caller, job_id)
+
+
+def _note(tx: Tx, caller: Caller, job_id: str, request: JobRequest) -> None:
+    row = tx.row("SELECT n FROM jobs WHERE id = :id", id=job_id)
+    assert row is not None, "the row was written in this transaction"
+    events.record(tx, row[0], f"Created fine-tuning job: {job_id}")
+    reading = f"Validating training file: {request.training_file}"
+    if request.validation_file is not None:
+        reading += f" and validation file: {request.validation_file}"
+    events.record(tx, row[0], reading)
+    audit.record(
+        tx,
+        audit.EventType.JOB_CREATED,
+        organization_id=caller.organization_id,
+        actor=caller.actor,
+        resource_id=job_id,
+        model=request.model,
+        training_file=request.training_file,
+    )
+
+
+def _model(database: Database, caller: Caller, name: str) -> tuple[str, Artifact | None]:
+    """Return the base to train on and the model to continue from, if one is named."""
+    base = bases.find(database, name)
+    start = None
+    if base is None:
+        start = models.find(database, caller, name)
+        if start is None:
+            raise _no_model(name)
+        if start.state is not State.ACTIVE:
+            raise _invalid(
+                f"The model '{start.id}' is archived. Make it active to continue from it.", "model"
+            )
+        base = bases.find(database, start.base)
+        assert base is not None, "a base that has models is never deleted"
+    if base.kind is not BaseKind.LOCAL:
+        raise _invalid(
+            f"The base '{base.name}' is served by another engine, so its weights are not here to be"
+            " fine-tuned. Choose a base that was added with a path (`tunewarden base list`).",
+            "model",
+            "model_not_available",
+        )
+    return base.name, start
+
+
+def _file(database: Database, caller: Caller, file_id: str, param: str) -> Artifact:
+    file = files.find(database, caller, file_id)
+    if file is None:
+        raise _no_file(file_id, param)
+    if file.purpose != PURPOSE:
+        raise _invalid(
+            f"The file '{file.id}' has the purpose '{file.purpose}'. Upload it with the purpose"
+            f" '{PURPOSE}' to fine-tune with it.",
+            param,
+            "invalid_file_purpose",
+        )
+    return file
+
+
+def _is_there(tx: Tx, kind: ArtifactKind, caller: Caller, artifact: Artifact) -> bool:
+    found = artifacts.find_any(tx, kind, caller.organization_id, artifact.id)
+    if found is None or found.state is not State.ACTIVE:
+        return False
+    return kind is ArtifactKind.FILE or models.is_seen_by(tx, caller, found.n)
+
+
+def _no_model(name: str) -> Error:
+    return _invalid(
+        f"Model {_short(name)} is not available for fine-tuning or does not exist.",
+        "model",
+        "model_not_available",
+    )
+
+
+def _no_file(file_id: str, param: str) -> Error:
+    return _invalid(
+        f"The file '{_short(file_id)}' does not exist. Upload it with the purpose '{PURPOSE}' first.",
+        param,
+        "invalid_file",
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= artifacts.ID_LENGTH_MAX else f"{text[: artifacts.ID_LENGTH_MAX]}…"
+
+
+def _required(body: Mapping[str, object], name: str) -> str:
+    value = _text(body, name)
+    if not value:
+        raise _invalid(f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+    return value
+
+
+def _text(body: Mapping[str, object], name: str) -> str | None:
+    value = body.get(name)
+    if value is not None and not isinstance(value, str):
+        raise _invalid(f"'{name}' must be text.", name)
+    return value
+
+
+def _seed(value: object) -> int:
+    if value is None:
+        return int.from_bytes(random_bytes(4)) & SEED_MAX
+    if type(value) is not int or not 0 <= value <= SEED_MAX:
+        raise _invalid(f"'seed' must be a whole number from 0 to {SEED_MAX}.", "seed")
+    return value
+
+
+def _metadata(value: object) -> dict[str, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise _invalid("'metadata' must be an object whose values are text.", "metadata")
+    if (
+        len(value) > METADATA_PAIRS_MAX
+        or any(len(key) > METADATA_KEY_LENGTH_MAX for key in value)
+        or any(len(one) > METADATA_VALUE_LENGTH_MAX for one in value.values())
+    ):
+        raise _invalid(
+            f"'metadata' may have {METADATA_PAIRS_MAX} pairs, with keys of up to"
+            f" {METADATA_KEY_LENGTH_MAX} and values of up to {METADATA_VALUE_LENGTH_MAX} characters.",
+            "metadata",
+        )
+    return value
+
+
+def _invalid(message: str, param: str | None, code: str | None = None) -> Error:
+    return Error(Kind.INVALID, message, param=param, code=code)

@@ -1,0 +1,69 @@
+"""What a job tells while it runs: messages and metrics, never changed and never removed."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tunewarden.db.database import Database, Tx
+from tunewarden.finetuning import jobs
+from tunewarden.identity.policy import Caller
+from tunewarden.ids import Prefix, mint
+
+Level = Literal["info", "warn", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobEvent:
+    """One event; `created_at` is in microseconds. An event of metrics has `data`."""
+
+    id: str
+    created_at: int
+    level: str
+    type: str
+    message: str
+    data: dict[str, Any] | None
+
+
+def record(
+    tx: Tx,
+    job_n: int,
+    message: str,
+    *,
+    level: Level = "info",
+    data: dict[str, Any] | None = None,
+) -> None:
+    """Write one event in the caller's transaction; it is one of metrics if there is data."""
+    tx.run(
+        "INSERT INTO job_events (id, job_n, created_at, level, type, message, data)"
+        " VALUES (:id, :job, :now, :level, :type, :message, :data)",
+        id=mint(Prefix.JOB_EVENT),
+        job=job_n,
+        now=tx.now_micros,
+        level=level,
+        type="message" if data is None else "metrics",
+        message=message,
+        data=None if data is None else json.dumps(data, allow_nan=False),
+    )
+
+
+def page(
+    database: Database, caller: Caller, job_id: str, *, after: str | None, limit: int
+) -> list[JobEvent]:
+    """Return up to `limit` events of a job, newest first; those older than `after`, if it is one.
+
+    Raises Error(FORBIDDEN, NOT_FOUND).
+    """
+    job = jobs.retrieve(database, caller, job_id).job
+    with database.read() as tx:
+        rows = tx.rows(
+            "SELECT id, created_at, level, type, message, data FROM job_events WHERE job_n = :job"
+            " AND n < COALESCE((SELECT n FROM job_events WHERE id = :after AND job_n = :job),"
+            " 9223372036854775807) ORDER BY n DESC LIMIT :limit",
+            job=job.n,
+            after=after,
+            limit=limit,
+        )
+    return [
+        JobEvent(event_id, at, level, kind, message, None if data is None else json.loads(data))
+        for event_id, at, level, kind, message, data in rows
+    ]

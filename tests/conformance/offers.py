@@ -1,0 +1,77 @@
+"""Which of the suite's tests are run, and which of them ask for what is not offered. The list only shrinks."""
+
+import re
+from dataclasses import dataclass
+
+# Every call but those that the client itself refuses, because an id is empty.
+CALLS = r"test_(method|raw_response|streaming_response)"
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """One row of the table: what it is called, and its files and folders in the suite."""
+
+    name: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NotOffered:
+    """Tests that cannot pass, and why; `tests` is matched at the beginning of `file::Class::name`."""
+
+    tests: str
+    why: str
+
+    def covers(self, test: str) -> bool:
+        return re.match(self.tests, test) is not None
+
+
+SETS = (
+    Set("models", ("test_models.py",)),
+    Set("fine-tuning jobs", ("fine_tuning/test_jobs.py",)),
+    Set("checkpoints of jobs", ("fine_tuning/jobs",)),
+    Set("permissions of checkpoints", ("fine_tuning/checkpoints",)),
+    Set("graders (alpha)", ("fine_tuning/alpha",)),
+    Set("files", ("test_files.py",)),
+    Set("uploads", ("test_uploads.py", "uploads")),
+    Set("chat completions", ("chat",)),
+    Set("completions", ("test_completions.py",)),
+)
+NOT_OFFERED = (
+    NotOffered(
+        r"fine_tuning/test_jobs\.py::\w+::test_method_create_with_all_params\[",
+        "`jobs.create` with a wandb integration, which is refused",
+    ),
+    NotOffered(
+        rf"fine_tuning/alpha/test_graders\.py::\w+::{CALLS}_(run|validate)",
+        "graders, as all of reinforcement fine-tuning",
+    ),
+    NotOffered(
+        rf"test_files\.py::\w+::{CALLS}_content\[aiohttp\]",
+        "the suite itself skips `content` on aiohttp",
+    ),
+    NotOffered(
+        r"test_uploads\.py::\w+::test_method_complete_with_all_params\[",
+        '`uploads.complete` with `md5="md5"`, which is no checksum and is refused',
+    ),
+    NotOffered(
+        rf"chat/test_completions\.py::\w+::{CALLS}_(retrieve|update|list|list_with_all_params|delete)\[",
+        "stored completions: retrieve, update, list, delete",
+    ),
+    NotOffered(
+        rf"chat/completions/test_messages\.py::\w+::{CALLS}_list",
+        "messages of stored completions",
+    ),
+)
+
+
+def reason(test: str) -> str | None:
+    """Why a test is not expected to pass, or None."""
+    return next((one.why for one in NOT_OFFERED if one.covers(test)), None)
+
+
+def set_of(test: str) -> Set:
+    """The set that a test belongs to."""
+    return next(
+        one for one in SETS if any(re.match(rf"{re.escape(file)}[/:]", test) for file in one.files)
+    )

@@ -1,0 +1,15 @@
+"""The background runner with the trainer's stand-in; a careless one on purpose (a control)."""
+
+import os
+import sys
+
+from tunewarden.cli import runner
+from tunewarden.finetuning import trainer_process, training, transitions
+
+if __name__ == "__main__":
+    trainer_process.TRAINER = "tests.fakes.fake_trainer"
+    training.RETRY_SECONDS = 0.1
+    if os.environ.get("TEST_CARELESS"):
+        # It does not look whether a step has its model already.
+        transitions.model_of = lambda tx, job_n, step: None
+    runner.main(*sys.argv[1:])
