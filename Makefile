@@ -13,7 +13,7 @@ PYTEST_ASYNCIO ?= pytest-asyncio==1.5.0
 JOBS ?= 2
 PIP := $(BIN)/pip --quiet --disable-pip-version-check
 
-.PHONY: run test check conformance torture setup clean
+.PHONY: run test check conformance torture bench bench-guard setup clean
 
 run: $(VENV)/.ready
 	$(BIN)/tunewarden serve --demo --data data
@@ -34,6 +34,14 @@ conformance: $(VENV)/.ready $(SDK_TESTS)
 # The long form of every battery; writes docs/evidence.md. MINUTES bounds it.
 torture: $(VENV)/.ready
 	$(BIN)/python -m tests.chaos.torture $(if $(MINUTES),--minutes $(MINUTES))
+
+# Ours beside other gateways, which go into .cache/bench; writes docs/performance.md. Needs a C compiler.
+bench: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.peers $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# Fails if a request has become about twice as dear; by ratios, in seconds.
+bench-guard: $(VENV)/.ready
+	$(BIN)/python -m benchmarks.peers.guard
 
 setup: $(VENV)/.ready $(SDK_TESTS)
 

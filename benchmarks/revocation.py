@@ -14,6 +14,7 @@ from tests.chaos.streams import Exchange, Watcher
 
 OTHERS = 8
 VICTIM_STREAMS = 2
+LAST_OUTPUT = "last output after the DELETE was sent"
 # What the embedded engine gives eight streams on the machine of docs/evidence.md.
 CHUNK_SECONDS = 0.008
 
@@ -23,28 +24,37 @@ def main() -> None:
     parser.add_argument("--deletes", type=int, default=100)
     parser.add_argument("--workers", type=int, default=4)
     asked = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        serving(Path(directory) / "data", workers=asked.workers) as server,
-    ):
+    with tempfile.TemporaryDirectory() as directory:
+        found = measured(Path(directory), workers=asked.workers, deletes=asked.deletes)
+    print(f"{asked.workers} workers, {asked.deletes} deletes each, times in milliseconds")
+    for what, seconds in found.items():
+        _show(what, seconds)
+
+
+def measured(directory: Path, *, workers: int, deletes: int) -> dict[str, list[float]]:
+    """Return the seconds that each took, by what was measured."""
+    found = {}
+    with serving(directory / "data", workers=workers) as server:
         watcher = Watcher(server)
-        alone = [_delete(server, watcher, streams=0)[0] for _ in range(asked.deletes)]
-        print(f"{asked.workers} workers, {asked.deletes} deletes each, times in milliseconds")
-        _show("DELETE, nothing else runs", alone)
+        found["DELETE, nothing else runs"] = [
+            _delete(server, watcher, streams=0)[0] for _ in range(deletes)
+        ]
         kept = server.make_model()
         others = [watcher.chat(kept.id, chunks=10**9, pause=CHUNK_SECONDS) for _ in range(OTHERS)]
         watcher.wait_for_chunks(others, 1)
-        beside = [_delete(server, watcher, streams=0)[0] for _ in range(asked.deletes)]
-        _show(f"DELETE, {OTHERS} streams on another model", beside)
+        found[f"DELETE, {OTHERS} streams on another model"] = [
+            _delete(server, watcher, streams=0)[0] for _ in range(deletes)
+        ]
         busy, last = [], []
-        for _ in range(asked.deletes):
+        for _ in range(deletes):
             took, tokens = _delete(server, watcher, streams=VICTIM_STREAMS)
             busy.append(took)
             last += tokens
-        _show(f"DELETE, {VICTIM_STREAMS} streams on the model, {OTHERS} on another", busy)
-        _show("last output after the DELETE was sent", last)
+        found[f"DELETE, {VICTIM_STREAMS} streams on the model, {OTHERS} on another"] = busy
+        found[LAST_OUTPUT] = last
         assert all(other.ended_at is None for other in others), "a stream on another model broke"
         watcher.close()
+    return found
 
 
 def _delete(

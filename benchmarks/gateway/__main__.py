@@ -65,7 +65,9 @@ def main() -> None:
     parser.add_argument("--hold", action="store_true", help="load the gateway until interrupted")
     asked = parser.parse_args()
     if shutil.which("cc") is None:
-        sys.exit("no C compiler: the load generator must not be the bottleneck, so it is C. Install cc.")
+        sys.exit(
+            "no C compiler: the load generator must not be the bottleneck, so it is C. Install cc."
+        )
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
         here = Path(name)
         ports, key, model = _started(here, running, asked.nginx)
@@ -175,13 +177,19 @@ def _show(
         field = "p50" if scenario == "json1" else "rate"
         for subject in subjects:
             runs = measured[scenario, subject]
-            figures = [statistics.median(run[name] for run in runs) for name in ("rate", "p50", "p99")]
-            print(f"{scenario:8} {subject:8} {figures[0]:9.0f}/s  p50 {figures[1]:7.0f}  p99 {figures[2]:7.0f} us")
+            figures = [
+                statistics.median(run[name] for run in runs) for name in ("rate", "p50", "p99")
+            ]
+            print(
+                f"{scenario:8} {subject:8} {figures[0]:9.0f}/s  p50 {figures[1]:7.0f}  p99 {figures[2]:7.0f} us"
+            )
         if len(subjects) == 2:
             pairs = zip(measured[scenario, "gateway"], measured[scenario, "nginx"], strict=True)
             ratios = sorted(ours[field] / theirs[field] for ours, theirs in pairs)
             middle = statistics.median(ratios)
-            print(f"{scenario:8} {WHAT[scenario]}: {middle:.2f} x nginx (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
+            print(
+                f"{scenario:8} {WHAT[scenario]}: {middle:.2f} x nginx (from {ratios[0]:.2f} to {ratios[-1]:.2f})"
+            )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
  *   load PORT CONNECTIONS SECONDS FILE
  *
  * FILE is one whole HTTP request. After a quarter of the time to warm up, it measures, and prints one line of JSON:
- * requests a second, p50 and p99 in microseconds, what was not 200, and what broke.
+ * requests a second (what ended in that time), p50 and p99 in microseconds and quantiles in steps of 1/1000 (of what
+ * began in it), what was not 200, and what broke.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,7 +29,7 @@ static struct sockaddr_in address = {.sin_family = AF_INET};
 static int watch;
 static uint32_t *took;
 static size_t done, room;
-static long refused, broken;
+static long refused, broken, ended;
 
 static uint64_t now(void)
 {
@@ -126,6 +127,7 @@ int main(int count, char **given)
 			if (!take(one, in, got))
 				continue;
 			t = now();
+			ended += t >= began;
 			refused += memcmp(one->head, "HTTP/1.1 200", 12) != 0;
 			if (one->sent_at >= began) {
 				if (done == room)
@@ -137,7 +139,10 @@ int main(int count, char **given)
 		t = now();
 	}
 	qsort(took, done, sizeof *took, by_size);
-	printf("{\"rate\": %.1f, \"p50\": %.1f, \"p99\": %.1f, \"refused\": %ld, \"broken\": %ld}\n", done / (length / 1e9),
-		done ? took[done / 2] / 10.0 : 0, done ? took[done * 99 / 100] / 10.0 : 0, refused, broken);
+	printf("{\"rate\": %.1f, \"p50\": %.1f, \"p99\": %.1f, \"refused\": %ld, \"broken\": %ld, \"quantiles\": [",
+		ended / (length / 1e9), done ? took[done / 2] / 10.0 : 0, done ? took[done * 99 / 100] / 10.0 : 0, refused, broken);
+	for (int i = 0; i < 1000 && done; i++)
+		printf(i ? ", %.0f" : "%.0f", took[done * i / 1000] / 10.0);
+	printf("]}\n");
 	return 0;
 }

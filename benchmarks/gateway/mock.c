@@ -1,11 +1,14 @@
-/* An engine's stand-in that costs next to nothing: one epoll thread on a unix socket.
+/* An engine's stand-in that costs next to nothing: one epoll thread on any number of sockets.
  *
- *   mock SOCKET
+ *   mock PLACE...     each the path of a unix socket, or a port of 127.0.0.1
  *
- * POST /engine/...: {"name":"x"}. Any other POST: a whole answer, or, if its body has "stream":true, an SSE stream of
+ * /engine/...: the verbs of the embedded engine, which does whatever it is told and has one base, "tiny-base".
+ * GET /v1/models: one model. Anything else: a whole answer, or, if its body has "stream":true, an SSE stream of
  * 64 chunks, each its own send(), then its usage and [DONE]. An answer names the model that the request named.
  */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,8 +104,10 @@ static size_t answer(int fd, char *in, size_t n)
 		char *name = strstr(body, "\"model\":");
 		if (name)
 			sscanf(name + 8, " \"%255[^\"]", model);
-		if (!strncmp(in, "POST /engine", 12))
-			put_json(fd, "{\"name\":\"x\"}");
+		if (!strncmp(strchrnul(in, ' '), " /engine", 8))
+			put_json(fd, "{\"name\":\"x\",\"aborted\":0,\"zeroed\":true,\"bases\":[{\"name\":\"tiny-base\",\"adapters\":[]}]}");
+		else if (!strncmp(in, "GET /v1/models", 14))
+			put_json(fd, "{\"object\":\"list\",\"data\":[{\"id\":\"stand-in\",\"object\":\"model\"}]}");
 		else if (strstr(body, "\"stream\":true"))
 			put_stream(fd, model);
 		else
@@ -113,27 +118,48 @@ static size_t answer(int fd, char *in, size_t n)
 	}
 }
 
+static int listen_at(const char *place)
+{
+	struct sockaddr_un path = {.sun_family = AF_UNIX};
+	struct sockaddr_in port = {.sin_family = AF_INET, .sin_port = htons(atoi(place))};
+	int yes = 1, is_path = strchr(place, '/') != 0, fd = socket(is_path ? AF_UNIX : AF_INET, SOCK_STREAM, 0);
+	if (is_path && strlen(place) >= sizeof path.sun_path)
+		return -1;
+	if (is_path) {
+		strcpy(path.sun_path, place);
+		unlink(place);
+	}
+	inet_pton(AF_INET, "127.0.0.1", &port.sin_addr);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+	/* Connections inherit it; a unix socket refuses it, and needs none. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+	if (bind(fd, is_path ? (void *)&path : (void *)&port, is_path ? sizeof path : sizeof port) || listen(fd, 1024))
+		return -1;
+	return fd;
+}
+
 int main(int count, char **given)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int listening = socket(AF_UNIX, SOCK_STREAM, 0), watch = epoll_create1(0);
-	if (count != 2 || strlen(given[1]) >= sizeof address.sun_path)
+	struct epoll_event wanted = {.events = EPOLLIN}, seen[256];
+	int watch = epoll_create1(0), last = 0;
+	if (count < 2)
 		return 2;
 	signal(SIGPIPE, SIG_IGN);
-	strcpy(address.sun_path, given[1]);
-	unlink(given[1]);
-	if (bind(listening, (void *)&address, sizeof address) || listen(listening, 1024)) {
-		perror("mock");
-		return 1;
+	for (int i = 1; i < count; i++) {
+		wanted.data.fd = listen_at(given[i]);
+		if (wanted.data.fd < 0) {
+			perror("mock");
+			return 1;
+		}
+		epoll_ctl(watch, EPOLL_CTL_ADD, wanted.data.fd, &wanted);
+		last = wanted.data.fd;
 	}
-	struct epoll_event wanted = {.events = EPOLLIN, .data.fd = listening}, seen[256];
-	epoll_ctl(watch, EPOLL_CTL_ADD, listening, &wanted);
 	for (;;) {
 		int ready = epoll_wait(watch, seen, 256, -1);
 		for (int i = 0; i < ready; i++) {
 			int fd = seen[i].data.fd;
-			if (fd == listening) {
-				fd = accept(listening, 0, 0);
+			if (fd <= last) {
+				fd = accept(fd, 0, 0);
 				if (fd < 0 || fd >= FILES)
 					return 1;
 				connections[fd] = calloc(1, sizeof *connections[fd]);

@@ -28,7 +28,7 @@ from tunewarden.finetuning.parts import Parts
 from tunewarden.finetuning.saved_state import SavedStates
 from tunewarden.ids import token
 from tunewarden.locks import ByteLocks
-from tunewarden.registry import seen
+from tunewarden.registry import models, seen
 from tunewarden.registry.drafts import Drafts
 from tunewarden.registry.files import Files
 from tunewarden.registry.imports import Imports
@@ -140,7 +140,9 @@ def serving(app: App) -> Operations:
     """Return what a gateway worker serves. It joins the fence: only for a process that serves."""
     app.fence.join()
     embedded = EmbeddedEngine(
-        app.config.engine_socket, scratch_directory(app.config), app.imports.unseal
+        app.config.engine_socket,
+        scratch_directory(app.config),
+        lambda n, directory: app.imports.unseal(models.by_n(app.database, n), directory),
     )
     return Operations(
         config=app.config,
@@ -151,7 +153,12 @@ def serving(app: App) -> Operations:
         files=app.files,
         uploads=app.uploads,
         admissions=Admissions(app.database, app.fence),
-        gateway=Gateway(embedded, RemoteEngine),
+        gateway=Gateway(
+            embedded,
+            RemoteEngine,
+            per_engine_max=app.config.requests_per_engine_max,
+            per_model_max=app.config.requests_per_model_max,
+        ),
         usage=UsageCounter(app.database, app.clock),
         open_log=app.open_log,
     )
@@ -178,9 +185,7 @@ def training(app: App) -> Parts:
 def saved_states(app: App) -> SavedStates:
     """Return what jobs go on from after a crash."""
     may = app.config.scratch_may_be_a_disk
-    return SavedStates(
-        app.database, app.keyring, app.blobs, app.drafts, scratch_may_be_a_disk=may
-    )
+    return SavedStates(app.database, app.keyring, app.blobs, app.drafts, scratch_may_be_a_disk=may)
 
 
 def recover(app: App) -> None:

@@ -22,6 +22,11 @@ LIMITS = {
     "fence_seconds": (0.01, 60),
     "deletion_seconds": (0.1, 600),
     "body_bytes_max": (1024, 2**31),
+    "connections_max": (1, 2**20),
+    "client_seconds": (1, 3600),
+    "engine_seconds": (1, 86_400),
+    "requests_per_engine_max": (1, 2**20),
+    "requests_per_model_max": (1, 2**20),
     "adapter_bytes_max": (1024, 2**40),
     "file_bytes_max": (1024, 2**40),
     "upload_bytes_max": (1024, 2**43),
@@ -56,6 +61,14 @@ class Config:
     # A file sent in one request, and one that is sent in parts; neither is ever held in memory.
     file_bytes_max: int = 1024 * 1024 * 1024
     upload_bytes_max: int = 8 * 1024 * 1024 * 1024
+    # Of each worker: connections of clients, and requests under way to one engine and on one model.
+    connections_max: int = 16_384
+    requests_per_engine_max: int = 1024
+    requests_per_model_max: int = 512
+    # How long a client may take to send a request's head, and between two pieces of its body.
+    client_seconds: float = 30.0
+    # How long an engine may be silent before its answer is given up; the SDK waits as long.
+    engine_seconds: float = 600.0
     rank_max: int = 64
     # 0 leaves the choice to the engine: every core but one.
     engine_threads: int = 0

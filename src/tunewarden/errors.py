@@ -16,6 +16,7 @@ class Kind(StrEnum):
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     PRECONDITION_FAILED = "precondition_failed"
+    TOO_SLOW = "too_slow"
     TOO_LARGE = "too_large"
     RATE_LIMITED = "rate_limited"
     ENGINE_FAILED = "engine_failed"

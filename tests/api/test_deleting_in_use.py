@@ -12,6 +12,10 @@ from tests.servers import Server
 
 STREAM_TOKENS = 600
 
+# The SDK hands out what it received a moment later, more so with many threads on few processors; when
+# the bytes themselves come is judged on sockets, by tests/chaos/test_streams_are_cut.py.
+PARSING_SECONDS = 0.5
+
 
 @dataclass
 class Stream:
@@ -77,7 +81,7 @@ def test_a_stream_ends_with_the_error_at_once_and_others_are_unharmed(
         assert stream.error is not None, stream.text
         assert stream.error.code == "model_deleted"
         assert stream.finish is None
-        assert stream.last_at < answered_at
+        assert stream.last_at < answered_at + PARSING_SECONDS
         assert stream.text.startswith("zebra says")
     for stream in kept:
         assert stream.error is None, stream.error

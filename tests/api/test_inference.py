@@ -38,7 +38,9 @@ def test_the_answer_names_the_public_model_everywhere(engine_server: Server, zeb
     raw = engine_server.post(
         "/v1/completions", {"model": zebra, "prompt": "Hello", "max_tokens": 4}
     )
-    row = engine_server.app.database.peek("SELECT internal_id FROM artifacts WHERE id = :id", id=zebra)
+    row = engine_server.app.database.peek(
+        "SELECT internal_id FROM artifacts WHERE id = :id", id=zebra
+    )
     assert row is not None
     assert str(row[0]).encode() not in raw.body  # engines' names stay inside
 

@@ -4,10 +4,12 @@ import asyncio
 import json
 import socket
 import time
+from pathlib import Path
 
 import openai
 import pytest
 from openai.types import Model as SdkModel
+from tests import lone_worker
 from tests.servers import LOCAL_BASE, ORGANIZATION, Server
 
 from tunewarden.ids import ALPHANUMERICS, token
@@ -328,6 +330,40 @@ def test_a_list_of_3000_models_is_complete_in_one_answer(
     assert (raw["object"], raw["has_more"]) == ("list", False)
 
 
+def test_a_list_of_50_000_models_is_streamed_in_flat_memory(data: Path) -> None:
+    with lone_worker.serving(data) as worker:
+        _crowd(worker, 50_000)
+        process = Path(f"/proc/{worker.process.pid}")
+        ids: list[int] = []
+        for _ in range(2):  # the first is for what a worker loads at its first answer
+            before = _resident_mb(process, "VmRSS")
+            (process / "clear_refs").write_text("5")  # the peak from here on: proc(5)
+            answer = worker.get("/v1/models", key=worker.owner_key)
+            ids.append(len({model["id"] for model in answer.json["data"]}))  # type: ignore[attr-defined]
+            grown = _resident_mb(process, "VmHWM") - before
+        assert ids == [50_001, 50_001]
+        assert len(answer.body) > 5_000_000
+        assert grown < 4
+
+
+def _crowd(worker: Server, count: int) -> None:
+    with worker.app.database.write() as tx:
+        tx.run(
+            "WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < :count)"
+            " INSERT INTO artifacts (kind, id, internal_id, organization_id, project_id, state, epoch,"
+            " key_id, manifest, manifest_sha256, created_by, created_at) SELECT 'model',"
+            " 'ft:tiny-base:my-org::' || printf('%08d', i), 'm_' || i, k.organization_id, k.project_id,"
+            " 'active', 1, 'k' || i, '{}', '', k.id, i FROM c, api_keys k",
+            count=count,
+        )
+        tx.run("INSERT INTO models SELECT n, :base, '', NULL, NULL FROM artifacts", base=LOCAL_BASE)
+
+
+def _resident_mb(process: Path, field: str) -> float:
+    text = (process / "status").read_text()
+    return int(text.partition(f"{field}:")[2].split()[0]) / 1000
+
+
 def test_a_list_can_be_taken_in_pages(server: Server, crowd: tuple[str, list[str]]) -> None:
     key, ids = crowd
     found: list[str] = []
@@ -342,6 +378,21 @@ def test_a_list_can_be_taken_in_pages(server: Server, crowd: tuple[str, list[str
         if not page["has_more"]:
             break
     assert found == [LOCAL_BASE, *ids]
+
+
+def test_pages_go_on_behind_a_model_that_was_deleted_and_not_behind_a_foreign_one(
+    server: Server,
+) -> None:
+    key = server.make_key("owner", organization="pages")
+    ids = [server.make_model(key=key).id for _ in range(3)]
+    assert server.request("DELETE", f"/v1/models/{ids[1]}", key=key).status == 200
+    page = server.get(f"/v1/models?limit=1&after={ids[1]}", key=key).json
+    assert ([model["id"] for model in page["data"]], page["has_more"]) == ([ids[2]], False)  # type: ignore[attr-defined]
+    bases = server.get(f"/v1/models?limit=2&after={LOCAL_BASE}", key=key).json
+    assert [model["id"] for model in bases["data"]] == [ids[0], ids[2]]  # type: ignore[attr-defined]
+    foreign = server.get(f"/v1/models?after={ids[0]}", key=server.owner_key)
+    unknown = server.get("/v1/models?after=nobody", key=server.owner_key)
+    assert foreign.body == unknown.body
 
 
 def test_a_page_that_ends_with_the_last_model_says_that_there_is_no_more(

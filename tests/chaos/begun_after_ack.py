@@ -1,6 +1,6 @@
 """Stress of the fence on one host: does any worker begin on a model after its deletion was answered?
 
-Real processes on the real admission path: `Admissions.admitted` over `KernelLockFence` and
+Real processes on the real admission path: `Admissions.admit` over `KernelLockFence` and
 `SqliteDatabase`. Workers serve a moving window of models while deleters delete through it; workers
 are stopped and continued at random, sometimes for longer than the fence waits. The time of each
 answer is published in shared memory (CLOCK_MONOTONIC), and every worker compares.
@@ -18,20 +18,18 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from tunewarden.clock import SystemClock
-from tunewarden.db.database import Row
+from tunewarden.db.database import Row, Tx
 from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.errors import Error
-from tunewarden.registry.artifacts import State
-from tunewarden.registry.bases import Base, BaseKind
-from tunewarden.registry.models import Model
-from tunewarden.serving.admission import Admissions, Serving, Target
+from tunewarden.identity.policy import Caller, Role
+from tunewarden.serving.admission import Admissions, Serving
 from tunewarden.serving.fence import Ending, Fence, FencedWorker
 from tunewarden.serving.kernel_locks import KernelLockFence
 
@@ -129,15 +127,36 @@ class CachingDatabase(SqliteDatabase):
     _cache: dict[object, tuple[Row | None, float]]
 
     def peek(self, sql: str, /, **parameters: object) -> Row | None:
+        return self.believe(super().peek, sql, parameters)
+
+    @contextmanager
+    def read(self) -> Iterator[Tx]:
+        with super().read() as tx:
+            yield CachingTx(self, tx)  # type: ignore[misc]
+
+    def believe(
+        self, read: Callable[..., Row | None], sql: str, parameters: dict[str, object]
+    ) -> Row | None:
         self._cache = getattr(self, "_cache", {})
         n = parameters.get("n")
         if n is None:
-            return super().peek(sql, **parameters)
-        row, read_at = self._cache.get(n, (None, float("-inf")))
+            return read(sql, **parameters)
+        row, read_at = self._cache.get((sql, n), (None, float("-inf")))
         if time.monotonic() - read_at > CACHE_SECONDS:
-            row, read_at = super().peek(sql, **parameters), time.monotonic()
-            self._cache[n] = (row, read_at)
+            row, read_at = read(sql, **parameters), time.monotonic()
+            self._cache[sql, n] = (row, read_at)
         return row
+
+
+@dataclass(frozen=True, slots=True)
+class CachingTx:
+    """And what a transaction reads."""
+
+    database: CachingDatabase
+    tx: Tx
+
+    def row(self, sql: str, /, **parameters: object) -> Row | None:
+        return self.database.believe(self.tx.row, sql, parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +186,9 @@ class Harness:
                     "INSERT INTO artifacts VALUES (:n, 'model', :id, :id, 'o', 'p', 'active', 1, '', '',"
                     " '', '', 0)",
                     n=n,
-                    id=str(n),
+                    id=_id(n),
                 )
+                tx.run("INSERT INTO models VALUES (:n, 'b', '', NULL, NULL)", n=n)
 
     def work(self, worker: int, life: int) -> None:
         fence: Fence = NoFence()
@@ -183,25 +203,35 @@ class Harness:
 
     async def _ask(self, worker: int, numbers: random.Random, admissions: Admissions) -> None:
         memory = self.counters
-        base = Base("b", BaseKind.LOCAL, "", "b", "{}", 0)
-        model = Model(0, "", "", "o", "p", State.ACTIVE, 1, "", "", "", 0, "b", "")
+        caller = Caller(
+            key_id="k",
+            user_id="u",
+            organization_id="o",
+            organization_name="o",
+            project_id="p",
+            role=Role.OWNER,
+            scopes=frozenset(),
+            request_id="r",
+        )
         while not memory.read(STOPPED):
             near = memory.read(CURSOR) + numbers.randrange(-3, 14)
             n = min(max(near, 1), memory.models - 1)
             try:
-                with admissions.admitted(Target(base, replace(model, n=n)), int) as serving:
-                    memory.count(BEGINS + worker)
-                    if memory.is_acknowledged(n):
-                        memory.count(BEGUN_AFTER + worker)
-                    await self._chunks(worker, numbers.randrange(CHUNKS_MAX), admissions, serving)
+                _, serving = admissions.admit(_id(n), lambda _: caller, int)
             except Error:
                 memory.count(REFUSED + worker)
+            else:
+                memory.count(BEGINS + worker)
+                if memory.is_acknowledged(n):
+                    memory.count(BEGUN_AFTER + worker)
+                await self._chunks(worker, numbers.randrange(CHUNKS_MAX), admissions, serving)
+                admissions.end(serving)
             await asyncio.sleep(0)
 
     async def _chunks(
-        self, worker: int, count: int, admissions: Admissions, serving: Serving | None
+        self, worker: int, count: int, admissions: Admissions, serving: Serving
     ) -> None:
-        assert serving is not None
+        assert serving.n is not None
         for _ in range(count):
             if not admissions.may_go_on(serving):
                 return
@@ -303,6 +333,10 @@ def _outcome(memory: Counters, *, with_times: bool = True) -> Outcome:
         chunks_after=total(CHUNKS_AFTER),
         fence_seconds=times,
     )
+
+
+def _id(n: int) -> str:
+    return f"ft:b:o::{n}"
 
 
 def _in_child(target: object, *arguments: object) -> BaseProcess:

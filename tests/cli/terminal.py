@@ -15,6 +15,9 @@ from pathlib import Path
 
 from tests import servers
 
+# A child can be interrupted also where the tests run in the background, which ignores it.
+HEARING_CTRL_C = ("env", "--default-signal=INT")
+
 
 class Terminal:
     """A running command whose input and output are a terminal of its own."""
@@ -23,7 +26,7 @@ class Terminal:
         self._mine, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tunewarden", *arguments],
+            [*HEARING_CTRL_C, sys.executable, "-m", "tunewarden", *arguments],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

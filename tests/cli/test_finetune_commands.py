@@ -312,7 +312,7 @@ def test_ctrl_c_ends_the_following_and_not_the_job(
 def _interrupted(*arguments: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "tunewarden", *arguments]
     with subprocess.Popen(
-        command,
+        [*terminal.HEARING_CTRL_C, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -130,11 +130,9 @@ def test_a_damaged_shard_is_reported_and_left_alone_while_others_recover(tmp_pat
     whole = ring.read_bytes()
     ring.write_bytes(whole[:-1])
     before = {path: path.read_bytes() for path in (tmp_path / "000000").iterdir()}
-    for call in (
-        keyring.recover,
-        lambda: keyring.open(keys[0].id),
-        lambda: keyring.erase(keys[0].id),
-    ):
+    keyring.recover()
+    assert keyring.damaged() == [0]
+    for call in (lambda: keyring.open(keys[0].id), lambda: keyring.erase(keys[0].id)):
         with pytest.raises(Error) as caught:
             call()
         assert (caught.value.kind, caught.value.code) == (Kind.UNAVAILABLE, "keyring_damaged")
@@ -142,6 +140,7 @@ def test_a_damaged_shard_is_reported_and_left_alone_while_others_recover(tmp_pat
     assert keyring.contains(keys[-1].id)
     ring.write_bytes(whole)
     keyring.recover()
+    assert keyring.damaged() == []
     assert keyring.contains(keys[0].id)
 
 

@@ -123,8 +123,8 @@ class RecoveryWithoutTheLog(Parts):
 
 
 class _Unchecked(Recovery):
-    def _check_keyring(self, logged: dict[int, int]) -> None:
-        del logged
+    def _check_keyring(self, found: dict[int, int], logged: dict[int, int]) -> None:
+        del found, logged
 
 
 class RecoveryWithoutTheKeyringsAge(Parts):

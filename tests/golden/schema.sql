@@ -247,7 +247,7 @@ CREATE TABLE users (
   created_at INTEGER NOT NULL
 );
 
-CREATE INDEX artifacts_of_organization ON artifacts (organization_id, kind, n);
+CREATE INDEX artifacts_of_key ON artifacts (key_id);
 
 CREATE INDEX audit_events_of_resource ON audit_events (organization_id, resource_id, n);
 
@@ -263,11 +263,24 @@ CREATE INDEX deletions_unfinished ON deletions (n) WHERE blobs_erased_at IS NULL
 
 CREATE INDEX events_of_job ON job_events (job_n, n);
 
+CREATE INDEX files_listed ON artifacts (project_id, n) WHERE kind = 'file' AND state = 'active';
+
 CREATE INDEX files_that_expire ON files (expires_at) WHERE expires_at IS NOT NULL;
 
-CREATE INDEX jobs_of_organization ON jobs (organization_id, n);
+CREATE INDEX jobs_of_project ON jobs (project_id, n);
+
+CREATE INDEX jobs_started ON jobs (project_id, started_at) WHERE started_at IS NOT NULL;
+
+CREATE INDEX jobs_that_start_from ON jobs (start_n) WHERE finished_at IS NULL;
+
+CREATE INDEX jobs_that_train_on ON jobs (training_n) WHERE finished_at IS NULL;
+
+CREATE INDEX jobs_that_validate_on ON jobs (validation_n) WHERE finished_at IS NULL;
 
 CREATE INDEX jobs_unfinished ON jobs (n) WHERE finished_at IS NULL;
+
+CREATE INDEX models_listed ON artifacts (organization_id, n)
+  WHERE kind = 'model' AND state IN ('active', 'archived');
 
 CREATE UNIQUE INDEX models_of_job ON models (job_n, COALESCE(step, 0)) WHERE job_n IS NOT NULL;
 

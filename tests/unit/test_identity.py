@@ -182,4 +182,10 @@ def test_scopes_only_ever_take_away(role: Role, scopes: frozenset[str], action: 
 
 
 def test_only_an_owner_deletes_or_writes() -> None:
-    assert ALLOWED[Role.OWNER] - ALLOWED[Role.READER] == {Action.DELETE, Action.WRITE_MODELS}
+    assert ALLOWED[Role.OWNER] - ALLOWED[Role.READER] == {
+        Action.DELETE,
+        Action.WRITE_MODELS,
+        Action.WRITE_FILES,
+        Action.WRITE_JOBS,
+        Action.WRITE_CHECKPOINTS,
+    }

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tunewarden.api.protocol import EXTENSION, Client
+from tunewarden.api.client import EXTENSION, Client
 from tunewarden.errors import Error
 from tunewarden.registry import files
 from tunewarden.registry.files import File

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from tunewarden.api import fine_tuning_views as views
-from tunewarden.api.inference import read_body
+from tunewarden.api.bodies import read_body
 from tunewarden.api.operations import Operations
 from tunewarden.api.segments import Calling, Segment
 from tunewarden.artifacts.strict_json import Malformed, parse_object

@@ -1,10 +1,10 @@
 """`/v1/models`: list, retrieve, delete as OpenAI defines them, and importing, which is ours."""
 
-import json
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Header, Query
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
@@ -20,6 +20,7 @@ from tunewarden.registry import bases, models
 from tunewarden.registry.artifacts import ArtifactKind
 
 ADAPTER_FILES = ("adapter_config", "adapter_model")
+PAGE_SIZE = 1000
 
 
 def router(operations: Operations) -> APIRouter:
@@ -35,8 +36,8 @@ def router(operations: Operations) -> APIRouter:
     ) -> StreamingResponse:
         """Stream bases and own models, complete: the stock SDK never asks for a second page."""
         authorize(caller, Action.READ_MODELS)
-        shown = _shown(operations, caller)
-        return StreamingResponse(_listing(shown, limit, after), media_type="application/json")
+        shown = _shown(operations, caller, after, limit)
+        return StreamingResponse(_listing(shown, limit), media_type="application/json")
 
     @routes.get("/v1/models/{model_id}")
     def get_model(caller: Calling, model_id: Segment) -> JSONResponse:
@@ -92,31 +93,34 @@ def router(operations: Operations) -> APIRouter:
     return routes
 
 
-def _shown(operations: Operations, caller: Caller) -> Iterator[dict[str, Any]]:
-    for base in bases.list_all(operations.database):
-        yield views.base_object(base)
-    for page in models.pages(operations.database, caller):
+def _shown(
+    operations: Operations, caller: Caller, after: str | None, limit: int | None
+) -> Iterator[dict[str, Any]]:
+    """Yield the bases, then the models, each after the one called `after`; nothing if it is none."""
+    shown = [views.base_object(base) for base in bases.list_all(operations.database)]
+    names = [base["id"] for base in shown]
+    if after in names:
+        shown, after = shown[names.index(after) + 1 :], None
+    if after is None:
+        yield from shown
+    size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit + 1)
+    for page in models.pages(operations.database, caller, after=after, size=size):
         for model in page:
             yield views.model_object(model, caller.organization_name)
 
 
-def _listing(
-    shown: Iterator[dict[str, Any]], limit: int | None, after: str | None
-) -> Iterator[bytes]:
+def _listing(shown: Iterator[dict[str, Any]], limit: int | None) -> Iterator[bytes]:
     """Yield the list object in pieces: flat memory, however many models there are."""
-    if after is not None:
-        for model in shown:
-            if model["id"] == after:
-                break
     yield b'{"object":"list","data":['
     separator = b""
     has_more = False
     buffer = bytearray()
+    encoder = msgspec.json.Encoder()
     for count, model in enumerate(shown):
         if count == limit:
             has_more = True
             break
-        buffer += separator + json.dumps(model, separators=(",", ":")).encode()
+        buffer += separator + encoder.encode(model)
         separator = b","
         if len(buffer) > 64 * 1024:
             yield bytes(buffer)

@@ -11,6 +11,7 @@ WIRE: dict[Kind, tuple[int, str]] = {
     Kind.UNAUTHENTICATED: (401, "invalid_request_error"),
     Kind.FORBIDDEN: (403, "invalid_request_error"),
     Kind.NOT_FOUND: (404, "invalid_request_error"),
+    Kind.TOO_SLOW: (408, "invalid_request_error"),
     Kind.CONFLICT: (409, "invalid_request_error"),
     Kind.PRECONDITION_FAILED: (412, "invalid_request_error"),
     Kind.TOO_LARGE: (413, "invalid_request_error"),

@@ -1,4 +1,6 @@
-"""The ASGI application: authentication outside the router, then the hot path or FastAPI.
+"""The application of one worker: authentication outside the router, then FastAPI.
+
+The inference routes come another way: `protocol` makes an `inference.Exchange` of each request.
 
 Default deny: whatever is not in PUBLIC needs a key, whether or not a route exists, so that a route
 that is forgotten in the policy is never open. Routing is on the raw path, so that an id keeps its
@@ -6,6 +8,7 @@ that is forgotten in the policy is never open. Routing is on the raw path, so th
 """
 
 import asyncio
+import gc
 import logging
 import re
 from collections.abc import Iterable
@@ -17,19 +20,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from tunewarden.api import deletions, files, fine_tuning, health, log, models, problems, uploads
-from tunewarden.api.inference import ROUTES, Inference, Message, Receive, Scope, Send
+from tunewarden.api.clients import Clients
+from tunewarden.api.inference import OPENAI_VERSION, ROUTES, Exchange, Inference
 from tunewarden.api.operations import Operations
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
-from tunewarden.identity.policy import Caller
+from tunewarden.identity.keys import Presented
 from tunewarden.ids import Prefix, mint
 
 PUBLIC = re.compile(
     r"/healthz|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/tile/[0-9a-z/.]+"
 )
-OPENAI_VERSION = b"2020-10-01"
 CLIENT_REQUEST_ID_LENGTH_MAX = 512
 FLUSH_SECONDS = 1.0
 
@@ -41,7 +45,8 @@ class Server:
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
-        self._inference = Inference(
+        self.clients = Clients(operations.config)
+        self.inference = Inference(
             operations.admissions,
             operations.gateway,
             operations.usage,
@@ -69,20 +74,19 @@ class Server:
             if not reply.is_started:
                 await _send(reply, 500, problems.render(problems.INTERNAL, "server_error"), {})
 
-    async def _answer(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
-        path: str = scope["path"]
-        if PUBLIC.fullmatch(path):
-            await self._routes(scope, receive, reply.send)
-            return
-        caller = self._authenticate(scope["headers"], reply)
-        reply.organization = caller.organization_name.encode()
-        if path in ROUTES and scope["method"] == "POST":
-            await self._inference(scope, receive, reply.send, caller)
-            return
-        scope["state"] = {"caller": caller}
-        await self._routes(scope, receive, reply.send)
+    def advance(self, exchange: Exchange) -> None:
+        """Let an inference request do what it can do by now; whatever goes wrong is answered."""
+        try:
+            exchange.advance()
+        except Error as error:
+            exchange.refuse(error)
+        except Exception:
+            # A boundary, as above.
+            logger.exception("request %s failed", exchange.request_id)
+            exchange.answer(500, problems.render(problems.INTERNAL, "server_error"))
 
-    def _authenticate(self, headers: list[tuple[bytes, bytes]], reply: "_Headed") -> Caller:
+    def presented(self, headers: Iterable[tuple[bytes, bytes]]) -> Presented:
+        """Return the key that comes with a request. Raises Error(UNAUTHENTICATED), Error(INVALID)."""
         authorization = b""
         for name, value in headers:
             if name == b"authorization":
@@ -92,8 +96,18 @@ class Server:
         scheme, _, key = authorization.partition(b" ")
         if scheme.lower() != b"bearer":
             raise Error(Kind.UNAUTHENTICATED, "Missing bearer authentication in header")
-        text = key.decode("ascii", "replace").strip()
-        return keys.authenticate(self._operations.database, text, reply.request_id)
+        return keys.present(key.decode("ascii", "replace").strip())
+
+    async def _answer(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
+        path: str = scope["path"]
+        if PUBLIC.fullmatch(path):
+            await self._routes(scope, receive, reply.send)
+            return
+        presented = self.presented(scope["headers"])
+        caller = keys.look_up(self._operations.database, presented, reply.request_id)
+        reply.organization = caller.organization_name.encode()
+        scope["state"] = {"caller": caller}
+        await self._routes(scope, receive, reply.send)
 
     async def _refuse(self, reply: "_Headed", error: Error) -> None:
         if reply.is_started:
@@ -107,9 +121,14 @@ class Server:
     async def _live(self, receive: Receive, send: Send) -> None:
         """The worker's life: usage is written each second, and once more at the end."""
         await receive()
-        flushing = asyncio.get_running_loop().create_task(self._flush_usage())
+        # What there is by now stays: the collector need not look through it again and again.
+        gc.freeze()
+        loop = asyncio.get_running_loop()
+        flushing = loop.create_task(self._flush_usage())
+        watching = loop.create_task(self.clients.watch())
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        watching.cancel()
         flushing.cancel()
         self._operations.usage.flush()
         await send({"type": "lifespan.shutdown.complete"})

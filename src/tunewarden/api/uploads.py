@@ -9,9 +9,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from tunewarden.api import views
+from tunewarden.api.bodies import read_body
 from tunewarden.api.files import retry_count
 from tunewarden.api.forms import FileForm
-from tunewarden.api.inference import read_body
 from tunewarden.api.intake import Intake
 from tunewarden.api.operations import Operations
 from tunewarden.api.segments import Calling, Segment

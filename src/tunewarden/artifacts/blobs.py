@@ -46,6 +46,9 @@ class Blobs(Protocol):
     def names(self, prefix: str) -> list[str]:
         """Return the blobs under `<internal id>/`, or all for the empty prefix, sorted."""
 
+    def owners(self) -> list[str]:
+        """Return the internal ids that have blobs, in no order: far fewer bytes than all names."""
+
 
 class ErasableBlobs(Blobs, Protocol):
     """Blobs as the deletion steps see them."""

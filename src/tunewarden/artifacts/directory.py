@@ -1,6 +1,7 @@
 """Blobs as files in a directory: `root/<internal id>/<file>`."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,10 +50,15 @@ class DirectoryBlobs:
         """Return the blobs under `<internal id>/`, or all for the empty prefix, sorted."""
         if checked_prefix(prefix):
             return sorted(prefix + file for file in self._disk.names(self._root / prefix[:-1]))
-        owners = (owner for owner in self._disk.names(self._root) if not owner.startswith("."))
         return sorted(
-            f"{owner}/{file}" for owner in owners for file in self._disk.names(self._root / owner)
+            f"{owner}/{file}"
+            for owner in self.owners()
+            for file in self._disk.names(self._root / owner)
         )
+
+    def owners(self) -> list[str]:
+        """Return the internal ids that have a directory, in no order."""
+        return [name for name in self._disk.names(self._root) if not name.startswith(".")]
 
     def erase(self, name: str) -> ErasedBlob:
         """Overwrite the file in place, sync, unlink, sync; its directory goes when empty.
@@ -68,7 +74,8 @@ class DirectoryBlobs:
             size = versions = 0
         with self._disk.exclusive(self._root / _LOCK):
             # Also when nothing was found: an unlink before a crash may not be durable yet.
-            if path.parent.name in self._disk.names(self._root):
+            # Tried, not looked up: the root has a name for each of perhaps a million models.
+            with suppress(FileNotFoundError):
                 self._disk.sync_directory(path.parent)
             self._disk.drop_directory(path.parent)
             self._disk.sync_directory(self._root)

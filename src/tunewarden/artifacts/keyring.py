@@ -82,7 +82,7 @@ class Keyring:
         self._shard_capacity = shard_capacity
         # Hints, read and written under the lock; another process may have filled these meanwhile.
         self._with_room: set[int] = set()
-        self._newest = 0
+        self._newest: int | None = None
         disk.make_directory(root)
 
     def create(self) -> Key:
@@ -123,7 +123,12 @@ class Keyring:
 
     def generation(self, shard: int) -> int:
         """Return how many times the shard has been written; it only grows. 0: never."""
-        return self._read(shard)[0]
+        settled = self._shard(shard).settled_generation()
+        return self._read(shard)[0] if settled is None else settled
+
+    def generations(self) -> dict[int, int]:
+        """Return the generation of every shard. Looks at each: not for the hot path."""
+        return {shard: self.generation(shard) for shard in self.shards()}
 
     def shard_of(self, key_id: str) -> int:
         """Return the shard that a key id names."""
@@ -159,14 +164,17 @@ class Keyring:
     def recover(self) -> None:
         """Finish, in every shard, what a crash interrupted. Raises `Error` if one is damaged.
 
-        The others are finished all the same, and nothing in the damaged one is touched.
+        The others are finished all the same, and nothing in the damaged one is touched. A shard that
+        was not interrupted is not opened, so that a start need not decrypt a million keys: `damaged`
+        does that, beside what runs.
         """
         damaged: Error | None = None
         with self._writing():
             for number in self.shards():
-                self._newest = max(self._newest, number)
+                self._newest = max(self._newest or 0, number)
                 try:
-                    self._settle(number)
+                    if self._shard(number).settled_generation() is None:
+                        self._settle(number)
                 except Error as error:
                     damaged = error
                     continue
@@ -175,6 +183,16 @@ class Keyring:
                     self._with_room.add(number)
         if damaged is not None:
             raise damaged
+
+    def damaged(self) -> list[int]:
+        """Open every shard; return those that cannot be, whose models are lost unless it is restored."""
+        found = []
+        for number in self.shards():
+            try:
+                self._read(number)
+            except Error:
+                found.append(number)
+        return found
 
     def _erase_from(self, number: int, names: dict[str, bytes]) -> Iterable[ErasedKey]:
         before, ring = self._settle(number)
@@ -200,6 +218,8 @@ class Keyring:
         Each look at a full shard takes it off the list for good, so the cost of many calls does
         not depend on the number of shards.
         """
+        if self._newest is None:
+            self._newest = max(self.shards(), default=0)
         while True:
             number = next(iter(self._with_room), self._newest)
             generation, ring = self._settle(number)

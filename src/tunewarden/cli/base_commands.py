@@ -13,7 +13,7 @@ from tunewarden.config import Config
 from tunewarden.errors import Error, Kind
 from tunewarden.registry import bases
 from tunewarden.registry.bases import BaseKind
-from tunewarden.serving.upstream import Address
+from tunewarden.serving.address import Address
 
 LIST_SECONDS = 10
 LIST_BYTES_MAX = 16 * 1024 * 1024

@@ -48,9 +48,8 @@ def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
     )
     running = waiting.door_to_running(settings)
     yield Finding(True, "server", "running" if running else "not running")  # noqa: FBT003
-    for model in running.models() if running else []:
-        if any(base.name == model["id"] for base in local):
-            yield Finding(running is not None and running.answers(model["id"]), "base", model["id"])
+    for base in local if running else []:
+        yield Finding(running is not None and running.answers(base.name), "base", base.name)
     if is_deep:
         yield from _remnants(app, is_running=running is not None)
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -28,6 +28,8 @@ RETRY_SECONDS = 1.0
 # locks; but not for long.
 QUIET_MICROS = 200_000
 PATIENCE_MICROS = 5_000_000
+# What only looks leaves the processors to what has to be ready first.
+CHECK_AFTER_SECONDS = 10.0
 # Less than the supervisor waits: trainers are asked for their state meanwhile.
 JOBS_STOP_SECONDS = 12.0
 
@@ -46,6 +48,7 @@ def main(data: str, parent: str) -> None:
     # Beside the deletions, not before them: loading a large base takes minutes.
     threading.Thread(target=_keep_bases_loaded, args=(app, stop), daemon=True).start()
     threading.Thread(target=_expire, args=(app, stop), daemon=True).start()
+    threading.Thread(target=_check_keyring, args=(app, stop), daemon=True).start()
     jobs = threading.Thread(target=_run_jobs, args=(app, stop), daemon=True)
     jobs.start()
     _resume_deletions(app, stop)
@@ -81,6 +84,19 @@ def _last_step(app: App) -> Step:
     is_quiet = newest is None or now - newest > QUIET_MICROS
     is_late = oldest is not None and now - oldest > PATIENCE_MICROS
     return ORDER[-1] if is_quiet or is_late else ANSWERED_AFTER
+
+
+def _check_keyring(app: App, stop: threading.Event) -> None:
+    """Say which shards are damaged, once: the start did not wait for every one to be opened."""
+    if stop.wait(CHECK_AFTER_SECONDS):
+        return
+    try:
+        for shard in app.keyring.damaged():
+            logger.error(
+                "shard %06d of the keyring is damaged: restore the keyring's mirror", shard
+            )
+    except Error as error:
+        logger.warning("%s", error.message)
 
 
 def _run_jobs(app: App, stop: threading.Event) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import socket
 import sys
 from pathlib import Path
@@ -27,6 +28,7 @@ def main(data: str, descriptor: str, gate: str, parent: str) -> None:
     processes.die_with(int(parent))
     processes.keep_secrets_in_memory()
     logging.basicConfig(format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
+    _take_descriptors()
     os.read(int(gate), 1)
     listening = socket.socket(fileno=int(descriptor))
     application = Server(serving(open_app(config.load(data=Path(data)))))
@@ -46,6 +48,12 @@ def main(data: str, descriptor: str, gate: str, parent: str) -> None:
         )
     )
     server.run(sockets=[listening])
+
+
+def _take_descriptors() -> None:
+    """Take as many as the system gives: each request under way needs two."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ trigger, several processes that write and checkpoint, is exactly our shape.
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import apsw
 
 from tunewarden.clock import Clock, to_micros
-from tunewarden.db.database import Row
+from tunewarden.db.database import Row, Tx
 from tunewarden.errors import Error, Kind
 
 SQLITE_VERSION_MIN = (3, 51, 3)
@@ -82,11 +83,11 @@ class SqliteDatabase:
                 Kind.UNAVAILABLE, "The database has another version. Start the server first."
             )
 
-    def read(self) -> "_Transaction":
+    def read(self) -> AbstractContextManager[Tx]:
         """Open a snapshot to read from."""
         return _Transaction(self._connection, "BEGIN", self._clock)
 
-    def write(self) -> "_Transaction":
+    def write(self) -> AbstractContextManager[Tx]:
         """Open a transaction that may write. Raises Error(UNAVAILABLE) when others write too long."""
         return _Transaction(self._connection, "BEGIN IMMEDIATE", self._clock)
 

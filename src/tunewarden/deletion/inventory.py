@@ -91,8 +91,8 @@ class Remnant:
 
 # An artifact whose bytes and key may be there: it can be served, or its deletion has a step left.
 LIVE = (
-    "FROM artifacts a WHERE a.state IN ('active', 'archived') OR EXISTS"
-    " (SELECT 1 FROM deletions d WHERE d.artifact_n = a.n AND d.blobs_erased_at IS NULL)"
+    "FROM artifacts a WHERE (a.state IN ('active', 'archived') OR EXISTS"
+    " (SELECT 1 FROM deletions d WHERE d.artifact_n = a.n AND d.blobs_erased_at IS NULL))"
 )
 
 
@@ -112,13 +112,9 @@ class Inventory:
 
         Beside a running server, the scratch directory is left out: something may just be loading.
         """
-        with self.database.read() as tx:
-            active = {
-                row[0]
-                for row in tx.rows("SELECT internal_id FROM artifacts WHERE state = 'active'")
-            }
         for name in self.engine_models():
-            if name not in active:
+            sql = "SELECT 1 FROM artifacts WHERE internal_id = :id AND state = 'active'"
+            if self.database.peek(sql, id=name) is None:
                 yield Remnant(
                     "engines", f"{name} is loaded and no active model", can_be_swept=False
                 )
@@ -136,25 +132,36 @@ class Inventory:
 
     def sweep(self) -> int:
         """Erase orphaned blobs and keys; only while no server runs. Return how many there were."""
-        blobs, keys = self._orphaned_blobs(), self._orphaned_keys()
+        blobs, keys = list(self._orphaned_blobs()), list(self._orphaned_keys())
         for name in blobs:
             self.blobs.erase(name)
         self.keyring.erase_many(keys)
         return len(blobs) + len(keys)
 
-    def _orphaned_blobs(self) -> list[str]:
-        names = self.blobs.names("")  # before the rows: what an import writes now has a row by then
-        live = self._live("internal_id")
-        return [name for name in names if name.partition("/")[0] not in live]
+    def _orphaned_blobs(self) -> Iterator[str]:
+        """Yield them one by one: a million models are looked up, not loaded."""
+        # The names before the rows: what an import writes now has a row by then.
+        for owner in sorted(self.blobs.owners()):
+            live = self.database.peek(
+                f"SELECT 1 {LIVE} AND a.internal_id = :id"  # noqa: S608
+                " UNION ALL SELECT 1 FROM drafts WHERE internal_id = :id LIMIT 1",
+                id=owner,
+            )
+            if live is None:
+                yield from self.blobs.names(f"{owner}/")
 
-    def _orphaned_keys(self) -> list[str]:
-        present = [
-            key_id for shard in self.keyring.shards() for key_id in self.keyring.key_ids(shard)
-        ]
-        live = self._live("key_id")
-        return [key_id for key_id in present if key_id not in live]
+    def _orphaned_keys(self) -> Iterator[str]:
+        for shard in self.keyring.shards():
+            present = self.keyring.key_ids(shard)  # before the rows, as above
+            live = self._live_keys(f"k{shard:06}-", f"k{shard:06}.")
+            yield from (key_id for key_id in present if key_id not in live)
 
-    def _live(self, column: str) -> set[str]:
+    def _live_keys(self, first: str, end: str) -> set[str]:
         with self.database.read() as tx:
-            rows = tx.rows(f"SELECT a.{column} {LIVE} UNION SELECT {column} FROM drafts")  # noqa: S608
+            rows = tx.rows(
+                f"SELECT a.key_id {LIVE} AND a.key_id >= :first AND a.key_id < :end"  # noqa: S608
+                " UNION SELECT key_id FROM drafts WHERE key_id >= :first AND key_id < :end",
+                first=first,
+                end=end,
+            )
         return {str(row[0]) for row in rows}

@@ -146,7 +146,9 @@ def page(
     with database.read() as tx:
         rows: list[Row] = tx.rows(
             f"SELECT {COLUMNS} {FROM} WHERE d.organization_id = :organization"  # noqa: S608
-            " AND (:after IS NULL OR d.n < (SELECT n FROM deletions WHERE id = :after))"
+            # Not an OR, which would read all that come before `after` as well.
+            " AND d.n < CASE WHEN :after IS NULL THEN 9223372036854775807"
+            " ELSE (SELECT n FROM deletions WHERE id = :after) END"
             " ORDER BY d.n DESC LIMIT :limit",
             organization=organization_id,
             after=after,

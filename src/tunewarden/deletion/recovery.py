@@ -100,8 +100,9 @@ class Recovery:
         """Bring the database in line with log and keyring; unfinished deletions are left to resume."""
         # Everything that may refuse comes first: a refusal changes nothing.
         self._check_log()
-        self._check_keyring(self._check_unseen())
-        return Settled(self._replay(), self._delete_without_key())
+        found = self.keyring.generations()
+        self._check_keyring(found, self._check_unseen())
+        return Settled(self._replay(), self._delete_without_key(found))
 
     def adopt_keyring(self) -> int:
         """Accept an older keyring: erase anew every key that was erased before; return how many.
@@ -114,11 +115,11 @@ class Recovery:
         held = [key_id for key_id in self._erased_keys() if self.keyring.contains(key_id)]
         self.keyring.erase_many(held)
         self._replay()
-        self._ask_without_key("key_id IS NOT NULL")
+        self._ask_without_key("", "l")  # key ids begin with a k
         with self.database.write() as tx:
             noted.forget_keyring(tx)
-            for shard in self.keyring.shards():
-                noted.see_keyring(tx, shard, self.keyring.generation(shard))
+            for shard, generation in self.keyring.generations().items():
+                noted.see_keyring(tx, shard, generation)
             audit.record(
                 tx,
                 audit.EventType.KEYRING_ADOPTED,
@@ -186,48 +187,53 @@ class Recovery:
         size = int(checkpoint.split(b"\n")[1])
         return receipt.bundle(entry, index, self.log.inclusion_proof(index, size), checkpoint)
 
-    def _check_keyring(self, logged: dict[int, int]) -> None:
+    def _check_keyring(self, found: dict[int, int], logged: dict[int, int]) -> None:
         seen = noted.keyring_generations(self.database)
         for shard in sorted(seen.keys() | logged.keys()):
             generation = max(seen.get(shard, 0), logged.get(shard, 0))
-            found = self.keyring.generation(shard)
-            if found < generation:
+            if found.get(shard, 0) < generation:
                 raise Error(
                     Kind.UNAVAILABLE,
-                    f"Shard {shard:06} of the keyring is of generation {found}, but {generation} was"
+                    f"Shard {shard:06} of the keyring is of generation {found.get(shard, 0)}, but {generation} was"
                     " written: it is an old copy, which may hold keys that were erased. Restore the"
                     " newest mirror of keyring/. If there is none, `tunewarden keyring adopt` erases"
                     " those keys again and accepts this one. Nothing was changed.",
                     code="keyring_rolled_back",
                 )
 
-    def _delete_without_key(self) -> int:
+    def _delete_without_key(self, found: dict[int, int]) -> int:
         """Ask for the deletion of models and files whose key is gone. Only shards that moved are read."""
         count = 0
         seen = noted.keyring_generations(self.database)
-        for shard in self.keyring.shards():
-            generation = self.keyring.generation(shard)
+        for shard, generation in found.items():
             if seen.get(shard) == generation:
                 continue
-            count += self._ask_without_key("key_id LIKE :prefix", prefix=f"k{shard:06}-%")
+            count += self._ask_without_key(f"k{shard:06}-", f"k{shard:06}.")
             with self.database.write() as tx:
                 noted.see_keyring(tx, shard, generation)
         return count
 
-    def _ask_without_key(self, where: str, **parameters: str) -> int:
-        """Ask for the deletion of the active ones among some whose key is gone; return how many."""
-        with self.database.read() as tx:
-            rows = tx.rows(
-                f"SELECT {artifacts.COLUMNS} FROM artifacts a WHERE {where}"  # noqa: S608
-                " AND state IN ('active', 'archived')",
-                **parameters,
-            )
-        found = (Artifact(*artifacts.fields_of(row)) for row in rows)
-        lost = [one for one in found if not self.keyring.contains(one.key_id)]
-        for artifact in lost:
-            with self.database.write() as tx:
-                _ask(tx, artifact, self.log.size())
-        return len(lost)
+    def _ask_without_key(self, first: str, end: str) -> int:
+        """Ask for the deletion of the active ones whose key is gone, by their key ids; return how many."""
+        count = 0
+        held: tuple[int, set[str]] = (-1, set())
+        for page in self.database.pages(
+            f"SELECT {artifacts.COLUMNS}, a.key_id FROM artifacts a WHERE a.key_id >= :first"  # noqa: S608
+            " AND a.key_id < :end AND a.state IN ('active', 'archived')"
+            " AND a.key_id > COALESCE(:after, '') ORDER BY a.key_id LIMIT :size",
+            size=1000,
+            first=first,
+            end=end,
+        ):
+            for artifact in (Artifact(*artifacts.fields_of(row[:-1])) for row in page):
+                shard = self.keyring.shard_of(artifact.key_id)
+                if shard != held[0]:
+                    held = shard, set(self.keyring.key_ids(shard))
+                if artifact.key_id not in held[1]:
+                    with self.database.write() as tx:
+                        _ask(tx, artifact, self.log.size())
+                    count += 1
+        return count
 
 
 def _ask(tx: Tx, artifact: Artifact, log_size: int) -> None:

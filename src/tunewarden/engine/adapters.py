@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tunewarden.engine.adapter_files import AdapterWeights, read_and_unlink
-from tunewarden.engine.batch import Limits, News, StepLoop, not_loaded
+from tunewarden.engine.batch import News, StepLoop, not_loaded
+from tunewarden.engine.joining import Limits
 from tunewarden.engine.lora import BASE_SLOT
 from tunewarden.engine.model import Base
 from tunewarden.engine.rows import Row
@@ -62,8 +63,9 @@ class Served:
         self.slots[name] = slot
 
     def take_away(self, name: str) -> Evicted:
-        """Abort an adapter's requests and overwrite its weights with zeros. Call it between steps."""
+        """Abort an adapter's requests; overwrite its weights and prefixes. Call it between steps."""
         aborted = self.steps.drop(lambda row: row.adapter == name, deleted(name))
+        self.steps.prefixes.forget(name)
         slot = self.slots.pop(name, None)
         if slot is None:
             return Evicted(was_loaded=False, aborted=aborted)

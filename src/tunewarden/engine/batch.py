@@ -10,14 +10,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 from tunewarden.engine import cache as kv
+from tunewarden.engine import joining as joins
+from tunewarden.engine.joining import Joining, Limits, Running
 from tunewarden.engine.lora import Selection
 from tunewarden.engine.model import Base
+from tunewarden.engine.prefixes import Prefixes
 from tunewarden.engine.rows import Delta, Receiver, Row
 from tunewarden.engine.sampling import choose
 from tunewarden.errors import Error, Kind
@@ -26,34 +28,6 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 News = tuple[Receiver, "Delta | Error"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one step loop. `prefill_tokens` bounds how long a join can hold up the others."""
-
-    rows: int = 32
-    waiting_rows: int = 256
-    prefill_tokens: int = 512
-
-
-@dataclass(slots=True)
-class Running:
-    """Rows that advance together. `mask` [rows, columns] is 0 where a row is padded on the left."""
-
-    rows: list[Row]
-    mask: torch.Tensor
-    cache: Any
-    selection: Selection
-
-
-@dataclass(slots=True)
-class Joining:
-    """Rows whose prompts are being read; `ids` [rows, columns] up to column `done` are."""
-
-    batch: Running
-    ids: torch.Tensor
-    done: int = 0
 
 
 class StepLoop:
@@ -71,6 +45,7 @@ class StepLoop:
         publish: Callable[[list[News]], None],
     ) -> None:
         self.tokens_generated = 0
+        self.prefixes = Prefixes(limits.prefix_bytes)
         self._base = base
         self._limits = limits
         self._slot_of = slot_of
@@ -172,6 +147,7 @@ class StepLoop:
                 self.drop(lambda row: True, _failed())
             self._flush()
         self.drop(lambda row: True, _stopping())
+        self.prefixes.clear()
 
     def _obey(self) -> bool:
         """Run what was ordered; wait for orders if there is nothing else to do. False means stop."""
@@ -193,50 +169,38 @@ class StepLoop:
             self._waiting.extend(rows)
 
     def _step(self) -> None:
-        if self._joining is None:
-            self._joining = self._next_to_join()
-        if self._joining is not None:
-            self._read_prompts(self._joining)
-        if self._running is not None:
-            running = self._running
+        running = self._running
+        tokens = self._limits.prefill_tokens_beside if running else self._limits.prefill_tokens
+        if self._joining is None and self._waiting:
+            self._begin_joining(tokens)
+        if running is not None:
             running.mask = torch.nn.functional.pad(running.mask, (0, 1), value=1)
             ids = torch.tensor([[row.last] for row in running.rows])
             logits = self._base.forward(ids, running.mask, running.cache, running.selection)
             self._running = self._take(running, logits)
+            self._flush()  # before prompts are read: these tokens need not wait for them
+        if self._joining is not None:
+            self._read_prompts(self._joining, tokens)
 
-    def _next_to_join(self) -> Joining | None:
-        """Take waiting rows, first come first, as many as may be read in one step."""
+    def _begin_joining(self, tokens: int) -> None:
         free = self._limits.rows - (len(self._running.rows) if self._running else 0)
-        chosen: list[Row] = []
-        longest = 0
-        while self._waiting and len(chosen) < free:
-            longest = max(longest, len(self._waiting[0].prompt))
-            if chosen and (len(chosen) + 1) * longest > self._limits.prefill_tokens:
-                break
-            chosen.append(self._waiting.popleft())
-        if not chosen:
-            return None
-        columns = max(len(row.prompt) for row in chosen)
-        ids = torch.zeros(len(chosen), columns, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for at, row in enumerate(chosen):
-            ids[at, columns - len(row.prompt) :] = torch.tensor(row.prompt)
-            mask[at, columns - len(row.prompt) :] = 1
-        return Joining(Running(chosen, mask, kv.new_cache(), self._select(chosen)), ids)
+        rows = joins.next_rows(self._waiting, free, tokens, self.prefixes)
+        if rows:
+            self._joining = joins.begin(rows, self.prefixes, self._select)
+        for _ in rows:  # only now: if beginning fails, those who wait must still be told
+            self._waiting.popleft()
 
-    def _read_prompts(self, joining: Joining) -> None:
-        """Read as much of the prompts as one step allows; when all is read, join the running rows.
-
-        Only a single row can have more than that, so no part of a row is ever padding alone.
-        """
+    def _read_prompts(self, joining: Joining, tokens: int) -> None:
+        """Read as much of the prompts as one step allows; when all is read, join the running rows."""
         batch = joining.batch
-        upto = min(joining.ids.shape[1], joining.done + self._limits.prefill_tokens)
+        upto = min(joining.columns, joining.done + max(1, tokens // len(batch.rows)))
         logits = self._base.forward(
             joining.ids[:, joining.done : upto], batch.mask[:, :upto], batch.cache, batch.selection
         )
         joining.done = upto
-        if upto < joining.ids.shape[1]:
+        if upto < joining.columns:
             return
+        joining.store(self.prefixes)
         joined = self._take(batch, logits)
         self._joining = None
         if joined is not None:

@@ -1,16 +1,20 @@
 """The keys and values of a batch: rows join and leave, every row ends at the same column.
 
 Rows are padded on the left. One layer's tensors are [rows, heads, columns, head size]; they have spare
-columns behind, so that a step writes its own and does not copy all the others.
+columns behind, so that a step writes its own and does not copy all the others. Whatever a change of
+rows or of size leaves behind is overwritten with zeros before it is let go (D5).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 SPARE_COLUMNS = 64
+
+# Rows of a layer to keep: where they begin in the new layer, their keys, their values.
+Piece = tuple[int, torch.Tensor, torch.Tensor]
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
@@ -30,11 +34,12 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         """Append columns; return all of them (transformers' contract of a cache layer)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.adopt(key_states[:, :, :0], value_states[:, :, :0])
+            self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        rows, _heads, new, _size = key_states.shape
         used = self.keys.shape[-2]
-        columns = used + key_states.shape[-2]
+        columns = used + new
         if self._room_keys is None or self._room_keys.shape[-2] < columns:
-            self.adopt(self.keys, self.values, key_states.shape[-2])
+            self.rebuild(rows, used, [(0, self.keys, self.values)], spare=new + SPARE_COLUMNS)
         assert self._room_keys is not None
         assert self._room_values is not None
         self._room_keys[:, :, used:columns] = key_states
@@ -43,12 +48,26 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         self.values = self._room_values[:, :, :columns]
         return self.keys, self.values
 
-    def adopt(self, keys: torch.Tensor, values: torch.Tensor, columns: int = 0) -> None:
-        """Take over these columns with room for `columns` more and some to spare."""
-        self._room_keys = _with_room(keys, columns + SPARE_COLUMNS)
-        self._room_values = _with_room(values, columns + SPARE_COLUMNS)
-        self.keys = self._room_keys[:, :, : keys.shape[-2]]
-        self.values = self._room_values[:, :, : values.shape[-2]]
+    def rebuild(
+        self, rows: int, columns: int, pieces: Iterable[Piece], *, spare: int = SPARE_COLUMNS
+    ) -> None:
+        """Become these pieces, each ending at the last column; overwrite what the layer had before.
+
+        They are copied straight into place: a copy on the way would stay behind in freed memory.
+        """
+        old = self._room_keys, self._room_values
+        keys = self.keys.new_zeros(rows, self.keys.shape[1], columns + spare, self.keys.shape[3])
+        shape = rows, self.values.shape[1], columns + spare, self.values.shape[3]
+        values = self.values.new_zeros(shape)
+        for first, piece_keys, piece_values in pieces:
+            count, used = piece_keys.shape[0], piece_keys.shape[2]
+            keys[first : first + count, :, columns - used : columns] = piece_keys
+            values[first : first + count, :, columns - used : columns] = piece_values
+        for tensor in old:
+            if tensor is not None:
+                tensor.zero_()
+        self._room_keys, self._room_values = keys, values
+        self.keys, self.values = keys[:, :, :columns], values[:, :, :columns]
 
 
 def new_cache() -> Any:
@@ -65,12 +84,13 @@ def is_roomy(cache: Any) -> bool:
 
 def keep_rows(cache: Any, rows: Sequence[int], trim: int) -> None:
     """Keep these rows, in this order, without their first `trim` columns; overwrite the others."""
-    index = torch.tensor(rows, dtype=torch.long)
     for layer in cache.layers:
-        old = layer.keys, layer.values
-        layer.adopt(layer.keys[index, :, trim:], layer.values[index, :, trim:])
-        for tensor in old:
-            tensor.zero_()
+        keys, values = layer.keys[:, :, trim:], layer.values[:, :, trim:]
+        layer.rebuild(
+            len(rows),
+            keys.shape[2],
+            [(at, keys[row : row + 1], values[row : row + 1]) for at, row in enumerate(rows)],
+        )
 
 
 def erase(cache: Any) -> None:
@@ -82,24 +102,12 @@ def erase(cache: Any) -> None:
 
 
 def join(cache: Any, other: Any) -> None:
-    """Append the rows of `other`, padding the shorter of both on the left."""
+    """Append the rows of `other`, padding the shorter of both on the left, and overwrite `other`."""
     for mine, theirs in zip(cache.layers, other.layers, strict=True):
-        columns = max(mine.keys.shape[-2], theirs.keys.shape[-2])
-        old = mine.keys, mine.values
-        mine.adopt(
-            torch.cat([_padded(mine.keys, columns), _padded(theirs.keys, columns)]),
-            torch.cat([_padded(mine.values, columns), _padded(theirs.values, columns)]),
+        here = mine.keys.shape[0]
+        mine.rebuild(
+            here + theirs.keys.shape[0],
+            max(mine.keys.shape[2], theirs.keys.shape[2]),
+            [(0, mine.keys, mine.values), (here, theirs.keys, theirs.values)],
         )
-        for tensor in (*old, theirs.keys, theirs.values):
-            tensor.zero_()
-
-
-def _padded(tensor: torch.Tensor, columns: int) -> torch.Tensor:
-    return torch.nn.functional.pad(tensor, (0, 0, columns - tensor.shape[-2], 0))
-
-
-def _with_room(tensor: torch.Tensor, columns: int) -> torch.Tensor:
-    rows, heads, used, size = tensor.shape
-    room = tensor.new_zeros(rows, heads, used + columns, size)
-    room[:, :, :used] = tensor
-    return room
+    erase(other)

@@ -205,6 +205,7 @@ def _decode(body: bytes, kind: type[T]) -> T:
 
 def _base_facts(served: Served) -> dict[str, Any]:
     running, waiting = served.steps.counts()
+    prefixes = served.steps.prefixes
     return {
         "name": served.name,
         "context": served.base.context,
@@ -215,4 +216,11 @@ def _base_facts(served: Served) -> dict[str, Any]:
         "running": running,
         "waiting": waiting,
         "tokens_generated": served.steps.tokens_generated,
+        "prefixes": {
+            "blocks": len(prefixes),
+            "bytes": prefixes.bytes_held,
+            "bytes_max": prefixes.bytes_max,
+            "blocks_erased": prefixes.blocks_erased,
+            "tokens_reused": prefixes.tokens_reused,
+        },
     }

@@ -50,12 +50,9 @@ class Chooser:
         seed = int.from_bytes(random_bytes(8), "big") if sampling.seed is None else sampling.seed
         self._generator = torch.Generator().manual_seed((seed + index) & SEED_MASK)
 
-    def adjust(self, logits: torch.Tensor) -> None:
-        """Apply biases and penalties to one row's logits [vocabulary], in place."""
+    def penalize(self, logits: torch.Tensor) -> None:
+        """Apply penalties to one row's logits [vocabulary], in place."""
         sampling = self.sampling
-        if sampling.logit_bias:
-            tokens, biases = zip(*sampling.logit_bias, strict=True)
-            logits[list(tokens)] += torch.tensor(biases, dtype=logits.dtype)
         if self._said and (sampling.presence_penalty or sampling.frequency_penalty):
             counts = torch.tensor(list(self._said.values()), dtype=logits.dtype)
             penalties = sampling.presence_penalty + sampling.frequency_penalty * counts
@@ -78,9 +75,9 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
     adjusted = logits
     if any(chooser.adjusts for chooser in choosers):
         adjusted = logits.clone()
+        _add_biases(adjusted, choosers)
         for row, chooser in enumerate(choosers):
-            if chooser.adjusts:
-                chooser.adjust(adjusted[row])
+            chooser.penalize(adjusted[row])
     tokens: list[int] = adjusted.argmax(-1).tolist()
     drawing = [row for row, chooser in enumerate(choosers) if not chooser.is_greedy]
     if drawing:
@@ -93,6 +90,18 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
         asked = chooser.sampling.top_logprobs
         choices.append(Choice(token) if asked is None else _reported(logits[row], token, asked))
     return choices
+
+
+def _add_biases(logits: torch.Tensor, choosers: Sequence[Chooser]) -> None:
+    """Add every row's biases to its logits, in place: one operation, however many rows."""
+    biases = [
+        (row, token, bias)
+        for row, chooser in enumerate(choosers)
+        for token, bias in chooser.sampling.logit_bias
+    ]
+    if biases:
+        rows, tokens, values = zip(*biases, strict=True)
+        logits[list(rows), list(tokens)] += torch.tensor(values, dtype=logits.dtype)
 
 
 def _draw(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[int]:

@@ -12,8 +12,8 @@ import uvloop
 
 from tunewarden.clock import SystemClock
 from tunewarden.engine.adapters import Engine, Settings
-from tunewarden.engine.batch import Limits
 from tunewarden.engine.doors import Doors
+from tunewarden.engine.joining import MEBIBYTE, Limits
 
 STOP_SECONDS = 2
 
@@ -31,7 +31,13 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    listener: socket.socket, *, threads: int | None, adapters: int, rows: int, waiting_rows: int
+    listener: socket.socket,
+    *,
+    threads: int | None,
+    adapters: int,
+    rows: int,
+    waiting_rows: int,
+    prefix_mebibytes: int,
 ) -> None:
     """Serve on a listening socket until SIGTERM or SIGINT."""
     # One core is left for the gateway and for this process's event loop.
@@ -39,7 +45,8 @@ def serve(
     # uvicorn raises the signal once more when it has stopped; by then all that is left is to return.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    limits = Limits(rows=rows, waiting_rows=waiting_rows)
+    prefix_bytes = prefix_mebibytes * MEBIBYTE
+    limits = Limits(rows=rows, waiting_rows=waiting_rows, prefix_bytes=prefix_bytes)
     settings = Settings(adapters_max=adapters, limits=limits)
 
     async def run() -> None:

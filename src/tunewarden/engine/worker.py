@@ -23,6 +23,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--adapters", type=int, default=64, help="adapter slots per base")
     parser.add_argument("--rows", type=int, default=32, help="sequences in one batch")
     parser.add_argument("--waiting", type=int, default=256, help="sequences that may wait")
+    parser.add_argument(
+        "--prefix-mib",
+        type=int,
+        default=256,
+        help="MiB a base keeps of prompts, for reuse; 0: none",
+    )
     options = parser.parse_args(arguments)
     processes.die_with(options.parent or os.getppid())
     processes.keep_secrets_in_memory()
@@ -36,6 +42,7 @@ def main(arguments: list[str]) -> int:
             adapters=options.adapters,
             rows=options.rows,
             waiting_rows=options.waiting,
+            prefix_mebibytes=options.prefix_mib,
         )
     finally:
         options.socket.unlink(missing_ok=True)

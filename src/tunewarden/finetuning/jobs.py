@@ -157,12 +157,15 @@ def by_n(tx: Tx, n: int) -> Job:
 def that_need(tx: Tx, artifact_n: int) -> list[str]:
     """Return the ids of unfinished jobs that read an artifact, start from it or have made it."""
     rows = tx.rows(
-        "SELECT j.id FROM jobs j WHERE j.finished_at IS NULL AND (:n IN"
-        " (j.training_n, j.validation_n, j.start_n) OR j.n = (SELECT job_n FROM models WHERE n = :n))"
-        " ORDER BY j.n",
+        # One look-up each: there may be any number of unfinished jobs.
+        "SELECT n, id FROM jobs WHERE training_n = :n AND finished_at IS NULL"
+        " UNION SELECT n, id FROM jobs WHERE validation_n = :n AND finished_at IS NULL"
+        " UNION SELECT n, id FROM jobs WHERE start_n = :n AND finished_at IS NULL"
+        " UNION SELECT n, id FROM jobs WHERE n = (SELECT job_n FROM models WHERE n = :n)"
+        " AND finished_at IS NULL ORDER BY n",
         n=artifact_n,
     )
-    return [str(row[0]) for row in rows]
+    return [str(row[1]) for row in rows]
 
 
 def unfinished(tx: Tx) -> list[Job]:

@@ -25,6 +25,9 @@ from tunewarden.locks import ByteLocks
 POLL_SECONDS = 0.05
 # What could not be done, or was held by another, is tried again after this.
 RETRY_SECONDS = 1.0
+# A look reads every unfinished job. Where there are so many that it takes long, it is taken less often:
+# at most this part of the time is spent on it.
+LOOKING_PART = 0.2
 VALIDATIONS_MAX = 1
 FAILURES_MAX = 3
 
@@ -63,6 +66,7 @@ class Runner:
         self._validated: dict[str, int] = {}
         self._seen = -1
         self._look_at = 0.0
+        self._rest_until = 0.0
         with parts.database.read() as tx:
             last = transitions.last_starts(tx)
         for project in sorted(last, key=lambda project: last[project]):
@@ -70,10 +74,12 @@ class Runner:
 
     def look(self) -> None:
         """Start what can be started now; return at once."""
+        now = self._parts.clock.monotonic()
+        if now < self._rest_until:
+            return
         ended = [n for n, work in self._works.items() if not work.thread.is_alive()]
         for n in ended:
             self._works.pop(n).thread.join()
-        now = self._parts.clock.monotonic()
         try:
             version = self._parts.database.version()
             if version == self._seen and not ended and now < self._look_at:
@@ -82,6 +88,8 @@ class Runner:
             with self._parts.database.read() as tx:
                 unfinished = transitions.unfinished(tx)
             self._start_all([job for job in unfinished if self._is_free(job, now)])
+            took = self._parts.clock.monotonic() - now
+            self._rest_until = now + took / LOOKING_PART
         except Error as error:
             logger.warning("%s", error.message)
 

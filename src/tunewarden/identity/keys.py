@@ -161,7 +161,11 @@ def holder(tx: Tx, presented: Presented, request_id: str) -> Caller:
 
 def authenticate(database: Database, text: str, request_id: str) -> Caller:
     """Return who holds the key `text`. Raises Error(UNAUTHENTICATED), the same for every reason."""
-    presented = present(text)
+    return look_up(database, present(text), request_id)
+
+
+def look_up(database: Database, presented: Presented, request_id: str) -> Caller:
+    """Return who holds a key now. Raises Error(UNAUTHENTICATED)."""
     return _caller(database.peek(HOLDER, id=presented.id), presented, request_id)
 
 

@@ -311,8 +311,9 @@ def pages(
 def due(database: Database, now_micros: int) -> Iterator[list[File]]:
     """Yield the files that should have expired by now."""
     for page in database.pages(
-        f"SELECT {COLUMNS}, a.n {FROM} WHERE f.expires_at <= :now AND a.state = 'active'"
-        " AND a.n > COALESCE(:after, 0) ORDER BY a.n LIMIT :size",
+        # The `+` keeps the order from choosing the plan: it would read every artifact, each second.
+        f"SELECT {COLUMNS}, f.n {FROM} WHERE f.expires_at <= :now AND a.state = 'active'"
+        " AND +f.n > COALESCE(:after, 0) ORDER BY +f.n LIMIT :size",
         size=100,
         now=now_micros,
     ):

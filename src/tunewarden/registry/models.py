@@ -83,15 +83,32 @@ def find(database: Database, caller: Caller, model_id: str) -> Model | None:
     return model if model is not None and model.state in VISIBLE else None
 
 
-def pages(database: Database, caller: Caller, *, size: int = 1000) -> Iterator[list[Model]]:
-    """Yield the models that the caller can see, oldest first, in flat memory."""
+def pages(
+    database: Database, caller: Caller, *, after: str | None = None, size: int = 1000
+) -> Iterator[list[Model]]:
+    """Yield the models that the caller can see, oldest first, in flat memory.
+
+    Those made after the model `after`, which may be deleted meanwhile; none if it was never seen.
+    """
+    start = 0
+    if after is not None:
+        row = database.peek(
+            f"SELECT a.n {FROM} WHERE a.id = :id AND a.organization_id = :organization AND {SEEN_BY}",
+            id=after,
+            organization=caller.organization_id,
+            project=caller.project_id,
+        )
+        if row is None:
+            return
+        start = int(row[0])
     for page in database.pages(
         f"SELECT {COLUMNS}, a.n {FROM} WHERE a.organization_id = :organization AND a.kind = 'model'"
-        f" AND a.state IN ('active', 'archived') AND a.n > COALESCE(:after, 0) AND {SEEN_BY}"
+        f" AND a.state IN ('active', 'archived') AND a.n > COALESCE(:after, :start) AND {SEEN_BY}"
         " ORDER BY a.n LIMIT :size",
         size=size,
         organization=caller.organization_id,
         project=caller.project_id,
+        start=start,
     ):
         yield [Model(*fields_of(row[:-1])) for row in page]
 
@@ -114,9 +131,11 @@ def is_seen_by(tx: Tx, caller: Caller, n: int) -> bool:
 
 
 def newest(database: Database) -> str | None:
-    """Return the id of the newest model that can be served, or None."""
+    """Return the id of the newest model that can be served, or None if the newest ones cannot."""
+    # A few are looked at: behind them may stand nothing but a million tombstones.
     row = database.peek(
-        "SELECT id FROM artifacts WHERE kind = 'model' AND state = 'active' ORDER BY n DESC LIMIT 1"
+        "SELECT a.id FROM (SELECT n FROM models ORDER BY n DESC LIMIT 100) m"
+        " JOIN artifacts a ON a.n = m.n WHERE a.state = 'active' ORDER BY a.n DESC LIMIT 1"
     )
     return str(row[0]) if row else None
 

@@ -1,51 +1,33 @@
 """Admission: who may begin on which model, and cutting what runs when that ends (I1, I2, D4).
 
-One `Admissions` a worker, on its event loop. While any fine-tuned model is being served, the
-database's version is polled; when it moved, the states are read again and what runs on a model
-that is no longer active is cut.
+One `Admissions` a worker, on its event loop. While anything that can be deleted is being served, the
+database's version is polled; when it moved, the states are read again and what runs on what is no
+longer active is cut.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-from tunewarden.db.database import Database
+from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import artifacts, bases, models
-from tunewarden.registry.artifacts import ID_LENGTH_MAX, State
-from tunewarden.registry.bases import Base
-from tunewarden.registry.models import Model
+from tunewarden.registry import artifacts, served
+from tunewarden.registry.artifacts import ID_LENGTH_MAX
+from tunewarden.registry.served import Target
 from tunewarden.serving.fence import Fence
 
 POLL_SECONDS = 0.004
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a request was admitted to: a base, and the fine-tuned model on it if it named one."""
-
-    base: Base
-    model: Model | None
-
-    @property
-    def public_id(self) -> str:
-        """What the caller calls it."""
-        return self.model.id if self.model else self.base.name
-
-    @property
-    def engine_model(self) -> str:
-        """What its engine calls it."""
-        return self.model.internal_id if self.model else self.base.engine_model
+# How many models' meanings are kept, which never change; states are never kept.
+MEANINGS_MAX = 4096
 
 
 class Serving:
-    """One thing that runs on a model. `cut` makes it end; it is called at most once."""
+    """One thing that runs on an artifact, or on a base (`n` is None). `cut` makes it end, once."""
 
     __slots__ = ("_cut", "is_cut", "n")
 
-    def __init__(self, n: int, cut: Callable[[], object]) -> None:
+    def __init__(self, n: int | None, cut: Callable[[], object]) -> None:
         self.n = n
         self.is_cut = False
         self._cut = cut
@@ -58,39 +40,52 @@ class Serving:
 
 
 class Admissions:
-    """Everything that this worker serves on fine-tuned models."""
+    """Everything that this worker serves and that may be deleted meanwhile."""
 
     def __init__(self, database: Database, fence: Fence) -> None:
         self._database = database
         self._fence = fence
+        self._meanings: dict[str, Target] = {}
         self._running: set[Serving] = set()
-        self._watching: asyncio.Task[None] | None = None
+        self._seen: int | None = None
+        self._is_watching = False
 
-    def find(self, caller: Caller, name: str) -> Target:
-        """Return what `name` means to the caller. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
-        authorize(caller, Action.USE_MODELS)
-        if (base := bases.find(self._database, name)) is not None:
-            return Target(base, None)
-        model = models.find(self._database, caller, name)
-        if model is None or model.state is not State.ACTIVE:
-            raise missing(name)
-        base = bases.find(self._database, model.base)
-        if base is None:
-            raise RuntimeError("a model's base is a foreign key")
-        return Target(base, model)
+    def admit(
+        self, name: str, identify: Callable[[Tx], Caller], cut: Callable[[], object]
+    ) -> tuple[Target, Serving]:
+        """Begin a request on what `name` means; whoever was admitted calls `end`.
 
-    @contextmanager
-    def admitted(self, target: Target, cut: Callable[[], object]) -> Iterator[Serving | None]:
-        """Hold the guard of a fine-tuned model; `cut` is called if it is deleted meanwhile.
-
-        Nothing may be served after the block has ended. A base needs no guard and yields None.
-        Raises Error(NOT_FOUND) if the model is no longer active.
+        `identify` reads who asks; `cut` is called if the model is deleted meanwhile. Raises what
+        `identify` raises, Error(FORBIDDEN), Error(NOT_FOUND); then nothing has begun.
         """
-        if target.model is None:
-            yield None
-            return
-        with self.guarded(target.model.n, missing(target.public_id), cut) as serving:
-            yield serving
+        target = self._meanings.get(name) or self._learn(name)
+        n = None if target is None else target.n
+        has_begun = n is not None and self._fence.begin(n)
+        try:
+            # Inside the guard: this read is what makes the admission true (section 5). The key is
+            # read by the same look, because each look at the database costs two locks of its own.
+            with self._database.read() as tx:
+                caller = identify(tx)
+                authorize(caller, Action.USE_MODELS)
+                may = n is None or (has_begun and served.may_be_used(tx, caller, n))
+            if target is None or not may:
+                raise missing(name)  # noqa: TRY301  the guard is let go of in one place
+        except BaseException:
+            if has_begun and n is not None:
+                self._fence.end(n)
+            raise
+        return target, self._note(Serving(n, cut))
+
+    def identify(self, identify: Callable[[Tx], Caller]) -> None:
+        """Read who asks, and nothing else. Raises what `identify` raises."""
+        with self._database.read() as tx:
+            identify(tx)
+
+    def end(self, serving: Serving) -> None:
+        """End what was admitted; nothing of it may be served any more."""
+        if serving.n is not None:
+            self._running.discard(serving)
+            self._fence.end(serving.n)
 
     @contextmanager
     def guarded(self, n: int, absent: Error, cut: Callable[[], object]) -> Iterator[Serving]:
@@ -102,42 +97,57 @@ class Admissions:
             raise absent
         serving = Serving(n, cut)
         try:
-            # Inside the guard: this read is what makes the admission true (section 5).
+            # Inside the guard, as above.
             if not artifacts.is_active(self._database, n):
                 raise absent
-            self._running.add(serving)
-            self._watch()
-            yield serving
+            yield self._note(serving)
         finally:
-            self._running.discard(serving)
-            self._fence.end(n)
+            self.end(serving)
 
-    def may_go_on(self, serving: Serving | None) -> bool:
+    def may_go_on(self, serving: Serving) -> bool:
         """Tell, by a fresh read, whether one more chunk may leave (I2)."""
-        if serving is None:
+        if serving.n is None:
             return True
         if not serving.is_cut and artifacts.is_active(self._database, serving.n):
             return True
         serving.is_cut = True
         return False
 
-    def _watch(self) -> None:
-        if self._watching is None or self._watching.done():
-            self._watching = asyncio.get_running_loop().create_task(self._cut_what_was_deleted())
+    def _learn(self, name: str) -> Target | None:
+        target = served.meaning(self._database, name)
+        # Not a base's: an operator may have it served from elsewhere.
+        if target is not None and target.n is not None:
+            if len(self._meanings) >= MEANINGS_MAX:
+                del self._meanings[next(iter(self._meanings))]
+            self._meanings[name] = target
+        return target
 
-    async def _cut_what_was_deleted(self) -> None:
-        seen = None
-        while self._running:
-            version = self._database.version()
-            if version != seen:
-                seen = version
-                states = {
-                    n: artifacts.is_active(self._database, n)
-                    for n in {one.n for one in self._running}
-                }
-                for serving in [one for one in self._running if not states[one.n]]:
-                    serving.cut()
-            await asyncio.sleep(POLL_SECONDS)
+    def _note(self, serving: Serving) -> Serving:
+        if serving.n is not None:
+            self._running.add(serving)
+            self._watch()
+        return serving
+
+    def _watch(self) -> None:
+        if not self._is_watching:
+            self._is_watching = True
+            self._seen = None
+            asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_was_deleted)
+
+    def _cut_what_was_deleted(self) -> None:
+        if not self._running:
+            self._is_watching = False
+            return
+        # First of all, so that a look that fails is not the last one.
+        asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_was_deleted)
+        version = self._database.version()
+        if version == self._seen:
+            return
+        numbers = {one.n for one in self._running if one.n is not None}
+        gone = {n for n in numbers if not artifacts.is_active(self._database, n)}
+        self._seen = version
+        for serving in [one for one in self._running if one.n in gone]:
+            serving.cut()
 
 
 def missing(name: str) -> Error:

@@ -14,10 +14,10 @@ from pathlib import Path
 import msgspec
 
 from tunewarden.errors import Error, Kind
-from tunewarden.registry.models import Model
+from tunewarden.registry.served import Target
 from tunewarden.serving import scratch
-from tunewarden.serving.admission import Target
-from tunewarden.serving.upstream import Address, Upstream, unavailable
+from tunewarden.serving.address import Address
+from tunewarden.serving.upstream import Upstream, unavailable
 
 ANSWER_BYTES_MAX = 1024 * 1024
 
@@ -25,11 +25,11 @@ ANSWER_BYTES_MAX = 1024 * 1024
 class EmbeddedEngine:
     """One a worker, on its event loop.
 
-    `unseal(model, directory)` writes the model's plain files into a directory; it is run in a thread.
+    `unseal(n, directory)` writes the plain files of model `n` into a directory; it is run in a thread.
     """
 
     def __init__(
-        self, socket_path: Path, scratch_directory: Path, unseal: Callable[[Model, Path], None]
+        self, socket_path: Path, scratch_directory: Path, unseal: Callable[[int, Path], None]
     ) -> None:
         self.upstream = Upstream(Address(socket=str(socket_path)))
         self._verbs = Upstream(Address(socket=str(socket_path), prefix="/engine"))
@@ -38,16 +38,20 @@ class EmbeddedEngine:
         self._loaded: set[str] = set()
         self._loading: dict[str, _Load] = {}
 
+    def has(self, target: Target) -> bool:
+        """Tell whether the engine has the model, as far as this worker knows."""
+        return target.n is None or target.engine_model in self._loaded
+
     async def load(self, target: Target) -> None:
         """Return when the engine has the model; requests that come together share one load."""
-        model = target.model
-        if model is None or model.internal_id in self._loaded:
+        name, n = target.engine_model, target.n
+        if n is None or name in self._loaded:
             return
-        load = self._loading.get(model.internal_id)
+        load = self._loading.get(name)
         if load is None:
-            load = _Load(asyncio.get_running_loop().create_task(self._load(model)))
-            self._loading[model.internal_id] = load
-            load.task.add_done_callback(lambda _: self._loading.pop(model.internal_id, None))
+            task = asyncio.get_running_loop().create_task(self._load(n, name, target.base.name))
+            load = self._loading[name] = _Load(task)
+            task.add_done_callback(lambda _: self._loading.pop(name, None))
         load.waiting += 1
         try:
             # Shielded: a client that goes away must not break off a load that others wait for.
@@ -63,15 +67,12 @@ class EmbeddedEngine:
 
     def unload(self, target: Target) -> None:
         """Note that the engine does not have the model (any more)."""
-        if target.model is not None:
-            self._loaded.discard(target.model.internal_id)
+        self._loaded.discard(target.engine_model)
 
-    async def _load(self, model: Model) -> None:
-        directory = scratch.new_directory(self._scratch, model.internal_id)
+    async def _load(self, n: int, name: str, base: str) -> None:
+        directory = scratch.new_directory(self._scratch, name)
         try:
-            unsealing = asyncio.get_running_loop().run_in_executor(
-                None, self._unseal, model, directory
-            )
+            unsealing = asyncio.get_running_loop().run_in_executor(None, self._unseal, n, directory)
             try:
                 await asyncio.shield(unsealing)
             except asyncio.CancelledError:
@@ -79,16 +80,15 @@ class EmbeddedEngine:
                     unsealing
                 )  # A thread cannot be broken off; it must not write after us.
                 raise
-            request = {"name": model.internal_id, "base": model.base, "path": str(directory)}
-            answer = await self._verbs.send("POST", "/adapters", msgspec.json.encode(request))
-            body = await answer.read(ANSWER_BYTES_MAX)
+            request = msgspec.json.encode({"name": name, "base": base, "path": str(directory)})
+            status, body = await self._verbs.ask("/adapters", request, ANSWER_BYTES_MAX)
         except ConnectionError as error:
             raise unavailable() from error
         finally:
             scratch.erase(directory)
-        if answer.status != 200:
-            raise _load_failed(answer.status, body)
-        self._loaded.add(model.internal_id)
+        if status != 200:
+            raise _load_failed(status, body)
+        self._loaded.add(name)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from tunewarden.serving.admission import Target
+from tunewarden.registry.served import Target
 from tunewarden.serving.upstream import Upstream
 
 
@@ -36,6 +36,9 @@ class Engine(Protocol):
     @property
     def upstream(self) -> Upstream:
         """The connections to it."""
+
+    def has(self, target: Target) -> bool:
+        """Tell whether the engine has the target, as far as is known."""
 
     async def load(self, target: Target) -> None:
         """Return when the engine has the target; does nothing if it was loaded before.

@@ -1,7 +1,8 @@
 """Engine for a base that an OpenAI-compatible server elsewhere answers: plain pass-through."""
 
-from tunewarden.serving.admission import Target
-from tunewarden.serving.upstream import Address, Upstream
+from tunewarden.registry.served import Target
+from tunewarden.serving.address import Address
+from tunewarden.serving.upstream import Upstream
 
 
 class RemoteEngine:
@@ -10,8 +11,12 @@ class RemoteEngine:
     def __init__(self, url: str) -> None:
         self.upstream = Upstream(Address.of_url(url))
 
+    def has(self, target: Target) -> bool:
+        """Tell that there is nothing to load: a base at a URL is there or it is not."""
+        return True
+
     async def load(self, target: Target) -> None:
-        """Do nothing: a base at a URL is there or it is not."""
+        """Do nothing."""
 
     def unload(self, target: Target) -> None:
-        """Do nothing: there is nothing to load again."""
+        """Do nothing."""

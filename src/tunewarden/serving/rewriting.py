@@ -5,8 +5,8 @@ Engines know a model by its internal id, clients by its public one. In an answer
 replaced without parsing. Streams are rewritten at event borders.
 """
 
-import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from tunewarden.errors import Error, Kind
 
 EVENT_BYTES_MAX = 8 * 1024 * 1024
+RENAMINGS_MAX = 4096
 
 
 class Usage(msgspec.Struct):
@@ -76,19 +77,27 @@ class InferenceRequest:
         return msgspec.json.encode(fields)
 
 
+@lru_cache(maxsize=RENAMINGS_MAX)
+def renaming(engine_model: str, public_id: str) -> "Renaming":
+    """Return what gives answers the public name of their model; kept, for the next request."""
+    return Renaming(engine_model, public_id)
+
+
 class Renaming:
     """Gives answers the public name of their model."""
 
-    __slots__ = ("_pattern", "_public")
+    __slots__ = ("_public", "_written")
 
     def __init__(self, engine_model: str, public_id: str) -> None:
-        self._pattern = re.compile(rb'"model": ?' + re.escape(msgspec.json.encode(engine_model)))
+        name = msgspec.json.encode(engine_model)
+        # As engines write it: with the space that `json.dumps` sets, or without.
+        self._written = (b'"model":' + name, b'"model": ' + name)
         self._public = b'"model":' + msgspec.json.encode(public_id)
 
     def apply(self, data: bytes) -> bytes:
         """Return `data`, whole JSON or whole events, with the public name."""
-        public = self._public
-        return self._pattern.sub(lambda _: public, data)
+        close, spaced = self._written
+        return data.replace(close, self._public).replace(spaced, self._public)
 
 
 class StreamRewriter:

@@ -1,324 +1,340 @@
 """Keep-alive HTTP/1.1 connections to one engine: ours, because deletion must be able to close them.
 
-One protocol object a connection, parsed by httptools; no task and no library between the gateway
-and the socket. Closing a connection is the last resort that aborts a request on any engine.
+One protocol object a connection, parsed by httptools. Answers are told by callbacks, in the turn in which
+they come: no task and no future between an engine's socket and a client's. Closing a connection is the
+last resort that aborts a request on any engine.
 """
 
 import asyncio
 import ssl
-from collections import deque
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import cast
-from urllib.parse import urlsplit
 
 import httptools
 
 from tunewarden.errors import Error, Kind
+from tunewarden.serving import sockets
+from tunewarden.serving.address import Address
 
 CONNECT_SECONDS = 5
-IDLE_MAX = 64
-PAUSE_BYTES = 256 * 1024
+IDLE_MAX = 256
 HEADERS_BYTES_MAX = 64 * 1024
 LENGTH_HEADERS = frozenset({b"content-length", b"transfer-encoding"})
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where an engine listens: a unix socket, or a host and port with a path prefix."""
+class Request:
+    """One request to an engine. Whoever sends it extends this, to hear its answer."""
 
-    socket: str | None = None
-    host: str = "engine"
-    port: int = 80
-    tls: bool = False
-    prefix: str = "/v1"
+    __slots__ = ("connection", "data", "is_waiting")
 
-    @classmethod
-    def of_url(cls, url: str) -> "Address":
-        """Return the address for a base URL such as `http://127.0.0.1:8000/v1`."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:  # a port that is no number, a bracket without its other half
-            parts, port = urlsplit(""), None
-        if (
-            parts.scheme not in {"http", "https"}
-            or not parts.hostname
-            or parts.query
-            or parts.username
-        ):
-            raise Error(
-                Kind.INVALID,
-                "An engine's URL looks like http://127.0.0.1:8000/v1, without user, password or query.",
-                param="engine_url",
-            )
-        tls = parts.scheme == "https"
-        port = port or (443 if tls else 80)
-        return cls(host=parts.hostname, port=port, tls=tls, prefix=parts.path.rstrip("/"))
+    def __init__(self) -> None:
+        self.data = b""  # as it is sent, head and body
+        self.connection: Connection | None = None
+        self.is_waiting = False  # for a connection that is being opened
 
-    @property
-    def authority(self) -> str:
-        """Return what stands in the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+    def begun(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """Hear the answer's status and headers; `heard` follows at once."""
+        raise NotImplementedError
+
+    def heard(self, piece: bytes, *, is_end: bool) -> None:
+        """Hear what came of the body in one read; at the end the connection is free again."""
+        raise NotImplementedError
+
+    def broke(self) -> None:
+        """Hear that no engine could be reached, or that it broke off."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Hear nothing more; the engine sees its client gone."""
+        self.is_waiting = False
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.request = None
+            connection.abort()
+
+    def pause(self) -> None:
+        """Let the engine wait: whoever reads the answer is slow."""
+        if self.connection is not None:
+            self.connection.pause()
+
+    def resume(self) -> None:
+        """Let the engine go on."""
+        if self.connection is not None:
+            self.connection.resume()
 
 
 class Connection(asyncio.Protocol):
     """One connection; at most one request is under way on it."""
 
-    def __init__(self) -> None:
-        self.transport: asyncio.Transport | None = None
+    def __init__(self, upstream: "Upstream") -> None:
+        self.request: Request | None = None
         self.is_lost = False
-        self.answer: Answer | None = None
+        self._upstream = upstream
         self._parser = httptools.HttpResponseParser(self)
+        self._is_paused = False
+        self._is_fresh = True
+        self._forget()
+
+    def _forget(self) -> None:
+        """Be ready for the next answer."""
+        self._status = 0
+        self._headers: dict[bytes, bytes] = {}
+        self._header_bytes = 0
+        self._pieces: list[bytes] = []
+        self._is_silent = True  # nothing has come
+        self._is_told = False  # its head was
+        self._is_complete = False
+
+    def carry(self, request: Request) -> None:
+        """Send a request."""
+        self.request = request
+        request.connection = self
+        if self._descriptor is None:
+            self._transport.write(request.data)
+        else:
+            sockets.write(self._transport, self._descriptor, request.data)
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        if not self._is_paused and not self.is_lost:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._is_paused and not self.is_lost:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once; the engine sees its client gone."""
+        self._transport.abort()
+
+    def close(self) -> None:
+        """Close in order."""
+        self._transport.close()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can be sent on it, as far as is known."""
+        return not self.is_lost and not self._transport.is_closing()
+
+    # What the event loop calls:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self.transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        is_tls = transport.get_extra_info("sslcontext") is not None
+        self._descriptor = None if is_tls else sockets.descriptor_of(transport)
 
     def data_received(self, data: bytes) -> None:
-        """Parse; bytes that nobody asked for make the connection unfit."""
-        if self.answer is None:
+        """Parse, then tell; bytes that nobody asked for make the connection unfit."""
+        request = self.request
+        if request is None:
             self.abort()
             return
+        self._is_silent = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self.abort()
+            return
+        if self._status:
+            self._tell(request)
+
+    def _tell(self, request: Request) -> None:
+        if not self._is_told:
+            self._is_told = True
+            request.begun(self._status, self._headers)
+        pieces = self._pieces
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        if self.request is not request:
+            return  # It was aborted.
+        is_end = self._is_complete
+        if is_end:
+            self._end(request)
+        request.heard(piece, is_end=is_end)
+
+    def _end(self, request: Request) -> None:
+        """Be free before the end is told: whoever hears it may ask again."""
+        self.request = request.connection = None
+        keep = self._is_kept
+        self._forget()
+        self._is_fresh = False
+        self.resume()
+        self._upstream.give_back(self, keep=keep)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever waits."""
         self.is_lost = True
-        if self.answer is not None:
-            self.answer.closed(in_order=exc is None)
+        self._upstream.lost(self)
+        request, self.request = self.request, None
+        if request is None:
+            return
+        request.connection = None
+        if self._is_silent and not self._is_fresh:
+            # It was kept, and closed before anything came: what was sent met nobody.
+            self._upstream.send(request)
+        elif exc is None and self._is_told and not self._headers.keys() & LENGTH_HEADERS:
+            request.heard(b"", is_end=True)  # its length is where it ends (RFC 9112 §6.3)
+        else:
+            request.broke()
 
-    def abort(self) -> None:
-        """Close at once; the engine sees its client gone."""
-        if self.transport is not None:
-            self.transport.abort()
+    # What the parser calls:
+
+    def on_message_begin(self) -> None:
+        """Notice an answer behind the answer."""
+        if self._is_complete:
+            self._is_kept = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header."""
-        if self.answer is not None:
-            self.answer.add_header(name.lower(), value)
-
-    def on_headers_complete(self) -> None:
-        """The status and headers are there."""
-        if self.answer is not None:
-            self.answer.begin(self._parser.get_status_code())
-
-    def on_body(self, body: bytes) -> None:
-        """A piece of the body is there."""
-        if self.answer is not None:
-            self.answer.add(body)
-
-    def on_message_complete(self) -> None:
-        """The answer has ended; the connection may serve another request."""
-        if self._parser.get_status_code() < 200:
-            return
-        answer, self.answer = self.answer, None
-        if answer is not None:
-            keep = self._parser.should_keep_alive()
-            self._parser = httptools.HttpResponseParser(self)
-            answer.end(keep=keep)
-
-
-class Answer:
-    """An engine's answer: status and headers first, then the body in pieces or whole."""
-
-    def __init__(self, upstream: "Upstream", connection: Connection) -> None:
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self._upstream = upstream
-        self._connection = connection
-        self._pieces: deque[bytes] = deque()
-        self._queued_bytes = 0
-        self._header_bytes = 0
-        self._is_paused = False
-        self._is_ended = False
-        self._is_lost = False
-        self._wake: asyncio.Future[None] | None = None
-
-    async def begun(self) -> None:
-        """Wait for status and headers. Raises ConnectionError."""
-        while not self.status:
-            if self._is_lost:
-                raise ConnectionResetError("the engine closed the connection before it answered")
-            await self._wait()
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body as it comes; what has queued up meanwhile comes as one piece."""
-        while True:
-            if self._pieces:
-                piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-                self._pieces.clear()
-                self._queued_bytes = 0
-                self._resume()
-                yield piece
-            elif self._is_ended:
-                return
-            elif self._is_lost:
-                raise ConnectionResetError(
-                    "the engine closed the connection in the middle of its answer"
-                )
-            else:
-                await self._wait()
-
-    async def read(self, bytes_max: int) -> bytes:
-        """Return the whole body. Raises ConnectionError, also for one longer than `bytes_max`."""
-        parts = []
-        size = 0
-        async for piece in self.pieces():
-            parts.append(piece)
-            size += len(piece)
-            if size > bytes_max:
-                self.abort()
-                raise ConnectionAbortedError("the engine's answer is too long")
-        return b"".join(parts)
-
-    def abort(self) -> None:
-        """Close the connection unless the answer has ended."""
-        if not self._is_ended:
-            self._connection.abort()
-
-    # What the connection calls:
-
-    def add_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header, bounded."""
+        """Collect a header, bounded."""
         self._header_bytes += len(name) + len(value)
         if self._header_bytes > HEADERS_BYTES_MAX:
-            self._connection.abort()
-            return
-        self.headers[name] = value
+            self.abort()
+        if not self._is_complete:
+            self._headers[name.lower()] = value
 
-    def begin(self, status: int) -> None:
+    def on_headers_complete(self) -> None:
         """Note the status; an informational answer is not the answer."""
+        status = self._parser.get_status_code()
         if status < 200:
-            self.headers.clear()
-            return
-        self.status = status
-        self._notify()
+            self._headers.clear()
+        elif not self._is_complete:
+            self._status = status
 
-    def add(self, piece: bytes) -> None:
-        """Queue a piece; a reader that is slow stops the engine."""
-        self._pieces.append(piece)
-        self._queued_bytes += len(piece)
-        transport = self._connection.transport
-        if self._queued_bytes > PAUSE_BYTES and not self._is_paused and transport is not None:
-            self._is_paused = True
-            transport.pause_reading()
-        self._notify()
+    def on_body(self, body: bytes) -> None:
+        """Collect a piece of the body."""
+        if not self._is_complete:
+            self._pieces.append(body)
 
-    def end(self, *, keep: bool) -> None:
-        """The body is complete; give the connection back."""
-        self._is_ended = True
-        self._resume()
-        self._upstream.give_back(self._connection, keep=keep)
-        self._notify()
-
-    def closed(self, *, in_order: bool) -> None:
-        """The connection is gone: the end of a body that stated no length (RFC 9112 §6.3), else a loss."""
-        if in_order and self.status and not self.headers.keys() & LENGTH_HEADERS:
-            self.end(keep=False)
-            return
-        self._is_lost = True
-        self._notify()
-
-    def _resume(self) -> None:
-        transport = self._connection.transport
-        if self._is_paused and transport is not None:
-            self._is_paused = False
-            transport.resume_reading()
-
-    def _notify(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-
-    async def _wait(self) -> None:
-        self._wake = asyncio.get_running_loop().create_future()
-        try:
-            await self._wake
-        finally:
-            self._wake = None
+    def on_message_complete(self) -> None:
+        """Note the answer's end."""
+        if self._status and not self._is_complete:
+            self._is_complete = True
+            self._is_kept = self._parser.should_keep_alive()
 
 
 class Upstream:
     """The connections to one address. Not for use from several event loops."""
 
     def __init__(self, address: Address) -> None:
-        self.address = address
+        self._address = address
         self._idle: list[Connection] = []
         self._tls = ssl.create_default_context() if address.tls else None
         self._fixed = f"host: {address.authority}\r\ncontent-type: application/json\r\n"
+        self._heads: dict[str, bytes] = {}
+        self._opening: set[asyncio.Task[None]] = set()
 
-    async def send(self, method: str, path: str, body: bytes) -> Answer:
-        """Send a request and return its answer once status and headers are there.
+    def post(self, path: str, body: bytes, request: Request) -> None:
+        """Send a POST; `request` hears of it.
 
         Sent a second time only if a kept connection turned out to be closed before anything came
-        back. Raises Error(UNAVAILABLE).
+        back.
         """
-        head = (
-            f"{method} {self.address.prefix}{path} HTTP/1.1\r\n{self._fixed}"
-            f"content-length: {len(body)}\r\n\r\n"
-        ).encode("latin-1")
-        while True:
-            connection = self._take()
-            is_fresh = connection is None
-            if connection is None:
-                connection = await self._open()
-            answer = Answer(self, connection)
-            connection.answer = answer
-            try:
-                assert connection.transport is not None, "set before a connection is handed out"
-                connection.transport.write(head + body)
-                await answer.begun()
-            except ConnectionError as error:
-                if is_fresh:
-                    raise unavailable() from error
-            except BaseException:
-                connection.abort()
-                raise
-            else:
-                return answer
+        head = self._heads.get(path)
+        if head is None:
+            # One for each route that we offer: no client can make them many.
+            head = self._heads[path] = (
+                f"POST {self._address.prefix}{path} HTTP/1.1\r\n{self._fixed}content-length: "
+            ).encode("latin-1")
+        request.data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        self.send(request)
+
+    def send(self, request: Request) -> None:
+        """Send what a request holds."""
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.is_open:
+                connection.carry(request)
+                return
+        request.is_waiting = True
+        opening = asyncio.get_running_loop().create_task(self._open(request))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    async def ask(self, path: str, body: bytes, bytes_max: int) -> tuple[int, bytes]:
+        """Send a POST and return the answer's status and body. Raises ConnectionError."""
+        asked = _Asked(bytes_max)
+        self.post(path, body, asked)
+        try:
+            return await asked.answer
+        finally:
+            asked.abort()
 
     def give_back(self, connection: Connection, *, keep: bool) -> None:
         """Keep a connection whose answer has ended for the next request, or close it."""
-        if keep and len(self._idle) < IDLE_MAX and not connection.is_lost:
+        if keep and len(self._idle) < IDLE_MAX and connection.is_open:
             self._idle.append(connection)
-        elif connection.transport is not None:
-            connection.transport.close()
+        else:
+            connection.close()
+
+    def lost(self, connection: Connection) -> None:
+        """Forget a connection."""
+        if connection in self._idle:
+            self._idle.remove(connection)
 
     def close(self) -> None:
         """Close what is idle."""
         while self._idle:
             self._idle.pop().abort()
 
-    def _take(self) -> Connection | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if (
-                not connection.is_lost
-                and connection.transport is not None
-                and not connection.transport.is_closing()
-            ):
-                return connection
-        return None
-
-    async def _open(self) -> Connection:
+    async def _open(self, request: Request) -> None:
         loop = asyncio.get_running_loop()
+        address = self._address
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                if self.address.socket is not None:
-                    _, connection = await loop.create_unix_connection(
-                        Connection, self.address.socket
-                    )
+                if address.socket is not None:
+                    _, connection = await loop.create_unix_connection(self._new, address.socket)
                 else:
                     _, connection = await loop.create_connection(
-                        Connection, self.address.host, self.address.port, ssl=self._tls
+                        self._new, address.host, address.port, ssl=self._tls
                     )
-        except (OSError, TimeoutError) as error:
-            raise unavailable() from error
-        return connection
+        except (OSError, TimeoutError):
+            if request.is_waiting:
+                request.broke()
+            return
+        if request.is_waiting:
+            request.is_waiting = False
+            connection.carry(request)
+        else:
+            self.give_back(connection, keep=True)
+
+    def _new(self) -> Connection:
+        return Connection(self)
+
+
+class _Asked(Request):
+    """A request whose whole answer is waited for."""
+
+    __slots__ = ("_bytes_max", "_pieces", "_size", "_status", "answer")
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__()
+        self.answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self._bytes_max = bytes_max
+        self._status = 0
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def begun(self, status: int, headers: dict[bytes, bytes]) -> None:
+        """Note the status."""
+        self._status = status
+
+    def heard(self, piece: bytes, *, is_end: bool) -> None:
+        """Collect."""
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if self._size > self._bytes_max:
+            self.abort()
+            self.broke()
+        elif is_end and not self.answer.done():
+            self.answer.set_result((self._status, b"".join(self._pieces)))
+
+    def broke(self) -> None:
+        """Tell whoever waits."""
+        if not self.answer.done():
+            self.answer.set_exception(ConnectionResetError("the engine broke off"))
 
 
 def unavailable() -> Error:

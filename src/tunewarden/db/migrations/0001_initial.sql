@@ -60,7 +60,12 @@ CREATE TABLE artifacts (
   created_by TEXT NOT NULL,
   created_at INTEGER NOT NULL
 );
-CREATE INDEX artifacts_of_organization ON artifacts (organization_id, kind, n);
+-- Lists pass over tombstones, of which there may be more than of anything else.
+CREATE INDEX models_listed ON artifacts (organization_id, n)
+  WHERE kind = 'model' AND state IN ('active', 'archived');
+CREATE INDEX files_listed ON artifacts (project_id, n) WHERE kind = 'file' AND state = 'active';
+-- Keys stand in order of their shards: what a shard holds is one range.
+CREATE INDEX artifacts_of_key ON artifacts (key_id);
 
 -- A checkpoint is a model with a step. `job_n` is the job that made it; an import has none.
 CREATE TABLE models (
@@ -169,8 +174,13 @@ CREATE TABLE jobs (
   started_at INTEGER,
   finished_at INTEGER
 );
-CREATE INDEX jobs_of_organization ON jobs (organization_id, n);
+CREATE INDEX jobs_of_project ON jobs (project_id, n);
+CREATE INDEX jobs_started ON jobs (project_id, started_at) WHERE started_at IS NOT NULL;
 CREATE INDEX jobs_unfinished ON jobs (n) WHERE finished_at IS NULL;
+-- Which of them need an artifact is asked before each deletion.
+CREATE INDEX jobs_that_train_on ON jobs (training_n) WHERE finished_at IS NULL;
+CREATE INDEX jobs_that_validate_on ON jobs (validation_n) WHERE finished_at IS NULL;
+CREATE INDEX jobs_that_start_from ON jobs (start_n) WHERE finished_at IS NULL;
 
 CREATE TABLE job_events (
   n INTEGER PRIMARY KEY AUTOINCREMENT,

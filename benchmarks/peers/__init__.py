@@ -1,0 +1,1 @@
+"""Tunewarden beside other gateways."""

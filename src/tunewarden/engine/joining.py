@@ -1,0 +1,124 @@
+"""How rows join: which of those that wait come next, and how much of their prompts a step reads.
+
+A step that reads prompts holds up the rows that run, so its tokens are bounded.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from tunewarden.engine import cache as kv
+from tunewarden.engine.lora import Selection
+from tunewarden.engine.prefixes import BLOCK_TOKENS, Block, Prefixes
+from tunewarden.engine.rows import Row
+
+MEBIBYTE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one step loop.
+
+    A step reads at most `prefill_tokens` of prompts, and `prefill_tokens_beside` while rows run:
+    that is how long a join holds them up. `prefix_bytes` bounds what is kept of prompts for reuse.
+    """
+
+    rows: int = 32
+    waiting_rows: int = 256
+    prefill_tokens: int = 256
+    prefill_tokens_beside: int = 64
+    prefix_bytes: int = 256 * MEBIBYTE
+
+
+@dataclass(slots=True)
+class Running:
+    """Rows that advance together. `mask` [rows, columns] is 0 where a row is padded on the left."""
+
+    rows: list[Row]
+    mask: torch.Tensor
+    cache: Any
+    selection: Selection
+
+
+@dataclass(slots=True)
+class Joining:
+    """Rows whose prompts are being read; `ids` [rows, columns] up to column `done` are."""
+
+    batch: Running
+    ids: torch.Tensor
+    done: int
+
+    @property
+    def columns(self) -> int:
+        """Return the length of the longest prompt."""
+        return self.ids.shape[1]
+
+    def store(self, prefixes: Prefixes) -> None:
+        """Keep the prompts, which have been read, for the same models' next requests."""
+        for at, row in enumerate(self.batch.rows):
+            first = self.columns - len(row.prompt)
+            prefixes.store(row.adapter, row.prompt, self.batch.cache, at, first)
+
+
+def next_rows(waiting: Iterable[Row], free: int, tokens: int, prefixes: Prefixes) -> list[Row]:
+    """Return the rows that come next, first come first, as many as one step may read.
+
+    It is one at least if any is free. Only a single row can have more than `tokens` to read, so no
+    part of a row is ever padding alone.
+    """
+    chosen: list[Row] = []
+    longest = 0
+    for row in islice(waiting, free):
+        known = len(prefixes.find(row.adapter, row.prompt)) * BLOCK_TOKENS
+        longest = max(longest, len(row.prompt) - known)
+        if chosen and (len(chosen) + 1) * longest > tokens:
+            break
+        chosen.append(row)
+    return chosen
+
+
+def begin(
+    rows: list[Row], prefixes: Prefixes, select: Callable[[Sequence[Row]], Selection]
+) -> Joining:
+    """Return rows ready to be read, with what is known of their prompts in place."""
+    columns = max(len(row.prompt) for row in rows)
+    ids = torch.zeros(len(rows), columns, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    known = [prefixes.find(row.adapter, row.prompt) for row in rows]
+    for at, row in enumerate(rows):
+        ids[at, columns - len(row.prompt) :] = torch.tensor(row.prompt)
+        mask[at, columns - len(row.prompt) :] = 1
+    # All rows end at the same column, so the one with the most to read says where reading begins.
+    done = columns - max(
+        len(row.prompt) - len(blocks) * BLOCK_TOKENS
+        for row, blocks in zip(rows, known, strict=True)
+    )
+    starts = [columns - len(row.prompt) for row in rows]
+    cache = kv.new_cache()
+    if any(start < done for start in starts):
+        _put(cache, known, starts, done)
+        prefixes.tokens_reused += sum(max(0, done - start) for start in starts)
+    return Joining(Running(rows, mask, cache, select(rows)), ids, done)
+
+
+def _put(cache: Any, known: Sequence[list[Block]], starts: Sequence[int], done: int) -> None:
+    """Fill the columns before `done` of an empty cache; each row's first token is at its start."""
+    pattern = next(blocks[0] for blocks in known if blocks)
+    for number, states in enumerate(pattern.layers):
+        room = []
+        for half, state in enumerate(states):
+            heads, _tokens, size = state.shape
+            filled = state.new_zeros(len(known), heads, done, size)
+            for row, (blocks, start) in enumerate(zip(known, starts, strict=True)):
+                for at, block in enumerate(blocks):
+                    first = start + at * BLOCK_TOKENS
+                    upto = min(first + BLOCK_TOKENS, done)
+                    if first < upto:
+                        filled[row, :, first:upto] = block.layers[number][half][:, : upto - first]
+            room.append(filled)
+        cache.update(*room, number)
+        for filled in room:
+            filled.zero_()

@@ -1,0 +1,47 @@
+"""Writing to a transport's socket without the event loop's detour, and knowing what has left.
+
+uvloop writes at the end of its turn; here the kernel is asked at once, and the transport gets only what
+the kernel does not take. So whoever wrote knows in the same breath whether anything still waits.
+"""
+
+import asyncio
+import fcntl
+import os
+import socket
+import struct
+
+SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes in a TCP socket's queue that were not sent yet
+NOTHING = b"\0\0\0\0"
+
+
+def descriptor_of(transport: asyncio.BaseTransport) -> int:
+    """Return a transport's descriptor: its own until the connection is lost, then maybe another's."""
+    return int(transport.get_extra_info("socket").fileno())
+
+
+def write(transport: asyncio.Transport, descriptor: int, data: bytes) -> None:
+    """Write to a connection that was not lost; what finds no room waits in the transport."""
+    if not transport.get_write_buffer_size() and not transport.is_closing():
+        try:
+            sent = os.write(descriptor, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            transport.abort()
+            return
+        if sent == len(data):
+            return
+        data = data[sent:]
+    transport.write(data)
+
+
+def has_unsent(descriptor: int) -> bool:
+    """Tell whether bytes wait in the kernel that have not been sent to the other end."""
+    return fcntl.ioctl(descriptor, SIOCOUTQNSD, NOTHING) != NOTHING
+
+
+def drop_unsent_on_close(descriptor: int) -> None:
+    """Make closing drop what was not sent (RST)."""
+    # A duplicate: uvloop's sockets set no options.
+    with socket.socket(fileno=os.dup(descriptor)) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,0 +1,348 @@
+"""What runs for each request, and again and again in the background, costs the same however much there is.
+
+Every statement that the scenario below runs is recorded; a new route is in it by itself. Two looks at
+each: its plan reads no growing table from end to end, and it takes no more steps once every table has
+thousands of rows more, which a plan alone does not show (a range of all rows is a "SEARCH" too).
+"""
+
+import asyncio
+import re
+import threading
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import apsw
+import pytest
+from starlette.routing import Route
+from tests import fine_tuning_rows, jobs, servers
+from tests.fakes import forms
+from tests.jobs import Workplace
+
+from tunewarden import app as composition
+from tunewarden.api import server
+from tunewarden.api.operations import Operations
+from tunewarden.cli import runner as background
+from tunewarden.deletion.requests import Attempt
+from tunewarden.finetuning.runner import Runner
+from tunewarden.identity.policy import Caller
+from tunewarden.ids import token
+from tunewarden.registry import artifacts, bases, models, served
+from tunewarden.registry.file_rules import Description
+
+# They stay small: what an operator makes by hand, one row a shard of the keyring, versions.
+SMALL = {"organizations", "users", "projects", "bases", "migrations", "log_seen", "keyring_seen"}
+# Parts of statements that may read all of something, and why that is not much.
+ALLOWED = {
+    "FROM models ORDER BY n DESC LIMIT 100": "at start; a hundred rows",
+    "SELECT 1 FROM api_keys LIMIT 1": "at start; one row",
+    "SELECT 1 FROM deletions LIMIT 1": "at start; one row",
+    "SELECT internal_id FROM drafts": "at start; a draft is work that goes on",
+    "FROM drafts d LEFT JOIN uploads u": "each second; the same",
+    "FROM upload_parts p JOIN uploads u": "each second; a part goes when its upload ends",
+    "SELECT id FROM deletions WHERE blobs_erased_at IS NULL": "what is left to do, by a partial index",
+    "wish FROM jobs WHERE finished_at IS NULL": "what is left to do, by a partial index",
+}
+FILLED = forms.count(4_000, 40_000)
+# How many steps more a statement may take: a page that was not full before takes some hundred more.
+SLACK = 1.5, 2_000
+
+Message = MutableMapping[str, Any]
+
+
+class Recorder:
+    """Every statement that runs on connections that are opened within it, and its most steps."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, int] = {}
+
+    def __call__(self, connection: apsw.Connection) -> None:
+        connection.trace_v2(apsw.SQLITE_TRACE_PROFILE, self._ran)
+
+    def _ran(self, event: dict[str, Any]) -> None:
+        sql = " ".join(event["sql"].split())
+        if sql.startswith(("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")):
+            steps = int(event["stmt_status"]["SQLITE_STMTSTATUS_VM_STEP"])
+            self.steps[sql] = max(steps, self.steps.get(sql, 0))
+
+
+Recorded = tuple[Recorder, Recorder, list[str]]
+
+
+@contextmanager
+def _recording() -> Iterator[Recorder]:
+    recorder = Recorder()
+    apsw.connection_hooks.append(recorder)
+    try:
+        yield recorder
+    finally:
+        apsw.connection_hooks.remove(recorder)
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """What the scenario ran with next to nothing there, what with much; and the schema."""
+    directory = tmp_path_factory.mktemp("hot")
+    with _recording() as few:
+        place = Workplace(directory)
+        _live(place)
+    _fill(place)
+    with _recording() as many:
+        place.app = composition.open_app(place.config)
+        _live(place)
+    schema = apsw.Connection(str(place.config.database)).execute(
+        "SELECT sql FROM sqlite_schema WHERE sql <> '' AND name NOT LIKE 'sqlite%'"
+        " ORDER BY type DESC"  # tables before their indexes
+    )
+    return few, many, [str(row[0]) for row in schema]
+
+
+def test_no_statement_reads_a_growing_table_from_end_to_end(
+    recorded: Recorded,
+) -> None:
+    few, many, schema = recorded
+    connection = apsw.Connection(":memory:")
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+    for statement in schema:
+        connection.execute(statement)
+    found = [
+        f"{step}: {sql}"
+        for sql in few.steps.keys() | many.steps.keys()
+        for step in _scans(connection, sql)
+        if not _is_allowed(sql)
+    ]
+    assert found == []
+
+
+def test_no_statement_takes_more_steps_where_there_is_more(
+    recorded: Recorded,
+) -> None:
+    few, many, _ = recorded
+    factor, more = SLACK
+    slower = {
+        sql: (before, many.steps[sql])
+        for sql, before in few.steps.items()
+        if many.steps.get(sql, 0) > factor * before + more and not _is_allowed(sql)
+    }
+    assert slower == {}
+    assert len(few.steps.keys() & many.steps.keys()) > 80, "the scenario runs next to nothing"
+
+
+def test_a_scan_and_a_range_of_everything_are_noticed() -> None:
+    """The control: without it, both tests above could pass on nothing."""
+    with _recording() as recorder:
+        connection = apsw.Connection(":memory:")
+        connection.execute("CREATE TABLE things (n INTEGER PRIMARY KEY, name TEXT)")
+        seen = []
+        for count in (10, FILLED):
+            for _ in range(count):
+                connection.execute("INSERT INTO things (name) VALUES ('x')")
+            connection.execute("SELECT n FROM things t WHERE n > 0 AND name = 'y'").fetchall()
+            seen.append(max(recorder.steps.values()))
+    assert seen[1] > SLACK[0] * seen[0] + SLACK[1]
+    assert _scans(connection, "SELECT * FROM things t WHERE name = 'y'") == ["SCAN things"]
+    assert _scans(connection, "SELECT * FROM things t WHERE n = 1") == []
+
+
+def _is_allowed(sql: str) -> bool:
+    return any(part in sql for part in ALLOWED)
+
+
+def _scans(connection: apsw.Connection, sql: str) -> list[str]:
+    """Return what a statement reads from end to end of tables that grow."""
+    named = re.findall(r"(?:FROM|JOIN) (\w+) (?!WHERE|ON|JOIN|LEFT|ORDER|LIMIT)(\w+)", sql)
+    tables = {alias: table for table, alias in named}
+    bound = dict.fromkeys(re.findall(r":(\w+)", sql))
+    found = []
+    for *_, step in connection.execute(f"EXPLAIN QUERY PLAN {sql}", bound):
+        scanned = re.match(r"SCAN (\w+)", step)
+        if scanned and "CONSTANT" not in step:
+            table = tables.get(scanned[1], scanned[1])
+            if table not in SMALL:
+                found.append(f"SCAN {table}")
+    return found
+
+
+def _live(place: Workplace) -> None:
+    """Use everything that is served, and everything that runs by itself."""
+    app, caller = place.app, place.caller
+    operations = composition.serving(app)
+    model = servers.import_adapter(app, place.key)
+    job = fine_tuning_rows.make_job(app, place.key, status="running", started_at=1)
+    fine_tuning_rows.tell(app, job, "hello")
+    checkpoint = fine_tuning_rows.make_checkpoint(app, place.key, job, 3, {})
+    file = place.file()
+    gone = servers.import_adapter(app, place.key)
+    deletion = app.executor.delete(caller, artifacts.ArtifactKind.MODEL, gone.id, Attempt())
+    _upload(place, caller)
+    with app.database.read() as tx:
+        assert served.may_be_used(tx, caller, model.n)
+    served.meaning(app.database, model.id)
+    assert artifacts.is_active(app.database, model.n)
+    operations.usage.add(caller.organization_id, model.id, 1, 1)
+    operations.usage.flush()
+    ids = {"deletion_id": deletion.id, "job_id": job, "file_id": file}
+    asyncio.run(_ask_everything(operations, place.key, {**ids, "model_id": model.id}))
+    asyncio.run(_ask_everything(operations, place.key, {**ids, "model_id": checkpoint.id}))
+    _in_the_background(place, job)
+
+
+async def _ask_everything(operations: Operations, key: str, ids: dict[str, str]) -> None:
+    """Ask every route that takes no body, in pages where it has any; last what deletes."""
+    application = server.Server(operations)
+    routes = [r for router in server.routers(operations) for r in router.routes]
+    answered = 0
+    for method in ("GET", "DELETE"):
+        for route in routes:
+            assert isinstance(route, Route)
+            names = re.findall(r"{(\w+)}", route.path)
+            if method not in (route.methods or ()) or not ids.keys() >= set(names):
+                continue
+            if route.path.endswith("/content"):  # It writes to its connection, which is not here.
+                continue
+            path = route.path
+            for name in names:
+                path = path.replace(f"{{{name}}}", ids[name])
+            for after in ("", *ids.values()):
+                query = f"limit=2&after={quote(after)}" if after else ""
+                status = await _ask(application, key, method, path, query)
+                assert status < 500, (method, path, query)
+                answered += status == 200
+    assert answered > 40, answered
+
+
+async def _ask(application: server.Server, key: str, method: str, path: str, query: str) -> int:
+    """Send one request straight into the application; return its status once all of it has come."""
+    status = 0
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        status = message.get("status", status)
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [(b"authorization", f"Bearer {key}".encode())],
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("localhost", 80),
+        "client": ("localhost", 1),
+        "root_path": "",
+    }
+    await application(scope, receive, send)
+    return status
+
+
+def _upload(place: Workplace, caller: Caller) -> None:
+    uploads = place.app.uploads
+    described = Description("a.txt", "user_data", None)
+    content = jobs.chats(1)
+    upload = uploads.create(caller, described, mime_type="text/plain", size=len(content))
+    part = uploads.add_part(caller, upload.id, BytesIO(content))
+    uploads.complete(caller, upload.id, [part.id])
+    left = uploads.create(caller, described, mime_type="text/plain", size=1)
+    uploads.cancel(caller, left.id)
+
+
+def _in_the_background(place: Workplace, job: str) -> None:
+    """Do once what the supervisor and the runner do each moment, and what a start does."""
+    app = place.app
+    composition.recover(app)
+    models.newest(app.database)
+    bases.list_all(app.database)
+    composition.expiry(app).run()
+    app.executor.resume(last=background._last_step(app))
+    app.executor.resume()
+    fine_tuning_rows.set_job(app, job, is_paused=1, status="queued")  # Nothing shall begin here.
+    parts = composition.training(app)
+    stopped = threading.Event()
+    stopped.set()
+    looking = Runner(parts, stopped)
+    looking.look()
+    looking.join()
+    fine_tuning_rows.set_job(app, job, status="failed", finished_at=1)
+
+
+def _fill(place: Workplace) -> None:
+    """Give every table that grows thousands of rows: of others, and of what is over."""
+    connection = apsw.Connection(str(place.config.database))
+    other = token(8)
+    numbers = (
+        f"WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < {FILLED}),"
+        " own (o, p, k, u) AS (SELECT organization_id, project_id, id, user_id FROM api_keys LIMIT 1)"
+    )
+    key = "printf('k%06d-%024d', 500000 + i / 1000, i)"
+    artifact = (
+        f"{numbers} INSERT INTO artifacts (kind, id, internal_id, organization_id, project_id, state, epoch,"
+        " key_id, manifest, manifest_sha256, created_by, created_at) SELECT '{kind}', '{what}-' || i,"
+        " '{what}_' || i, {org}, {project}, '{state}', 1, " + key + ", '{{}}', '', k, i FROM c, own"
+    )
+    with connection:
+        connection.execute(
+            f"INSERT INTO organizations VALUES ('{other}', '{other}', 1);"
+            f"INSERT INTO projects VALUES ('{other}', '{other}', 'x', 1, 1), ('p2', (SELECT"
+            " organization_id FROM api_keys LIMIT 1), 'y', 0, 1)"
+        )
+        for kind in ("model", "file"):
+            for what, org, project, state in (
+                (f"other-{kind}", f"'{other}'", f"'{other}'", "active"),
+                (f"gone-{kind}", "o", "p", "deleted"),
+            ):
+                made = artifact.replace("{kind}", kind).replace("{what}", what)
+                made = made.replace("{org}", org).replace("{project}", project)
+                connection.execute(made.replace("{state}", state).replace("{{}}", "{}"))
+        connection.execute(
+            "INSERT INTO models SELECT n, 'tiny-base', '', NULL, NULL FROM artifacts a WHERE"
+            " kind = 'model' AND NOT EXISTS (SELECT 1 FROM models WHERE n = a.n)"
+        )
+        connection.execute(
+            "INSERT INTO files SELECT n, 'x', 'fine-tune', 1, CASE state WHEN 'active' THEN 1 << 60 END"
+            " FROM artifacts a WHERE kind = 'file' AND NOT EXISTS (SELECT 1 FROM files WHERE n = a.n)"
+        )
+        connection.execute(
+            "INSERT INTO blobs SELECT internal_id || '/x.age', n, 0, 1, 1, NULL FROM artifacts a WHERE"
+            " NOT EXISTS (SELECT 1 FROM blobs WHERE artifact_n = a.n)"
+        )
+        connection.execute(
+            "INSERT INTO deletions (id, artifact_n, organization_id, requested_by, request_id,"
+            " requested_at, epoch, log_since, deleted_at, blobs_erased_at) SELECT 'del-' || n, n,"
+            " organization_id, 'x', '', 1, 2, 0, 1, 1 FROM artifacts a WHERE state = 'deleted'"
+            " AND NOT EXISTS (SELECT 1 FROM deletions WHERE artifact_n = a.n)"
+        )
+        for project, ended in (("p2", "1"), ("p2", "NULL")):
+            columns = "organization_id, project_id, status, model, base, training_n, method,"
+            connection.execute(
+                f"{numbers} INSERT INTO jobs (id, internal_id, {columns} hyperparameters, suffix, seed,"
+                f" is_paused, created_by, created_at, started_at, finished_at) SELECT 'j{ended}-' || i,"
+                f" 'j{ended}_' || i, o, '{project}', 'queued', 'tiny-base', 'tiny-base', (SELECT MIN(n)"
+                " FROM files f WHERE filename = 'x'), 'supervised', '{}', '', 1, 1, k, i, i,"
+                f" {ended} FROM c, own"
+            )
+        connection.execute(
+            f"{numbers} INSERT INTO job_events (id, job_n, created_at, level, type, message) SELECT"
+            " 'ev-' || i, (SELECT MAX(n) FROM jobs), i, 'info', 'message', 'x' FROM c"
+        )
+        connection.execute(
+            f"{numbers} INSERT INTO uploads (id, internal_id, organization_id, project_id, filename, purpose,"
+            " mime_type, bytes, status, created_by, created_at, expires_at) SELECT 'up-' || i, 'up_' || i, o,"
+            " p, '', 'user_data', 'x', 1, 'cancelled', k, i, i FROM c, own"
+        )
+        connection.execute(
+            f"{numbers} INSERT INTO audit_events (id, type, effective_at, organization_id, resource_id,"
+            " details) SELECT 'au-' || i, 'x', i, o, 'x', '{}' FROM c, own"
+        )
+        connection.execute(
+            f"{numbers} INSERT INTO usage SELECT o, 'x' || i, i, 1, 1, 1, 1 FROM c, own"
+        )
+    connection.close()
+    assert Path(place.config.database).stat().st_size > 100 * FILLED
