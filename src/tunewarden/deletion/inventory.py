@@ -76,7 +76,11 @@ ELSEWHERE = (
     Place(
         "scratch", Holds.WEIGHTS_PLAIN, "no directory in the scratch directory while nothing loads"
     ),
-    Place("engines", Holds.WEIGHTS_PLAIN, "no engine lists the model's internal id"),
+    Place(
+        "engines",
+        Holds.WEIGHTS_PLAIN,
+        "no engine lists the model's internal id; its prompts' prefixes go with its weights",
+    ),
 )
 
 
