@@ -16,7 +16,7 @@ from tunewarden.registry import models
 SNIPPET = """
 from openai import OpenAI
 client = OpenAI(base_url="{url}", api_key="{key}")
-chat = client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "Hello"}}])
+chat = client.chat.completions.create(model="{model}", temperature=0, messages=[{{"role": "user", "content": "Hello"}}])
 print(chat.choices[0].message.content)
 client.models.delete("{model}")
 """
