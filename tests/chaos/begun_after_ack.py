@@ -28,6 +28,7 @@ from tunewarden.clock import SystemClock
 from tunewarden.db.database import Row, Tx
 from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.errors import Error
+from tunewarden.identity.keys import Presented
 from tunewarden.identity.policy import Caller, Role
 from tunewarden.serving.admission import Admissions, Serving
 from tunewarden.serving.fence import Ending, Fence, FencedWorker
@@ -44,6 +45,7 @@ CHUNKS_MAX = 4
 DELETE_PAUSE_SECONDS = 0.004
 CACHE_SECONDS = 0.05
 MODES = ("guard", "unguarded", "cached")
+KEY = Presented("k", b"", "sk-tw-")
 FORK = multiprocessing.get_context("fork")
 
 
@@ -122,9 +124,15 @@ class NoFence:
 
 
 class CachingDatabase(SqliteDatabase):
-    """Control: a state that was read is believed for 50 ms."""
+    """Control: a state that was read, and a stamp, are believed for 50 ms."""
 
     _cache: dict[object, tuple[Row | None, float]]
+    _stamp: tuple[object, float] = (None, float("-inf"))
+
+    def stamp(self) -> object:
+        if time.monotonic() - self._stamp[1] > CACHE_SECONDS:
+            self._stamp = super().stamp(), time.monotonic()
+        return self._stamp[0]
 
     def peek(self, sql: str, /, **parameters: object) -> Row | None:
         return self.believe(super().peek, sql, parameters)
@@ -217,7 +225,7 @@ class Harness:
             near = memory.read(CURSOR) + numbers.randrange(-3, 14)
             n = min(max(near, 1), memory.models - 1)
             try:
-                _, serving = admissions.admit(_id(n), lambda _: caller, int)
+                _, serving = admissions.admit(_id(n), KEY, lambda _: caller, int)
             except Error:
                 memory.count(REFUSED + worker)
             else:

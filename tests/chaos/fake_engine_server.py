@@ -57,8 +57,8 @@ class FakeEngineServer(Server):
         """The lock file of each worker that lives, by its pid."""
         found = {}
         for path in (self.data / "run").glob("*.worker"):
-            if path.stat().st_size:
-                pid = json.loads(path.read_bytes())["pid"]
+            with contextlib.suppress(FileNotFoundError):  # it was swept meanwhile
+                pid = json.loads(path.read_bytes() or b'{"pid": 0}')["pid"]
                 if servers.is_alive(pid):
                     found[pid] = path
         return found

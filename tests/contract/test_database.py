@@ -1,5 +1,7 @@
 """What every database keeps to. SQLite is the only one so far."""
 
+import contextlib
+import random
 import subprocess
 import sys
 import threading
@@ -19,6 +21,8 @@ from tunewarden.errors import Error, Kind
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "schema.sql"
 STRESS_SECONDS = 3.0
+WRITERS_KILLED = 8
+SEED = 20261122
 
 
 class MovingClock(SystemClock):
@@ -194,20 +198,60 @@ def test_a_peek_is_never_older_than_another_processs_commit(database: Database, 
     assert stale == 0
 
 
+@pytest.mark.parametrize("kept_for_ever", [False, True])
+def test_what_is_kept_under_a_stamp_is_never_older_than_another_processs_commit(
+    database: Database, path: Path, *, kept_for_ever: bool
+) -> None:
+    """Writers are killed in the middle, over and over. The control believes that no stamp moves."""
+    with database.write() as tx:
+        tx.run("INSERT INTO things (id, name) VALUES (0, 'counter')")
+    kept: tuple[object, int] = None, 0
+    numbers = random.Random(SEED)
+    commits = reads = stale = 0
+    for _ in range(WRITERS_KILLED):
+        command = [sys.executable, "-c", COUNT_UP, str(path), "60"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            killed_after = numbers.randrange(1, 400)
+            for count, line in enumerate(process.stdout):
+                if count == killed_after:
+                    process.kill()
+                if not line.endswith("\n"):
+                    break  # It was killed while it wrote this.
+                commits += 1
+                for _ in range(2):
+                    stamp = "always" if kept_for_ever else database.stamp()
+                    if stamp != kept[0]:
+                        row = database.peek("SELECT id FROM things")
+                        assert row is not None
+                        kept = stamp, row[0]
+                        reads += 1
+                    stale += kept[1] < int(line)
+    print(
+        f"seed {SEED}: {commits} commits, {WRITERS_KILLED} writers killed, {reads} reads, {stale} stale"
+    )
+    assert 0 < reads < 2 * commits
+    assert (stale > 0) is kept_for_ever
+
+
 def _peek_until(database: Database, stop: threading.Event) -> None:
     while not stop.is_set():
         database.peek("SELECT id FROM things")
 
 
-def test_the_version_moves_when_another_connection_commits_and_only_then(
-    database: Database, path: Path
-) -> None:
+def test_the_stamp_moves_with_each_commit_and_only_then(database: Database, path: Path) -> None:
     other = SqliteDatabase(path, SystemClock(), migrate=False)
-    first = database.version()
-    database.peek("SELECT 1")
-    assert database.version() == first
-    _insert(other, "x")
-    assert database.version() != first
+    stamps = [database.stamp()]
+    for writer in (other, database, other):
+        database.peek("SELECT 1")
+        assert database.stamp() == other.stamp() == stamps[-1]
+        with contextlib.suppress(ZeroDivisionError), writer.write() as tx:
+            tx.run("INSERT INTO things (id, name) VALUES (99, 'never')")
+            raise ZeroDivisionError
+        assert database.stamp() == stamps[-1]
+        _insert(writer, f"thing {len(stamps)}")
+        assert database.stamp() not in stamps
+        stamps.append(database.stamp())
 
 
 def test_a_writer_that_waits_too_long_is_told_to_try_again(database: Database, path: Path) -> None:

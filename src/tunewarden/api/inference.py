@@ -352,9 +352,11 @@ class Exchange:
         except Error:
             self._authenticate()
             raise
-        self._target, self._serving = self._shared.admissions.admit(
-            request.model, self._identify, self._cut
+        assert isinstance(self._presented, Presented), "a request without a key is refused before"
+        reading, self._serving = self._shared.admissions.admit(
+            request.model, self._presented, self._identify, self._cut
         )
+        self.caller, self._target = reading.caller, reading.target
         sent = request.for_engine(self._target.engine_model, ask_usage=ROUTES[self._path])
         route = self._path.removeprefix("/v1")
         self._call = self._shared.gateway.call(self._target, route, sent, self)
@@ -368,7 +370,8 @@ class Exchange:
 
     def _identify(self, tx: Tx) -> Caller:
         assert isinstance(self._presented, Presented), "a request without a key is refused before"
-        self.caller = keys.holder(tx, self._presented, self.request_id)
+        # Who it is is kept for the key's next requests, so it names no request.
+        self.caller = keys.holder(tx, self._presented, "")
         return self.caller
 
     def _may_go_on(self) -> bool:

@@ -56,14 +56,14 @@ def main(data: str, parent: str) -> None:
 
 
 def _resume_deletions(app: App, stop: threading.Event) -> None:
-    seen = -1
+    seen: object = None
     due = 0.0
     while not stop.is_set():
         now = app.clock.monotonic()
-        version = app.database.version()
+        stamp = app.database.stamp()
         # Anything committed since may be work; what is left over is tried again a little later.
-        if version != seen or now >= due:
-            seen = version
+        if stamp != seen or now >= due:
+            seen = stamp
             pause = RETRY_SECONDS
             try:
                 last = _last_step(app)

@@ -52,5 +52,9 @@ class Database(Protocol):
         The statement takes `:after` (start with None) and `:size`, and its last column is the key.
         """
 
-    def version(self) -> int:
-        """Return a number that differs whenever another connection has committed since."""
+    def stamp(self) -> object:
+        """Return what is equal to an earlier stamp only if nothing was committed in between.
+
+        So what was read after a stamp was taken still holds as long as the stamp does: comparing costs
+        no look at the database.
+        """

@@ -17,6 +17,7 @@ import apsw
 
 from tunewarden.clock import Clock, to_micros
 from tunewarden.db.database import Row, Tx
+from tunewarden.db.wal_index import WalIndex
 from tunewarden.errors import Error, Kind
 
 SQLITE_VERSION_MIN = (3, 51, 3)
@@ -76,6 +77,7 @@ class SqliteDatabase:
         )
         self._clock = clock
         self._local = threading.local()
+        self._read_stamp: Callable[[], object] | None = None
         if migrate:
             self._migrate()
         elif self._schema_version() != _migrations()[-1][0]:
@@ -115,10 +117,9 @@ class SqliteDatabase:
                 return
             after = page[-1][-1]
 
-    def version(self) -> int:
-        """Return a number that differs whenever another connection has committed since."""
-        row = self.peek("PRAGMA data_version")
-        return int(row[0]) if row else 0
+    def stamp(self) -> object:
+        """Return what is equal to an earlier stamp only if nothing was committed in between."""
+        return (self._read_stamp or self._find_stamp())()
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy to a new or existing file; others may write meanwhile."""
@@ -150,6 +151,20 @@ class SqliteDatabase:
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
         return connection
+
+    def _find_stamp(self) -> Callable[[], object]:
+        """Return what reads the stamp: each is unequal to all others where SQLite's is not known."""
+        self._read_stamp = object
+        if not self._vfs:
+            try:
+                anchor = self._connect()
+                anchor.execute("PRAGMA schema_version").fetchall()  # a read: it is in WAL now
+            except STORAGE_ERRORS as error:
+                raise _failed(error) from error
+            index = WalIndex(anchor, self._path)
+            if index.is_known:
+                self._read_stamp = index.stamp
+        return self._read_stamp
 
     def _schema_version(self) -> int:
         try:

@@ -64,7 +64,7 @@ class Runner:
         self._turn = 0
         self._served: dict[str, int] = {}
         self._validated: dict[str, int] = {}
-        self._seen = -1
+        self._seen: object = None
         self._look_at = 0.0
         self._rest_until = 0.0
         with parts.database.read() as tx:
@@ -81,10 +81,10 @@ class Runner:
         for n in ended:
             self._works.pop(n).thread.join()
         try:
-            version = self._parts.database.version()
-            if version == self._seen and not ended and now < self._look_at:
+            stamp = self._parts.database.stamp()
+            if stamp == self._seen and not ended and now < self._look_at:
                 return
-            self._seen, self._look_at = version, now + RETRY_SECONDS
+            self._seen, self._look_at = stamp, now + RETRY_SECONDS
             with self._parts.database.read() as tx:
                 unfinished = transitions.unfinished(tx)
             self._start_all([job for job in unfinished if self._is_free(job, now)])

@@ -1,16 +1,21 @@
 """Admission: who may begin on which model, and cutting what runs when that ends (I1, I2, D4).
 
-One `Admissions` a worker, on its event loop. While anything that can be deleted is being served, the
-database's version is polled; when it moved, the states are read again and what runs on what is no
-longer active is cut.
+One `Admissions` a worker, on its event loop. What was read is believed as long as the database's stamp
+is the one that was taken before: then nothing was committed since, and reading again would say the same.
+
+While anything that can be deleted is being served, the stamp is polled; when it moved, the states are
+read again and what runs on what is no longer active is cut.
 """
 
 import asyncio
+import hmac
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
+from tunewarden.identity.keys import Presented
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import artifacts, served
 from tunewarden.registry.artifacts import ID_LENGTH_MAX
@@ -18,17 +23,34 @@ from tunewarden.registry.served import Target
 from tunewarden.serving.fence import Fence
 
 POLL_SECONDS = 0.004
-# How many models' meanings are kept, which never change; states are never kept.
-MEANINGS_MAX = 4096
+# How many pairs of a key and a model are kept with what was last read of them.
+READINGS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the database said of a key and a model: true as long as its stamp is `stamp`.
+
+    `digest` is of the key that was presented; whoever presents another one learns nothing from this.
+    """
+
+    stamp: object
+    digest: bytes
+    caller: Caller
+    target: Target
 
 
 class Serving:
-    """One thing that runs on an artifact, or on a base (`n` is None). `cut` makes it end, once."""
+    """One thing that runs on an artifact, or on a base (`n` is None). `cut` makes it end, once.
 
-    __slots__ = ("_cut", "is_cut", "n")
+    The artifact was active when the database's stamp was `stamp`.
+    """
 
-    def __init__(self, n: int | None, cut: Callable[[], object]) -> None:
+    __slots__ = ("_cut", "is_cut", "n", "stamp")
+
+    def __init__(self, n: int | None, cut: Callable[[], object], stamp: object) -> None:
         self.n = n
+        self.stamp = stamp
         self.is_cut = False
         self._cut = cut
 
@@ -45,25 +67,47 @@ class Admissions:
     def __init__(self, database: Database, fence: Fence) -> None:
         self._database = database
         self._fence = fence
-        self._meanings: dict[str, Target] = {}
+        self._readings: dict[tuple[str, str], Reading] = {}
         self._running: set[Serving] = set()
-        self._seen: int | None = None
+        self._seen: object = None
         self._is_watching = False
 
     def admit(
-        self, name: str, identify: Callable[[Tx], Caller], cut: Callable[[], object]
-    ) -> tuple[Target, Serving]:
+        self,
+        name: str,
+        presented: Presented,
+        identify: Callable[[Tx], Caller],
+        cut: Callable[[], object],
+    ) -> tuple[Reading, Serving]:
         """Begin a request on what `name` means; whoever was admitted calls `end`.
 
-        `identify` reads who asks; `cut` is called if the model is deleted meanwhile. Raises what
-        `identify` raises, Error(FORBIDDEN), Error(NOT_FOUND); then nothing has begun.
+        `identify` reads who presents the key; `cut` is called if the model is deleted meanwhile. Raises
+        what `identify` raises, Error(FORBIDDEN), Error(NOT_FOUND); then nothing has begun.
         """
-        target = self._meanings.get(name) or self._learn(name)
+        reading = self._readings.get((presented.id, name))
+        if reading is not None and hmac.compare_digest(reading.digest, presented.digest):
+            n = reading.target.n
+            if n is None or self._fence.begin(n):
+                # Inside the guard: this look is what makes the admission true (section 5).
+                if reading.stamp == self._database.stamp():
+                    return reading, self._note(Serving(n, cut, reading.stamp))
+                if n is not None:
+                    self._fence.end(n)
+        return self._read(name, presented, identify, cut)
+
+    def _read(
+        self,
+        name: str,
+        presented: Presented,
+        identify: Callable[[Tx], Caller],
+        cut: Callable[[], object],
+    ) -> tuple[Reading, Serving]:
+        stamp = self._database.stamp()  # before anything is read
+        target = served.meaning(self._database, name)
         n = None if target is None else target.n
         has_begun = n is not None and self._fence.begin(n)
         try:
-            # Inside the guard: this read is what makes the admission true (section 5). The key is
-            # read by the same look, because each look at the database costs two locks of its own.
+            # Inside the guard, as above.
             with self._database.read() as tx:
                 caller = identify(tx)
                 authorize(caller, Action.USE_MODELS)
@@ -74,7 +118,9 @@ class Admissions:
             if has_begun and n is not None:
                 self._fence.end(n)
             raise
-        return target, self._note(Serving(n, cut))
+        reading = Reading(stamp, presented.digest, caller, target)
+        self._keep(presented.id, name, reading)
+        return reading, self._note(Serving(n, cut, stamp))
 
     def identify(self, identify: Callable[[Tx], Caller]) -> None:
         """Read who asks, and nothing else. Raises what `identify` raises."""
@@ -95,9 +141,9 @@ class Admissions:
         """
         if not self._fence.begin(n):
             raise absent
-        serving = Serving(n, cut)
+        # Inside the guard, as above.
+        serving = Serving(n, cut, self._database.stamp())
         try:
-            # Inside the guard, as above.
             if not artifacts.is_active(self._database, n):
                 raise absent
             yield self._note(serving)
@@ -105,22 +151,24 @@ class Admissions:
             self.end(serving)
 
     def may_go_on(self, serving: Serving) -> bool:
-        """Tell, by a fresh read, whether one more chunk may leave (I2)."""
+        """Tell, by a fresh look, whether one more chunk may leave (I2)."""
         if serving.n is None:
             return True
-        if not serving.is_cut and artifacts.is_active(self._database, serving.n):
-            return True
+        if not serving.is_cut:
+            stamp = self._database.stamp()
+            if serving.stamp == stamp:
+                return True
+            if artifacts.is_active(self._database, serving.n):
+                serving.stamp = stamp
+                return True
         serving.is_cut = True
         return False
 
-    def _learn(self, name: str) -> Target | None:
-        target = served.meaning(self._database, name)
-        # Not a base's: an operator may have it served from elsewhere.
-        if target is not None and target.n is not None:
-            if len(self._meanings) >= MEANINGS_MAX:
-                del self._meanings[next(iter(self._meanings))]
-            self._meanings[name] = target
-        return target
+    def _keep(self, key_id: str, name: str, reading: Reading) -> None:
+        self._readings.pop((key_id, name), None)
+        if len(self._readings) >= READINGS_MAX:
+            del self._readings[next(iter(self._readings))]
+        self._readings[key_id, name] = reading
 
     def _note(self, serving: Serving) -> Serving:
         if serving.n is not None:
@@ -140,12 +188,12 @@ class Admissions:
             return
         # First of all, so that a look that fails is not the last one.
         asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_was_deleted)
-        version = self._database.version()
-        if version == self._seen:
+        stamp = self._database.stamp()
+        if stamp == self._seen:
             return
         numbers = {one.n for one in self._running if one.n is not None}
         gone = {n for n in numbers if not artifacts.is_active(self._database, n)}
-        self._seen = version
+        self._seen = stamp
         for serving in [one for one in self._running if one.n in gone]:
             serving.cut()
 

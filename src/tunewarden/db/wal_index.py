@@ -1,0 +1,50 @@
+"""Whether anything was committed since: the mark that SQLite itself goes by, read without a system call.
+
+In WAL mode a commit takes effect when its process writes the WAL-index header, which lies twice at the
+beginning of the `-shm` file (sqlite.org/walformat.html, 2.1). Each reader compares these bytes with those
+it knows, to learn whether its cached pages still hold; here they tell whether cached rows do. Equal bytes mean the same
+content: the header carries the WAL's length, a checksum over all of it, its salt, and a count of
+commits. A commit writes the second copy first, so if both are still the old ones, it has not returned yet.
+"""
+
+import mmap
+import os
+import sys
+from pathlib import Path
+
+import apsw
+
+HEADER_BYTES = 2 * 48
+FORMAT = 3007000
+# What was opened stays open until this process ends, because closing any descriptor of a file drops every
+# POSIX lock that the process has on it, and SQLite's locks are of that kind.
+_OPENED: dict[tuple[int, int], tuple[int, mmap.mmap]] = {}
+
+
+class WalIndex:
+    """The header of one database. `anchor` is a connection that has read and stays open.
+
+    As long as it is, nobody removes the file that is mapped here.
+    """
+
+    def __init__(self, anchor: apsw.Connection, database: Path) -> None:
+        self._anchor = anchor
+        self._map = _mapped(Path(f"{database}-shm"))
+
+    @property
+    def is_known(self) -> bool:
+        """Tell whether the header has the format that this module relies on."""
+        return int.from_bytes(self._map[:4], sys.byteorder) == FORMAT
+
+    def stamp(self) -> bytes:
+        """Return both copies of the header as they are now."""
+        return self._map[:HEADER_BYTES]
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    about = path.stat()  # first: what was once opened must not be opened, and closed, again
+    which = about.st_dev, about.st_ino
+    if which not in _OPENED:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        _OPENED[which] = descriptor, mmap.mmap(descriptor, HEADER_BYTES, prot=mmap.PROT_READ)
+    return _OPENED[which][1]
