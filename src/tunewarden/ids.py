@@ -4,6 +4,7 @@ Every kind of thing has its own prefix; the list only grows and a prefix is neve
 meaning. Ids are 24 alphanumerics (142 bits), so two are never equal and none is ever used twice.
 """
 
+import os
 import secrets
 import string
 from enum import StrEnum
@@ -37,6 +38,12 @@ class Prefix(StrEnum):
     PERMISSION = "cp"
 
 
+REQUEST_ID_LENGTH = 24
+REQUESTS_AHEAD = 128
+# Names of requests to come: no secrets. A child process must not use its parent's.
+_ahead = bytearray()
+os.register_at_fork(after_in_child=_ahead.clear)
+
 # OpenAI writes a dash into these.
 _DASHED = frozenset({Prefix.FILE, Prefix.JOB, Prefix.JOB_EVENT})
 
@@ -47,6 +54,15 @@ def token(length: int) -> str:
     while len(found) < length:
         found += secrets.token_bytes(length + 8).translate(_BYTE_TO_ALPHANUMERIC, _UNFAIR_BYTES)
     return found[:length].decode()
+
+
+def mint_request() -> str:
+    """Return a new id of a request, as `mint` does; random bytes for many are asked for at once."""
+    if len(_ahead) < REQUEST_ID_LENGTH:
+        _ahead[:] = token(REQUEST_ID_LENGTH * REQUESTS_AHEAD).encode()
+    found = _ahead[-REQUEST_ID_LENGTH:].decode()
+    del _ahead[-REQUEST_ID_LENGTH:]
+    return f"{Prefix.REQUEST}_{found}"
 
 
 def mint(prefix: Prefix) -> str:

@@ -124,6 +124,53 @@ def test_a_request_reaches_the_engine_as_it_came_but_for_the_name(
     assert forwarded == {**sent, "model": ENGINE}
 
 
+SPELLINGS = ['"model"', r'"mod\u0065l"', '"x"', '"stream"', '"stream_options"', r'"a\"model"']
+VALUES = [
+    json.dumps(PUBLIC),
+    json.dumps(PUBLIC).replace("f", r"\u0066"),
+    "true",
+    "null",
+    "{}",
+    json.dumps({"model": PUBLIC, "stream_options": None}),
+    json.dumps(f'"model":"{PUBLIC}"'),
+    json.dumps('"model'),
+    '"é\\\\"',
+]
+
+
+@settings(max_examples=400)
+@given(
+    pairs=st.lists(
+        st.tuples(st.sampled_from(SPELLINGS), st.sampled_from(VALUES)), min_size=1, max_size=5
+    ),
+    colon=st.sampled_from([":", ": ", " : "]),
+    end=st.sampled_from(["}", " }\n"]),
+)
+def test_the_engine_reads_what_the_gateway_read_however_it_is_written(
+    pairs: list[tuple[str, str]], colon: str, end: str
+) -> None:
+    """Names twice, escaped, nested, in strings: the last of equal names counts, as everywhere."""
+    body = "{" + ", ".join(f"{name}{colon}{value}" for name, value in pairs) + end
+    sent = json.loads(body)
+    if not isinstance(sent.get("model"), str) or not sent["model"]:
+        with pytest.raises(Error):
+            InferenceRequest.parse(body.encode())
+        return
+    request = InferenceRequest.parse(body.encode())
+    assert request.model == sent["model"]
+    forwarded = request.for_engine(ENGINE, ask_usage=True)
+    expected = {**sent, "model": ENGINE}
+    options = sent.get("stream_options")
+    if sent.get("stream") is True and (options is None or isinstance(options, dict)):
+        expected["stream_options"] = {**(options or {}), "include_usage": True}
+    assert json.loads(forwarded) == expected
+    names = [name for name, _ in json.loads(forwarded, object_pairs_hook=list)]
+    assert names.count("model") == 1
+    assert names.count("stream_options") <= max(
+        1, [json.loads(n) for n, _ in pairs].count("stream_options")
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "wants", "asked"),
     [

@@ -17,7 +17,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.keys import Presented
 from tunewarden.identity.policy import Caller
-from tunewarden.ids import Prefix, mint
+from tunewarden.ids import mint_request
 from tunewarden.registry.usage import UsageCounter
 from tunewarden.serving import admission
 from tunewarden.serving.admission import Admissions, Serving
@@ -123,7 +123,7 @@ class Exchange:
         self.has_body = False
         self.disconnected = False
         self.response_complete = False
-        self.request_id = mint(Prefix.REQUEST)
+        self.request_id = mint_request()
 
     # From the client:
 

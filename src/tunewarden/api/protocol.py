@@ -83,7 +83,7 @@ class ClientProtocol(HttpToolsProtocol):
         """Parse, and note that the client is not slow."""
         if self.waiting is Waiting.REQUEST:
             if self.head is not None and self._is_free():
-                body = self.head.body_of(data)
+                body = self.head.written.body_of(data)
                 if body is not None:
                     self._repeat(self.head, body)
                     return

@@ -5,7 +5,6 @@ Engines know a model by its internal id, clients by its public one. In an answer
 replaced without parsing. Streams are rewritten at event borders.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -39,42 +38,93 @@ class _Answered(msgspec.Struct):
 _answered = msgspec.json.Decoder(_Answered)
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
-    """A request body that has been read: the model it names and the fields as they came."""
+class _Asked(msgspec.Struct):
+    """The fields of a request that the gateway goes by; whatever they are, the engine judges the rest."""
 
-    model: str
-    is_stream: bool
-    wants_usage: bool
-    fields: dict[str, Any]
+    model: Any = None
+    stream: Any = None
+    stream_options: Any = None
+
+
+_asked = msgspec.json.Decoder(_Asked)
+
+
+class InferenceRequest:
+    """A request body that has been read: the model it names, and the body as it came."""
+
+    __slots__ = ("_body", "_options", "_takes_options", "is_stream", "model", "wants_usage")
+
+    def __init__(self, model: str, body: bytes, *, is_stream: bool, options: object) -> None:
+        self.model = model
+        self.is_stream = is_stream
+        self._body = body
+        self._options: dict[str, Any] = options if isinstance(options, dict) else {}
+        self.wants_usage = self._options.get("include_usage") is True
+        # Options of another type are wrong, and the engine says how.
+        self._takes_options = options is None or isinstance(options, dict)
 
     @classmethod
     def parse(cls, body: bytes) -> "InferenceRequest":
         """Read a body. Raises Error(INVALID) in OpenAI's words."""
         try:
-            fields = msgspec.json.decode(body)
+            if not body.isascii():
+                body.decode()  # the decoder does not look into what it passes over
+            asked = _asked.decode(body)
+        except msgspec.ValidationError as error:
+            raise Error(Kind.INVALID, "The body of your request must be a JSON object.") from error
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise Error(
-                Kind.INVALID,
-                "We could not parse the JSON body of your request. It must be a JSON object with a"
-                " content-type of application/json.",
-            ) from error
-        if not isinstance(fields, dict):
-            raise Error(Kind.INVALID, "The body of your request must be a JSON object.")
-        model = fields.get("model")
+            raise unreadable() from error
+        model = asked.model
         if not isinstance(model, str) or not model:
             raise Error(Kind.INVALID, "You must provide a model parameter.", param="model")
-        options = fields.get("stream_options")
-        wants_usage = isinstance(options, dict) and options.get("include_usage") is True
-        return cls(model, fields.get("stream") is True, wants_usage, fields)
+        return cls(model, body, is_stream=asked.stream is True, options=asked.stream_options)
 
     def for_engine(self, engine_model: str, *, ask_usage: bool) -> bytes:
-        """Return the body for an engine, which is asked for a stream's usage so that we can count it."""
-        fields = {**self.fields, "model": engine_model}
-        options = fields.get("stream_options")
-        if ask_usage and self.is_stream and (options is None or isinstance(options, dict)):
-            fields["stream_options"] = {**(options or {}), "include_usage": True}
+        """Return the body for an engine, which is asked for a stream's usage so that we can count it.
+
+        Raises Error(INVALID) for what only a closer look shows.
+        """
+        asks = ask_usage and self.is_stream and not self.wants_usage and self._takes_options
+        body = self._renamed(engine_model)
+        if body is not None and not asks:
+            return body
+        if body is not None and b'"stream_options"' not in body:
+            return body[: body.rindex(b"}")] + b',"stream_options":{"include_usage":true}}'
+        return self._rewritten(engine_model, asks=asks)
+
+    def _renamed(self, engine_model: str) -> bytes | None:
+        """Return the body with the engine's name for the model in its place; None if that is not plain.
+
+        With no escaped letter in the body and `"model"` in it once, that is the field: inside a string
+        its quotes would be escaped, and only before the second one can a string end in between.
+        """
+        body = self._body
+        if body.count(b'"model"') != 1 or b"\\u" in body:
+            return None
+        name = msgspec.json.encode(self.model)
+        for between in (b'"model":', b'"model": '):
+            if between + name in body:
+                return body.replace(between + name, between + msgspec.json.encode(engine_model))
+        return None
+
+    def _rewritten(self, engine_model: str, *, asks: bool) -> bytes:
+        try:
+            fields = msgspec.json.decode(self._body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise unreadable() from error
+        fields["model"] = engine_model
+        if asks:
+            fields["stream_options"] = {**self._options, "include_usage": True}
         return msgspec.json.encode(fields)
+
+
+def unreadable() -> Error:
+    """Return the error for a body that is no JSON."""
+    return Error(
+        Kind.INVALID,
+        "We could not parse the JSON body of your request. It must be a JSON object with a"
+        " content-type of application/json.",
+    )
 
 
 @lru_cache(maxsize=RENAMINGS_MAX)

@@ -7,13 +7,15 @@ last resort that aborts a request on any engine.
 
 import asyncio
 import ssl
+from dataclasses import dataclass
 from typing import cast
 
 import httptools
 
 from tunewarden.errors import Error, Kind
-from tunewarden.serving import sockets
+from tunewarden.serving import repeated, sockets
 from tunewarden.serving.address import Address
+from tunewarden.serving.repeated import Repeated
 
 CONNECT_SECONDS = 5
 IDLE_MAX = 256
@@ -62,6 +64,15 @@ class Request:
             self.connection.resume()
 
 
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The head of an answer that was parsed. Its content-length is that of the first one."""
+
+    written: Repeated
+    status: int
+    headers: dict[bytes, bytes]
+
+
 class Connection(asyncio.Protocol):
     """One connection; at most one request is under way on it."""
 
@@ -72,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._is_paused = False
         self._is_fresh = True
+        self._known: _Head | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -79,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._status = 0
         self._headers: dict[bytes, bytes] = {}
         self._header_bytes = 0
+        self._lengths = 0  # how often it states its length
         self._pieces: list[bytes] = []
         self._is_silent = True  # nothing has come
         self._is_told = False  # its head was
@@ -132,14 +145,37 @@ class Connection(asyncio.Protocol):
         if request is None:
             self.abort()
             return
-        self._is_silent = False
+        is_first, self._is_silent = self._is_silent, False
+        if is_first and self._known is not None:
+            body = self._known.written.body_of(data)
+            if body is not None:
+                self._repeat(request, self._known, body)
+                return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self.abort()
             return
         if self._status:
+            if is_first and self._is_complete:
+                self._learn(data)
             self._tell(request)
+
+    def _learn(self, data: bytes) -> None:
+        """Keep the head of an answer that came in one read; the next one's is often equal."""
+        self._known = None
+        if self._is_kept and b"transfer-encoding" not in self._headers and self._lengths == 1:
+            written = repeated.learn(data)
+            if written is not None:
+                self._known = _Head(written, self._status, self._headers)
+
+    def _repeat(self, request: Request, head: "_Head", body: bytes) -> None:
+        """Tell an answer that came in one read, and whose head is known."""
+        request.begun(head.status, head.headers)
+        if self.request is request:
+            self._is_kept = True
+            self._end(request)
+            request.heard(body, is_end=True)
 
     def _tell(self, request: Request) -> None:
         if not self._is_told:
@@ -193,7 +229,9 @@ class Connection(asyncio.Protocol):
         if self._header_bytes > HEADERS_BYTES_MAX:
             self.abort()
         if not self._is_complete:
-            self._headers[name.lower()] = value
+            name = name.lower()
+            self._headers[name] = value
+            self._lengths += name == b"content-length"
 
     def on_headers_complete(self) -> None:
         """Note the status; an informational answer is not the answer."""
