@@ -5,6 +5,7 @@ Engines know a model by its internal id, clients by its public one. In an answer
 replaced without parsing. Streams are rewritten at event borders.
 """
 
+import re
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,8 @@ import msgspec
 
 from tunewarden.errors import Error, Kind
 
+# In a string its quotes would be escaped; most chunks say null.
+USAGE = re.compile(rb'"usage"\s*:\s*\{')
 EVENT_BYTES_MAX = 8 * 1024 * 1024
 RENAMINGS_MAX = 4096
 
@@ -173,9 +176,7 @@ class StreamRewriter:
                 raise ConnectionAbortedError("the engine sent an event without end")
             return b""
         data, self._tail = data[:border], data[border:]
-        if b'"usage"' in data:
-            data = self._take_usage(data)
-        return self._renaming.apply(data)
+        return self._renaming.apply(self._take_usage(data))
 
     def rest(self) -> bytes:
         """Return the last event of a stream that has ended, should its blank line be missing."""
@@ -183,12 +184,21 @@ class StreamRewriter:
         return self.feed(b"\n\n") if self._tail else b""
 
     def _take_usage(self, data: bytes) -> bytes:
-        events = data.split(b"\n\n")
-        return b"\n\n".join([event for event in events if not self._is_hidden(event)])
+        """Count what usage whole events state; return them without the event that only we asked for."""
+        found = USAGE.search(data)
+        while found is not None:
+            border = data.rfind(b"\n\n", 0, found.start())
+            begin = border + 2 if border >= 0 else 0
+            end = data.find(b"\n\n", found.end()) + 2
+            if self._is_hidden(data[begin:end]):
+                data = data[:begin] + data[end:]
+                end = begin
+            found = USAGE.search(data, end)
+        return data
 
     def _is_hidden(self, event: bytes) -> bool:
         """Count an event's usage; true for the one that only we asked for."""
-        if not event.startswith(b"data:") or b'"usage"' not in event:
+        if not event.startswith(b"data:"):
             return False
         try:
             answered = _answered.decode(event[5:])
