@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
@@ -56,6 +57,16 @@ http {
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The subjects' ports, a key and a model, and the gateway's one worker."""
+
+    ports: dict[str, int]
+    key: str
+    model: str
+    worker: int
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
@@ -70,23 +81,22 @@ def main() -> None:
         )
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
         here = Path(name)
-        ports, key, model = _started(here, running, asked.nginx)
+        begun = started(here, running, asked.nginx)
+        ports = begun.ports
         if asked.hold:
-            _hold(here, ports["gateway"], key, model, asked.only[0])
+            _hold(here, begun, asked.only[0])
         measured: dict[tuple[str, str], list[dict[str, float]]] = {}
         for _ in range(asked.rounds):
             for scenario in asked.only:
                 for subject in random.sample(sorted(ports), len(ports)):
-                    request = _request(here, scenario, key, model)
-                    found = _measure(here, ports[subject], scenario, request, asked.seconds)
+                    sent = request(here, scenario, begun.key, begun.model)
+                    found = _measure(here, ports[subject], scenario, sent, asked.seconds)
                     measured.setdefault((scenario, subject), []).append(found)
         _show(measured, asked.only, sorted(ports))
 
 
-def _started(
-    here: Path, running: contextlib.ExitStack, nginx: str | None
-) -> tuple[dict[str, int], str, str]:
-    """Start everything; return the subjects' ports, a key and a model."""
+def started(here: Path, running: contextlib.ExitStack, nginx: str | None) -> Started:
+    """Start everything."""
     for program in ("mock", "load"):
         command = ["cc", "-O2", "-o", str(here / program), str(HERE / f"{program}.c")]
         subprocess.run(command, check=True)
@@ -94,7 +104,7 @@ def _started(
     servers.prepare_local_base(data)
     engine = data / "run" / "engine.sock"
     running.enter_context(_process([str(here / "mock"), str(engine)], LOAD_CPU))
-    with _pinned(GATEWAY_CPU):
+    with pinned(GATEWAY_CPU):
         worker = lone_worker.LoneWorker(data)
     running.callback(worker.kill)
     key = worker.owner_key
@@ -110,12 +120,12 @@ def _started(
         command = [nginx, "-p", str(here), "-e", str(here / "nginx.log"), "-c"]
         running.enter_context(_process([*command, str(here / "nginx.conf")], GATEWAY_CPU))
     time.sleep(0.5)
-    return ports, key, model.id
+    return Started(ports, key, model.id, worker.process.pid)
 
 
 @contextlib.contextmanager
 def _process(command: list[str], cpu: int) -> Iterator[None]:
-    with _pinned(cpu), subprocess.Popen(command) as process:
+    with pinned(cpu), subprocess.Popen(command) as process:
         try:
             yield
         finally:
@@ -123,7 +133,7 @@ def _process(command: list[str], cpu: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _pinned(cpu: int) -> Iterator[None]:
+def pinned(cpu: int) -> Iterator[None]:
     """What is started in the block runs on one processor."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})
@@ -133,7 +143,7 @@ def _pinned(cpu: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _request(here: Path, scenario: str, key: str, model: str) -> Path:
+def request(here: Path, scenario: str, key: str, model: str) -> Path:
     said = [
         {"role": "system", "content": "You answer questions about our product. " * 12},
         {"role": "user", "content": "How do I reset my password? It does not work any more."},
@@ -149,12 +159,15 @@ def _request(here: Path, scenario: str, key: str, model: str) -> Path:
     return path
 
 
-def _measure(
-    here: Path, port: int, scenario: str, request: Path, seconds: float
-) -> dict[str, float]:
+def load_command(here: Path, port: int, scenario: str, seconds: float, sent: Path) -> list[str]:
+    """Return the command that loads a port for so long."""
     connections = SCENARIOS[scenario][0]
-    command = [str(here / "load"), str(port), str(connections), str(seconds), str(request)]
-    with _pinned(LOAD_CPU):
+    return [str(here / "load"), str(port), str(connections), str(seconds), str(sent)]
+
+
+def _measure(here: Path, port: int, scenario: str, sent: Path, seconds: float) -> dict[str, float]:
+    command = load_command(here, port, scenario, seconds, sent)
+    with pinned(LOAD_CPU):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout)
     assert not found["refused"], f"port {port}: {found}"
@@ -162,10 +175,11 @@ def _measure(
     return found
 
 
-def _hold(here: Path, port: int, key: str, model: str, scenario: str) -> None:
+def _hold(here: Path, begun: Started, scenario: str) -> None:
     """For profiles: load one scenario without end."""
+    sent = request(here, scenario, begun.key, begun.model)
     while True:
-        print(_measure(here, port, scenario, _request(here, scenario, key, model), 10))
+        print(_measure(here, begun.ports["gateway"], scenario, sent, 10)["rate"])
 
 
 def _show(

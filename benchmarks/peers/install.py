@@ -18,6 +18,7 @@ PYTHON = {
     "litellm": ("litellm[proxy]",),
     "vllm-router": ("vllm-router",),
     "plots": ("matplotlib",),
+    "py-spy": ("py-spy",),
 }
 PORTKEY = "@portkey-ai/gateway"
 

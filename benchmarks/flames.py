@@ -1,0 +1,115 @@
+"""Where a worker's time goes: flame graphs of its event loop under full load, into docs/images.
+
+`python -m benchmarks.flames [--seconds 20]`. py-spy goes into .cache/bench; the worker has processor 0 to
+itself, load and stand-in share processor 1. Callers stand above what they call; a frame's width is its share of
+the samples, and what the kernel does belongs to the frame that asked for it.
+"""
+
+import argparse
+import contextlib
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+from benchmarks.gateway import __main__ as gateway
+from benchmarks.peers.install import ROOT, python_environment
+
+IMAGES = ROOT / "docs" / "images"
+RATE = 400
+WIDTH, ROW, LETTER, NARROWEST = 1200, 16, 6.7, 2.0
+OURS, OTHERS = "#f6c26b", "#d9d9d9"
+WARM_SECONDS = 1.0
+TITLES = {
+    "json64": "JSON chat on a fine-tune, 64 connections, one worker",
+    "sse16": "SSE chat on a fine-tune, 64 chunks, 16 connections, one worker",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=20)
+    seconds = parser.parse_args().seconds
+    spy = python_environment("py-spy").path / "bin" / "py-spy"
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
+        here = Path(name)
+        started = gateway.started(here, running, None)
+        for scenario, title in TITLES.items():
+            request = gateway.request(here, scenario, started.key, started.model)
+            load = gateway.load_command(
+                here, started.ports["gateway"], scenario, seconds + 2 * WARM_SECONDS, request
+            )
+            with (
+                gateway.pinned(gateway.LOAD_CPU),
+                subprocess.Popen(load, stdout=subprocess.DEVNULL),
+            ):
+                raw = here / f"{scenario}.raw"
+                command = [spy, "record", "--pid", str(started.worker), "--duration", str(seconds)]
+                how = ["--rate", str(RATE), "--function", "--threads", "--format", "raw"]
+                subprocess.run([*command, *how, "--output", raw], check=True)
+            to = IMAGES / f"flame-{scenario}.svg"
+            to.write_text(drawn(tree(raw.read_text()), title))
+            print(f"{scenario}: {to.relative_to(ROOT)}")
+
+
+@dataclass
+class Frame:
+    """A function as it was called from one stack, in how many samples, and what it called."""
+
+    samples: int = 0
+    calls: "dict[str, Frame]" = field(default_factory=dict)
+
+
+def tree(raw: str) -> Frame:
+    """Return the stacks of the event loop's thread, without the frames that stand in all of them."""
+    root = Frame()
+    for line in raw.splitlines():
+        stack, _, count = line.rpartition(" ")
+        frames = stack.split(";")
+        if "MainThread" in frames[0]:
+            here = root
+            here.samples += int(count)
+            for name in frames[1:]:
+                here = here.calls.setdefault(name, Frame())
+                here.samples += int(count)
+    while len(root.calls) == 1:
+        (root,) = root.calls.values()
+    return root
+
+
+def drawn(root: Frame, title: str) -> str:
+    """Return the SVG of a tree."""
+    boxes: list[str] = []
+    depth = _draw(boxes, root, root.samples, left=0.0, row=1)
+    height = (depth + 1) * ROW
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="monospace" font-size="11">'
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>'
+        f'<text x="4" y="12">{escape(title)}; {root.samples} samples</text>'
+    )
+    return "\n".join([head, *boxes, "</svg>", ""])
+
+
+def _draw(boxes: list[str], frame: Frame, whole: int, *, left: float, row: int) -> int:
+    """Draw what a frame calls, from `left` on; return the deepest row."""
+    deepest = row
+    for name, called in sorted(frame.calls.items(), key=lambda one: -one[1].samples):
+        width = WIDTH * called.samples / whole
+        if width >= NARROWEST:
+            function, _, place = name.partition(" ")
+            ours = "tunewarden/" in place
+            shown = function[: int(width / LETTER)] if width > 3 * LETTER else ""
+            share = 100 * called.samples / whole
+            boxes.append(
+                f'<g><title>{escape(name)}: {share:.1f} %</title><rect x="{left:.1f}" y="{row * ROW}"'
+                f' width="{width:.1f}" height="{ROW - 1}" fill="{OURS if ours else OTHERS}"/>'
+                f'<text x="{left + 2:.1f}" y="{row * ROW + 12}">{escape(shown)}</text></g>'
+            )
+            deepest = max(deepest, _draw(boxes, called, whole, left=left, row=row + 1))
+        left += width
+    return deepest
+
+
+if __name__ == "__main__":
+    main()
