@@ -37,6 +37,7 @@ LIMITS = {
     "training_rank": (1, 1024),
     "trainer_state_seconds": (1, 86_400),
 }
+CHOICES = {"engine_dtype": ("float32", "bfloat16", "auto")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +73,8 @@ class Config:
     rank_max: int = 64
     # 0 leaves the choice to the engine: every core but one.
     engine_threads: int = 0
+    # float32: an answer is the same in any company. bfloat16, auto: docs/decisions/0010.
+    engine_dtype: str = "float32"
     # How many fine-tuning jobs run at once; with 0 they all wait.
     training_jobs_max: int = 1
     # 0: the processors, shared evenly between the jobs that may run.
@@ -115,6 +118,11 @@ class Config:
     def owner_key(self) -> Path:
         """Where the first Owner key is written, mode 0600."""
         return self.data / "owner.key"
+
+    @property
+    def engine_keys(self) -> Path:
+        """The API keys of remote bases' engines, mode 0600 each."""
+        return self.data / "engine_keys"
 
     @property
     def engine_socket(self) -> Path:
@@ -191,6 +199,8 @@ def _convert(name: str, value: Any) -> Any:
         return _number(name, value, kind)
     if not isinstance(value, (str, Path)) or not str(value):
         raise Error(Kind.INVALID, f"Setting '{name}' must be text.")
+    if name in CHOICES and value not in CHOICES[name]:
+        raise Error(Kind.INVALID, f"Setting '{name}' must be one of {', '.join(CHOICES[name])}.")
     return str(value) if kind is str else Path(value)
 
 

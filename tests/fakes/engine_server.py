@@ -186,6 +186,7 @@ def main() -> None:
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--parent")
     parser.add_argument("--threads")
+    parser.add_argument("--dtype")
     path: Path = parser.parse_args().socket
     path.unlink(missing_ok=True)
     asyncio.run(EngineServer(is_careless="TEST_CARELESS" in os.environ).serve(path))

@@ -20,7 +20,6 @@ from tunewarden import config, processes
 from tunewarden.app import App
 from tunewarden.errors import Error, Kind
 from tunewarden.registry import bases
-from tunewarden.registry.bases import BaseKind
 
 # What the embedded engine and the runner run; tests put stand-ins here.
 ENGINE = "tunewarden.engine.worker"
@@ -96,12 +95,14 @@ class Supervisor:
         """Have an engine as soon as a local base is registered."""
         if self._has_engine:
             return
-        if any(base.kind is BaseKind.LOCAL for base in bases.list_all(self._app.database)):
+        if bases.local(self._app.database):
             self._has_engine = True
             socket_path = str(self._app.config.engine_socket)
             command = [ENGINE, "--socket", socket_path, "--parent", self._pid]
             if self._app.config.engine_threads:
                 command += ["--threads", str(self._app.config.engine_threads)]
+            if self._app.config.engine_dtype != "float32":  # its own default
+                command += ["--dtype", self._app.config.engine_dtype]
             self._children.append(_Child("engine", command))
 
     def _keep(self, child: _Child) -> None:

@@ -13,7 +13,7 @@ from tunewarden.engine.adapter_files import AdapterWeights, read_and_unlink
 from tunewarden.engine.batch import News, StepLoop, not_loaded
 from tunewarden.engine.joining import Limits
 from tunewarden.engine.lora import BASE_SLOT
-from tunewarden.engine.model import Base
+from tunewarden.engine.model import Base, Precision
 from tunewarden.engine.rows import Row
 from tunewarden.errors import Error, Kind
 
@@ -25,6 +25,7 @@ class Settings:
     adapters_max: int = 64
     rank_max: int = 64
     limits: Limits = field(default_factory=Limits)
+    precision: Precision = Precision.FLOAT32
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ class Served:
 
     async def evict(self, name: str) -> Evicted:
         """Take an adapter away between two steps; return when that is done."""
-        return await asyncio.wrap_future(self.steps.between_steps(lambda: self.take_away(name)))
+        done = self.steps.between_steps(lambda: self.take_away(name), is_urgent=True)
+        return await asyncio.wrap_future(done)
 
     async def abort(self, name: str) -> int:
         """Abort an adapter's requests between two steps; return how many."""
@@ -83,7 +85,7 @@ class Served:
         def drop() -> int:
             return self.steps.drop(lambda row: row.adapter == name, deleted(name))
 
-        return await asyncio.wrap_future(self.steps.between_steps(drop))
+        return await asyncio.wrap_future(self.steps.between_steps(drop, is_urgent=True))
 
     def _evict_idle(self) -> None:
         busy = self.steps.adapters_in_use()
@@ -122,7 +124,7 @@ class Engine:
         async with self._bases_lock:
             if name in self.bases:
                 return
-            base = await asyncio.to_thread(Base, path)
+            base = await asyncio.to_thread(Base, path, self.settings.precision)
             served = Served(name, base, self.settings, self._publish)
             served.steps.start()
             self.bases[name] = served

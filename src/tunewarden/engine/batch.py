@@ -1,7 +1,8 @@
 """The step loop: one thread, one batch that rows join and leave between steps.
 
 Everything else that touches the model (load, evict, abort) is a closure run between two steps, so
-nothing here needs a lock, and a delete is done when its closure has run.
+nothing here needs a lock, and a delete is done when its closure has run. A delete does not wait for the step
+under way: that is given up, and done again afterwards.
 """
 
 import logging
@@ -17,7 +18,7 @@ import torch
 from tunewarden.engine import cache as kv
 from tunewarden.engine import joining as joins
 from tunewarden.engine.joining import Joining, Limits, Running
-from tunewarden.engine.lora import Selection
+from tunewarden.engine.lora import Interrupted, Selection
 from tunewarden.engine.model import Base
 from tunewarden.engine.prefixes import Prefixes
 from tunewarden.engine.rows import Delta, Receiver, Row
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 News = tuple[Receiver, "Delta | Error"]
+# How often one step may be given up: however many deletes come, what runs goes on.
+INTERRUPTIONS_MAX = 3
 
 
 class StepLoop:
@@ -50,6 +53,9 @@ class StepLoop:
         self._limits = limits
         self._slot_of = slot_of
         self._publish = publish
+        self._is_readers_turn = True
+        self._urgent = threading.Event()
+        self._interruptions = 0
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._waiting: deque[Row] = deque()
         self._joining: Joining | None = None
@@ -77,8 +83,11 @@ class StepLoop:
             )
         self._orders.put(lambda: self._accept(rows))
 
-    def between_steps(self, work: Callable[[], T]) -> "Future[T]":
-        """Run `work` on the step thread between two steps; the future has what came of it."""
+    def between_steps(self, work: Callable[[], T], *, is_urgent: bool = False) -> "Future[T]":
+        """Run `work` on the step thread between two steps; the future has what came of it.
+
+        If it is urgent, the step under way is given up, unless that happened too often.
+        """
         future: Future[T] = Future()
 
         def order() -> None:
@@ -88,6 +97,8 @@ class StepLoop:
                 future.set_exception(error)
 
         self._orders.put(order)
+        if is_urgent:
+            self._urgent.set()
         return future
 
     def abort_all(self) -> None:
@@ -151,6 +162,7 @@ class StepLoop:
 
     def _obey(self) -> bool:
         """Run what was ordered; wait for orders if there is nothing else to do. False means stop."""
+        self._urgent.clear()  # before: whoever sets it has already put an order
         while True:
             is_idle = not (self._waiting or self._joining or self._running)
             try:
@@ -169,18 +181,38 @@ class StepLoop:
             self._waiting.extend(rows)
 
     def _step(self) -> None:
-        running = self._running
-        tokens = self._limits.prefill_tokens_beside if running else self._limits.prefill_tokens
-        if self._joining is None and self._waiting:
-            self._begin_joining(tokens)
-        if running is not None:
-            running.mask = torch.nn.functional.pad(running.mask, (0, 1), value=1)
-            ids = torch.tensor([[row.last] for row in running.rows])
-            logits = self._base.forward(ids, running.mask, running.cache, running.selection)
-            self._running = self._take(running, logits)
-            self._flush()  # before prompts are read: these tokens need not wait for them
-        if self._joining is not None:
-            self._read_prompts(self._joining, tokens)
+        """Take one turn; give it up, to be taken again, if something urgent was ordered meanwhile."""
+        urgent = self._urgent if self._interruptions < INTERRUPTIONS_MAX else None
+        try:
+            self._turn(urgent)
+            self._interruptions = 0
+        except Interrupted:
+            self._interruptions += 1
+
+    def _turn(self, urgent: threading.Event | None) -> None:
+        """Either read prompts or advance the rows that run: by turns if there is both to do."""
+        if self._running is None or self._is_readers_turn:
+            limits = self._limits
+            tokens = (
+                limits.prefill_tokens if self._running is None else limits.prefill_tokens_beside
+            )
+            if self._joining is None and self._waiting:
+                self._begin_joining(tokens)
+            if self._joining is not None:
+                self._read_prompts(self._joining, tokens, urgent)
+                self._is_readers_turn = False
+                return
+        if self._running is not None:
+            self._advance(self._running, urgent)
+            self._is_readers_turn = True
+
+    def _advance(self, running: Running, urgent: threading.Event | None) -> None:
+        """Give every row that runs its next token."""
+        mask = torch.nn.functional.pad(running.mask, (0, 1), value=1)
+        ids = torch.tensor([[row.last] for row in running.rows])
+        logits = self._base.forward(ids, mask, running.cache, running.selection, urgent)
+        running.mask = mask
+        self._running = self._kept(running, self._take(running.rows, logits))
 
     def _begin_joining(self, tokens: int) -> None:
         free = self._limits.rows - (len(self._running.rows) if self._running else 0)
@@ -190,18 +222,22 @@ class StepLoop:
         for _ in rows:  # only now: if beginning fails, those who wait must still be told
             self._waiting.popleft()
 
-    def _read_prompts(self, joining: Joining, tokens: int) -> None:
+    def _read_prompts(self, joining: Joining, tokens: int, urgent: threading.Event | None) -> None:
         """Read as much of the prompts as one step allows; when all is read, join the running rows."""
         batch = joining.batch
-        upto = min(joining.columns, joining.done + max(1, tokens // len(batch.rows)))
-        logits = self._base.forward(
-            joining.ids[:, joining.done : upto], batch.mask[:, :upto], batch.cache, batch.selection
+        # Several rows are always read in one step (joining.next_rows).
+        upto = (
+            joining.columns if len(batch.rows) > 1 else min(joining.columns, joining.done + tokens)
         )
+        ids = joining.ids[:, joining.done : upto]
+        logits = self._base.forward(ids, batch.mask[:, :upto], batch.cache, batch.selection, urgent)
         joining.done = upto
         if upto < joining.columns:
             return
+        staying = self._take(batch.rows, logits)
+        self._flush()  # before anything is kept for later: nobody waits for that
         joining.store(self.prefixes)
-        joined = self._take(batch, logits)
+        joined = self._kept(batch, staying)
         self._joining = None
         if joined is not None:
             self._running = self._joined(self._running, joined) if self._running else joined
@@ -219,21 +255,23 @@ class StepLoop:
         rows = running.rows + joining.rows
         return Running(rows, torch.cat(masks), running.cache, self._select(rows))
 
-    def _take(self, batch: Running, logits: torch.Tensor) -> Running | None:
-        """Choose each row's token and note the news; return the rows that go on."""
-        choices = choose(logits, [row.chooser for row in batch.rows])
+    def _take(self, rows: Sequence[Row], logits: torch.Tensor) -> list[int]:
+        """Choose each row's token and note the news; return which rows go on."""
+        choices = choose(logits, [row.chooser for row in rows])
         self.tokens_generated += len(choices)
         staying = []
-        for at, (row, choice) in enumerate(zip(batch.rows, choices, strict=True)):
+        for at, (row, choice) in enumerate(zip(rows, choices, strict=True)):
             delta = row.take(choice)
             if delta is not None:
                 self._news.append((row.receiver, delta))
             if delta is None or delta.finish is None:
                 staying.append(at)
-        return batch if len(staying) == len(batch.rows) else self._kept(batch, staying)
+        return staying
 
     def _kept(self, batch: Running, staying: Sequence[int]) -> Running | None:
         """Return the batch without the other rows, whose keys and values are overwritten."""
+        if len(staying) == len(batch.rows):
+            return batch
         batch.selection.erase()
         if not staying:
             kv.erase(batch.cache)

@@ -48,6 +48,13 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         self.values = self._room_values[:, :, :columns]
         return self.keys, self.values
 
+    def cut(self, columns: int) -> None:
+        """Forget all but the first `columns` columns; overwrite the others."""
+        if self.is_initialized and self.keys.shape[-2] > columns:
+            self.keys[:, :, columns:].zero_()
+            self.values[:, :, columns:].zero_()
+            self.keys, self.values = self.keys[:, :, :columns], self.values[:, :, :columns]
+
     def rebuild(
         self, rows: int, columns: int, pieces: Iterable[Piece], *, spare: int = SPARE_COLUMNS
     ) -> None:
@@ -91,6 +98,12 @@ def keep_rows(cache: Any, rows: Sequence[int], trim: int) -> None:
             keys.shape[2],
             [(at, keys[row : row + 1], values[row : row + 1]) for at, row in enumerate(rows)],
         )
+
+
+def cut(cache: Any, columns: int) -> None:
+    """Forget all but the first `columns` columns, in whichever layers have more; overwrite the others."""
+    for layer in cache.layers:
+        layer.cut(columns)
 
 
 def erase(cache: Any) -> None:

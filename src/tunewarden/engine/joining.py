@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from tunewarden.engine import cache as kv
+from tunewarden.engine.arena import BLOCK_TOKENS, Arena
 from tunewarden.engine.lora import Selection
-from tunewarden.engine.prefixes import BLOCK_TOKENS, Block, Prefixes
+from tunewarden.engine.prefixes import Prefixes
 from tunewarden.engine.rows import Row
 
 MEBIBYTE = 1024 * 1024
@@ -99,26 +100,24 @@ def begin(
     starts = [columns - len(row.prompt) for row in rows]
     cache = kv.new_cache()
     if any(start < done for start in starts):
-        _put(cache, known, starts, done)
+        assert prefixes.arena is not None
+        _put(prefixes.arena, cache, known, starts, done)
         prefixes.tokens_reused += sum(max(0, done - start) for start in starts)
     return Joining(Running(rows, mask, cache, select(rows)), ids, done)
 
 
-def _put(cache: Any, known: Sequence[list[Block]], starts: Sequence[int], done: int) -> None:
+def _put(
+    arena: Arena, cache: Any, known: Sequence[list[int]], starts: Sequence[int], done: int
+) -> None:
     """Fill the columns before `done` of an empty cache; each row's first token is at its start."""
-    pattern = next(blocks[0] for blocks in known if blocks)
-    for number, states in enumerate(pattern.layers):
+    for layer in range(arena.layers):
         room = []
-        for half, state in enumerate(states):
-            heads, _tokens, size = state.shape
-            filled = state.new_zeros(len(known), heads, done, size)
+        for half in (0, 1):
+            filled = arena.empty(2 * layer + half, len(known), done)
             for row, (blocks, start) in enumerate(zip(known, starts, strict=True)):
-                for at, block in enumerate(blocks):
-                    first = start + at * BLOCK_TOKENS
-                    upto = min(first + BLOCK_TOKENS, done)
-                    if first < upto:
-                        filled[row, :, first:upto] = block.layers[number][half][:, : upto - first]
+                if start < done:
+                    arena.read(blocks, 2 * layer + half, filled[row, :, start:])
             room.append(filled)
-        cache.update(*room, number)
+        cache.update(*room, layer)
         for filled in room:
             filled.zero_()

@@ -5,6 +5,7 @@ Slot 0 is all zeros: the base itself. Stacks grow on demand, in slots and in ran
 base with a few small adapters stays small.
 """
 
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -44,10 +45,15 @@ class Selection:
         self._gathered.clear()
 
 
+class Interrupted(Exception):
+    """A forward pass was given up, because something more urgent is to be done."""
+
+
 class Current:
-    """The selection that the forward pass under way uses; shared by all layers of a model."""
+    """What the forward pass under way uses, and what makes it end early; shared by a model's layers."""
 
     selection: Selection | None = None
+    urgent: threading.Event | None = None
 
 
 class LoraLinear(nn.Module):
@@ -67,9 +73,15 @@ class LoraLinear(nn.Module):
         return sum(t.nbytes for t in (self._a, self._b) if t is not None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the layer's output for x [rows, tokens, in], each row through its own adapter."""
+        """Return the layer's output for x [rows, tokens, in], each row through its own adapter.
+
+        Raises Interrupted if the pass is to end.
+        """
+        current = self._current
+        if current.urgent is not None and current.urgent.is_set():
+            raise Interrupted
         y: torch.Tensor = self.base(x)
-        selection = self._current.selection
+        selection = current.selection
         if selection is None or self._a is None or self._b is None or selection.only == BASE_SLOT:
             return y
         if selection.only is None:
@@ -134,8 +146,12 @@ def wrap_linears(model: nn.Module, *, leave: nn.Module | None) -> dict[str, Lora
     return layers
 
 
-def use(layers: dict[str, LoraLinear], selection: Selection | None) -> None:
-    """Make the next forward pass use this selection."""
+def use(
+    layers: dict[str, LoraLinear], selection: Selection, urgent: threading.Event | None
+) -> None:
+    """Make the next forward pass use this selection, and end as soon as `urgent` is set."""
     for layer in layers.values():
-        layer._current.selection = selection  # noqa: SLF001 - one object, shared by all of them
+        # One object, shared by all of them.
+        current = layer._current  # noqa: SLF001
+        current.selection, current.urgent = selection, urgent
         return

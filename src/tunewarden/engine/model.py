@@ -1,7 +1,9 @@
 """A base from a local Hugging Face directory, its tokenizer, and the adapters in its slots."""
 
 import logging
+import threading
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunewarden.engine import cache as kv
 from tunewarden.engine.adapter_files import AdapterWeights
-from tunewarden.engine.lora import BASE_SLOT, Selection, use, wrap_linears
+from tunewarden.engine.lora import BASE_SLOT, Interrupted, Selection, use, wrap_linears
 from tunewarden.errors import Error, Kind
 
 transformers_logging.disable_progress_bar()
@@ -21,16 +23,34 @@ CONTEXT_DEFAULT = 2048
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
+class Precision(StrEnum):
+    """What a base computes in. AUTO: bfloat16 if it is stored so and the processor has instructions for it.
+
+    Only in float32 is an answer sure to be the same in any company (docs/decisions/0010).
+    """
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    AUTO = "auto"
+
+    def of(self, stored: torch.dtype | None) -> torch.dtype:
+        """Return the type for a base that is stored in `stored`."""
+        if self is Precision.AUTO:
+            is_fit = stored is torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
+            return torch.bfloat16 if is_fit else torch.float32
+        return torch.bfloat16 if self is Precision.BFLOAT16 else torch.float32
+
+
 class Base:
     """A causal language model with slots for adapters. Only one thread may use it at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, precision: Precision = Precision.FLOAT32) -> None:
         """Load from `path`. Raises Error(INVALID) if the directory cannot be served.
 
         Never goes to the network, never runs code from the directory, reads safetensors only.
         """
         self.tokenizer = _load_tokenizer(path)
-        self._model = _load_model(path)
+        self._model = _load_model(path, precision)
         config = self._model.config.get_text_config()
         self.context = int(getattr(config, "max_position_embeddings", None) or CONTEXT_DEFAULT)
         self.vocabulary = int(config.vocab_size)
@@ -45,24 +65,30 @@ class Base:
         mask: torch.Tensor,
         cache: Any,
         selection: Selection,
+        urgent: threading.Event | None = None,
     ) -> torch.Tensor:
         """Append ids [rows, tokens] to the cache; return the last column's logits [rows, vocabulary].
 
-        `mask` [rows, columns] is 0 where a row is padded on the left, for all columns up to now.
+        `mask` [rows, columns] is 0 where a row is padded on the left, for all columns up to now. Logits are
+        float32. Raises Interrupted, the cache as it was, soon after `urgent` is set.
         """
-        use(self.layers, selection)
+        use(self.layers, selection, urgent)
         tokens = ids.shape[1]
         is_padded = not bool(mask[:, 0].all())
         positions = (mask.cumsum(1)[:, -tokens:] - 1).clamp(min=0)
-        output = self._model(
-            input_ids=ids,
-            attention_mask=mask if is_padded else None,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: torch.Tensor = output.logits[:, -1]
+        try:
+            output = self._model(
+                input_ids=ids,
+                attention_mask=mask if is_padded else None,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        except Interrupted:
+            kv.cut(cache, mask.shape[1] - tokens)
+            raise
+        logits: torch.Tensor = output.logits[:, -1].float()
         return logits
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -144,11 +170,12 @@ def _load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
-def _load_model(path: Path) -> Any:
+def _load_model(path: Path, precision: Precision) -> Any:
     try:
         config = AutoConfig.from_pretrained(path, **LOCAL)
+        dtype = precision.of(config.get_text_config().dtype)
         model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=torch.float32, use_safetensors=True, **LOCAL
+            path, config=config, dtype=dtype, use_safetensors=True, **LOCAL
         )
     except (OSError, ValueError, KeyError, ImportError, TypeError, RuntimeError) as error:
         logger.warning("base refused", exc_info=error)

@@ -8,30 +8,12 @@ import hashlib
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import torch
+from tunewarden.engine.arena import BLOCK_TOKENS, Arena
 
-BLOCK_TOKENS = 32
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Block:
-    """BLOCK_TOKENS columns: each layer's keys and values, [heads, tokens, head size]."""
-
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-
-    @property
-    def bytes_held(self) -> int:
-        """Return its size in bytes."""
-        return sum(keys.nbytes + values.nbytes for keys, values in self.layers)
-
-    def erase(self) -> None:
-        """Overwrite it with zeros."""
-        for keys, values in self.layers:
-            keys.zero_()
-            values.zero_()
+# Whose it is (None: the base itself), and a digest of all tokens up to its end.
+Key = tuple[str | None, bytes]
 
 
 class Prefixes:
@@ -42,20 +24,27 @@ class Prefixes:
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
-        self.bytes_held = 0
         self.tokens_reused = 0
         self.blocks_erased = 0
-        self._blocks: OrderedDict[tuple[str | None, bytes], Block] = OrderedDict()
+        self.arena: Arena | None = None
+        self._blocks: OrderedDict[Key, int] = OrderedDict()
 
     def __len__(self) -> int:
         """Return how many blocks are held."""
         return len(self._blocks)
 
-    def find(self, model: str | None, prompt: Sequence[int]) -> list[Block]:
-        """Return the blocks that a model's prompt begins with.
+    @property
+    def bytes_held(self) -> int:
+        """Return the size of the blocks that are held."""
+        return 0 if self.arena is None else len(self._blocks) * self.arena.bytes_of_block
+
+    def find(self, model: str | None, prompt: Sequence[int]) -> list[int]:
+        """Return the blocks, by their numbers in the arena, that a model's prompt begins with.
 
         One token at least is left to be read: its logits are what the answer begins with.
         """
+        if not self._blocks:
+            return []
         found = []
         keys = self._keys(model, prompt[:-1])
         for key in keys:
@@ -75,27 +64,19 @@ class Prefixes:
         """
         if len(prompt) < BLOCK_TOKENS or not self.bytes_max:
             return
-        keys = self._keys(model, prompt)
+        if self.arena is None:
+            self.arena = Arena(cache, self.bytes_max)
+        room = self.bytes_max // self.arena.bytes_of_block
+        keys = self._keys(model, prompt)[:room]
         held = 0
         while held < len(keys) and keys[held] in self._blocks:
             held += 1
         # The beginning is touched first: what is let go to make room is another prompt's.
         self._touch(keys[:held])
-        for at in range(held, len(keys)):
-            begin = first + at * BLOCK_TOKENS
-            end = begin + BLOCK_TOKENS
-            if at == held:
-                size = _bytes_of(cache, begin, end)
-                keys = keys[: self.bytes_max // size]
-            if at >= len(keys):
-                break
-            self._shrink(self.bytes_max - size)
-            layers = tuple(
-                (layer.keys[row, :, begin:end].clone(), layer.values[row, :, begin:end].clone())
-                for layer in cache.layers
-            )
-            self._blocks[keys[at]] = Block(layers)
-            self.bytes_held += size
+        self._shrink(room - (len(keys) - held))
+        blocks = [self.arena.take() for _ in keys[held:]]
+        self.arena.write(blocks, cache, row, first + held * BLOCK_TOKENS)
+        self._blocks.update(zip(keys[held:], blocks, strict=True))
         self._touch(keys)
 
     def forget(self, model: str | None) -> None:
@@ -107,35 +88,26 @@ class Prefixes:
         """Overwrite and drop everything."""
         self._shrink(0)
 
-    def _shrink(self, bytes_max: int) -> None:
-        while self.bytes_held > bytes_max:
+    def _shrink(self, blocks_max: int) -> None:
+        while len(self._blocks) > blocks_max:
             self._drop(next(iter(self._blocks)))
 
-    def _drop(self, key: tuple[str | None, bytes]) -> None:
-        block = self._blocks.pop(key)
-        self.bytes_held -= block.bytes_held
+    def _drop(self, key: Key) -> None:
+        assert self.arena is not None
+        self.arena.give_back(self._blocks.pop(key))
         self.blocks_erased += 1
-        block.erase()
 
-    def _touch(self, keys: Sequence[tuple[str | None, bytes]]) -> None:
+    def _touch(self, keys: Sequence[Key]) -> None:
         """Make a prompt's blocks the newest, its first one last: no block outlives its beginning."""
         for key in reversed(keys):
             self._blocks.move_to_end(key)
 
     @staticmethod
-    def _keys(model: str | None, prompt: Sequence[int]) -> list[tuple[str | None, bytes]]:
+    def _keys(model: str | None, prompt: Sequence[int]) -> list[Key]:
         """Return the key of each whole block: the model and a digest of all tokens up to its end."""
         digest = hashlib.sha256()
-        keys = []
+        keys: list[Key] = []
         for end in range(BLOCK_TOKENS, len(prompt) + 1, BLOCK_TOKENS):
             digest.update(array("q", prompt[end - BLOCK_TOKENS : end]).tobytes())
             keys.append((model, digest.digest()))
         return keys
-
-
-def _bytes_of(cache: Any, begin: int, end: int) -> int:
-    return sum(
-        tensor[:1, :, begin:end].nbytes
-        for layer in cache.layers
-        for tensor in (layer.keys, layer.values)
-    )

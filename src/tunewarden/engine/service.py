@@ -1,7 +1,6 @@
 """Runs the engine's doors on a socket until it is told to stop."""
 
 import asyncio
-import os
 import signal
 import socket
 from types import FrameType
@@ -14,6 +13,8 @@ from tunewarden.clock import SystemClock
 from tunewarden.engine.adapters import Engine, Settings
 from tunewarden.engine.doors import Doors
 from tunewarden.engine.joining import MEBIBYTE, Limits
+from tunewarden.engine.model import Precision
+from tunewarden.engine.processors import threads_by_default
 
 STOP_SECONDS = 2
 
@@ -38,16 +39,16 @@ def serve(
     rows: int,
     waiting_rows: int,
     prefix_mebibytes: int,
+    precision: str,
 ) -> None:
     """Serve on a listening socket until SIGTERM or SIGINT."""
-    # One core is left for the gateway and for this process's event loop.
-    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) - 1))
+    torch.set_num_threads(threads or threads_by_default())
     # uvicorn raises the signal once more when it has stopped; by then all that is left is to return.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     prefix_bytes = prefix_mebibytes * MEBIBYTE
     limits = Limits(rows=rows, waiting_rows=waiting_rows, prefix_bytes=prefix_bytes)
-    settings = Settings(adapters_max=adapters, limits=limits)
+    settings = Settings(adapters_max=adapters, limits=limits, precision=Precision(precision))
 
     async def run() -> None:
         engine = Engine(settings)

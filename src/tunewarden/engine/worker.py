@@ -19,7 +19,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tunewarden.engine.worker")
     parser.add_argument("--parent", type=int, help="pid of the process to die with")
     parser.add_argument("--socket", type=Path, required=True, help="unix socket to listen on")
-    parser.add_argument("--threads", type=int, help="torch threads (default: all cores but one)")
+    parser.add_argument(
+        "--threads", type=int, help="torch threads (default: every real core but one)"
+    )
     parser.add_argument("--adapters", type=int, default=64, help="adapter slots per base")
     parser.add_argument("--rows", type=int, default=32, help="sequences in one batch")
     parser.add_argument("--waiting", type=int, default=256, help="sequences that may wait")
@@ -28,6 +30,13 @@ def main(arguments: list[str]) -> int:
         type=int,
         default=256,
         help="MiB a base keeps of prompts, for reuse; 0: none",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "auto"),
+        default="float32",
+        help="what bases compute in; auto: bfloat16 where base and processor are made for it. Twice as"
+        " fast, half the memory, but an answer may depend on its company",
     )
     options = parser.parse_args(arguments)
     processes.die_with(options.parent or os.getppid())
@@ -43,6 +52,7 @@ def main(arguments: list[str]) -> int:
             rows=options.rows,
             waiting_rows=options.waiting,
             prefix_mebibytes=options.prefix_mib,
+            precision=options.dtype,
         )
     finally:
         options.socket.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
 """What is kept of prompts: whose it is, how much of it, and that nothing is left of it."""
 
 import asyncio
-from collections.abc import Sequence
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,10 @@ from tests.unit.engine.test_adapters import copy_of_adapter, start, texts_of
 
 from tunewarden.engine import cache as kv
 from tunewarden.engine.adapters import Engine, Served, Settings
+from tunewarden.engine.arena import BLOCK_TOKENS
 from tunewarden.engine.joining import Limits
 from tunewarden.engine.lora import Selection
-from tunewarden.engine.prefixes import BLOCK_TOKENS, Block, Prefixes
+from tunewarden.engine.prefixes import Prefixes
 from tunewarden.engine.requests import Prompt
 
 LONG = [1, *((at * 7) % 900 + 60 for at in range(299))]
@@ -22,16 +24,14 @@ BYTES_OF_BLOCK = 2 * 2 * BLOCK_TOKENS * 4 * 4  # two halves of [heads, tokens, s
 OFF = Settings(limits=Limits(prefix_bytes=0))
 
 
-def blocks_of(served: Served) -> dict[str | None, list[Block]]:
-    """Return the blocks by model."""
-    found: dict[str | None, list[Block]] = {}
-    for (model, _), block in served.steps.prefixes._blocks.items():
-        found.setdefault(model, []).append(block)
-    return found
-
-
-def tensors_of(blocks: Sequence[Block]) -> list[torch.Tensor]:
-    return [tensor for block in blocks for pair in block.layers for tensor in pair]
+def contents_of(prefixes: Prefixes, *models: str | None) -> list[torch.Tensor]:
+    """Return the memory of these models' blocks."""
+    assert prefixes.arena is not None
+    return [
+        prefixes.arena.blocks[block]
+        for (model, _), block in prefixes._blocks.items()
+        if model in models
+    ]
 
 
 async def engine_with(settings: Settings, directory: Path) -> Engine:
@@ -101,27 +101,27 @@ async def evict_what_was_kept(directory: Path) -> None:
         served = engine.bases["demo"]
         for adapter in ("m_1", "m_2", None):
             await said(served, adapter, LONG)
-        kept = blocks_of(served)
-        victim = tensors_of(kept["m_1"])
-        others = tensors_of([*kept["m_2"], *kept[None]])
-        assert all(bool(tensor.any()) for tensor in victim)
+        prefixes = served.steps.prefixes
+        victim = contents_of(prefixes, "m_1")
+        others = contents_of(prefixes, "m_2", None)
+        assert all(bool(block.any()) for block in (*victim, *others))
+        assert len(victim) == len(LONG) // BLOCK_TOKENS
         await engine.evict("m_1")
-        assert not any(bool(tensor.any()) for tensor in victim)
-        assert all(bool(tensor.any()) for tensor in others)
-        assert set(blocks_of(served)) == {"m_2", None}
-        held = sum(tensor.nbytes for tensor in others)
-        assert served.steps.prefixes.bytes_held == held
+        assert not any(bool(block.any()) for block in victim)
+        assert all(bool(block.any()) for block in others)
+        assert contents_of(prefixes, "m_1") == []
+        assert prefixes.bytes_held == sum(block.nbytes for block in others)
     finally:
         engine.stop()
-    assert len(served.steps.prefixes) == 0
-    assert not any(bool(tensor.any()) for tensor in others)
+    assert len(prefixes) == 0
+    assert not any(bool(block.any()) for block in others)
 
 
 def test_an_eviction_leaves_zeros_where_a_models_prompts_were(tmp_path: Path) -> None:
     asyncio.run(evict_what_was_kept(tmp_path))
 
 
-def filled(columns: int) -> object:
+def filled(columns: int) -> Any:
     """Return a cache of one layer, two heads of size 4, with something everywhere."""
     cache = kv.new_cache()
     cache.update(torch.rand(1, 2, columns, 4) + 1, torch.rand(1, 2, columns, 4) + 1, 0)
@@ -142,14 +142,40 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first() -> None:
     assert prefixes.bytes_held == 3 * BYTES_OF_BLOCK
 
 
-def test_what_makes_room_is_overwritten() -> None:
-    prefixes = Prefixes(BYTES_OF_BLOCK)
-    prompt = list(range(BLOCK_TOKENS + 1))
+def test_what_is_let_go_is_overwritten_and_its_room_is_used_again() -> None:
+    prefixes = Prefixes(2 * BYTES_OF_BLOCK)
+    prompt = list(range(2 * BLOCK_TOKENS + 1))
     prefixes.store("m_1", prompt, filled(len(prompt)), 0, 0)
-    old = tensors_of(prefixes.find("m_1", prompt))
-    prefixes.store("m_2", prompt, filled(len(prompt)), 0, 0)
+    old = contents_of(prefixes, "m_1")
+    before = [block.clone() for block in old]
+    # One block of another model's: the end of the first prompt makes room.
+    prefixes.store("m_2", prompt[:BLOCK_TOKENS], filled(BLOCK_TOKENS), 0, 0)
+    assert (len(prefixes), prefixes.blocks_erased) == (2, 1)
+    assert not torch.equal(old[1], before[1]) or not torch.equal(old[0], before[0])
+    prefixes.clear()
     assert len(old) == 2
-    assert not any(bool(tensor.any()) for tensor in old)
+    assert not any(bool(block.any()) for block in old)
+    assert prefixes.bytes_held == 0
+
+
+def test_a_prompt_in_scattered_blocks_comes_back_as_it_was() -> None:
+    prefixes = Prefixes(6 * BYTES_OF_BLOCK)
+    block = list(range(BLOCK_TOKENS))
+    for model in ("m_1", "m_2", "m_3", "m_4"):
+        prefixes.store(model, block, filled(BLOCK_TOKENS), 0, 0)
+    prefixes.forget("m_1")
+    prefixes.forget("m_3")  # free: the first, the third, and what was never used
+    prompt = list(range(4 * BLOCK_TOKENS))
+    cache = filled(len(prompt) + 3)
+    prefixes.store("m_5", prompt, cache, 0, 3)
+    found = prefixes.find("m_5", [*prompt, 1])
+    assert found != sorted(range(found[0], found[0] + 4))
+    assert prefixes.arena is not None
+    for number, state in enumerate((cache.layers[0].keys, cache.layers[0].values)):
+        for tokens in (len(prompt), len(prompt) - 5, 7):
+            into = torch.zeros(2, tokens, 4)
+            prefixes.arena.read(found, number, into)
+            assert torch.equal(into, state[0, :, 3 : 3 + tokens])
 
 
 def test_rows_that_leave_or_move_leave_zeros_behind() -> None:
@@ -177,11 +203,16 @@ class Watched:
         self._forward = served.base.forward
 
     def forward(
-        self, ids: torch.Tensor, mask: torch.Tensor, cache: object, selection: Selection
+        self,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        cache: object,
+        selection: Selection,
+        urgent: threading.Event | None,
     ) -> torch.Tensor:
         """Note and pass on."""
         self.passes.append((ids.shape[0], ids.shape[1]))
-        return self._forward(ids, mask, cache, selection)
+        return self._forward(ids, mask, cache, selection, urgent)
 
 
 async def join_beside_streams(

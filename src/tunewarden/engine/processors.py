@@ -1,0 +1,46 @@
+"""How many cores the engine may compute on: real ones, and no more than its container is given time for."""
+
+import math
+import os
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+def threads_by_default(root: Path = ROOT) -> int:
+    """Return every core but one, one at least: the gateway and this process's event loop need one.
+
+    Two threads on one core's two hardware threads share its arithmetic, and threads beyond a
+    container's share of time (cgroup v2, `cpu.max`) all stand still together until it gets more. With one
+    thread a core nothing is pinned: the scheduler can move them out of the gateway's way.
+    """
+    return max(1, min(_cores(root), _share(root)) - 1)
+
+
+def _cores(root: Path) -> int:
+    """Count the cores that this process may run on, hardware threads of one core as one."""
+    cores = set()
+    for number in os.sched_getaffinity(0):
+        topology = root / f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list"
+        cores.add(_read(topology) or str(number))
+    return len(cores)
+
+
+def _share(root: Path) -> int:
+    """Return the least number of processors that a control group of this process has time for."""
+    path = _read(root / "proc/self/cgroup").rpartition("0::")[2].split("\n")[0]
+    group = root / "sys/fs/cgroup" / path.lstrip("/")
+    least = math.inf
+    while group.is_relative_to(root / "sys/fs/cgroup"):
+        quota, _, period = _read(group / "cpu.max").partition(" ")
+        if quota.isdigit() and period.isdigit():
+            least = min(least, int(quota) / int(period))
+        group = group.parent
+    return max(1, math.floor(least)) if least < math.inf else 2**31
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").strip()
+    except OSError:
+        return ""
