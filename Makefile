@@ -39,7 +39,7 @@ torture: $(VENV)/.ready
 bench: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.peers $(if $(ROUNDS),--rounds $(ROUNDS))
 
-# Fails if a request has become about twice as dear; by ratios, in seconds.
+# Fails if a request takes more instructions, or about twice the processor time of before; in half a minute.
 bench-guard: $(VENV)/.ready
 	$(BIN)/python -m benchmarks.peers.guard
 

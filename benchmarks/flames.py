@@ -45,9 +45,16 @@ def main() -> None:
                 subprocess.Popen(load, stdout=subprocess.DEVNULL),
             ):
                 raw = here / f"{scenario}.raw"
-                command = [spy, "record", "--pid", str(started.worker), "--duration", str(seconds)]
+                command = [
+                    str(spy),
+                    "record",
+                    "--pid",
+                    str(started.worker),
+                    "--duration",
+                    str(seconds),
+                ]
                 how = ["--rate", str(RATE), "--function", "--threads", "--format", "raw"]
-                subprocess.run([*command, *how, "--output", raw], check=True)
+                subprocess.run([*command, *how, "--output", str(raw)], check=True)
             to = IMAGES / f"flame-{scenario}.svg"
             to.write_text(drawn(tree(raw.read_text()), title))
             print(f"{scenario}: {to.relative_to(ROOT)}")

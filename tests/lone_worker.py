@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 from tests import servers
 from tests.servers import Server
@@ -16,6 +17,8 @@ from tests.servers import Server
 
 class LoneWorker(Server):
     """A worker as the supervisor starts it, on a data directory that the test prepared."""
+
+    program: ClassVar[str] = "tunewarden.cli.worker"
 
     def _start(self) -> None:
         gate, opened = os.pipe()
@@ -27,7 +30,7 @@ class LoneWorker(Server):
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
             given = [str(listening.fileno()), str(gate), str(os.getpid())]
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tunewarden.cli.worker", str(self.data), *given],
+                [sys.executable, "-m", self.program, str(self.data), *given],
                 stdout=out,
                 stderr=err,
                 pass_fds=(listening.fileno(), gate),

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import revocation
+from benchmarks import engine_report, results, revocation
 from benchmarks.peers import install, subjects
 from benchmarks.peers.install import NotInstalled
 from benchmarks.peers.ratios import Ratio, bootstrap, ratio, shown
@@ -34,11 +34,6 @@ NOT_MEASURED = (
         "`GET /v1/models` at 100,000 models / retrieve at 1,000,000",
         "streamed, flat memory / same as at 1,000",
         "not here: `python -m benchmarks.scale` (takes long)",
-    ),
-    (
-        "embedded engine, each request another adapter, 32 at once",
-        "≥ vLLM on the same CPU; ≥ 3 x peft",
-        "not here: `python -m benchmarks.engine_peers`",
     ),
 )
 Found = dict[str, Any]
@@ -78,10 +73,18 @@ def write(found: Found) -> None:
 
 def text(found: Found) -> str:
     """Return the page."""
-    return (
-        "\n\n".join([_head(found), _goals(found), *_tables(found), _peers(found), _tail(found)])
-        + "\n"
-    )
+    kept = engine_report.last()
+    engine = [engine_report.section(kept)] if kept else []
+    parts = [
+        _head(found),
+        _goals(found),
+        *_tables(found),
+        *engine,
+        *results.sections(),
+        _peers(found),
+        _tail(found),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _head(found: Found) -> str:
@@ -104,6 +107,7 @@ def _goals(found: Found) -> str:
         *_gateway_goals(found),
         *_deletion_goals(found["beside"]),
         *NOT_MEASURED,
+        _engine_goal(),
         *_start_goals(found["beside"]),
     ]
     heads = ("work", "goal", "measured")
@@ -167,6 +171,18 @@ def _deletion_goals(beside: Found) -> list[Row]:
             )
         )
     return rows
+
+
+def _engine_goal() -> Row:
+    """What `python -m benchmarks.engine_peers` found last."""
+    kept = engine_report.last()
+    what = "embedded engine, each request another adapter, 32 at once"
+    measured = engine_report.measured(kept) if kept else "not here"
+    return (
+        what,
+        "≥ vLLM on the same CPU; ≥ 3 x peft",
+        f"{measured}: `python -m benchmarks.engine_peers`",
+    )
 
 
 def _start_goals(beside: Found) -> list[Row]:
@@ -273,6 +289,10 @@ make bench-guard              # seconds: processor time of a request, beside a b
 python -m benchmarks.gateway  # ours and nginx only
 python -m benchmarks.revocation
 python -m benchmarks.scale
+python -m benchmarks.soak --keep          # half an hour; these three write docs/measured, which this page shows
+python -m benchmarks.idle_streams --keep
+python -m benchmarks.overload --keep
+python -m benchmarks.engine_peers  # the embedded engine; its figures are kept in docs/engine.json
 ```"""
 
 

@@ -77,7 +77,7 @@ def main() -> None:
         for row in ran:
             print(f"{row.battery}: {row.test}: {row.result}: {row.printed}", flush=True)
         rows += ran
-    _write(asked.out, rows)
+    write(asked.out, rows)
     sys.exit(any(row.result not in {"0", "the control fired"} for row in rows))
 
 
@@ -116,7 +116,7 @@ def _not_run(battery: str, why: str) -> Row:
     return Row(battery, "all", "", f"NOT RUN: {why}", 0)
 
 
-def _write(path: Path, rows: list[Row]) -> None:
+def write(path: Path, rows: list[Row]) -> None:
     machine = _machine()
     ran = {row.battery for row in rows}
     table = [row.cells(machine) for row in rows] + [

@@ -5,6 +5,7 @@ import os
 import resource
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
@@ -13,10 +14,15 @@ from tunewarden import config, processes
 from tunewarden.api.protocol import ClientProtocol
 from tunewarden.api.server import Server
 from tunewarden.app import open_app, serving
+from tunewarden.config import Config
 
 BACKLOG = 2048
+# Of a worker's own: database, locks, log, the loop; and what its other routes open.
+OWN_DESCRIPTORS = 128
 KEEP_ALIVE_SECONDS = 75
 STOP_SECONDS = 10
+
+logger = logging.getLogger(__name__)
 
 
 def main(data: str, descriptor: str, gate: str, parent: str) -> None:
@@ -28,10 +34,11 @@ def main(data: str, descriptor: str, gate: str, parent: str) -> None:
     processes.die_with(int(parent))
     processes.keep_secrets_in_memory()
     logging.basicConfig(format="%(asctime)s %(levelname)s worker[%(process)d] %(message)s")
-    _take_descriptors()
+    descriptors = _take_descriptors()
     os.read(int(gate), 1)
     listening = socket.socket(fileno=int(descriptor))
-    application = Server(serving(open_app(config.load(data=Path(data)))))
+    settings = within(config.load(data=Path(data)), descriptors)
+    application = Server(serving(open_app(settings)))
     server = uvicorn.Server(
         uvicorn.Config(
             application,
@@ -50,10 +57,26 @@ def main(data: str, descriptor: str, gate: str, parent: str) -> None:
     server.run(sockets=[listening])
 
 
-def _take_descriptors() -> None:
-    """Take as many as the system gives: each request under way needs two."""
+def within(settings: Config, descriptors: int) -> Config:
+    """Return settings with no more connections than the descriptors are for; a choice that is cut is logged.
+
+    Each request under way needs two. Without this bound, accepting fails when they are used up, and a
+    client waits where it could be told (503).
+    """
+    most = max(1, (descriptors - OWN_DESCRIPTORS) // 2)
+    if settings.connections_max <= most:
+        return settings
+    if settings.connections_max != Config().connections_max:
+        said = "connections_max is %d, but %d open files are for %d: raise their limit (ulimit -n)"
+        logger.warning(said, settings.connections_max, descriptors, most)
+    return replace(settings, connections_max=most)
+
+
+def _take_descriptors() -> int:
+    """Take as many as the system gives; return how many."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 if __name__ == "__main__":
