@@ -34,7 +34,7 @@ from tunewarden.registry.files import Files
 from tunewarden.registry.imports import Imports
 from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage import UsageCounter
-from tunewarden.serving import scratch
+from tunewarden.serving import engine_keys, scratch
 from tunewarden.serving.admission import Admissions
 from tunewarden.serving.embedded import EmbeddedEngine
 from tunewarden.serving.engine_verbs import EngineVerbs
@@ -139,6 +139,7 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
 def serving(app: App) -> Operations:
     """Return what a gateway worker serves. It joins the fence: only for a process that serves."""
     app.fence.join()
+    keys = app.config.engine_keys
     embedded = EmbeddedEngine(
         app.config.engine_socket,
         scratch_directory(app.config),
@@ -155,7 +156,7 @@ def serving(app: App) -> Operations:
         admissions=Admissions(app.database, app.fence),
         gateway=Gateway(
             embedded,
-            RemoteEngine,
+            lambda base: RemoteEngine(base.location, engine_keys.read(keys, base.name)),
             per_engine_max=app.config.requests_per_engine_max,
             per_model_max=app.config.requests_per_model_max,
         ),

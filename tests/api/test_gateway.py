@@ -81,6 +81,36 @@ def test_the_key_of_the_caller_is_not_passed_on(gateway: Server, upstream: FakeU
     assert gateway.owner_key not in json.dumps(upstream.requests[-1].headers)
 
 
+def test_a_remote_base_is_sent_its_own_key_which_stands_in_one_file_alone(
+    gateway: Server, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    secret = "sk-upstream-" + "5" * 24
+    file = tmp_path / "upstream.key"
+    file.write_text(f"{secret}\n")
+    add = ("base", "add", "keyed-base", "--engine-url", upstream.url)
+    (tmp_path / "bad.key").write_text("two words")
+    refused = gateway.cli(*add, "--engine-key-file", str(tmp_path / "bad.key"))
+    assert (refused.returncode, "two words" in refused.stderr) == (1, False)
+    added = gateway.cli(*add, "--engine-key-file", str(file))
+    assert added.returncode == 0, added.stderr
+    assert upstream.lists[-1]["authorization"] == f"Bearer {secret}"
+    assert _ask(gateway, model="keyed-base").status == 200
+    assert upstream.requests[-1].headers["authorization"] == f"Bearer {secret}"
+    _ask(gateway)
+    assert "authorization" not in upstream.requests[-1].headers, "the base beside it has none"
+    listed = gateway.cli("base", "list").stdout
+    assert f"keyed-base\tremote\t{upstream.url}\tkey\n" in listed
+    holders = [
+        one.relative_to(gateway.data).as_posix()
+        for one in gateway.data.rglob("*")
+        if one.is_file() and secret.encode() in one.read_bytes()
+    ]
+    assert holders == ["engine_keys/keyed-base.key"]
+    kept = gateway.data / holders[0]
+    assert [oct(one.stat().st_mode & 0o777) for one in (kept, kept.parent)] == ["0o600", "0o700"]
+    assert secret not in listed + added.stdout + added.stderr + gateway.log() + gateway.printed()
+
+
 def test_fields_that_we_do_not_know_are_passed_on(gateway: Server, upstream: FakeUpstream) -> None:
     odd: dict[str, Any] = {
         "logit_bias": {"50256": -100},

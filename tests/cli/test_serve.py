@@ -5,6 +5,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
@@ -59,6 +61,10 @@ def test_the_snippet_names_the_newest_model(data: Path) -> None:
         wait_until(lambda: model.id in server.printed(), "the snippet is printed")
         assert f'client.models.delete("{model.id}")' in server.printed()
         assert f'OpenAI(base_url="{server.url}"' in server.printed()
+        # Whoever pastes it at once gets an answer: it comes when the engine has the base.
+        assert f"Loading {LOCAL_BASE}" in server.printed().partition("from openai")[0]
+        body = {"model": model.id, "prompt": "Hello", "max_tokens": 1}
+        assert server.post("/v1/completions", body).status == 200
 
 
 def test_a_second_server_on_the_same_data_is_refused(server: Server) -> None:
@@ -93,6 +99,28 @@ def test_a_signal_stops_everything_in_order(data: Path, how: signal.Signals) -> 
         kept.close()
         assert [pid for pid in family if is_alive(pid)] == []
         assert "Traceback" not in server.log()
+
+
+def test_ctrl_c_while_the_demo_is_made_ends_it_without_a_traceback(data: Path) -> None:
+    command = [sys.executable, "-m", "tunewarden", "serve", "--demo", "--data", str(data)]
+    with subprocess.Popen(
+        [*command, "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=servers.environment({}),
+        start_new_session=True,
+    ) as process:
+        below = servers.descendants
+        wait_until(
+            lambda: any("tunewarden.demo" in _command(one) for one in below(process.pid)),
+            "the demo is being made",
+        )
+        family = below(process.pid)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group
+        _, said = process.communicate(timeout=8)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert [pid for pid in family if is_alive(pid)] == []
 
 
 def test_a_killed_supervisor_leaves_no_process(data: Path) -> None:
@@ -177,6 +205,7 @@ REFUSED: dict[str, tuple[dict[str, str], str, str]] = {
     "endless": ({"TUNEWARDEN_DELETION_SECONDS": "inf"}, "", "'deletion_seconds' must be"),
     "yes for true": ({"TUNEWARDEN_SCRATCH_MAY_BE_A_DISK": "yes"}, "", "must be true or false"),
     "a port that is none": ({"TUNEWARDEN_PORT": "99999"}, "", "'port' must be"),
+    "a type that is none": ({"TUNEWARDEN_ENGINE_DTYPE": "int3"}, "", "'engine_dtype' must be"),
     "an unknown setting in the file": ({}, "wrokers = 1", "Unknown setting 'wrokers'"),
     "a boolean for a number": ({}, "workers = true", "'workers' must be"),
     "a fraction for a number": ({}, "workers = 1.5", "'workers' must be"),

@@ -35,6 +35,8 @@ class FakeUpstream:
 
     models: tuple[str, ...] = ("upstream/model-1",)
     requests: list[Recorded] = field(default_factory=list)
+    # The headers of each time that its models were listed.
+    lists: list[dict[str, str]] = field(default_factory=list)
     # When the other end was seen to be gone, in time.monotonic().
     gone_at: list[float] = field(default_factory=list)
     sent_bytes: int = 0
@@ -99,6 +101,7 @@ class FakeUpstream:
     def _answer(self, connection: socket.socket, request: Recorded) -> bool:
         """Answer; return whether the connection is kept."""
         if request.path == "/v1/models":
+            self.lists.append(request.headers)
             listed = {"object": "list", "data": [{"id": name} for name in self.models]}
             return _send_json(connection, 200, listed)
         how: dict[str, Any] = request.fields.get("fake") or {}

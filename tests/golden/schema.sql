@@ -101,7 +101,8 @@ CREATE TABLE drafts (
   internal_id TEXT PRIMARY KEY,
   kind TEXT NOT NULL CHECK (kind IN ('import', 'upload', 'job')),
   key_id TEXT NOT NULL,
-  created_at INTEGER NOT NULL
+  created_at INTEGER NOT NULL,
+  is_claimed INTEGER NOT NULL DEFAULT 0
 );
 
 CREATE TABLE files (
@@ -225,7 +226,8 @@ CREATE TABLE uploads (
   file_seconds INTEGER,
   created_by TEXT NOT NULL,
   created_at INTEGER NOT NULL,
-  expires_at INTEGER NOT NULL
+  expires_at INTEGER NOT NULL,
+  is_tidy INTEGER NOT NULL DEFAULT 0
 );
 
 CREATE TABLE usage (
@@ -259,7 +261,11 @@ CREATE INDEX deletions_of_organization ON deletions (organization_id, n);
 
 CREATE INDEX deletions_of_parent ON deletions (parent_n) WHERE parent_n IS NOT NULL;
 
+CREATE INDEX deletions_unanswered ON deletions (n) WHERE deleted_at IS NULL;
+
 CREATE INDEX deletions_unfinished ON deletions (n) WHERE blobs_erased_at IS NULL;
+
+CREATE INDEX drafts_unclaimed ON drafts (created_at) WHERE kind = 'upload' AND is_claimed = 0;
 
 CREATE INDEX events_of_job ON job_events (job_n, n);
 
@@ -289,4 +295,6 @@ CREATE INDEX parts_of_upload ON upload_parts (upload_n);
 CREATE INDEX upload_of_file ON uploads (file_n) WHERE file_n IS NOT NULL;
 
 CREATE INDEX uploads_pending ON uploads (expires_at) WHERE status = 'pending';
+
+CREATE INDEX uploads_untidy ON uploads (n) WHERE status <> 'pending' AND is_tidy = 0;
 

@@ -3,8 +3,8 @@
 import json
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 from tunewarden.app import open_app
 from tunewarden.cli import waiting
@@ -13,18 +13,27 @@ from tunewarden.config import Config
 from tunewarden.errors import Error, Kind
 from tunewarden.registry import bases
 from tunewarden.registry.bases import BaseKind
+from tunewarden.serving import engine_keys
 from tunewarden.serving.address import Address
 
 LIST_SECONDS = 10
 LIST_BYTES_MAX = 16 * 1024 * 1024
 
 
-def add(settings: Config, name: str, *, path: str | None, engine_url: str | None) -> None:
+def add(
+    settings: Config,
+    name: str,
+    *,
+    path: str | None,
+    engine_url: str | None,
+    engine_key_file: Path | None = None,
+) -> None:
     """Register a base and return when it answers. Raises Error."""
     app = open_app(settings)
     if engine_url is not None:
         Address.of_url(engine_url)
-        engine_model = _model_at(engine_url, name)
+        key = None if engine_key_file is None else engine_keys.given(engine_key_file)
+        engine_model = _model_at(engine_url, name, key)
         with app.database.write() as tx:
             bases.add(
                 tx,
@@ -34,6 +43,8 @@ def add(settings: Config, name: str, *, path: str | None, engine_url: str | None
                 engine_model=engine_model,
                 modules={},
             )
+            # Inside the transaction: a base whose key could not be written down is not made.
+            engine_keys.keep(settings.engine_keys, name, key)
     else:
         assert path is not None, "the command asks for one of the two"
         add_local_base(app, name, _directory(path))
@@ -70,13 +81,24 @@ def _directory(path: str) -> Path:
     return Path(found)
 
 
-def _model_at(engine_url: str, name: str) -> str:
+def _model_at(engine_url: str, name: str, key: str | None) -> str:
     """Return what the server at the URL calls the model: `name`, or its only one."""
+    request = Request(f"{engine_url.rstrip('/')}/models")  # noqa: S310  checked by Address
+    if key is not None:
+        # Not to where an answer may redirect.
+        request.add_unredirected_header("Authorization", f"Bearer {key}")
     try:
-        with urlopen(f"{engine_url.rstrip('/')}/models", timeout=LIST_SECONDS) as response:  # noqa: S310  checked by Address
+        with urlopen(request, timeout=LIST_SECONDS) as response:  # noqa: S310  checked by Address
             served = [
                 str(model["id"]) for model in json.loads(response.read(LIST_BYTES_MAX))["data"]
             ]
+    except HTTPError as error:
+        why = "Give its API key with --engine-key-file." if error.code in {401, 403} else ""
+        raise Error(
+            Kind.INVALID,
+            f"{engine_url}/models was answered with status {error.code}. {why}".strip(),
+            param="engine_url",
+        ) from error
     except (URLError, OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise Error(
             Kind.INVALID,

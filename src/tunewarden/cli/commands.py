@@ -47,15 +47,34 @@ def base() -> None:
     "--path", help="A local Hugging Face directory, or a hub id where the network allows."
 )
 @click.option("--engine-url", help="An OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
+@click.option(
+    "--engine-key-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A file with the API key that this server asks for; it is copied, mode 0600.",
+)
 @data_option
 @refusing
-def base_add(name: str, path: str | None, engine_url: str | None, data: Path | None) -> None:
+def base_add(
+    name: str,
+    path: str | None,
+    engine_url: str | None,
+    engine_key_file: Path | None,
+    data: Path | None,
+) -> None:
     """Register a base model called NAME; return when it answers."""
     if (path is None) == (engine_url is None):
         raise click.UsageError("Give either --path or --engine-url.")
+    if engine_key_file is not None and engine_url is None:
+        raise click.UsageError("--engine-key-file goes with --engine-url.")
     from tunewarden.cli import base_commands  # noqa: PLC0415
 
-    base_commands.add(config.load(data=data), name, path=path, engine_url=engine_url)
+    base_commands.add(
+        config.load(data=data),
+        name,
+        path=path,
+        engine_url=engine_url,
+        engine_key_file=engine_key_file,
+    )
     click.echo(name)
 
 
@@ -63,12 +82,15 @@ def base_add(name: str, path: str | None, engine_url: str | None, data: Path | N
 @data_option
 @refusing
 def base_list(data: Path | None) -> None:
-    """List base models: name, kind, location."""
+    """List base models: name, kind, location, and `key` where its engine is sent one."""
     from tunewarden.app import open_app  # noqa: PLC0415
     from tunewarden.registry import bases  # noqa: PLC0415
+    from tunewarden.serving import engine_keys  # noqa: PLC0415
 
-    for one in bases.list_all(open_app(config.load(data=data)).database):
-        click.echo(f"{one.name}\t{one.kind}\t{one.location}")
+    settings = config.load(data=data)
+    for one in bases.list_all(open_app(settings).database):
+        key = "\tkey" if engine_keys.has(settings.engine_keys, one.name) else ""
+        click.echo(f"{one.name}\t{one.kind}\t{one.location}{key}")
 
 
 @cli.group()

@@ -100,20 +100,28 @@ def _train_demo(directory: Path, console: Console) -> None:
     columns = (TextColumn("Making the demo: {task.description}"), BarColumn(), TimeElapsedColumn())
     with (
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, env=config.child_environment()
+            command,
+            stdout=subprocess.PIPE,
+            env=config.child_environment(),
+            # A terminal's Ctrl-C is for this process alone, which then ends the other without a word.
+            start_new_session=True,
         ) as training,
         Progress(*columns, console=console) as progress,
     ):
         task = progress.add_task("starting")
         assert training.stdout is not None, "asked for above"
-        for line in training.stdout:
-            event = json.loads(line)
-            progress.update(
-                task,
-                description=f"{event['stage']} (loss {event['loss']:.2f})",
-                completed=event["step"],
-                total=event["steps"],
-            )
+        try:
+            for line in training.stdout:
+                event = json.loads(line)
+                progress.update(
+                    task,
+                    description=f"{event['stage']} (loss {event['loss']:.2f})",
+                    completed=event["step"],
+                    total=event["steps"],
+                )
+        except BaseException:
+            training.kill()
+            raise
     if training.returncode != 0:
         raise Error(
             Kind.UNAVAILABLE,

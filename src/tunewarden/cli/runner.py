@@ -20,7 +20,6 @@ from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
 from tunewarden.errors import Error
 from tunewarden.finetuning import runner as finetuning
 from tunewarden.registry import bases
-from tunewarden.registry.bases import BaseKind
 
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 1.0
@@ -69,7 +68,10 @@ def _resume_deletions(app: App, stop: threading.Event) -> None:
                 last = _last_step(app)
                 if last is ANSWERED_AFTER:
                     pause = QUIET_MICROS / 1_000_000
-                left = app.executor.resume(last=last)
+                # New ones may come in while it works: it asks again between groups of erasures.
+                left = app.executor.resume(
+                    last=last, may_go_on=lambda: _last_step(app) is not ANSWERED_AFTER
+                )
             except Error as error:
                 logger.warning("%s", error.message)
                 left = 1
@@ -121,7 +123,7 @@ def _keep_bases_loaded(app: App, stop: threading.Event) -> None:
     """Make the engine load the local bases that it does not have; it may be started anew at any time."""
     while not stop.wait(RETRY_SECONDS):
         try:
-            local = [base for base in bases.list_all(app.database) if base.kind is BaseKind.LOCAL]
+            local = bases.local(app.database)
             loaded = app.engine.bases() if local else set()
             for base in local:
                 if base.name not in loaded:

@@ -95,6 +95,11 @@ def list_all(database: Database) -> list[Base]:
         ]
 
 
+def local(database: Database) -> list[Base]:
+    """Return the bases that the embedded engine serves, oldest first."""
+    return [base for base in list_all(database) if base.kind is BaseKind.LOCAL]
+
+
 def _base(row: tuple[str, ...]) -> Base:
     name, kind, location, engine_model, modules, created_at = row
     return Base(name, BaseKind(kind), location, engine_model, modules, int(created_at))

@@ -76,7 +76,8 @@ class Drafts:
         try:
             with self.database.write() as tx:
                 tx.run(
-                    "INSERT INTO drafts VALUES (:id, :kind, :key, :now)",
+                    "INSERT INTO drafts (internal_id, kind, key_id, created_at)"
+                    " VALUES (:id, :kind, :key, :now)",
                     id=internal_id,
                     kind=kind.value,
                     key=key.id,

@@ -108,12 +108,12 @@ def check_pending(tx: Tx, upload: Upload) -> None:
         )
 
 
-def check_draft(tx: Tx, internal_id: str) -> None:
-    """Return if a new draft is still there. Raises Error(INVALID).
+def claim_draft(tx: Tx, internal_id: str) -> None:
+    """Note that a new draft is an upload's. Raises Error(INVALID) if it is gone.
 
     `tidy` takes a draft that waits for too long to be told whose it is.
     """
-    if not tx.row("SELECT 1 FROM drafts WHERE internal_id = :id", id=internal_id):
+    if not tx.run("UPDATE drafts SET is_claimed = 1 WHERE internal_id = :id", id=internal_id):
         raise gone()
 
 

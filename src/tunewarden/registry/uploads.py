@@ -59,7 +59,7 @@ class Uploads:
         upload_id = mint(Prefix.UPLOAD)
         try:
             with self.database.write() as tx:
-                upload_rows.check_draft(tx, draft.internal_id)
+                upload_rows.claim_draft(tx, draft.internal_id)
                 tx.run(
                     "INSERT INTO uploads (id, internal_id, organization_id, project_id, filename,"
                     " purpose, mime_type, bytes, status, file_seconds, created_by, created_at,"
@@ -202,20 +202,35 @@ class Uploads:
         """Erase what a crash left of uploads that have ended, and of those that never began."""
         with self.database.read() as tx:
             drafts = tx.rows(
-                "SELECT d.internal_id FROM drafts d LEFT JOIN uploads u ON u.internal_id ="
-                " d.internal_id WHERE d.kind = 'upload' AND (u.status <> 'pending'"
-                " OR (u.n IS NULL AND d.created_at < :before))",
+                "SELECT internal_id FROM drafts WHERE kind = 'upload' AND is_claimed = 0"
+                " AND created_at < :before LIMIT 1000",
                 before=tx.now_micros - MAKING_MICROS,
             )
-            parts = tx.rows(
-                "SELECT p.id, p.blob FROM upload_parts p JOIN uploads u ON u.n = p.upload_n"
-                " WHERE u.status <> 'pending' AND (p.is_whole = 1 OR p.created_at < :before)"
-                " LIMIT 1000",
-                before=tx.now_micros - COMING_MICROS,
+            ended = tx.rows(
+                "SELECT n, internal_id FROM uploads WHERE status <> 'pending' AND is_tidy = 0 LIMIT 1000"
             )
         for (internal_id,) in drafts:
             self.drafts.erase(internal_id)
-        self._erase_parts(parts)
+        for n, internal_id in ended:
+            self._tidy(n, internal_id)
+
+    def _tidy(self, n: int, internal_id: str) -> None:
+        """Erase what is left of an upload that has ended; note when nothing can come any more."""
+        self.drafts.erase(internal_id)
+        with self.database.read() as tx:
+            rows = tx.rows(
+                "SELECT id, blob FROM upload_parts WHERE upload_n = :n"
+                " AND (is_whole = 1 OR created_at < :before) LIMIT 1000",
+                n=n,
+                before=tx.now_micros - COMING_MICROS,
+            )
+        self._erase_parts(rows)
+        with self.database.write() as tx:
+            tx.run(
+                "UPDATE uploads SET is_tidy = 1 WHERE n = :n"
+                " AND NOT EXISTS (SELECT 1 FROM upload_parts WHERE upload_n = :n)",
+                n=n,
+            )
 
     def _file(self, upload: Upload) -> File | None:
         return None if upload.file_n is None else files.of_number(self.database, upload.file_n)

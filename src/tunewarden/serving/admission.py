@@ -24,7 +24,7 @@ from tunewarden.serving.fence import Fence
 
 POLL_SECONDS = 0.004
 # How many pairs of a key and a model are kept with what was last read of them.
-READINGS_MAX = 4096
+READINGS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)

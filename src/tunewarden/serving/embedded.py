@@ -20,6 +20,8 @@ from tunewarden.serving.address import Address
 from tunewarden.serving.upstream import Upstream, unavailable
 
 ANSWER_BYTES_MAX = 1024 * 1024
+# How many models are remembered as loaded; engines have room for fewer.
+LOADED_MAX = 4096
 
 
 class EmbeddedEngine:
@@ -88,6 +90,8 @@ class EmbeddedEngine:
             scratch.erase(directory)
         if status != 200:
             raise _load_failed(status, body)
+        if len(self._loaded) >= LOADED_MAX:
+            self._loaded.pop()  # whichever: at worst it is loaded once more
         self._loaded.add(name)
 
 

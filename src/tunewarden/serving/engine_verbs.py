@@ -29,9 +29,10 @@ class EngineVerbs:
         self._socket_path = socket_path
         self._scratch = scratch_directory
 
-    def bases(self) -> set[str]:
+    def bases(self, *, within_seconds: float = CALL_SECONDS) -> set[str]:
         """Return the names of the bases that the engine has. Raises OSError, ValueError."""
-        return {str(base["name"]) for base in self._call("GET", "/engine/state", None)["bases"]}
+        state = self._call("GET", "/engine/state", None, within_seconds)
+        return {str(base["name"]) for base in state["bases"]}
 
     def models(self) -> list[str]:
         """Return the internal ids of the models that the engine has loaded; none without an engine."""
@@ -91,8 +92,14 @@ class EngineVerbs:
             raise _not_evicted() from error
         return Evicted(NAME, Eviction.RESTARTED, aborted=0, zeroed=False)
 
-    def _call(self, method: str, path: str, body: dict[str, str] | None) -> Any:
-        connection = _UnixConnection(str(self._socket_path), CALL_SECONDS)
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, str] | None,
+        within_seconds: float = CALL_SECONDS,
+    ) -> Any:
+        connection = _UnixConnection(str(self._socket_path), within_seconds)
         try:
             connection.request(method, path, None if body is None else json.dumps(body))
             response = connection.getresponse()

@@ -41,7 +41,7 @@ class Gateway:
     def __init__(
         self,
         embedded: Engine,
-        remote: Callable[[str], Engine],
+        remote: Callable[[Base], Engine],
         *,
         per_engine_max: int,
         per_model_max: int,
@@ -93,9 +93,9 @@ class Gateway:
     def _engine_of(self, base: Base) -> Engine:
         if base.kind is BaseKind.LOCAL:
             return self._embedded
-        if base.location not in self._remotes:
-            self._remotes[base.location] = self._new_remote(base.location)
-        return self._remotes[base.location]
+        if base.name not in self._remotes:  # by its name: each base has a key of its own
+            self._remotes[base.name] = self._new_remote(base)
+        return self._remotes[base.name]
 
 
 class Call(Request):

@@ -16,7 +16,7 @@ from tunewarden.errors import Error, Kind
 # In a string its quotes would be escaped; most chunks say null.
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
 EVENT_BYTES_MAX = 8 * 1024 * 1024
-RENAMINGS_MAX = 4096
+RENAMINGS_MAX = 1024
 
 
 class Usage(msgspec.Struct):

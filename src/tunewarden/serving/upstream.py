@@ -254,13 +254,18 @@ class Connection(asyncio.Protocol):
 
 
 class Upstream:
-    """The connections to one address. Not for use from several event loops."""
+    """The connections to one address. Not for use from several event loops.
 
-    def __init__(self, address: Address) -> None:
+    `key` is the API key that the engine asks of us.
+    """
+
+    def __init__(self, address: Address, key: str | None = None) -> None:
         self._address = address
         self._idle: list[Connection] = []
         self._tls = ssl.create_default_context() if address.tls else None
         self._fixed = f"host: {address.authority}\r\ncontent-type: application/json\r\n"
+        if key is not None:
+            self._fixed += f"authorization: Bearer {key}\r\n"
         self._heads: dict[str, bytes] = {}
         self._opening: set[asyncio.Task[None]] = set()
 

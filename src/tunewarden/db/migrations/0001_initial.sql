@@ -103,8 +103,11 @@ CREATE TABLE drafts (
   internal_id TEXT PRIMARY KEY,
   kind TEXT NOT NULL CHECK (kind IN ('import', 'upload', 'job')),
   key_id TEXT NOT NULL,
-  created_at INTEGER NOT NULL
+  created_at INTEGER NOT NULL,
+  is_claimed INTEGER NOT NULL DEFAULT 0
 );
+-- An upload claims its draft; what was never claimed is what a crash left.
+CREATE INDEX drafts_unclaimed ON drafts (created_at) WHERE kind = 'upload' AND is_claimed = 0;
 
 -- Its draft has the same internal_id until it is completed, cancelled or expired.
 CREATE TABLE uploads (
@@ -122,9 +125,12 @@ CREATE TABLE uploads (
   file_seconds INTEGER,
   created_by TEXT NOT NULL,
   created_at INTEGER NOT NULL,
-  expires_at INTEGER NOT NULL
+  expires_at INTEGER NOT NULL,
+  is_tidy INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX uploads_pending ON uploads (expires_at) WHERE status = 'pending';
+-- Those whose end left something to erase. It is asked each second, however many are pending.
+CREATE INDEX uploads_untidy ON uploads (n) WHERE status <> 'pending' AND is_tidy = 0;
 
 CREATE INDEX upload_of_file ON uploads (file_n) WHERE file_n IS NOT NULL;
 
@@ -247,6 +253,8 @@ CREATE TABLE deletions (
   blobs_erased_at INTEGER
 );
 CREATE INDEX deletions_unfinished ON deletions (n) WHERE blobs_erased_at IS NULL;
+-- Who ends deletions looks at those under way, not at all whose blobs are still to be erased.
+CREATE INDEX deletions_unanswered ON deletions (n) WHERE deleted_at IS NULL;
 CREATE INDEX deletions_of_organization ON deletions (organization_id, n);
 CREATE INDEX deletions_of_parent ON deletions (parent_n) WHERE parent_n IS NOT NULL;
 
