@@ -5,6 +5,7 @@ clock is involved. A descriptor is never inherited (O_CLOEXEC), because a child 
 file would keep its locks. Local file systems only, like SQLite's WAL.
 """
 
+import _thread
 import fcntl
 import os
 import struct
@@ -17,9 +18,10 @@ from tunewarden.errors import Error, Kind
 
 F_OFD_GETLK = 36
 F_OFD_SETLK = 37
+F_OFD_SETLKW = 38
 # Less than what a deletion may take, more than what any holder needs that is not frozen.
 WAIT_SECONDS = 3.0
-POLL_SECONDS = 0.001
+LOOK_SECONDS = 0.05
 
 
 class ByteLocks:
@@ -39,6 +41,10 @@ class ByteLocks:
     def try_exclusive(self, offset: int) -> bool:
         """Take an exclusive lock on one byte; False if somebody else holds it."""
         return self._set(fcntl.F_WRLCK, offset)
+
+    def wait_exclusive(self, offset: int) -> None:
+        """Take an exclusive lock on one byte, however long that takes: the kernel queues who waits."""
+        fcntl.fcntl(self._fd, F_OFD_SETLKW, _flock(fcntl.F_WRLCK, offset))
 
     def is_held_exclusively(self, offset: int) -> bool:
         """Tell whether somebody else holds one byte exclusively, without ever taking it."""
@@ -80,30 +86,93 @@ def _flock(kind: int, offset: int) -> bytes:
 def exclusive(path: Path, within_seconds: float = WAIT_SECONDS) -> Iterator[None]:
     """Hold a whole lock file exclusively, against all other threads and processes.
 
-    Bounded, because a holder may be frozen (I13). Raises Error(UNAVAILABLE) when it holds on.
+    Who waits is woken by the kernel when its turn comes. Bounded, because a holder may be frozen
+    (I13). Raises Error(UNAVAILABLE) when it holds on.
     """
-    locks = ByteLocks(path)
+    held = take(path, within_seconds)
     try:
-        _wait(locks, within_seconds)
-        try:
-            yield
-        finally:
-            # Closing would not do: a process forked meanwhile shares the open file.
-            locks.release(0)
+        yield
     finally:
-        locks.close()
+        give_back(held)
 
 
-def _wait(locks: ByteLocks, within_seconds: float) -> None:
-    pause = threading.Event()  # never set
-    # Tries are counted, not seconds: time in which we were frozen ourselves does not count.
-    for _ in range(max(1, round(within_seconds / POLL_SECONDS))):
-        if locks.try_exclusive(0):
-            return
-        pause.wait(POLL_SECONDS)
-    raise Error(
-        Kind.UNAVAILABLE,
-        "Another process of the server holds on to its storage; try again.",
-        code="storage_busy",
-        retry_after_seconds=1,
-    )
+def try_take(path: Path) -> ByteLocks | None:
+    """Take a whole lock file for `give_back`; None if somebody else holds it."""
+    locks = ByteLocks(path)
+    if locks.try_exclusive(0):
+        return locks
+    locks.close()
+    return None
+
+
+def take(path: Path, within_seconds: float = WAIT_SECONDS) -> ByteLocks:
+    """As `exclusive`, until `give_back`."""
+    held = try_take(path)
+    if held is None:
+        held = _Turn(path).within(within_seconds)
+    if held is None:
+        raise Error(
+            Kind.UNAVAILABLE,
+            "Another process of the server holds on to its storage; try again.",
+            code="storage_busy",
+            retry_after_seconds=1,
+        )
+    return held
+
+
+def give_back(held: ByteLocks) -> None:
+    """Let go of a whole lock file."""
+    # Closing would not do: a process forked meanwhile shares the open file.
+    held.release(0)
+    held.close()
+
+
+class _Turn:
+    """A wait in the kernel's queue. The kernel knows no bound, so a thread of its own stands there."""
+
+    def __init__(self, path: Path) -> None:
+        self._locks = ByteLocks(path)
+        self._guard = threading.Lock()
+        self._is_over = False  # either side came to its end: the thread has it, or we gave up
+        self._failure: OSError | None = None
+        self._came = threading.Lock()
+        self._came.acquire()
+        try:
+            _thread.start_new_thread(self._stand, ())
+        except BaseException:
+            self._locks.close()
+            raise
+
+    def within(self, seconds: float) -> ByteLocks | None:
+        """Return the lock when it is our turn; None when that takes longer."""
+        try:
+            # Looks are counted, not seconds: time in which we were frozen ourselves does not count.
+            for _ in range(max(1, round(seconds / LOOK_SECONDS))):
+                if self._came.acquire(timeout=min(seconds, LOOK_SECONDS)):
+                    break
+        except BaseException:
+            if not self._gives_up() and self._failure is None:
+                give_back(self._locks)
+            raise
+        if self._gives_up():
+            return None
+        if self._failure is not None:
+            raise self._failure
+        return self._locks
+
+    def _gives_up(self) -> bool:
+        """Tell the thread that nobody waits any more; False if its turn has come already."""
+        with self._guard:
+            was_over, self._is_over = self._is_over, True
+            return not was_over
+
+    def _stand(self) -> None:
+        try:
+            self._locks.wait_exclusive(0)
+        except OSError as error:
+            self._failure = error
+        with self._guard:
+            was_over, self._is_over = self._is_over, True
+        if was_over or self._failure is not None:
+            self._locks.close()
+        self._came.release()

@@ -119,6 +119,7 @@ def _ended(command: list[str]) -> Iterator[None]:
 HOLDS = {
     "log/lock": "from tunewarden.deletion.log_disk import DirectoryLogDisk as D; lock = D().lock",
     "keyring/lock": "from tunewarden.artifacts.disk import LocalDisk as D; lock = D().exclusive",
+    "run/deletions.locks": "from tunewarden.locks import exclusive as lock",
 }
 
 

@@ -221,8 +221,8 @@ def test_what_a_crash_left_behind_the_checkpoint_is_not_part_of_the_log(tmp_path
 def test_an_append_returns_what_proves_its_entry(log: Log) -> None:
     for number in (0, 1, 254, 255, 256, 257):
         filled(log, number)
-        proven = log.append_proven(entry(number), since=number)
-        assert log.append_proven(entry(number), since=number) == proven
+        [proven] = log.append_proven([(entry(number), number)])
+        assert log.append_proven([(entry(number), number)]) == [proven]
         assert (proven.index, proven.size) == (number, number + 1)
         assert proven.checkpoint == log.checkpoint()
         assert proven.proof == log.inclusion_proof(number, number + 1)

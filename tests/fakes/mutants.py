@@ -31,7 +31,7 @@ class _KeyFirst(Executor):
     ) -> Deletion:
         model = models.find(self._database, caller, artifact_id)
         if model is not None:
-            self._steps.keyring.erase(model.key_id)
+            self._steps.keyring.erase_many([model.key_id])
         return super().delete(caller, kind, artifact_id, attempt)
 
 
@@ -40,17 +40,21 @@ class KeyErasedBeforeTheCommit(Parts):
 
 
 class _ReceiptFirst(Steps):
-    def _erase_key(self, deletion: Deletion) -> Deletion:
-        report = (
-            f'{{"id": "{deletion.key_id}", "shard": "000000", "generation_before": 1,'
-            ' "generation_after": 1, "method": "soon", "assurance": "none"}'
-        )
-        return replace(deletion, key_erased_at=self._now(), key_report=report)
+    def _erase_keys(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        now = self._now()
+        return [replace(one, key_erased_at=now, key_report=_promised(one)) for one in deletions]
 
-    def _log(self, deletion: Deletion) -> Deletion:
-        logged = super()._log(deletion)
-        self.keyring.erase(deletion.key_id)
+    def _log(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        logged = super()._log(deletions)
+        self.keyring.erase_many([deletion.key_id for deletion in deletions])
         return logged
+
+
+def _promised(deletion: Deletion) -> str:
+    return (
+        f'{{"id": "{deletion.key_id}", "shard": "000000", "generation_before": 1,'
+        ' "generation_after": 1, "method": "soon", "assurance": "none"}'
+    )
 
 
 class ReceiptBeforeTheKey(Parts):
@@ -68,8 +72,10 @@ class AnswerBeforeTheKey(Parts):
 
 
 class _AppendsAnew(Log):
-    def _append(self, entries: Sequence[bytes], since: int) -> tuple[LogView, bytes, list[int]]:
-        return super()._append(entries, max(since, self.size()))
+    def _append(
+        self, entries: Sequence[bytes], sinces: Sequence[int]
+    ) -> tuple[LogView, bytes, list[int]]:
+        return super()._append(entries, [max(since, self.size()) for since in sinces])
 
 
 class AppendNotIdempotent(Parts):
@@ -77,10 +83,11 @@ class AppendNotIdempotent(Parts):
 
 
 class _ErasesOnce(Keyring):
-    def erase(self, key_id: str) -> ErasedKey:
-        if not self.contains(key_id):
-            raise KeyErased(key_id)
-        return super().erase(key_id)
+    def erase_many(self, key_ids: Sequence[str]) -> list[ErasedKey]:
+        for key_id in key_ids:
+            if not self.contains(key_id):
+                raise KeyErased(key_id)
+        return super().erase_many(key_ids)
 
 
 class KeyStepNotIdempotent(Parts):
@@ -89,9 +96,10 @@ class KeyStepNotIdempotent(Parts):
 
 
 class _FilesFirst(Steps):
-    def _evict(self, deletion: Deletion) -> Deletion:
-        self._erase_files(deletion)
-        return super()._evict(deletion)
+    def _evict(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        for deletion in deletions:
+            self._erase_files(deletion)
+        return super()._evict(deletions)
 
 
 class BlobsErasedBeforeEviction(Parts):
@@ -99,8 +107,8 @@ class BlobsErasedBeforeEviction(Parts):
 
 
 class _SkipsTheKey(Steps):
-    def _erase_key(self, deletion: Deletion) -> Deletion:
-        return _ReceiptFirst._erase_key(self, deletion)  # type: ignore[arg-type]
+    def _erase_keys(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        return _ReceiptFirst._erase_keys(self, deletions)  # type: ignore[arg-type]
 
 
 class RecoverySkipsAStep(Parts):
@@ -160,17 +168,20 @@ class KeyringRenamesAndDoesNotOverwrite(Parts):
 
 
 class _FinishesFirst(Steps):
-    def _log(self, deletion: Deletion) -> Deletion:
-        statement = deletion.statement or self._state(deletion)
-        return replace(deletion, log_index=self.log_size(), receipt=statement)
+    def _log(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        stated, index = self._state(deletions), self.log_size()
+        return [replace(one, log_index=index, receipt=one.statement) for one in stated]
 
-    def _finish(self, deletion: Deletion) -> Deletion:
-        finished = super()._finish(deletion)
-        assert deletion.receipt is not None
-        _, bundle = self._append(deletion.receipt, deletion.log_since)
+    def _finish(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        finished = super()._finish(deletions)
+        appended = self._append([(one.receipt or b"", one.log_since) for one in deletions])
         with self.database.write() as tx:
-            tx.run("UPDATE deletions SET receipt = :b WHERE n = :n", b=bundle, n=deletion.n)
-        return replace(finished, receipt=bundle)
+            for one, (_, bundle) in zip(deletions, appended, strict=True):
+                tx.run("UPDATE deletions SET receipt = :b WHERE n = :n", b=bundle, n=one.n)
+        return [
+            replace(one, receipt=bundle)
+            for one, (_, bundle) in zip(finished, appended, strict=True)
+        ]
 
 
 class FinishBeforeTheLog(Parts):
@@ -178,8 +189,9 @@ class FinishBeforeTheLog(Parts):
 
 
 class _ForgetsTheStatement(Steps):
-    def _log(self, deletion: Deletion) -> Deletion:
-        return super()._log(replace(deletion, statement=None, key_erased_at=self._now()))
+    def _log(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        now = self._now()
+        return super()._log([replace(one, statement=None, key_erased_at=now) for one in deletions])
 
 
 class StatementMadeAnewAfterACrash(Parts):

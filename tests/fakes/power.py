@@ -59,9 +59,9 @@ class CuttingDatabase(SqliteDatabase):
             yield tx
 
     @contextmanager
-    def write(self) -> Iterator[Tx]:
+    def write(self, *, survives: bool = True) -> Iterator[Tx]:
         self._power.alive()
-        with super().write() as tx:
+        with super().write(survives=survives) as tx:
             yield tx
             self._power.step("commit")
         self._power.step("committed")

@@ -13,9 +13,11 @@ from tests.fakes.power import Power
 from tests.fakes.world import Made, Violated, World, one_dies
 
 from tunewarden.db.sqlite import SqliteDatabase
+from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.requests import Attempt
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
+from tunewarden.locks import ByteLocks
 from tunewarden.registry import artifacts
 from tunewarden.registry.artifacts import State
 
@@ -51,6 +53,13 @@ class Machine:
         """A byte of a model's output leaves."""
         self.chunks += 1
         require("I2", "a byte left after the answer", not self.is_acknowledged(made))
+
+
+class NeverQueues(Executor):
+    """All run in one thread here: who queued would keep the one before it from going on."""
+
+    def _queue(self, deadline: float) -> ByteLocks:
+        raise TimeoutError(f"not before {deadline}")
 
 
 class Worker:

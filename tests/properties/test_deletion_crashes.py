@@ -3,7 +3,7 @@
 import gc
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,12 +155,11 @@ def test_an_upgrade_in_the_middle_of_a_deletion_makes_no_second_leaf(
 class Twice(Steps):
     """Does every step again that is not noted, as after a crash in between."""
 
-    def do(self, step: Step, deletion: Deletion) -> Deletion:
-        super().do(step, deletion)
-        noted = records.find(self.database, deletion.id)
-        assert noted is not None
-        done = step in noted.progress.done
-        return noted if done else super().do(step, deletion)
+    def do(self, step: Step, deletions: Sequence[Deletion]) -> list[Deletion]:
+        super().do(step, deletions)
+        noted = [found for one in deletions if (found := records.find(self.database, one.id))]
+        done = all(step in one.progress.done for one in noted)
+        return noted if done else super().do(step, deletions)
 
 
 class DoesTwice(Parts):

@@ -13,7 +13,7 @@ from tests.fakes.judge import judge, leaves, require
 from tests.fakes.power import Power
 from tests.fakes.power_cuts import record, verdicts_of
 from tests.fakes.restores import judge_fate, start
-from tests.fakes.simulation import Simulation, Stream, Worker
+from tests.fakes.simulation import NeverQueues, Simulation, Stream, Worker
 from tests.fakes.thief import identities_within_reach
 from tests.fakes.world import Made, Parts, Violated, World, copied, new_world, one_dies
 
@@ -34,6 +34,7 @@ class Product(Parts):
     """Nothing wrong; it waits little for another runner, for the simulation's sake."""
 
     bound_seconds = 0.05
+    executor_type = NeverQueues
 
 
 @dataclass

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from tests.fakes import forms
-from tests.fakes.simulation import Simulation, Worker
+from tests.fakes.simulation import NeverQueues, Simulation, Worker
 from tests.fakes.world import Made, Parts, Violated, World, copied, new_world
 
 from tunewarden.identity.policy import Caller
@@ -24,6 +24,7 @@ class Impatient(Parts):
     """Waits little for another runner: whoever waits here keeps it from going on."""
 
     bound_seconds = 0.05
+    executor_type = NeverQueues
 
 
 @dataclass

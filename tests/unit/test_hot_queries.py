@@ -40,10 +40,12 @@ ALLOWED = {
     "FROM models ORDER BY n DESC LIMIT 100": "at start; a hundred rows",
     "SELECT 1 FROM api_keys LIMIT 1": "at start; one row",
     "SELECT 1 FROM deletions LIMIT 1": "at start; one row",
-    "SELECT internal_id FROM drafts": "at start; a draft is work that goes on",
-    "FROM drafts d LEFT JOIN uploads u": "each second; the same",
-    "FROM upload_parts p JOIN uploads u": "each second; a part goes when its upload ends",
+    "SELECT internal_id FROM drafts WHERE kind = 'import'": "at start; a draft is work that goes on",
+    "FROM drafts d WHERE kind = 'job'": "at start; a draft is work that goes on",
+    "status <> 'pending' AND is_tidy = 0": "what is left to do, by a partial index",
     "SELECT id FROM deletions WHERE blobs_erased_at IS NULL": "what is left to do, by a partial index",
+    "SELECT id FROM deletions WHERE deleted_at IS NULL": "what is left to do, by a partial index",
+    "WHERE d.deleted_at IS NULL AND d.": "what is under way, by a partial index; 32 rows",
     "wish FROM jobs WHERE finished_at IS NULL": "what is left to do, by a partial index",
 }
 FILLED = forms.count(4_000, 40_000)
@@ -332,10 +334,15 @@ def _fill(place: Workplace) -> None:
             f"{numbers} INSERT INTO job_events (id, job_n, created_at, level, type, message) SELECT"
             " 'ev-' || i, (SELECT MAX(n) FROM jobs), i, 'info', 'message', 'x' FROM c"
         )
+        for status, name, expires in (("cancelled", "u", 1), ("pending", "v", 2**62)):
+            connection.execute(
+                f"{numbers} INSERT INTO uploads (id, internal_id, organization_id, project_id, filename,"
+                " purpose, mime_type, bytes, status, created_by, created_at, expires_at, is_tidy) SELECT"
+                f" '{name}p-' || i, '{name}p_' || i, o, p, '', 'user_data', 'x', 1, '{status}', k, i,"
+                f" {expires}, 1 FROM c, own"
+            )
         connection.execute(
-            f"{numbers} INSERT INTO uploads (id, internal_id, organization_id, project_id, filename, purpose,"
-            " mime_type, bytes, status, created_by, created_at, expires_at) SELECT 'up-' || i, 'up_' || i, o,"
-            " p, '', 'user_data', 'x', 1, 'cancelled', k, i, i FROM c, own"
+            f"{numbers} INSERT INTO drafts SELECT 'vp_' || i, 'upload', 'x', i, 1 FROM c"
         )
         connection.execute(
             f"{numbers} INSERT INTO audit_events (id, type, effective_at, organization_id, resource_id,"

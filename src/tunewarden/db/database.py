@@ -35,13 +35,17 @@ class Tx(Protocol):
 
 
 class Database(Protocol):
-    """Where records live. A committed write survives a power cut."""
+    """Where records live. A committed write survives a power cut, unless it was asked for otherwise."""
 
     def read(self) -> AbstractContextManager[Tx]:
         """Open a snapshot to read from."""
 
-    def write(self) -> AbstractContextManager[Tx]:
-        """Open a transaction that may write. Writers take turns; raises Error(UNAVAILABLE)."""
+    def write(self, *, survives: bool = True) -> AbstractContextManager[Tx]:
+        """Open a transaction that may write. Writers take turns; raises Error(UNAVAILABLE).
+
+        Without `survives` a power cut may take it back, with all that was committed like it since the
+        last write that survives, and never a part of it; the death of a process takes nothing.
+        """
 
     def peek(self, sql: str, /, **parameters: Any) -> Row | None:
         """Return one row by one statement outside any transaction: the current state, never stale."""

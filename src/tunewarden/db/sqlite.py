@@ -15,6 +15,7 @@ from typing import Any
 
 import apsw
 
+from tunewarden import locks
 from tunewarden.clock import Clock, to_micros
 from tunewarden.db.database import Row, Tx
 from tunewarden.db.wal_index import WalIndex
@@ -72,6 +73,7 @@ class SqliteDatabase:
         if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < SQLITE_VERSION_MIN:
             raise Error(Kind.UNAVAILABLE, "SQLite is older than 3.51.3: upgrade the apsw package.")
         self._path = path
+        self._writers = path.with_name(f"{path.name}-writers")
         self._vfs = (
             vfs  # another way to the disk, by the name it has in SQLite: tests cut the power
         )
@@ -89,9 +91,10 @@ class SqliteDatabase:
         """Open a snapshot to read from."""
         return _Transaction(self._connection, "BEGIN", self._clock)
 
-    def write(self) -> AbstractContextManager[Tx]:
+    def write(self, *, survives: bool = True) -> AbstractContextManager[Tx]:
         """Open a transaction that may write. Raises Error(UNAVAILABLE) when others write too long."""
-        return _Transaction(self._connection, "BEGIN IMMEDIATE", self._clock)
+        writing = _Writing if survives else _WritingUnsynced
+        return writing(self._connection, "BEGIN IMMEDIATE", self._clock, self._writers)
 
     def peek(self, sql: str, /, **parameters: Any) -> Row | None:
         """Return one row by one statement outside any transaction."""
@@ -212,9 +215,7 @@ class _Transaction:
             self._connection = self._connect()
             self._connection.execute(self._begin)
         except apsw.BusyError as error:
-            raise Error(
-                Kind.UNAVAILABLE, "The database is busy; try again.", retry_after_seconds=1
-            ) from error
+            raise _busy() from error
         except STORAGE_ERRORS as error:
             raise _failed(error) from error
         return SqliteTx(self._connection, self._clock.now())
@@ -239,6 +240,75 @@ class _Transaction:
         # SQLite has rolled back by itself where it could not go on.
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
+
+
+class _Writing(_Transaction):
+    """Who writes queues for a lock beside the database, and the kernel wakes whose turn it is.
+
+    SQLite's own lock still decides, but who meets it held sleeps, 1 to 100 ms at a time, and is overtaken.
+    """
+
+    __slots__ = ("_turn", "_writers")
+
+    def __init__(
+        self, connect: Callable[[], apsw.Connection], begin: str, clock: Clock, writers: Path
+    ) -> None:
+        super().__init__(connect, begin, clock)
+        self._writers = writers
+
+    def __enter__(self) -> SqliteTx:
+        try:
+            self._turn = locks.take(self._writers, BUSY_SECONDS)
+        except Error as error:
+            raise _busy() from error
+        except OSError as error:
+            raise _failed(error) from error
+        try:
+            return super().__enter__()
+        except BaseException:
+            locks.give_back(self._turn)
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        try:
+            super().__exit__(kind, error, at)
+        finally:
+            locks.give_back(self._turn)
+
+
+class _WritingUnsynced(_Writing):
+    """The WAL is not synced at the commit; whoever commits next and syncs it, syncs this with it."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> SqliteTx:
+        # Not in a transaction yet, where it would have no effect.
+        self._connect().execute("PRAGMA synchronous=NORMAL")
+        try:
+            return super().__enter__()
+        except BaseException:
+            self._connect().execute("PRAGMA synchronous=FULL")
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        try:
+            super().__exit__(kind, error, at)
+        finally:
+            self._connection.execute("PRAGMA synchronous=FULL")
+
+
+def _busy() -> Error:
+    return Error(Kind.UNAVAILABLE, "The database is busy; try again.", retry_after_seconds=1)
 
 
 def _failed(error: Exception) -> Error:

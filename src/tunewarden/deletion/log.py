@@ -137,25 +137,32 @@ class Log:
         """
         return self.append_all([entry], since=since)[0]
 
-    def append_proven(self, entry: bytes, *, since: int) -> Proven:
-        """As `append`, and return what proves the entry, from the bytes at hand."""
-        view, note, (index,) = self._append([entry], since)
-        return Proven(index, view.size, view.inclusion_proof(index, view.size), note)
-
     def append_all(self, entries: Sequence[bytes], *, since: int) -> list[Appended]:
         """As `append` for several entries under one signature: all become durable, or none."""
-        view, _, indices = self._append(entries, since)
+        view, _, indices = self._append(entries, [since] * len(entries))
         return [Appended(index, view.size) for index in indices]
 
-    def _append(self, entries: Sequence[bytes], since: int) -> tuple[LogView, bytes, list[int]]:
+    def append_proven(self, entries: Sequence[tuple[bytes, int]]) -> list[Proven]:
+        """As `append_all`, each (entry, since), and return what proves each, from the bytes at hand."""
+        view, note, indices = self._append(
+            [entry for entry, _ in entries], [since for _, since in entries]
+        )
+        return [
+            Proven(index, view.size, view.inclusion_proof(index, view.size), note)
+            for index in indices
+        ]
+
+    def _append(
+        self, entries: Sequence[bytes], sinces: Sequence[int]
+    ) -> tuple[LogView, bytes, list[int]]:
         """Append what is not there; return the log as it is then, its signed note, and the places."""
         if not all(0 < len(entry) <= MAX_ENTRY_BYTES for entry in entries):
             raise Error(Kind.TOO_LARGE, "An entry of the log has 1 to 65,535 bytes.")
         leaves = [merkle.leaf_hash(entry) for entry in entries]
-        wanted = dict(zip(leaves, entries, strict=True))
+        wanted = dict(zip(leaves, zip(entries, sinces, strict=True), strict=True))
         with translated(), self._disk.lock(self._directory / "lock"):
             view, note = self._recovered()
-            if not 0 <= since <= view.size:
+            if not all(0 <= since <= view.size for since in sinces):
                 raise Error(
                     Kind.UNAVAILABLE,
                     "The deletion log is older than the database: one of them was restored. "
@@ -163,10 +170,12 @@ class Log:
                     code="log_rolled_back",
                 )
             found: dict[bytes, int] = {}
-            for index, leaf in view.leaf_hashes(since):
-                if leaf in wanted and found.setdefault(leaf, index) == index:
+            for index, leaf in view.leaf_hashes(min(sinces, default=view.size)):
+                if leaf not in wanted or index < wanted[leaf][1]:
+                    continue
+                if found.setdefault(leaf, index) == index:
                     view.entry(index)  # proves that the bytes are there, and not only their hash
-            new = {leaf: entry for leaf, entry in wanted.items() if leaf not in found}
+            new = {leaf: entry for leaf, (entry, _) in wanted.items() if leaf not in found}
             if new:
                 found.update(zip(new, range(view.size, view.size + len(new)), strict=True))
                 view, note = self._grow(view, new)

@@ -120,10 +120,30 @@ def parts_of(database: Database, deletion: Deletion) -> list[Deletion]:
     return [Deletion(*row) for row in rows]
 
 
-def unfinished(database: Database) -> list[str]:
-    """Return the ids of deletions with a step left, oldest first."""
+def unanswered(database: Database) -> list[str]:
+    """Return the ids of deletions that are not done up to D8, oldest first."""
     with database.read() as tx:
-        rows = tx.rows("SELECT id FROM deletions WHERE blobs_erased_at IS NULL ORDER BY n")
+        rows = tx.rows("SELECT id FROM deletions WHERE deleted_at IS NULL ORDER BY n")
+    return [str(row[0]) for row in rows]
+
+
+def evicted(database: Database, *, limit: int) -> list[Deletion]:
+    """Return the oldest deletions that are noted as done up to D5, and not up to D8."""
+    with database.read() as tx:
+        rows = tx.rows(
+            f"SELECT {COLUMNS} {FROM} WHERE d.deleted_at IS NULL AND d.evicted_at IS NOT NULL"
+            " ORDER BY d.n LIMIT :limit",
+            limit=limit,
+        )
+    return [Deletion(*row) for row in rows]
+
+
+def unerased(database: Database) -> list[str]:
+    """Return the ids of deletions that are done up to D8, and not up to D9, oldest first."""
+    with database.read() as tx:
+        rows = tx.rows(
+            "SELECT id FROM deletions WHERE blobs_erased_at IS NULL AND deleted_at IS NOT NULL ORDER BY n"
+        )
     return [str(row[0]) for row in rows]
 
 

@@ -1,4 +1,8 @@
-"""The numbered steps of a deletion; the only caller of what erases. Each may be repeated.
+"""The numbered steps of deletions; the only caller of what erases. Each may be repeated.
+
+A step is done for several deletions at once, each with its own facts and leaf, because the cost is
+in what they share: a shard is rewritten, a checkpoint signed and a transaction committed once for all.
+A step that fails may be done for some of them.
 
 What D4 to D6 find is committed in one transaction before the leaf that repeats it (D7): a crash
 before that runs them again, which is cheap, and a crash after it finds the same facts again.
@@ -12,7 +16,7 @@ from typing import Any, Protocol
 from tunewarden import __version__, audit
 from tunewarden.artifacts.blobs import ErasableBlobs
 from tunewarden.clock import Clock, from_micros, iso, to_micros
-from tunewarden.db.database import Database
+from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import facts, protocol, receipt, records
 from tunewarden.deletion.log import Log
 from tunewarden.deletion.log_key import LogSigner
@@ -33,8 +37,8 @@ RESIDUALS = (
 class ErasableKeyring(Protocol):
     """The keyring as deletion sees it."""
 
-    def erase(self, key_id: str) -> Any:
-        """Erase a key for good; returns `artifacts.keyring.ErasedKey`."""
+    def erase_many(self, key_ids: Sequence[str]) -> Sequence[Any]:
+        """Erase keys for good; returns an `artifacts.keyring.ErasedKey` for each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,63 +60,24 @@ class Steps:
         """Return the log's size: a deletion's leaf will not stand before it."""
         return self.open_log()[0].size()
 
-    def do(self, step: Step, deletion: Deletion) -> Deletion:
-        """Do one step; return the deletion with what was found. Raises Error(UNAVAILABLE)."""
+    def do(self, step: Step, deletions: Sequence[Deletion]) -> list[Deletion]:
+        """Do one step of each; return them with what was found. Raises Error(UNAVAILABLE)."""
         todo = {
             Step.FENCE: self._fence,
             Step.EVICT: self._evict,
-            Step.ERASE_KEY: self._erase_key,
+            Step.ERASE_KEY: self._erase_keys,
             Step.LOG: self._log,
             Step.FINISH: self._finish,
             Step.ERASE_BLOBS: self._erase_blobs,
         }
-        return todo[step](deletion)
+        return todo[step](deletions)
 
-    def _now(self) -> int:
-        return to_micros(self.clock.now())
+    def note(self, deletion: Deletion) -> None:
+        """Write down what D4 and D5 found, so that another may go on from there.
 
-    def _fence(self, deletion: Deletion) -> Deletion:
-        """D4: nobody serves the model any more; a worker that holds on is killed."""
-        workers = self.fence.fence(deletion.artifact_n, within_seconds=self.fence_seconds)
-        report = json.dumps([asdict(worker) for worker in workers])
-        return replace(deletion, fenced_at=self._now(), fence_report=report)
-
-    def _evict(self, deletion: Deletion) -> Deletion:
-        """D5: every engine that could hold the weights has let go of them. No engine holds files."""
-        holding = self.engines if deletion.kind == ArtifactKind.MODEL else ()
-        evicted = [
-            engine.evict(deletion.internal_id, within_seconds=self.evict_seconds)
-            for engine in holding
-        ]
-        report = json.dumps([asdict(engine) for engine in evicted])
-        return replace(deletion, evicted_at=self._now(), evict_report=report)
-
-    def _erase_key(self, deletion: Deletion) -> Deletion:
-        """D6: no key opens the model's blobs any more."""
-        erased = self.keyring.erase(deletion.key_id)
-        report = json.dumps(
-            {
-                "id": erased.key_id,
-                "shard": f"{erased.shard:06}",
-                "generation_before": erased.generation_before,
-                "generation_after": erased.generation_after,
-                "method": erased.method.value,
-                "assurance": erased.assurance.value,
-            }
-        )
-        return replace(deletion, key_erased_at=self._now(), key_report=report)
-
-    def _log(self, deletion: Deletion) -> Deletion:
-        """D7: what was done is a leaf of the log, under a signed checkpoint."""
-        statement = deletion.statement or self._state(deletion)
-        index, bundle = self._append(statement, deletion.log_since)
-        return replace(deletion, log_index=index, receipt=bundle)
-
-    def _state(self, deletion: Deletion) -> bytes:
-        """Write down what D4 to D6 found and, byte for byte, what the leaf will say of it."""
-        with self.database.write() as tx:
-            blobs = artifacts.blobs_of(tx, deletion.artifact_n)
-            statement = receipt.build_deletion(_deletion_facts(deletion, blobs))
+        If a power cut takes it back, they are done again.
+        """
+        with self.database.write(survives=False) as tx:
             records.record_facts(
                 tx,
                 deletion,
@@ -120,79 +85,89 @@ class Steps:
                 fence_report=deletion.fence_report,
                 evicted_at=deletion.evicted_at,
                 evict_report=deletion.evict_report,
-                key_erased_at=deletion.key_erased_at,
-                key_report=deletion.key_report,
-                statement=statement,
             )
-            erased = json.loads(deletion.key_report or "{}")
-            seen.see_keyring(tx, int(erased["shard"]), erased["generation_after"])
-        return statement
 
-    def _finish(self, deletion: Deletion) -> Deletion:
-        """D8: the model is deleted, and the receipt is kept as it will be handed out."""
+    def _now(self) -> int:
+        return to_micros(self.clock.now())
+
+    def _fence(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        """D4: nobody serves the model any more; a worker that holds on is killed."""
+        fenced = []
+        for deletion in deletions:
+            workers = self.fence.fence(deletion.artifact_n, within_seconds=self.fence_seconds)
+            report = json.dumps([asdict(worker) for worker in workers])
+            fenced.append(replace(deletion, fenced_at=self._now(), fence_report=report))
+        return fenced
+
+    def _evict(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        """D5: every engine that could hold the weights has let go of them. No engine holds files."""
+        evicted = []
+        for deletion in deletions:
+            holding = self.engines if deletion.kind == ArtifactKind.MODEL else ()
+            found = [
+                engine.evict(deletion.internal_id, within_seconds=self.evict_seconds)
+                for engine in holding
+            ]
+            report = json.dumps([asdict(engine) for engine in found])
+            evicted.append(replace(deletion, evicted_at=self._now(), evict_report=report))
+        return evicted
+
+    def _erase_keys(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        """D6: no key opens the models' blobs any more."""
+        erased = self.keyring.erase_many([deletion.key_id for deletion in deletions])
+        now = self._now()
+        return [
+            replace(deletion, key_erased_at=now, key_report=json.dumps(_key_report(key)))
+            for deletion, key in zip(deletions, erased, strict=True)
+        ]
+
+    def _log(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        """D7: what was done is a leaf of the log, under a signed checkpoint."""
+        stated = self._state(deletions)
+        appended = self._append([(one.statement or b"", one.log_since) for one in stated])
+        return [
+            replace(deletion, log_index=index, receipt=bundle)
+            for deletion, (index, bundle) in zip(stated, appended, strict=True)
+        ]
+
+    def _state(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        """Write down what D4 to D6 found and, byte for byte, what the leaf will say of it."""
+        if all(deletion.statement for deletion in deletions):
+            return list(deletions)
+        stated = []
         with self.database.write() as tx:
-            protocol.check_transition(State.DELETING, State.DELETED)
-            if not tx.run(
-                "UPDATE artifacts SET state = 'deleted' WHERE n = :n AND state = 'deleting'",
-                n=deletion.artifact_n,
-            ):
-                raise RuntimeError("what an unfinished deletion is of is not deleting")
-            records.record_facts(
-                tx,
-                deletion,
-                log_index=deletion.log_index,
-                receipt=deletion.receipt,
-                deleted_at=tx.now_micros,
-            )
-            seen.see_log(tx, (deletion.log_index or 0) + 1)
-            files.forget(tx, deletion.artifact_n)
-            audit.record(
-                tx,
-                audit.EventType.RESOURCE_DELETED,
-                organization_id=deletion.organization_id,
-                actor=_actor(deletion),
-                resource_id=deletion.artifact_id,
-                resource_type=deletion.kind,
-                deletion=deletion.id,
-            )
-            deleted_at = tx.now_micros
-        return replace(deletion, deleted_at=deleted_at)
+            for deletion in deletions:
+                if not deletion.statement:
+                    blobs = artifacts.blobs_of(tx, deletion.artifact_n)
+                    statement = receipt.build_deletion(_deletion_facts(deletion, blobs))
+                    _record_facts(tx, deletion, statement)
+                    deletion = replace(deletion, statement=statement)  # noqa: PLW2901
+                stated.append(deletion)
+        return stated
 
-    def _erase_blobs(self, deletion: Deletion) -> Deletion:
+    def _finish(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        """D8: each model is deleted, and its receipt is kept as it will be handed out."""
+        with self.database.write() as tx:
+            for deletion in deletions:
+                _record_end(tx, deletion)
+            seen.see_log(tx, max((deletion.log_index or 0) + 1 for deletion in deletions))
+            deleted_at = tx.now_micros
+        return [replace(deletion, deleted_at=deleted_at) for deletion in deletions]
+
+    def _erase_blobs(self, deletions: Sequence[Deletion]) -> list[Deletion]:
         """D9: the sealed files are gone in every version, and a second leaf says so."""
         # Also where the report is there: restored files may lie beside a deletion that had them erased.
-        report = self._erase_files(deletion)
-        if deletion.blobs_report is None:
-            deletion = self._report(deletion, report)
-        assert deletion.blobs_report is not None, "written above"
-        assert deletion.blobs_log_since is not None, "written with the report"
-        found = json.loads(deletion.blobs_report)
-        stated = facts.BlobsErasedFacts(
-            deletion_id=deletion.id,
-            artifact_id=deletion.artifact_id,
-            manifest_sha256=deletion.manifest_sha256,
-            failures=(),
-            **found,
-        )
-        index, _ = self._append(receipt.build_blobs_erased(stated), deletion.blobs_log_since)
+        reported = self._report(deletions, [self._erase_files(deletion) for deletion in deletions])
+        appended = self._append([_blobs_erased(deletion) for deletion in reported])
         with self.database.write() as tx:
-            tx.run(
-                "UPDATE blobs SET erased_at = :now WHERE artifact_n = :n",
-                now=tx.now_micros,
-                n=deletion.artifact_n,
-            )
-            records.record_facts(tx, deletion, blobs_log_index=index, blobs_erased_at=tx.now_micros)
-            seen.see_log(tx, index + 1)
-            audit.record(
-                tx,
-                audit.EventType.BLOBS_ERASED,
-                organization_id=deletion.organization_id,
-                actor=audit.SERVER,
-                resource_id=deletion.artifact_id,
-                deletion=deletion.id,
-            )
+            for deletion, (index, _) in zip(reported, appended, strict=True):
+                _record_blobs_erased(tx, deletion, index)
+            seen.see_log(tx, max(index for index, _ in appended) + 1)
             erased_at = tx.now_micros
-        return replace(deletion, blobs_log_index=index, blobs_erased_at=erased_at)
+        return [
+            replace(deletion, blobs_log_index=index, blobs_erased_at=erased_at)
+            for deletion, (index, _) in zip(reported, appended, strict=True)
+        ]
 
     def _erase_files(self, deletion: Deletion) -> dict[str, Any]:
         """Erase what the blobs' rows name and whatever else lies under the model's prefix."""
@@ -205,21 +180,117 @@ class Steps:
             "software": _software(),
         }
 
-    def _report(self, deletion: Deletion, report: dict[str, Any]) -> Deletion:
-        """Write down what the second leaf will say, before it is there."""
+    def _report(
+        self, deletions: Sequence[Deletion], reports: Sequence[dict[str, Any]]
+    ) -> list[Deletion]:
+        """Write down what each second leaf will say, before it is there."""
+        if all(deletion.blobs_report is not None for deletion in deletions):
+            return list(deletions)
         since = self.log_size()
+        reported = []
         with self.database.write() as tx:
-            records.record_facts(tx, deletion, blobs_report=report, blobs_log_since=since)
-        return replace(deletion, blobs_report=json.dumps(report), blobs_log_since=since)
+            for deletion, report in zip(deletions, reports, strict=True):
+                if deletion.blobs_report is None:
+                    records.record_facts(tx, deletion, blobs_report=report, blobs_log_since=since)
+                    text = json.dumps(report)
+                    deletion = replace(deletion, blobs_report=text, blobs_log_since=since)  # noqa: PLW2901
+                reported.append(deletion)
+        return reported
 
-    def _append(self, statement: bytes, since: int) -> tuple[int, bytes]:
-        """Append a signed statement once; return its index and the receipt that proves it."""
+    def _append(self, statements: Sequence[tuple[bytes, int]]) -> list[tuple[int, bytes]]:
+        """Append each (statement, since), signed, once; return its index and the receipt that proves it."""
         log, signer = self.open_log()
-        envelope = receipt.sign(statement, signer)
-        proven = log.append_proven(envelope, since=since)
-        self.mark_log(proven.size)
-        index = proven.index
-        return index, receipt.bundle(envelope, index, proven.proof, proven.checkpoint)
+        envelopes = [(receipt.sign(statement, signer), since) for statement, since in statements]
+        proven = log.append_proven(envelopes)
+        self.mark_log(max(one.size for one in proven))
+        return [
+            (one.index, receipt.bundle(envelope, one.index, one.proof, one.checkpoint))
+            for one, (envelope, _) in zip(proven, envelopes, strict=True)
+        ]
+
+
+def _key_report(erased: Any) -> dict[str, Any]:
+    return {
+        "id": erased.key_id,
+        "shard": f"{erased.shard:06}",
+        "generation_before": erased.generation_before,
+        "generation_after": erased.generation_after,
+        "method": erased.method.value,
+        "assurance": erased.assurance.value,
+    }
+
+
+def _record_facts(tx: Tx, deletion: Deletion, statement: bytes) -> None:
+    records.record_facts(
+        tx,
+        deletion,
+        fenced_at=deletion.fenced_at,
+        fence_report=deletion.fence_report,
+        evicted_at=deletion.evicted_at,
+        evict_report=deletion.evict_report,
+        key_erased_at=deletion.key_erased_at,
+        key_report=deletion.key_report,
+        statement=statement,
+    )
+    erased = json.loads(deletion.key_report or "{}")
+    seen.see_keyring(tx, int(erased["shard"]), erased["generation_after"])
+
+
+def _record_end(tx: Tx, deletion: Deletion) -> None:
+    protocol.check_transition(State.DELETING, State.DELETED)
+    if not tx.run(
+        "UPDATE artifacts SET state = 'deleted' WHERE n = :n AND state = 'deleting'",
+        n=deletion.artifact_n,
+    ):
+        raise RuntimeError("what an unfinished deletion is of is not deleting")
+    records.record_facts(
+        tx,
+        deletion,
+        log_index=deletion.log_index,
+        receipt=deletion.receipt,
+        deleted_at=tx.now_micros,
+    )
+    files.forget(tx, deletion.artifact_n)
+    audit.record(
+        tx,
+        audit.EventType.RESOURCE_DELETED,
+        organization_id=deletion.organization_id,
+        actor=_actor(deletion),
+        resource_id=deletion.artifact_id,
+        resource_type=deletion.kind,
+        deletion=deletion.id,
+    )
+
+
+def _record_blobs_erased(tx: Tx, deletion: Deletion, index: int) -> None:
+    tx.run(
+        "UPDATE blobs SET erased_at = :now WHERE artifact_n = :n",
+        now=tx.now_micros,
+        n=deletion.artifact_n,
+    )
+    records.record_facts(tx, deletion, blobs_log_index=index, blobs_erased_at=tx.now_micros)
+    audit.record(
+        tx,
+        audit.EventType.BLOBS_ERASED,
+        organization_id=deletion.organization_id,
+        actor=audit.SERVER,
+        resource_id=deletion.artifact_id,
+        deletion=deletion.id,
+    )
+
+
+def _blobs_erased(deletion: Deletion) -> tuple[bytes, int]:
+    """Return what the second leaf says, and where the log is searched for it from."""
+    assert deletion.blobs_report is not None, "written before"
+    assert deletion.blobs_log_since is not None, "written with the report"
+    stated = facts.BlobsErasedFacts(
+        deletion_id=deletion.id,
+        artifact_id=deletion.artifact_id,
+        manifest_sha256=deletion.manifest_sha256,
+        failures=(),
+        **json.loads(deletion.blobs_report),
+    )
+    return receipt.build_blobs_erased(stated), deletion.blobs_log_since
 
 
 def _deletion_facts(deletion: Deletion, blobs: list[SealedBlob]) -> facts.DeletionFacts:

@@ -1,0 +1,227 @@
+"""Several deletions that one runner ends at once: each by itself, whoever dies and whatever fails (I3 to I6)."""
+
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+from tests import servers
+from tests.fakes import forms
+from tests.fakes.judge import judge, judge_nothing_else
+from tests.fakes.power import Power
+from tests.fakes.world import SHARD_CAPACITY, Made, Parts, World, copied, new_world, one_dies
+
+from tunewarden import locks
+from tunewarden.clock import SystemClock
+from tunewarden.deletion import records
+from tunewarden.deletion.protocol import Step
+from tunewarden.deletion.records import Deletion
+from tunewarden.deletion.steps import Steps
+from tunewarden.errors import Error
+from tunewarden.identity.policy import Caller
+from tunewarden.registry.artifacts import State
+
+COUNT = 4
+
+
+class RealTime(Parts):
+    """Threads and processes wait for one another in real time."""
+
+    clock_type = SystemClock
+
+
+@dataclass
+class Start:
+    """A closed installation to copy, with an Owner and some models."""
+
+    world: World
+    owner: Caller
+    made: list[Made]
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Start]:
+    with new_world() as world:
+        owner = world.caller()
+        made = [world.make(owner, f"canary-{number}") for number in range(8)]
+        world.close()
+        gc.collect()
+        yield Start(world, owner, made)
+
+
+def queue(world: World) -> Path:
+    return world.config.run / "deletions.locks"
+
+
+def waiting(world: World) -> int:
+    return len(records.evicted(world.app.database, limit=100))
+
+
+@contextmanager
+def _held_back(world: World, deletes: Sequence[Callable[[], object]]) -> Iterator[None]:
+    """Let deletions come as far as the queue; they go on when the block ends, and have ended after it."""
+    threads = [threading.Thread(target=one) for one in deletes]
+    with locks.exclusive(queue(world)):
+        for thread in threads:
+            thread.start()
+        servers.wait_until(lambda: waiting(world) == len(threads), "all have noted", 20)
+        yield
+    for thread in threads:
+        thread.join()
+
+
+def test_those_that_wait_are_ended_at_once_whatever_process_they_wait_in(start: Start) -> None:
+    with copied(start.world, parts=RealTime()) as world:
+        world.open()
+        others = [World(world.root, world.parts, Power()).open() for _ in start.made]
+        before = world.app.keyring.generations()
+        deletes = [
+            lambda one=one, made=made: one.delete(start.owner, made)
+            for one, made in zip(others, start.made, strict=True)
+        ]
+        with _held_back(world, deletes):
+            pass
+        # One rewrite a shard for all of them.
+        assert len(start.made) > SHARD_CAPACITY
+        after = world.app.keyring.generations()
+        assert after == {shard: generation + 1 for shard, generation in before.items()}
+        # One checkpoint: each receipt is proven in the tree that has all their leaves.
+        receipts = {receipt for one in others for receipt in one.acknowledged.values()}
+        assert len(receipts) == len(start.made)
+        assert all(b"\\n%d\\n" % len(start.made) in receipt for receipt in receipts)
+        for one in others:
+            world.acknowledged |= one.acknowledged
+        world.restart()
+        assert {judge(world, made) for made in start.made} == {State.DELETED}
+        judge_nothing_else(world)
+
+
+class _Fails(Steps):
+    """Cannot do one step of one deletion, so of none with which it is done."""
+
+    step = Step.ERASE_KEY
+    victim = 0
+
+    def do(self, step: Step, deletions: Sequence[Deletion]) -> list[Deletion]:
+        if step is _Fails.step and _Fails.victim in {one.artifact_n for one in deletions}:
+            raise RuntimeError("this one cannot be done")
+        return super().do(step, deletions)
+
+
+class Failing(RealTime):
+    steps_type = _Fails
+
+
+@pytest.mark.parametrize("step", [Step.ERASE_KEY, Step.LOG, Step.FINISH, Step.ERASE_BLOBS])
+def test_a_deletion_that_cannot_go_on_does_not_stop_those_beside_it(
+    start: Start, step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim, *healthy = start.made[:COUNT]
+    monkeypatch.setattr(_Fails, "step", step)
+    monkeypatch.setattr(_Fails, "victim", victim.model.n)
+    with copied(start.world, parts=Failing()) as world:
+        world.open()
+        refused: list[Error] = []
+
+        def ask(made: Made) -> None:
+            try:
+                world.delete(start.owner, made)
+            except Error as error:
+                refused.append(error)
+
+        deletes = [lambda made=made: ask(made) for made in start.made[:COUNT]]
+        with _held_back(world, deletes):
+            pass
+        assert [error.code for error in refused] == ["deletion_in_progress"] * (
+            step is not Step.ERASE_BLOBS
+        )
+        assert world.app.executor.resume() == 1
+        assert {judge(world, made) for made in healthy} == {State.DELETED}
+        monkeypatch.setattr(_Fails, "victim", 0)
+        assert world.app.executor.resume() == 0
+        assert judge(world, victim) is State.DELETED
+
+
+def _noted(start: Start, world: World) -> None:
+    """Bring some deletions as far as the queue, where all who brought them gave up."""
+    world.open()
+    with locks.exclusive(queue(world)):
+        for made in start.made[:COUNT]:
+            one = World(world.root, Impatient(), Power()).open()
+            with pytest.raises(Error, match="is committed and goes on"):
+                one.delete(start.owner, made)
+    assert waiting(world) == COUNT
+
+
+class Impatient(Parts):
+    bound_seconds = 0.01
+
+
+def test_wherever_the_one_dies_that_ends_several_another_ends_each_once(start: Start) -> None:
+    with copied(start.world) as prepared:
+        _noted(start, prepared)
+        prepared.close()
+        gc.collect()
+        cuts, was_cut = 0, True
+        chosen = range(0, 10**6, forms.count(2, 1))
+        for first in chosen:
+            with copied(prepared, power=Power(first)) as world:
+                with one_dies():
+                    world.open().resume()
+                was_cut = world.power.dead
+                cuts += was_cut
+                # The server runs on, and another of its processes takes over.
+                world.close()
+                world.power = Power()
+                world.open().resume()
+                assert {judge(world, made) for made in start.made[:COUNT]} == {State.DELETED}
+                assert judge(world, start.made[COUNT]) is State.ACTIVE
+                judge_nothing_else(world)
+            if not was_cut:
+                break
+        print(f"{cuts} deaths")
+        assert cuts > 20
+
+
+def test_a_killed_process_takes_none_of_the_deletions_with_it_that_wait_behind_it(
+    start: Start,
+) -> None:
+    context = get_context("fork")
+    ended = 0
+    for number in range(forms.count(12, 300)):
+        with copied(start.world, parts=RealTime()) as world:
+            world.open()
+            log_size = world.log().size()
+            world.close()
+            gc.collect()
+
+            def life(world: World = world) -> None:
+                process = World(world.root, RealTime(), Power()).open()
+                deletes = [
+                    threading.Thread(target=process.delete, args=(start.owner, made))
+                    for made in start.made[:COUNT]
+                ]
+                for thread in deletes:
+                    thread.start()
+                for thread in deletes:
+                    thread.join()
+
+            child = context.Process(target=life)
+            child.start()
+            assert child.pid is not None
+            time.sleep(0.004 * (number % 12))
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+            world.restart()
+            states = [judge(world, made) for made in start.made[:COUNT]]
+            assert set(states) <= {State.ACTIVE, State.DELETED}
+            ended += states.count(State.DELETED)
+            assert world.log().size() == log_size + 2 * states.count(State.DELETED)
+    assert ended > 0
