@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+from benchmarks import results
 from benchmarks.gateway import __main__ as gateway
 from benchmarks.peers.install import ROOT, python_environment
 
 IMAGES = ROOT / "docs" / "images"
 RATE = 400
+ROWS = 14
+BELOW = 2  # the worker's own main frames
 WIDTH, ROW, LETTER, NARROWEST = 1200, 16, 6.7, 2.0
 OURS, OTHERS = "#f6c26b", "#d9d9d9"
 WARM_SECONDS = 1.0
@@ -25,6 +28,8 @@ TITLES = {
     "json64": "JSON chat on a fine-tune, 64 connections, one worker",
     "sse16": "SSE chat on a fine-tune, 64 chunks, 16 connections, one worker",
 }
+
+Stacks = list[tuple[list[str], int]]
 
 
 def main() -> None:
@@ -35,6 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
         here = Path(name)
         started = gateway.started(here, running, None)
+        stacks: dict[str, Stacks] = {}
         for scenario, title in TITLES.items():
             request = gateway.request(here, scenario, started.key, started.model)
             load = gateway.load_command(
@@ -55,9 +61,14 @@ def main() -> None:
                 ]
                 how = ["--rate", str(RATE), "--function", "--threads", "--format", "raw"]
                 subprocess.run([*command, *how, "--output", str(raw)], check=True)
+            stacks[scenario] = loop_stacks(raw.read_text())
             to = IMAGES / f"flame-{scenario}.svg"
-            to.write_text(drawn(tree(raw.read_text()), title))
+            to.write_text(drawn(tree(stacks[scenario]), title))
             print(f"{scenario}: {to.relative_to(ROOT)}")
+    rows = shares(stacks)
+    results.show(rows)
+    images = " ".join(f"![{title}](images/flame-{name}.svg)" for name, title in TITLES.items())
+    results.keep("flames", "python -m benchmarks.flames", rows, failures=[], note=images)
 
 
 @dataclass
@@ -68,18 +79,40 @@ class Frame:
     calls: "dict[str, Frame]" = field(default_factory=dict)
 
 
-def tree(raw: str) -> Frame:
-    """Return the stacks of the event loop's thread, without the frames that stand in all of them."""
+def loop_stacks(raw: str) -> Stacks:
+    """Return the stacks of the event loop's thread, outermost frame first, and how often each was seen."""
+    lines = [line.rpartition(" ") for line in raw.splitlines()]
+    return [
+        (stack.split(";")[1:], int(count)) for stack, _, count in lines if "MainThread" in stack
+    ]
+
+
+def shares(found: dict[str, Stacks]) -> list[tuple[str, ...]]:
+    """Return a table: the innermost functions of ours, with whatever they call, in percent."""
+    counted: dict[str, dict[str, float]] = {}
+    for scenario, stacks in found.items():
+        whole = sum(count for _, count in stacks)
+        for frames, count in stacks:
+            ours = [frame for frame in frames[BELOW:] if "tunewarden/" in frame]
+            name = (
+                f"`{ours[-1].rpartition(':')[0]})`" if ours else "event loop: epoll, reads, uvloop"
+            )
+            row = counted.setdefault(name, dict.fromkeys(found, 0.0))
+            row[scenario] += 100 * count / whole
+    widest = sorted(counted.items(), key=lambda one: -max(one[1].values()))[:ROWS]
+    rows = [(name, *(f"{share:.1f} %" for share in row.values())) for name, row in widest]
+    return [("where", *found), *rows]
+
+
+def tree(stacks: Stacks) -> Frame:
+    """Return the stacks as a tree, without the frames that stand in all of them."""
     root = Frame()
-    for line in raw.splitlines():
-        stack, _, count = line.rpartition(" ")
-        frames = stack.split(";")
-        if "MainThread" in frames[0]:
-            here = root
-            here.samples += int(count)
-            for name in frames[1:]:
-                here = here.calls.setdefault(name, Frame())
-                here.samples += int(count)
+    for frames, count in stacks:
+        here = root
+        here.samples += count
+        for name in frames:
+            here = here.calls.setdefault(name, Frame())
+            here.samples += count
     while len(root.calls) == 1:
         (root,) = root.calls.values()
     return root

@@ -12,6 +12,13 @@ ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "docs" / "measured"
 # Benchmark -> the title of its part, and what it shows.
 PAGE_PARTS = {
+    "flames": (
+        "Where the time goes",
+        (
+            "A worker's event loop under full load; open a picture by itself to read the names of narrow frames. Writing to sockets and "
+            "waiting for them is the kernel's work, which any gateway has; all else is ours."
+        ),
+    ),
     "soak": (
         "Soak",
         (

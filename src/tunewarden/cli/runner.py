@@ -66,12 +66,13 @@ def _resume_deletions(app: App, stop: threading.Event) -> None:
             pause = RETRY_SECONDS
             try:
                 last = _last_step(app)
-                if last is ANSWERED_AFTER:
-                    pause = QUIET_MICROS / 1_000_000
                 # New ones may come in while it works: it asks again between groups of erasures.
                 left = app.executor.resume(
                     last=last, may_go_on=lambda: _last_step(app) is not ANSWERED_AFTER
                 )
+                if last is ANSWERED_AFTER:
+                    left += 1  # what was not looked at: blobs that wait for quiet
+                    pause = QUIET_MICROS / 1_000_000
             except Error as error:
                 logger.warning("%s", error.message)
                 left = 1
