@@ -254,6 +254,15 @@ def test_the_stamp_moves_with_each_commit_and_only_then(database: Database, path
         stamps.append(database.stamp())
 
 
+def test_a_database_behind_a_link_has_the_same_stamp(database: Database, path: Path) -> None:
+    link = path.with_name("link.sqlite")
+    link.symlink_to(path)
+    linked = SqliteDatabase(link, SystemClock(), migrate=False)
+    before = linked.stamp()
+    _insert(database, "x")
+    assert before != linked.stamp() == database.stamp()
+
+
 def test_a_writer_that_waits_too_long_is_told_to_try_again(database: Database, path: Path) -> None:
     holder = apsw.Connection(str(path))
     holder.execute("BEGIN IMMEDIATE")

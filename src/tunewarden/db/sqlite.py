@@ -157,17 +157,18 @@ class SqliteDatabase:
 
     def _find_stamp(self) -> Callable[[], object]:
         """Return what reads the stamp: each is unequal to all others where SQLite's is not known."""
-        self._read_stamp = object
+        read_stamp: Callable[[], object] = object
         if not self._vfs:
             try:
                 anchor = self._connect()
                 anchor.execute("PRAGMA schema_version").fetchall()  # a read: it is in WAL now
-            except STORAGE_ERRORS as error:
+                index = WalIndex(anchor)
+            except (*STORAGE_ERRORS, OSError) as error:
                 raise _failed(error) from error
-            index = WalIndex(anchor, self._path)
             if index.is_known:
-                self._read_stamp = index.stamp
-        return self._read_stamp
+                read_stamp = index.stamp
+        self._read_stamp = read_stamp
+        return read_stamp
 
     def _schema_version(self) -> int:
         try:

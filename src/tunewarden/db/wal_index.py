@@ -27,9 +27,10 @@ class WalIndex:
     As long as it is, nobody removes the file that is mapped here.
     """
 
-    def __init__(self, anchor: apsw.Connection, database: Path) -> None:
+    def __init__(self, anchor: apsw.Connection) -> None:
+        """Map it. Raises OSError."""
         self._anchor = anchor
-        self._map = _mapped(Path(f"{database}-shm"))
+        self._map = _mapped(Path(f"{anchor.filename}-shm"))  # as SQLite names it, links followed
 
     @property
     def is_known(self) -> bool:
