@@ -20,7 +20,7 @@ from benchmarks.peers.install import ROOT, python_environment
 IMAGES = ROOT / "docs" / "images"
 RATE = 400
 ROWS = 14
-BELOW = 2  # the worker's own main frames
+MAIN = "tunewarden/cli/worker.py"  # below it all stands
 WIDTH, ROW, LETTER, NARROWEST = 1200, 16, 6.7, 2.0
 OURS, OTHERS = "#f6c26b", "#d9d9d9"
 WARM_SECONDS = 1.0
@@ -93,7 +93,7 @@ def shares(found: dict[str, Stacks]) -> list[tuple[str, ...]]:
     for scenario, stacks in found.items():
         whole = sum(count for _, count in stacks)
         for frames, count in stacks:
-            ours = [frame for frame in frames[BELOW:] if "tunewarden/" in frame]
+            ours = [one for one in frames if "tunewarden/" in one and MAIN not in one]
             name = (
                 f"`{ours[-1].rpartition(':')[0]})`" if ours else "event loop: epoll, reads, uvloop"
             )

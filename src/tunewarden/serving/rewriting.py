@@ -185,7 +185,8 @@ class StreamRewriter:
 
     def _take_usage(self, data: bytes) -> bytes:
         """Count what usage whole events state; return them without the event that only we asked for."""
-        found = USAGE.search(data)
+        at = data.find(b'"usage"')  # much faster than the pattern where there is none
+        found = USAGE.search(data, at) if at >= 0 else None
         while found is not None:
             border = data.rfind(b"\n\n", 0, found.start())
             begin = border + 2 if border >= 0 else 0
