@@ -105,26 +105,35 @@ class Watcher:
         stream: bool = True,
         read: bool = True,
         receive_bytes: int = 0,
+        keep: bool = False,
         **how: object,
     ) -> Exchange:
-        """Ask for a chat completion; `read=False` leaves what comes in the kernel."""
+        """Ask for a chat completion; `read=False` leaves what comes in the kernel, `keep` the connection open."""
         fields = {"model": model, "stream": stream, "fake": how, "messages": []}
         body = json.dumps(fields).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\ncontent-length: {len(body)}\r\n"
-        return self._send(head, body, is_read=read, receive_bytes=receive_bytes)
+        return self._send(head, body, is_read=read, receive_bytes=receive_bytes, is_kept=keep)
 
     def delete(self, model: str, *, retry: int = 0) -> Exchange:
         head = f"DELETE /v1/models/{model} HTTP/1.1\r\nx-stainless-retry-count: {retry}\r\n"
         return self._send(head, b"", is_read=True, receive_bytes=0, is_last=True)
 
     def _send(
-        self, head: str, body: bytes, *, is_read: bool, receive_bytes: int, is_last: bool = False
+        self,
+        head: str,
+        body: bytes,
+        *,
+        is_read: bool,
+        receive_bytes: int,
+        is_kept: bool = False,
+        is_last: bool = False,
     ) -> Exchange:
         connection = socket.socket()
         if receive_bytes:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         connection.connect(self._server.address)
-        common = f"host: x\r\nauthorization: Bearer {self._key}\r\nconnection: close\r\n\r\n"
+        common = f"host: x\r\nauthorization: Bearer {self._key}\r\n"
+        common += "\r\n" if is_kept else "connection: close\r\n\r\n"
         sent_at = time.monotonic()
         connection.sendall((head + common).encode() + body)
         connection.setblocking(False)

@@ -59,6 +59,12 @@ def _took(exchange: Exchange) -> float:
     return exchange.ended_at - exchange.sent_at
 
 
+def _waiting(exchange: Exchange) -> int:
+    """Return how many bytes have come and were not read."""
+    found = fcntl.ioctl(exchange.connection, termios.FIONREAD, struct.pack("i", 0))
+    return int(struct.unpack("i", found)[0])
+
+
 def _on_one_worker(server: FakeEngineServer, watcher: Watcher) -> tuple[Model, Exchange, int]:
     """Start an endless stream on a new model; return the worker that serves it, too."""
     model = server.make_model()
@@ -133,14 +139,59 @@ def test_output_that_a_client_does_not_read_is_dropped(
     wait_until(lambda: server.holders(model.n), "the stream runs")
     watcher.watch_for(1.0)  # every buffer on the way fills
     deletion = _deleted(watcher, model)
-    arrived = struct.unpack(
-        "i", fcntl.ioctl(stream.connection, termios.FIONREAD, struct.pack("i", 0))
-    )[0]
+    arrived = _waiting(stream)
     watcher.read_on(stream)
     watcher.watch(stream, seconds=10)
     assert 0 < len(stream.received) <= arrived, "bytes left the host after the answer"
     assert _took(deletion) < FENCE_SECONDS
     assert set(server.workers()) == workers, "a worker died because a client was slow"
+
+
+@pytest.mark.parametrize("size", [30_000, 3_000_000])
+def test_a_whole_answer_that_a_client_has_not_read_is_dropped(
+    server: FakeEngineServer, watcher: Watcher, size: int
+) -> None:
+    """The worker is done with it, and with a small one the connection waits for its next request."""
+    workers = set(server.workers())
+    model = server.make_model()
+    asked = watcher.chat(
+        model.id, stream=False, read=False, keep=True, receive_bytes=4096, size=size, seconds=0.3
+    )
+    wait_until(lambda: server.holders(model.n), "it runs")
+    watcher.watch_for(1.0)
+    assert server.holders(model.n), "the guard was let go of before all had left"
+    deletion = _deleted(watcher, model)
+    arrived = _waiting(asked)
+    watcher.read_on(asked)
+    watcher.watch(asked, seconds=10)
+    assert asked.reset
+    assert 0 < len(asked.received) <= arrived < size, "bytes left the host after the answer"
+    assert _took(deletion) < FENCE_SECONDS
+    assert set(server.workers()) == workers, "a worker died because a client was slow"
+
+
+def test_an_answer_that_was_read_costs_its_client_nothing_when_the_model_is_deleted(
+    server: FakeEngineServer, watcher: Watcher
+) -> None:
+    model = server.make_model()
+    asked = watcher.chat(model.id, stream=False, keep=True)
+    while not asked.is_whole:
+        watcher.turn(0.1)
+    # Its guard is still held, most likely: whether all has left is not asked after each answer.
+    deletion = _deleted(watcher, model)
+    assert _took(deletion) < FENCE_SECONDS
+    watcher.watch_for(0.2)
+    assert asked.ended_at is None
+
+
+def test_a_guard_is_let_go_of_soon_after_the_answer_was_read(
+    server: FakeEngineServer, watcher: Watcher
+) -> None:
+    model = server.make_model()
+    asked = watcher.chat(model.id, stream=False, keep=True)
+    while not asked.is_whole:
+        watcher.turn(0.1)
+    wait_until(lambda: not server.holders(model.n), "it is let go of", 2)
 
 
 def test_a_client_that_reads_slowly_does_not_cost_the_worker_its_life(
@@ -309,3 +360,24 @@ def test_usage_is_written_beside_the_streams_and_not_in_their_way(
         assert max(gaps) < 1.0, "a stream stood still while somebody else wrote to the database"
     watcher.watch(*streams, seconds=20)
     assert set(server.workers()) == workers
+
+
+def test_who_ends_in_order_waits_for_a_client_that_has_not_read_its_answer(data: Path) -> None:
+    with serving(data, workers=1) as server:
+        watcher = Watcher(server)
+        asked = watcher.chat(
+            server.make_model().id,
+            stream=False,
+            read=False,
+            keep=True,
+            receive_bytes=4096,
+            size=30_000,
+        )
+        wait_until(lambda: _waiting(asked) > 1000, "it is answered")
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGTERM)
+        watcher.watch_for(0.5)
+        watcher.read_on(asked)
+        watcher.watch(asked, seconds=5)
+        assert asked.is_whole
+        watcher.close()

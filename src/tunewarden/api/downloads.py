@@ -9,13 +9,12 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tunewarden.api.client import EXTENSION, Client
+from tunewarden.api.client import EXTENSION, FLUSH_POLL_SECONDS, Client
 from tunewarden.errors import Error
 from tunewarden.registry import files
 from tunewarden.registry.files import File
 from tunewarden.serving.admission import Admissions, Serving
 
-FLUSH_POLL_SECONDS = 0.005
 THREADS = 8
 
 logger = logging.getLogger(__name__)
@@ -97,7 +96,6 @@ class _Download(Response):
         if left:
             raise RuntimeError(f"{self._file.id} has another size than it was stored with")
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-        # Polled: neither transport nor kernel tells when its buffer has run empty.
         while client.has_unsent() and not client.is_lost:  # noqa: ASYNC110
             await asyncio.sleep(FLUSH_POLL_SECONDS)
 

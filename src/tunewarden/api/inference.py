@@ -11,7 +11,7 @@ from enum import Enum, auto
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from tunewarden.api import problems
-from tunewarden.api.client import Client
+from tunewarden.api.client import FLUSH_POLL_SECONDS, Client
 from tunewarden.db.database import Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
@@ -39,7 +39,6 @@ ROUTES = {
     "/v1/responses": False,
 }
 OPENAI_VERSION = b"2020-10-01"
-FLUSH_POLL_SECONDS = 0.005
 PASSED_ON = (b"retry-after", b"x-should-retry")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -307,15 +306,20 @@ class Exchange:
             self._over()
 
     def _written(self) -> None:
-        """End when all that was written has left: until then the model's guard is held (I2)."""
+        """End when the kernel has all that was written; the model's guard is held until it has left (I2)."""
         if self._stage is _Stage.OVER:
             return
         self._stage = _Stage.WRITTEN
-        if self._serving is not None and self._serving.n is not None and self._client.has_unsent():
-            # Polled: neither transport nor kernel tells when its buffer has run empty.
-            self._loop.call_later(FLUSH_POLL_SECONDS, self._written)
-        else:
-            self._over()
+        assert self._serving is not None, "only what was admitted is written"
+        if self._serving.n is not None:
+            is_kept, client = self.keep_alive, self._client
+            if client.is_backed_up if is_kept else client.has_unsent():
+                self._loop.call_later(FLUSH_POLL_SECONDS, self._written)
+                return
+            if is_kept:
+                self._shared.admissions.leave(self._serving, client)
+                self._serving = self._call = None
+        self._over()
 
     def _over(self) -> None:
         self._stage = _Stage.OVER

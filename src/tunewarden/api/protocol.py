@@ -14,7 +14,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tunewarden.api import heads, problems
-from tunewarden.api.client import EXTENSION, Client
+from tunewarden.api.client import EXTENSION, FLUSH_POLL_SECONDS, Client
 from tunewarden.api.heads import Head
 from tunewarden.api.inference import ROUTES, Exchange, too_slow
 from tunewarden.errors import Error
@@ -75,9 +75,7 @@ class ClientProtocol(HttpToolsProtocol):
             exchange.lost()
         super().connection_lost(exc)
         self.server_application.clients.discard(self)
-        self.peer.is_lost = True
-        if self.peer.on_lost is not None:
-            self.peer.on_lost()
+        self.peer.lost()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and note that the client is not slow."""
@@ -170,6 +168,13 @@ class ClientProtocol(HttpToolsProtocol):
         else:
             super()._start_asgi_task(cycle, app)
 
+    def shutdown(self) -> None:
+        """End in order: an answer that a slow client has not read yet is not lost."""
+        if self._is_free() and not self.peer.may_close():
+            self.loop.call_later(FLUSH_POLL_SECONDS, self.shutdown)
+        else:
+            super().shutdown()
+
     def on_response_complete(self) -> None:
         """Turn to the next request. Who keeps an idle connection for too long, `clients` sees."""
         self.server_state.total_requests += 1
@@ -188,7 +193,7 @@ class ClientProtocol(HttpToolsProtocol):
         """End what takes too long: a client that sends slowly, an engine that does not answer."""
         waited = now - self.since
         if self.waiting is Waiting.REQUEST:
-            if waited > self.timeout_keep_alive:
+            if waited > self.timeout_keep_alive and self.peer.may_close():
                 self.transport.close()
         elif self.waiting is not Waiting.NOTHING and waited > client_seconds:
             self._end_slow()

@@ -3,8 +3,8 @@
 One `Admissions` a worker, on its event loop. What was read is believed as long as the database's stamp
 is the one that was taken before: then nothing was committed since, and reading again would say the same.
 
-While anything that can be deleted is being served, the stamp is polled; when it moved, the states are
-read again and what runs on what is no longer active is cut.
+While anything that can be deleted is being served, or an answer of it leaves, the stamp is polled; when it
+moved, the states are read again and what runs on what is no longer active is cut.
 """
 
 import asyncio
@@ -21,8 +21,11 @@ from tunewarden.registry import artifacts, served
 from tunewarden.registry.artifacts import ID_LENGTH_MAX
 from tunewarden.registry.served import Target
 from tunewarden.serving.fence import Fence
+from tunewarden.serving.leaving import Leaving, Receiver
 
 POLL_SECONDS = 0.004
+# After so many polls the answers that have left are let go of.
+SWEEP_POLLS = 8
 # How many pairs of a key and a model are kept with what was last read of them.
 READINGS_MAX = 1024
 
@@ -69,6 +72,8 @@ class Admissions:
         self._fence = fence
         self._readings: dict[tuple[str, str], Reading] = {}
         self._running: set[Serving] = set()
+        self._leaving = Leaving(fence)
+        self._polls = 0
         self._seen: object = None
         self._is_watching = False
 
@@ -133,6 +138,12 @@ class Admissions:
             self._running.discard(serving)
             self._fence.end(serving.n)
 
+    def leave(self, serving: Serving, receiver: Receiver) -> None:
+        """End what was admitted, and whose answer `receiver` was written whole, once all of it has left."""
+        if serving.n is not None:
+            self._running.discard(serving)
+            self._leaving.add(serving.n, receiver)
+
     @contextmanager
     def guarded(self, n: int, absent: Error, cut: Callable[[], object]) -> Iterator[Serving]:
         """Hold the guard of an artifact, a file as well; `cut` is called if it is deleted meanwhile.
@@ -183,7 +194,10 @@ class Admissions:
             asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_was_deleted)
 
     def _cut_what_was_deleted(self) -> None:
-        if not self._running:
+        self._polls += 1
+        if self._leaving and self._polls % SWEEP_POLLS == 0:
+            self._leaving.sweep()
+        if not self._running and not self._leaving:
             self._is_watching = False
             return
         # First of all, so that a look that fails is not the last one.
@@ -191,9 +205,10 @@ class Admissions:
         stamp = self._database.stamp()
         if stamp == self._seen:
             return
-        numbers = {one.n for one in self._running if one.n is not None}
+        numbers = {one.n for one in self._running if one.n is not None} | self._leaving.models()
         gone = {n for n in numbers if not artifacts.is_active(self._database, n)}
-        self._seen = stamp
+        # What was dropped is closed in the loop's next turn: then it is looked at again.
+        self._seen = None if self._leaving.cut(gone) else stamp
         for serving in [one for one in self._running if one.n in gone]:
             serving.cut()
 

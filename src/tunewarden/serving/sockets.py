@@ -9,6 +9,7 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 
 SIOCOUTQNSD = 0x894B  # linux/sockios.h: bytes in a TCP socket's queue that were not sent yet
 NOTHING = b"\0\0\0\0"
@@ -35,9 +36,9 @@ def write(transport: asyncio.Transport, descriptor: int, data: bytes) -> None:
     transport.write(data)
 
 
-def has_unsent(descriptor: int) -> bool:
-    """Tell whether bytes wait in the kernel that have not been sent to the other end."""
-    return fcntl.ioctl(descriptor, SIOCOUTQNSD, NOTHING) != NOTHING
+def unsent(descriptor: int) -> int:
+    """Return how many bytes wait in the kernel that have not been sent to the other end."""
+    return int.from_bytes(fcntl.ioctl(descriptor, SIOCOUTQNSD, NOTHING), sys.byteorder)
 
 
 def drop_unsent_on_close(descriptor: int) -> None:
