@@ -35,7 +35,7 @@ class UsageCounter:
         self, organization_id: str, model_id: str, input_tokens: int, output_tokens: int
     ) -> None:
         """Count one finished request."""
-        self._add((organization_id, model_id), _Count(1, input_tokens, output_tokens))
+        self._add((organization_id, model_id), 1, input_tokens, output_tokens)
 
     def flush(self) -> None:
         """Write what was counted, in one transaction; on failure it is kept for the next flush."""
@@ -54,7 +54,7 @@ class UsageCounter:
     def put_back(self, taken: Counts) -> None:
         """Count again what could not be written."""
         for key, count in taken.items():
-            self._add(key, count)
+            self._add(key, count.requests, count.input_tokens, count.output_tokens)
 
     def write(self, taken: Counts) -> None:
         """Write what was taken, in one transaction; may be called from any thread."""
@@ -79,8 +79,12 @@ class UsageCounter:
                     now=now,
                 )
 
-    def _add(self, key: tuple[str, str], more: _Count) -> None:
-        count = self._counts.setdefault(key, _Count())
-        count.requests += more.requests
-        count.input_tokens += more.input_tokens
-        count.output_tokens += more.output_tokens
+    def _add(
+        self, key: tuple[str, str], requests: int, input_tokens: int, output_tokens: int
+    ) -> None:
+        count = self._counts.get(key)
+        if count is None:
+            count = self._counts[key] = _Count()
+        count.requests += requests
+        count.input_tokens += input_tokens
+        count.output_tokens += output_tokens

@@ -104,11 +104,7 @@ class InferenceRequest:
         body = self._body
         if body.count(b'"model"') != 1 or b"\\u" in body:
             return None
-        name = msgspec.json.encode(self.model)
-        for between in (b'"model":', b'"model": '):
-            if between + name in body:
-                return body.replace(between + name, between + msgspec.json.encode(engine_model))
-        return None
+        return renaming(self.model, engine_model).apply_once(body)
 
     def _rewritten(self, engine_model: str, *, asks: bool) -> bytes:
         try:
@@ -131,26 +127,33 @@ def unreadable() -> Error:
 
 
 @lru_cache(maxsize=RENAMINGS_MAX)
-def renaming(engine_model: str, public_id: str) -> "Renaming":
-    """Return what gives answers the public name of their model; kept, for the next request."""
-    return Renaming(engine_model, public_id)
+def renaming(name: str, other: str) -> "Renaming":
+    """Return what puts another name in a name's place; kept, for the next request."""
+    return Renaming(name, other)
 
 
 class Renaming:
-    """Gives answers the public name of their model."""
+    """Puts another name of a model in its name's place."""
 
-    __slots__ = ("_public", "_written")
+    __slots__ = ("_other", "_written")
 
-    def __init__(self, engine_model: str, public_id: str) -> None:
-        name = msgspec.json.encode(engine_model)
-        # As engines write it: with the space that `json.dumps` sets, or without.
-        self._written = (b'"model":' + name, b'"model": ' + name)
-        self._public = b'"model":' + msgspec.json.encode(public_id)
+    def __init__(self, name: str, other: str) -> None:
+        value = msgspec.json.encode(name)
+        # With the space that `json.dumps` sets, or without.
+        self._written = (b'"model":' + value, b'"model": ' + value)
+        self._other = b'"model":' + msgspec.json.encode(other)
 
     def apply(self, data: bytes) -> bytes:
-        """Return `data`, whole JSON or whole events, with the public name."""
+        """Return `data`, whole JSON or whole events, with the other name wherever the name stood."""
         close, spaced = self._written
-        return data.replace(close, self._public).replace(spaced, self._public)
+        return data.replace(close, self._other).replace(spaced, self._other)
+
+    def apply_once(self, data: bytes) -> bytes | None:
+        """Return `data`, which has one model, with the other name; None if the name is written otherwise."""
+        for written in self._written:
+            if written in data:
+                return data.replace(written, self._other)
+        return None
 
 
 class StreamRewriter:
