@@ -22,6 +22,7 @@ F_OFD_SETLKW = 38
 # Less than what a deletion may take, more than what any holder needs that is not frozen.
 WAIT_SECONDS = 3.0
 LOOK_SECONDS = 0.05
+CONTENT_BYTES_MAX = 4096
 
 
 class ByteLocks:
@@ -60,6 +61,10 @@ class ByteLocks:
         """Replace what the file says; its content has nothing to do with its locks."""
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, content, 0)
+
+    def read(self) -> bytes:
+        """Return what the file says, whatever became of its name."""
+        return os.pread(self._fd, CONTENT_BYTES_MAX, 0)
 
     def fileno(self) -> int:
         """Return the descriptor: a child that is given it shares the locks for as long as it lives."""

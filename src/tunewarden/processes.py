@@ -6,6 +6,8 @@ import os
 import resource
 import select
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -41,24 +43,47 @@ def identity() -> bytes:
 
 def kill(identity_of_one: bytes, *, within_seconds: float) -> bool:
     """SIGKILL exactly this process, never another that got its number; True when it has ended."""
+    with _opened(identity_of_one) as descriptor:
+        if descriptor is None:
+            return True
+        if json.loads(identity_of_one)["pid"] == os.getpid():
+            return False
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        except ProcessLookupError:
+            return True
+        return _has_ended(descriptor, within_seconds)
+
+
+def ends(identity_of_one: bytes, *, within_seconds: float) -> bool:
+    """Wait for the end of exactly this process; True when all that it had open is closed.
+
+    Its locks may be free before: the kernel closes an ended process's files one by one.
+    """
+    with _opened(identity_of_one) as descriptor:
+        return descriptor is None or _has_ended(descriptor, within_seconds)
+
+
+@contextmanager
+def _opened(identity_of_one: bytes) -> Iterator[int | None]:
+    """Open what names one process for good (pidfd_open(2)); None if it is no more."""
     named = json.loads(identity_of_one)
     pid = int(named["pid"])
-    if pid == os.getpid():
-        return False
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
-        return True
+        yield None
+        return
     try:
-        # The descriptor names one process for good, so checking after opening it is no race.
-        if _start_of(pid) != named["start"]:
-            return True
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        return bool(select.select([descriptor], [], [], within_seconds)[0])
-    except ProcessLookupError:
-        return True
+        # The number cannot be given again while the descriptor is open, so checking now is no race.
+        yield descriptor if _start_of(pid) == named["start"] else None
     finally:
         os.close(descriptor)
+
+
+def _has_ended(descriptor: int, within_seconds: float) -> bool:
+    # Readable when its last thread has ended, which is after its files were closed.
+    return bool(select.select([descriptor], [], [], within_seconds)[0])
 
 
 def _start_of(pid: int) -> str:

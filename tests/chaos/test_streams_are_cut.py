@@ -381,3 +381,24 @@ def test_who_ends_in_order_waits_for_a_client_that_has_not_read_its_answer(data:
         watcher.watch(asked, seconds=5)
         assert asked.is_whole
         watcher.close()
+
+
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_a_worker_that_is_killed_takes_along_what_its_clients_had_not_read(
+    server: FakeEngineServer, watcher: Watcher, *, is_stream: bool
+) -> None:
+    model = server.make_model()
+    asked = watcher.chat(
+        model.id, stream=is_stream, read=False, keep=True, receive_bytes=4096, size=30_000
+    )
+    wait_until(lambda: _waiting(asked) > 1000, "it is answered")
+    watcher.watch_for(0.3)
+    (holder,) = server.holders(model.n)
+    with _stopped(holder):
+        _deleted(watcher, model)
+    assert holder not in server.workers()
+    arrived = _waiting(asked)
+    watcher.read_on(asked)
+    watcher.watch(asked, seconds=10)
+    assert len(asked.received) <= arrived, "bytes left the host after the answer"
+    wait_until(lambda: len(server.workers()) == WORKERS, "another worker was started")

@@ -78,6 +78,7 @@ class _Download(Response):
         ]
         if not self._admissions.may_go_on(serving):
             raise files.missing(self._file.id)
+        client.guard()
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         left = self._file.bytes
         try:
@@ -95,9 +96,11 @@ class _Download(Response):
             return
         if left:
             raise RuntimeError(f"{self._file.id} has another size than it was stored with")
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        # First, because with its end uvicorn may close the connection.
         while client.has_unsent() and not client.is_lost:  # noqa: ASYNC110
             await asyncio.sleep(FLUSH_POLL_SECONDS)
+        client.mark()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Chunks:

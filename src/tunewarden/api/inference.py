@@ -178,8 +178,7 @@ class Exchange:
         self.response_complete = True
         self._abort()
         if self._serving is not None and self._serving.n is not None:
-            # The kernel would go on to send what waits: it is dropped, and the guard held until then.
-            self._client.drop_unsent_on_close()
+            # What waits in the kernel is dropped then, and the guard held until it is.
             self._loop.call_soon(self._release)
         else:
             self._release()
@@ -324,6 +323,8 @@ class Exchange:
     def _over(self) -> None:
         self._stage = _Stage.OVER
         self.response_complete = True
+        if self._serving is not None and self._serving.n is not None:
+            self._client.mark()
         self._release()
         self._on_over()
 
@@ -361,6 +362,8 @@ class Exchange:
             request.model, self._presented, self._identify, self._cut
         )
         self.caller, self._target = reading.caller, reading.target
+        if self._serving.n is not None:
+            self._client.guard()
         sent = request.for_engine(self._target.engine_model, ask_usage=ROUTES[self._path])
         route = self._path.removeprefix("/v1")
         self._call = self._shared.gateway.call(self._target, route, sent, self)

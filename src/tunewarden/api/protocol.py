@@ -216,6 +216,7 @@ class ClientProtocol(HttpToolsProtocol):
             self.transport.abort()
 
     def _begin_asgi(self) -> None:
+        self.peer.may_close()  # Only what is still leaving counts from here on.
         url, headers = self.url, self.headers
         super().on_message_begin()
         self.url = url

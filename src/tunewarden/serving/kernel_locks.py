@@ -81,8 +81,11 @@ class KernelLockFence:
         dead = 0
         for path in self._directory.glob(f"*{SUFFIX}"):
             with _opened(path) as locks:
-                if locks is not None and locks.try_exclusive(ALIVE):
-                    path.unlink()
+                # Looked at, not taken: only a worker ever holds this byte, so a fence may go by it.
+                if locks is None or locks.is_held_exclusively(ALIVE):
+                    continue
+                if _has_ended(locks, 0):
+                    path.unlink(missing_ok=True)
                     dead += 1
         return dead
 
@@ -92,30 +95,39 @@ class KernelLockFence:
                 return Ending.GONE
             while not locks.try_exclusive(n + 1):
                 if self._clock.monotonic() > deadline:
-                    self._kill(path, locks)
+                    self._kill(locks)
                     return Ending.KILLED
                 self._clock.sleep(POLL_SECONDS)
-            if locks.try_exclusive(ALIVE):
-                return Ending.GONE
-            return Ending.RELEASED
+            if locks.is_held_exclusively(ALIVE):
+                return Ending.RELEASED
+            # Its connections may be open for a moment longer than its locks.
+            if not _has_ended(locks, DEATH_SECONDS):
+                raise _held()
+            return Ending.GONE
 
-    def _kill(self, path: Path, locks: ByteLocks) -> None:
-        """Kill a worker that does not let go, and wait until the kernel has dropped its locks."""
-        try:
-            worker = path.read_bytes()
-        except FileNotFoundError:
-            return  # It has died meanwhile, and its file was swept.
-        if processes.kill(worker, within_seconds=DEATH_SECONDS):
+    def _kill(self, locks: ByteLocks) -> None:
+        """Kill a worker that does not let go, and wait until the kernel has closed all it had open."""
+        if processes.kill(locks.read(), within_seconds=DEATH_SECONDS):
             deadline = self._clock.monotonic() + DEATH_SECONDS
             while self._clock.monotonic() < deadline:
-                if locks.try_exclusive(ALIVE):
+                if not locks.is_held_exclusively(ALIVE):
                     return
                 self._clock.sleep(POLL_SECONDS)
-        raise Error(
-            Kind.UNAVAILABLE,
-            "A worker still holds the model; the deletion goes on. Ask again.",
-            retry_after_seconds=1,
-        )
+        raise _held()
+
+
+def _has_ended(locks: ByteLocks, within_seconds: float) -> bool:
+    # A file that says nothing is of one that ended before it had joined.
+    worker = locks.read()
+    return not worker or processes.ends(worker, within_seconds=within_seconds)
+
+
+def _held() -> Error:
+    return Error(
+        Kind.UNAVAILABLE,
+        "A worker still holds the model; the deletion goes on. Ask again.",
+        retry_after_seconds=1,
+    )
 
 
 @contextmanager

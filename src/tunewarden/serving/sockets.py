@@ -41,8 +41,11 @@ def unsent(descriptor: int) -> int:
     return int.from_bytes(fcntl.ioctl(descriptor, SIOCOUTQNSD, NOTHING), sys.byteorder)
 
 
-def drop_unsent_on_close(descriptor: int) -> None:
-    """Make closing drop what was not sent (RST)."""
-    # A duplicate: uvloop's sockets set no options.
-    with socket.socket(fileno=os.dup(descriptor)) as same:
-        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+def set_dropping(descriptor: int, *, drops: bool) -> None:
+    """Make closing drop what was not sent (RST), also when this process is killed; or no longer."""
+    # uvloop's sockets set no options.
+    same = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=descriptor)
+    try:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", drops, 0))
+    finally:
+        same.detach()

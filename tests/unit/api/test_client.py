@@ -47,7 +47,9 @@ def run(scenario: Callable[[Client, socket.socket], Coroutine[None, None, None]]
 
 def test_what_was_written_before_has_left_while_what_came_behind_waits() -> None:
     async def scenario(client: Client, end: socket.socket) -> None:
+        client.guard()
         client.write(b"answer")
+        assert not client.may_close(), "it is not known to be all"
         mark = client.mark()
         assert client.has_left(mark)
         client.write(MUCH)
@@ -59,26 +61,46 @@ def test_what_was_written_before_has_left_while_what_came_behind_waits() -> None
     run(scenario)
 
 
-@pytest.mark.parametrize("is_marked", [True, False])
-def test_a_lost_connection_sends_on_only_what_nobody_watches(*, is_marked: bool) -> None:
+@pytest.mark.parametrize("is_guarded", [True, False])
+def test_a_lost_connection_sends_on_only_what_nobody_watches(*, is_guarded: bool) -> None:
     async def scenario(client: Client, end: socket.socket) -> None:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.guard()
+        client.write(b"answer")
+        assert client.has_left(client.mark())
+        if is_guarded:
+            client.guard()
         client.write(b"x" * 200_000)
         assert not client.is_backed_up, "the kernel has it all"
         assert client.has_unsent()
-        if is_marked:
-            client.mark()
-        lost = asyncio.Event()
-        client.on_lost = lost.set
-        client.transport.close()
-        await lost.wait()
+        await closed(client)
         read = 0
         end.settimeout(5)
         try:
             while piece := end.recv(1 << 16):
                 read += len(piece)
         except ConnectionResetError:
-            assert is_marked
-        assert (read < 200_000) is is_marked
+            assert is_guarded
+        assert (read < 200_000) is is_guarded
 
     run(scenario)
+
+
+def test_a_connection_whose_answers_have_left_ends_in_order() -> None:
+    async def scenario(client: Client, end: socket.socket) -> None:
+        client.guard()
+        client.write(b"answer")
+        client.mark()
+        await closed(client)
+        end.settimeout(5)
+        assert end.recv(100) == b"answer"
+        assert end.recv(100) == b"", "and is not reset"
+
+    run(scenario)
+
+
+async def closed(client: Client) -> None:
+    lost = asyncio.Event()
+    client.on_lost = lost.set
+    client.transport.close()
+    await lost.wait()
