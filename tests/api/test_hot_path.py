@@ -326,5 +326,14 @@ def test_an_engine_that_falls_silent_is_given_up(gateway: Server, upstream: Fake
     wait_until(lambda: len(upstream.gone_at) > gone, "the engine saw that it was given up")
 
 
+def test_a_status_that_is_none_is_an_engine_that_broke_off(gateway: Server) -> None:
+    with gateway.connect() as connection:
+        answers = Answers(connection)
+        for status in (999, 200):
+            how = {"status": status}
+            connection.sendall(_request(gateway.owner_key, fake=how))
+            assert answers.next()[0] == (503 if status == 999 else 200)
+
+
 def test_nothing_above_was_a_bug_of_the_server(gateway: Server) -> None:
     assert "Traceback" not in gateway.log(), gateway.log()

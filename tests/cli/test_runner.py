@@ -1,6 +1,7 @@
 """The background runner, alone with a data directory that others left unfinished."""
 
 import contextlib
+import dataclasses
 import os
 import socket
 import subprocess
@@ -10,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests import servers
+from tests.fakes.clock import HandClock
 from tests.servers import wait_until
 
+from tunewarden.cli import runner
+from tunewarden.deletion.protocol import ORDER
 from tunewarden.deletion.requests import Attempt, request_deletion
 from tunewarden.identity import keys
 from tunewarden.registry.artifacts import ArtifactKind
@@ -61,3 +65,16 @@ def test_what_is_left_of_a_deletion_does_not_wait_for_a_busy_engine(data: Path) 
         unfinished = "SELECT 1 FROM deletions WHERE blobs_erased_at IS NULL"
         wait_until(lambda: app.database.peek(unfinished) is None, "the deletion is finished")
         assert app.blobs.names(f"{model.internal_id}/") == []
+
+
+def test_blobs_are_erased_although_the_clock_was_set_back(data: Path) -> None:
+    servers.prepare_local_base(data)
+    app = servers.open_data(data)
+    key = (data / "owner.key").read_text().strip()
+    caller = keys.authenticate(app.database, key, "req")
+    model = servers.import_adapter(app, key)
+    app.open_log()
+    request_deletion(app.database, caller, ArtifactKind.MODEL, model.id, Attempt(), log_size=0)
+    assert runner._last_step(app) is not ORDER[-1], "more may come in: erasing waits"
+    before = HandClock()  # stands long before the request
+    assert runner._last_step(dataclasses.replace(app, clock=before)) is ORDER[-1]

@@ -214,7 +214,17 @@ def test_usage_of_garbage_is_none(body: bytes) -> None:
         ({"prompt_tokens": 5, "total_tokens": 5}, (5, 0)),
         (None, (0, 0)),
         ("many", (0, 0)),
+        ({"prompt_tokens": 2**63, "completion_tokens": 2}, (0, 0)),  # more than a database holds
+        ({"prompt_tokens": -5}, (0, 0)),
     ],
 )
 def test_usage_is_read_by_either_name(usage: object, counted: tuple[int, int]) -> None:
     assert usage_of(json.dumps({"usage": usage}).encode()).counted == counted
+
+
+def test_an_answer_that_is_nested_too_deep_to_be_read_is_passed_on() -> None:
+    deep = b'{"model":"m_1","usage":{"prompt_tokens":3},"x":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    assert usage_of(deep).counted == (0, 0)
+    rewriter = StreamRewriter(Renaming("m_1", PUBLIC), hides_usage=True)
+    event = b"data: " + deep + b"\n\n"
+    assert rewriter.feed(event) == event.replace(b"m_1", PUBLIC.encode())

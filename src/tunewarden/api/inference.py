@@ -280,8 +280,9 @@ class Exchange:
         body = self._renaming().apply(piece)
         lines = b"%bcontent-length: %d\r\n" % (self._head, len(body))
         self._stage = _Stage.ANSWER
+        counted = usage_of(piece).counted
         self._client.write(self._headed(self._status, lines) + body)
-        self._count(usage_of(piece).counted)
+        self._count(counted)
         self._written()
 
     # The ways in which it ends:
@@ -366,7 +367,8 @@ class Exchange:
             self._client.guard()
         sent = request.for_engine(self._target.engine_model, ask_usage=ROUTES[self._path])
         route = self._path.removeprefix("/v1")
-        self._call = self._shared.gateway.call(self._target, route, sent, self)
+        asked_by = reading.caller.organization_id
+        self._call = self._shared.gateway.call(self._target, asked_by, route, sent, self)
         self._heard_at = self._loop.time()
         self._call.begin()
 

@@ -144,6 +144,9 @@ class Server:
             except Error as error:
                 usage.put_back(taken)
                 logger.warning("usage could not be written and is kept: %s", error.message)
+            except Exception:
+                # A boundary: what could not be written now never can be, and the next counts go on.
+                logger.exception("usage could not be written and is lost")
 
 
 class _Headed:

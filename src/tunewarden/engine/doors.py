@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 BODY_BYTES_MAX = 16 * 1024 * 1024
 LONG_BODY_BYTES = 32 * 1024  # tokenizing more than this would hold up the other streams
+# Names the organization that asks a base: it reuses its own prompts only.
+ASKED_BY = b"tunewarden-asked-by"
 ADAPTER_PATH = re.compile(r"/engine/adapters/([^/]+)(/abort)?")
 
 T = TypeVar("T")
@@ -59,7 +61,7 @@ class Doors:
         """Answer one request."""
         assert scope["type"] == "http"
         try:
-            await self._route(scope["method"], scope["raw_path"].decode("ascii"), receive, send)
+            await self._route(scope, receive, send)
         except Error as error:
             await _answer_error(send, error)
         except Abandoned:
@@ -68,13 +70,14 @@ class Doors:
             logger.exception("a request failed")
             await _answer_error(send, Error(Kind.ENGINE_FAILED, "The engine failed.", code=None))
 
-    async def _route(self, method: str, path: str, receive: Receive, send: Send) -> None:
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["raw_path"].decode("ascii")
         adapter = ADAPTER_PATH.fullmatch(path)
         match method, path:
             case "POST", "/v1/chat/completions":
-                await self._infer(parse_chat, receive, send)
+                await self._infer(parse_chat, scope, receive, send)
             case "POST", "/v1/completions":
-                await self._infer(parse_completion, receive, send)
+                await self._infer(parse_completion, scope, receive, send)
             case "GET", "/health":
                 await _answer(send, {"status": "ok"})
             case "GET", "/engine/state":
@@ -111,10 +114,13 @@ class Doors:
             "tombstones": sorted(self._engine.tombstones),
         }
 
-    async def _infer(self, parse: Callable[[bytes], Ask], receive: Receive, send: Send) -> None:
+    async def _infer(
+        self, parse: Callable[[bytes], Ask], scope: Scope, receive: Receive, send: Send
+    ) -> None:
         body = await _read(receive)
         ask = parse(body)
-        generation = Generation(ask, *self._engine.find(ask.model))
+        asked_by = dict(scope["headers"]).get(ASKED_BY, b"").decode("latin-1")
+        generation = Generation(ask, *self._engine.find(ask.model), asked_by)
         if len(body) > LONG_BODY_BYTES:
             await asyncio.to_thread(generation.encode)
         else:

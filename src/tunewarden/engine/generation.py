@@ -16,12 +16,13 @@ class Abandoned(Exception):
 class Generation:
     """The sequences of one request. Lives on the event loop; the steps know it as a Receiver."""
 
-    def __init__(self, ask: Ask, served: Served, adapter: str | None) -> None:
+    def __init__(self, ask: Ask, served: Served, adapter: str | None, asked_by: str = "") -> None:
         self.ask = ask
         self.base = served.base
         self.prompts: list[list[int]] = []
         self._served = served
         self._adapter = adapter
+        self._asked_by = asked_by
         self._unfinished = 0
         self._deltas: list[Delta] = []
         self._end: Error | Abandoned | None = None
@@ -51,6 +52,7 @@ class Generation:
         return Row(
             receiver=self,
             adapter=self._adapter,
+            asked_by=self._asked_by,
             index=index,
             prompt=prompt,
             sampling=self.ask.sampling,

@@ -61,7 +61,9 @@ class Joining:
         """Keep the prompts, which have been read, for the same models' next requests."""
         for at, row in enumerate(self.batch.rows):
             first = self.columns - len(row.prompt)
-            prefixes.store(row.adapter, row.prompt, self.batch.cache, at, first)
+            prefixes.store(
+                row.adapter, row.prompt, self.batch.cache, at, first, asked_by=row.asked_by
+            )
 
 
 def next_rows(waiting: Iterable[Row], free: int, tokens: int, prefixes: Prefixes) -> list[Row]:
@@ -73,7 +75,7 @@ def next_rows(waiting: Iterable[Row], free: int, tokens: int, prefixes: Prefixes
     chosen: list[Row] = []
     longest = 0
     for row in islice(waiting, free):
-        known = len(prefixes.find(row.adapter, row.prompt)) * BLOCK_TOKENS
+        known = len(prefixes.find(row.adapter, row.prompt, row.asked_by)) * BLOCK_TOKENS
         longest = max(longest, len(row.prompt) - known)
         if chosen and (len(chosen) + 1) * longest > tokens:
             break
@@ -88,7 +90,7 @@ def begin(
     columns = max(len(row.prompt) for row in rows)
     ids = torch.zeros(len(rows), columns, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    known = [prefixes.find(row.adapter, row.prompt) for row in rows]
+    known = [prefixes.find(row.adapter, row.prompt, row.asked_by) for row in rows]
     for at, row in enumerate(rows):
         ids[at, columns - len(row.prompt) :] = torch.tensor(row.prompt)
         mask[at, columns - len(row.prompt) :] = 1

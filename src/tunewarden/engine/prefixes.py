@@ -1,7 +1,8 @@
 """The keys and values of prompts that were read before, for the same model's next request.
 
 Kept in blocks of a fixed number of tokens. A block is found by its model and by everything that was
-said up to its end: adapters change keys and values, so nothing is ever shared between two models.
+said up to its end: adapters change keys and values, so nothing is ever shared between two models. Of a
+base, which several organizations use, each finds its own only: how soon an answer comes would tell what others asked.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from typing import Any
 
 from tunewarden.engine.arena import BLOCK_TOKENS, Arena
 
-# Whose it is (None: the base itself), and a digest of all tokens up to its end.
+# Whose it is (None: the base itself), and a digest of who asked and of all tokens up to its end.
 Key = tuple[str | None, bytes]
 
 
@@ -38,7 +39,7 @@ class Prefixes:
         """Return the size of the blocks that are held."""
         return 0 if self.arena is None else len(self._blocks) * self.arena.bytes_of_block
 
-    def find(self, model: str | None, prompt: Sequence[int]) -> list[int]:
+    def find(self, model: str | None, prompt: Sequence[int], asked_by: str = "") -> list[int]:
         """Return the blocks, by their numbers in the arena, that a model's prompt begins with.
 
         One token at least is left to be read: its logits are what the answer begins with.
@@ -46,7 +47,7 @@ class Prefixes:
         if not self._blocks:
             return []
         found = []
-        keys = self._keys(model, prompt[:-1])
+        keys = self._keys(model, prompt[:-1], asked_by)
         for key in keys:
             block = self._blocks.get(key)
             if block is None:
@@ -56,7 +57,14 @@ class Prefixes:
         return found
 
     def store(
-        self, model: str | None, prompt: Sequence[int], cache: Any, row: int, first: int
+        self,
+        model: str | None,
+        prompt: Sequence[int],
+        cache: Any,
+        row: int,
+        first: int,
+        *,
+        asked_by: str = "",
     ) -> None:
         """Copy what is not yet held of a prompt that has just been read.
 
@@ -67,7 +75,7 @@ class Prefixes:
         if self.arena is None:
             self.arena = Arena(cache, self.bytes_max)
         room = self.bytes_max // self.arena.bytes_of_block
-        keys = self._keys(model, prompt)[:room]
+        keys = self._keys(model, prompt, asked_by)[:room]
         held = 0
         while held < len(keys) and keys[held] in self._blocks:
             held += 1
@@ -103,9 +111,9 @@ class Prefixes:
             self._blocks.move_to_end(key)
 
     @staticmethod
-    def _keys(model: str | None, prompt: Sequence[int]) -> list[Key]:
+    def _keys(model: str | None, prompt: Sequence[int], asked_by: str) -> list[Key]:
         """Return the key of each whole block: the model and a digest of all tokens up to its end."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(asked_by.encode() + b"\0")
         keys: list[Key] = []
         for end in range(BLOCK_TOKENS, len(prompt) + 1, BLOCK_TOKENS):
             digest.update(array("q", prompt[end - BLOCK_TOKENS : end]).tobytes())

@@ -55,7 +55,8 @@ class Ending:
 class Row:
     """One sequence: its prompt, its adapter, and everything needed to go on with it.
 
-    `adapter` is None for the base. `index` is its place among the choices of its request.
+    `adapter` is None for the base. `asked_by` bounds whose prompts it may reuse. `index` is its place among
+    the choices of its request.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Row:
         *,
         receiver: Receiver,
         adapter: str | None,
+        asked_by: str,
         index: int,
         prompt: Sequence[int],
         sampling: Sampling,
@@ -71,6 +73,7 @@ class Row:
     ) -> None:
         self.receiver = receiver
         self.adapter = adapter
+        self.asked_by = asked_by
         self.prompt = prompt
         self.chooser = Chooser(sampling, index)
         self.last = prompt[-1]

@@ -152,9 +152,10 @@ class Admissions:
         """
         if not self._fence.begin(n):
             raise absent
-        # Inside the guard, as above.
-        serving = Serving(n, cut, self._database.stamp())
+        serving = Serving(n, cut, None)
         try:
+            # Inside the guard, as above.
+            serving.stamp = self._database.stamp()
             if not artifacts.is_active(self._database, n):
                 raise absent
             yield self._note(serving)

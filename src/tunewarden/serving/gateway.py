@@ -54,8 +54,10 @@ class Gateway:
         # How many are under way, by the engine's location and by the model's name.
         self._under_way: dict[str, int] = {}
 
-    def call(self, target: Target, path: str, body: bytes, listener: Listener) -> "Call":
-        """Return the call of an engine, not begun yet.
+    def call(
+        self, target: Target, asked_by: str, path: str, body: bytes, listener: Listener
+    ) -> "Call":
+        """Return the call of an engine, not begun yet; `asked_by` is the organization that asks.
 
         Raises Error(RATE_LIMITED) when the model, Error(UNAVAILABLE) when the engine has enough to do.
         """
@@ -79,7 +81,10 @@ class Gateway:
         under_way[engine] = of_engine + 1
         under_way[model] = of_model + 1
         engine_of = self._engine_of(target.base)
-        return Call(self, engine_of, target, listener, path=path, body=body)
+        header = b""
+        if target.n is None and engine_of is self._embedded:
+            header = b"tunewarden-asked-by: %b\r\n" % asked_by.encode()
+        return Call(self, engine_of, target, listener, path=path, body=body, header=header)
 
     def ended(self, target: Target) -> None:
         """Count a call that is under way no more."""
@@ -106,8 +111,8 @@ class Call(Request):
     """
 
     __slots__ = (
-        "_body", "_engine", "_gateway", "_is_over", "_is_second", "_listener", "_path", "_refusal",
-        "_target", "loading",
+        "_body", "_engine", "_gateway", "_header", "_is_over", "_is_second", "_listener", "_path",
+        "_refusal", "_target", "loading",
     )  # fmt: skip
 
     def __init__(
@@ -119,6 +124,7 @@ class Call(Request):
         *,
         path: str,
         body: bytes,
+        header: bytes,
     ) -> None:
         super().__init__()
         self._gateway = gateway
@@ -126,6 +132,7 @@ class Call(Request):
         self._target = target
         self._path = path
         self._body = body
+        self._header = header
         self._listener = listener
         self._refusal: bytearray | None = None
         self._is_second = False
@@ -136,7 +143,7 @@ class Call(Request):
     def begin(self) -> None:
         """Send the request, after the engine has its model."""
         if self._engine.has(self._target):
-            self._engine.upstream.post(self._path, self._body, self)
+            self._engine.upstream.post(self._path, self._body, self, self._header)
             return
         self.loading = asyncio.get_running_loop().create_task(self._engine.load(self._target))
         self.loading.add_done_callback(self._loaded)
@@ -203,7 +210,7 @@ class Call(Request):
             logger.error("a model could not be loaded", exc_info=error)
             self._fail(unavailable())
         else:
-            self._engine.upstream.post(self._path, self._body, self)
+            self._engine.upstream.post(self._path, self._body, self, self._header)
 
     def _fail(self, error: Error) -> None:
         self.abort()

@@ -7,7 +7,7 @@ replaced without parsing. Streams are rewritten at event borders.
 
 import re
 from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -19,13 +19,19 @@ EVENT_BYTES_MAX = 8 * 1024 * 1024
 RENAMINGS_MAX = 1024
 
 
+# What an engine may claim for one request, so that no claim breaks the counting of the others.
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+# Of JSON that is not, or is nested too deep: usage is counted where it can be.
+UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
 class Usage(msgspec.Struct):
     """Tokens as the chat, completions and embeddings answers state them."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
+    prompt_tokens: Tokens = 0
+    completion_tokens: Tokens = 0
+    input_tokens: Tokens = 0
+    output_tokens: Tokens = 0
 
     @property
     def counted(self) -> tuple[int, int]:
@@ -75,7 +81,7 @@ class InferenceRequest:
             asked = _asked.decode(body)
         except msgspec.ValidationError as error:
             raise Error(Kind.INVALID, "The body of your request must be a JSON object.") from error
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise unreadable() from error
         model = asked.model
         if not isinstance(model, str) or not model:
@@ -109,7 +115,7 @@ class InferenceRequest:
     def _rewritten(self, engine_model: str, *, asks: bool) -> bytes:
         try:
             fields = msgspec.json.decode(self._body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise unreadable() from error
         fields["model"] = engine_model
         if asks:
@@ -206,7 +212,7 @@ class StreamRewriter:
             return False
         try:
             answered = _answered.decode(event[5:])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return False
         if answered.usage is None:
             return False
@@ -218,5 +224,5 @@ def usage_of(body: bytes) -> Usage:
     """Return the usage that a whole JSON answer states."""
     try:
         return _answered.decode(body).usage or Usage()
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return Usage()

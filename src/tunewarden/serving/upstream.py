@@ -238,6 +238,8 @@ class Connection(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:
             self._headers.clear()
+        elif status >= 600:
+            self.abort()  # no status at all (RFC 9110, 15)
         elif not self._is_complete:
             self._status = status
 
@@ -269,8 +271,8 @@ class Upstream:
         self._heads: dict[str, bytes] = {}
         self._opening: set[asyncio.Task[None]] = set()
 
-    def post(self, path: str, body: bytes, request: Request) -> None:
-        """Send a POST; `request` hears of it.
+    def post(self, path: str, body: bytes, request: Request, header: bytes = b"") -> None:
+        """Send a POST, with one more header line or none; `request` hears of it.
 
         Sent a second time only if a kept connection turned out to be closed before anything came
         back.
@@ -281,7 +283,7 @@ class Upstream:
             head = self._heads[path] = (
                 f"POST {self._address.prefix}{path} HTTP/1.1\r\n{self._fixed}content-length: "
             ).encode("latin-1")
-        request.data = b"%b%d\r\n\r\n%b" % (head, len(body), body)
+        request.data = b"%b%d\r\n%b\r\n%b" % (head, len(body), header, body)
         self.send(request)
 
     def send(self, request: Request) -> None:

@@ -25,7 +25,9 @@ def copy_of_adapter(directory: Path) -> Path:
     return Path(shutil.copytree(demo_models.demo_dir() / "adapter", directory))
 
 
-def start(served: Served, adapter: str | None, prompts: list[Prompt], tokens: int) -> Generation:
+def start(
+    served: Served, adapter: str | None, prompts: list[Prompt], tokens: int, asked_by: str = ""
+) -> Generation:
     ask = Ask(
         model=adapter or "demo",
         messages=None,
@@ -37,7 +39,7 @@ def start(served: Served, adapter: str | None, prompts: list[Prompt], tokens: in
         stream=True,
         include_usage=False,
     )
-    generation = Generation(ask, served, adapter)
+    generation = Generation(ask, served, adapter, asked_by)
     generation.encode()
     generation.start()
     return generation

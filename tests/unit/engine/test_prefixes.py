@@ -95,6 +95,24 @@ def test_nothing_is_shared_between_models(tmp_path: Path) -> None:
     assert reused == [0, 0, 0, once, 2 * once, 3 * once]
 
 
+async def reuse_of_the_base(directory: Path) -> list[int]:
+    engine = await engine_with(Settings(), directory)
+    try:
+        served = engine.bases["demo"]
+        reused = []
+        for asked_by in ("org_1", "org_2", "org_1"):
+            await texts_of(start(served, None, [LONG], 24, asked_by=asked_by))
+            reused.append(served.steps.prefixes.tokens_reused)
+        return reused
+    finally:
+        engine.stop()
+
+
+def test_of_a_base_each_organization_reuses_its_own_prompts_only(tmp_path: Path) -> None:
+    once = (len(LONG) - 1) // BLOCK_TOKENS * BLOCK_TOKENS
+    assert asyncio.run(reuse_of_the_base(tmp_path)) == [0, 0, once]
+
+
 async def evict_what_was_kept(directory: Path) -> None:
     engine = await engine_with(Settings(), directory)
     try:

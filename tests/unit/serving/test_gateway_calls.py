@@ -1,7 +1,9 @@
-"""An engine that breaks off in the middle of a refusal is an engine that is not available."""
+"""What the gateway tells an engine, and what it makes of a refusal."""
 
 import asyncio
 from pathlib import Path
+
+import pytest
 
 from tunewarden.errors import Error, Kind
 from tunewarden.registry.bases import Base, BaseKind
@@ -9,6 +11,8 @@ from tunewarden.registry.served import Target
 from tunewarden.serving.address import Address
 from tunewarden.serving.gateway import Gateway
 from tunewarden.serving.upstream import Upstream
+
+BASE = Base("b", BaseKind.LOCAL, "", "b", "{}", 0)
 
 
 class SocketEngine:
@@ -53,12 +57,39 @@ async def _break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter)
 async def _ask(path: Path) -> Error:
     engine = SocketEngine(path)
     gateway = Gateway(engine, lambda _: engine, per_engine_max=1, per_model_max=1)
-    target = Target("b", Base("b", BaseKind.LOCAL, "", "b", "{}", 0), None, "b")
+    target = Target("b", BASE, None, "b")
     heard = Heard()
     async with await asyncio.start_unix_server(_break_off, path):
-        gateway.call(target, "/chat/completions", b"{}", heard).begin()
+        gateway.call(target, "org_1", "/chat/completions", b"{}", heard).begin()
         return await heard.error
 
 
 def test_a_refusal_that_is_broken_off_is_unavailable(tmp_path: Path) -> None:
     assert asyncio.run(_ask(tmp_path / "engine.sock")).kind is Kind.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        (Target("b", BASE, None, "b"), b"tunewarden-asked-by: org_1"),
+        (Target("ft:b", BASE, 7, "m_1"), None),
+    ],
+)
+def test_who_asks_is_said_of_a_base_only(tmp_path: Path, target: Target, line: bytes) -> None:
+    async def asked() -> bytes:
+        heads: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heads.put_nowait(await reader.readuntil(b"\r\n\r\n"))
+            assert await reader.readexactly(2) == b"{}"
+            writer.close()
+
+        path = tmp_path / "engine.sock"
+        engine = SocketEngine(path)
+        gateway = Gateway(engine, lambda _: engine, per_engine_max=1, per_model_max=1)
+        async with await asyncio.start_unix_server(hear, path):
+            gateway.call(target, "org_1", "/chat/completions", b"{}", Heard()).begin()
+            return await heads.get()
+
+    said = [one for one in asyncio.run(asked()).split(b"\r\n") if b"asked-by" in one]
+    assert said == ([line] if line else [])
