@@ -228,3 +228,14 @@ def test_an_answer_that_is_nested_too_deep_to_be_read_is_passed_on() -> None:
     rewriter = StreamRewriter(Renaming("m_1", PUBLIC), hides_usage=True)
     event = b"data: " + deep + b"\n\n"
     assert rewriter.feed(event) == event.replace(b"m_1", PUBLIC.encode())
+
+
+def test_usage_of_the_responses_api_is_counted_and_passed_on() -> None:
+    said = {
+        "type": "response.completed",
+        "response": {"usage": {"input_tokens": 3, "output_tokens": 4}},
+    }
+    event = b"event: response.completed\ndata: " + json.dumps(said).encode() + b"\n\n"
+    rewriter = StreamRewriter(Renaming(ENGINE, PUBLIC), hides_usage=True)
+    assert rewriter.feed(event) == event
+    assert rewriter.usage.counted == (3, 4)

@@ -39,8 +39,13 @@ class Usage(msgspec.Struct):
         return self.prompt_tokens or self.input_tokens, self.completion_tokens or self.output_tokens
 
 
+class _Response(msgspec.Struct):
+    usage: Usage | None = None
+
+
 class _Answered(msgspec.Struct):
     usage: Usage | None = None
+    response: _Response | None = None  # in the last event of a stream of the responses API
     choices: list[msgspec.Raw] | None = None
 
 
@@ -208,15 +213,17 @@ class StreamRewriter:
 
     def _is_hidden(self, event: bytes) -> bool:
         """Count an event's usage; true for the one that only we asked for."""
-        if not event.startswith(b"data:"):
-            return False
+        lines = [line[5:] for line in event.split(b"\n") if line.startswith(b"data:")]
         try:
-            answered = _answered.decode(event[5:])
+            answered = _answered.decode(b"\n".join(lines))
         except UNREADABLE:
             return False
-        if answered.usage is None:
+        usage = answered.usage
+        if usage is None and answered.response is not None:
+            usage = answered.response.usage
+        if usage is None:
             return False
-        self.usage = answered.usage
+        self.usage = usage
         return self._hides_usage and answered.choices == []
 
 
