@@ -4,6 +4,7 @@ No runner runs here: the states that one would write are written by the tests.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from tests import lone_worker
 from tests.lone_worker import LoneWorker
 from tests.servers import LOCAL_BASE, Reply
 
-from tunewarden.finetuning.creation import SEED_MAX
+from tunewarden.finetuning.creation import SEED_MAX, UNFINISHED_MAX
 from tunewarden.finetuning.life import SETTLE_SECONDS
 from tunewarden.registry import bases
 from tunewarden.registry.bases import BaseKind
@@ -324,6 +325,44 @@ def test_a_list_goes_on_over_many_jobs_that_do_not_match(worker: LoneWorker) -> 
     for _ in range(120):
         rows.make_job(worker.app, key)
     assert [one.id for one in client.fine_tuning.jobs.list(metadata={"rare": "yes"})] == [first]
+
+
+def test_a_project_has_a_bounded_number_of_unfinished_jobs(worker: LoneWorker) -> None:
+    key, _ = _own_project(worker)
+    first = rows.make_job(worker.app, key, status="queued", is_paused=1)
+    with worker.app.database.write() as tx:
+        tx.run(
+            "WITH RECURSIVE numbers (k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM numbers WHERE k < :more)"
+            " INSERT INTO jobs (id, internal_id, organization_id, project_id, status, is_paused, model, base,"
+            " training_n, method, hyperparameters, suffix, seed, created_by, created_at)"
+            " SELECT id || k, internal_id || k, organization_id, project_id, status, is_paused, model, base,"
+            " training_n, method, hyperparameters, suffix, seed, created_by, created_at FROM jobs, numbers WHERE id = :id",
+            id=first,
+            more=UNFINISHED_MAX - 4,
+        )
+    file_id = rows.make_file(worker.app, key)
+    made: list[str] = []
+
+    def make() -> None:
+        client = worker.client(key)  # which retries by itself, unless it is told not to
+        with contextlib.suppress(openai.RateLimitError):
+            made.append(client.fine_tuning.jobs.create(model=LOCAL_BASE, training_file=file_id).id)
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 3, "as many as had room, though all came at once"
+    client = worker.client(key)
+    with pytest.raises(openai.RateLimitError, match=f"has {UNFINISHED_MAX} unfinished") as refused:
+        client.fine_tuning.jobs.create(model=LOCAL_BASE, training_file=file_id)
+    assert refused.value.code == "too_many_jobs"
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    other = _own_project(worker)[0]
+    assert rows.make_job(worker.app, other), "another project has its own"
+    rows.set_job(worker.app, made[0], status="cancelled", finished_at=1)
+    client.fine_tuning.jobs.create(model=LOCAL_BASE, training_file=file_id)
 
 
 def test_events_are_paged_newest_first_and_metrics_carry_data(

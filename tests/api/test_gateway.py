@@ -111,6 +111,31 @@ def test_a_remote_base_is_sent_its_own_key_which_stands_in_one_file_alone(
     assert secret not in listed + added.stdout + added.stderr + gateway.log() + gateway.printed()
 
 
+def test_an_engine_that_refuses_our_key_is_not_the_clients_matter(
+    gateway: Server, upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    file = tmp_path / "upstream.key"
+    file.write_text("sk-right")
+    upstream.key = "sk-right"
+    try:
+        added = gateway.cli(
+            "base", "add", "changed-key", "--engine-url", upstream.url, "--engine-key-file", str(file)
+        )
+        assert added.returncode == 0, added.stderr
+        upstream.key = "sk-another"  # it was changed there
+        asked = _ask(gateway, model="changed-key")
+        assert (asked.status, asked.error["code"]) == (502, "engine_refused")
+        streamed = _ask(gateway, model="changed-key", stream=True)
+        assert (streamed.status, streamed.error["code"]) == (502, "engine_refused")
+        doctor = gateway.cli("doctor").stdout
+        assert "changed-key: " in doctor
+        assert "status 401" in doctor
+        assert "engine_keys/changed-key.key" in doctor
+    finally:
+        upstream.key = None
+    assert "the engine of the base changed-key refuses its API key" in gateway.log()
+
+
 def test_fields_that_we_do_not_know_are_passed_on(gateway: Server, upstream: FakeUpstream) -> None:
     odd: dict[str, Any] = {
         "logit_bias": {"50256": -100},

@@ -283,6 +283,30 @@ def test_a_body_that_comes_slowly_but_comes_is_taken(gateway: Server) -> None:
         assert Answers(connection).next()[0] == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/fine_tuning/jobs"])
+def test_a_body_that_comes_in_drips_is_not_waited_for_longer(gateway: Server, path: str) -> None:
+    began = time.monotonic()
+    request = _request(gateway.owner_key, messages=["x" * 100_000]).replace(
+        b"/v1/chat/completions", path.encode()
+    )
+    with gateway.connect() as connection:
+        connection.settimeout(CLIENT_SECONDS / 4)
+        connection.sendall(request[:1000])
+        sent, is_over = 1000, False
+        while not is_over:
+            try:
+                connection.sendall(request[sent : sent + 1])
+                sent += 1
+                got = connection.recv(12)
+                is_over = True
+                assert got in {b"HTTP/1.1 408", b""}
+            except TimeoutError:
+                assert time.monotonic() - began < CLIENT_SECONDS * 4 + 6
+            except ConnectionError:
+                is_over = True
+    assert time.monotonic() - began > CLIENT_SECONDS * 4
+
+
 def test_one_connection_too_many_is_told_so(gateway: Server) -> None:
     with ExitStack() as open_ones:
         connections = [

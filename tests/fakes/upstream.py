@@ -34,6 +34,8 @@ class FakeUpstream:
     """Answers chat and completions for the models that it is told to serve, until the block ends."""
 
     models: tuple[str, ...] = ("upstream/model-1",)
+    # The API key that it asks for; None: none.
+    key: str | None = None
     requests: list[Recorded] = field(default_factory=list)
     # The headers of each time that its models were listed.
     lists: list[dict[str, str]] = field(default_factory=list)
@@ -100,6 +102,9 @@ class FakeUpstream:
 
     def _answer(self, connection: socket.socket, request: Recorded) -> bool:
         """Answer; return whether the connection is kept."""
+        if self.key is not None and request.headers.get("authorization") != f"Bearer {self.key}":
+            refused = {"error": {"message": "Incorrect API key", "code": "invalid_api_key"}}
+            return _send_json(connection, 401, refused)
         if request.path == "/v1/models":
             self.lists.append(request.headers)
             listed = {"object": "list", "data": [{"id": name} for name in self.models]}

@@ -285,6 +285,8 @@ CREATE INDEX jobs_that_validate_on ON jobs (validation_n) WHERE finished_at IS N
 
 CREATE INDEX jobs_unfinished ON jobs (n) WHERE finished_at IS NULL;
 
+CREATE INDEX jobs_unfinished_of_project ON jobs (project_id) WHERE finished_at IS NULL;
+
 CREATE INDEX models_listed ON artifacts (organization_id, n)
   WHERE kind = 'model' AND state IN ('active', 'archived');
 

@@ -43,7 +43,7 @@ def headers_of(error: Error) -> Mapping[str, str]:
     if error.retry_after_seconds is not None:
         headers["retry-after"] = f"{error.retry_after_seconds:g}"
         headers["x-should-retry"] = "true"
-    elif error.kind is Kind.CONFLICT:
+    elif error.kind in {Kind.CONFLICT, Kind.RATE_LIMITED}:
         headers["x-should-retry"] = "false"
     return headers
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tunewarden.api.server import Server
 
 HEAD_BYTES_MAX = 64 * 1024  # OpenAI asks its clients for less than 64 KiB
+# A body that comes in drips is not waited for much longer than one that does not come.
+BODY_RATE_MIN = 500  # bytes a second
+DRIPS_MAX = 4  # times as long as a client may be silent
 PATHS = {path.encode(): path for path in ROUTES}
 
 
@@ -49,6 +52,9 @@ class ClientProtocol(HttpToolsProtocol):
     head_bytes = 0
     waiting = Waiting.REQUEST
     since = 0.0
+    # Since when a body comes, but for the time in which we did not read, and how much came.
+    body_since = 0.0
+    body_bytes = 0
     # The exchange whose turn it is.
     exchange: Exchange | None = None
     # The last head that came, and what came with its first bytes.
@@ -128,7 +134,8 @@ class ClientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Choose the way."""
         self.waiting = Waiting.BODY
-        self.since = self.loop.time()
+        self.since = self.body_since = self.loop.time()
+        self.body_bytes = 0
         # Of the first request in a read only: what follows it does not begin there.
         first_bytes, self.first_bytes = self.first_bytes, b""
         path = PATHS.get(self.url) or PATHS.get(httptools.parse_url(self.url).path)
@@ -139,6 +146,7 @@ class ClientProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Pass on."""
+        self.body_bytes += len(body)
         if not isinstance(self.cycle, Exchange):
             super().on_body(body)
         elif not self.cycle.response_complete:
@@ -195,10 +203,20 @@ class ClientProtocol(HttpToolsProtocol):
         if self.waiting is Waiting.REQUEST:
             if waited > self.timeout_keep_alive and self.peer.may_close():
                 self.transport.close()
-        elif self.waiting is not Waiting.NOTHING and waited > client_seconds:
+        elif self.waiting is not Waiting.NOTHING and (
+            waited > client_seconds or self._comes_in_drips(now, client_seconds)
+        ):
             self._end_slow()
         if self.exchange is not None:
             self.exchange.end_if_overdue(now, engine_seconds)
+
+    def _comes_in_drips(self, now: float, client_seconds: float) -> bool:
+        if self.waiting is not Waiting.BODY:
+            return False
+        if self.flow.read_paused:
+            self.body_since, self.body_bytes = now, 0
+        took = now - self.body_since
+        return took > client_seconds * DRIPS_MAX + self.body_bytes / BODY_RATE_MIN
 
     def _end_slow(self) -> None:
         if self.waiting is Waiting.HEAD and self._is_free():

@@ -33,7 +33,7 @@ def add(
     if engine_url is not None:
         Address.of_url(engine_url)
         key = None if engine_key_file is None else engine_keys.given(engine_key_file)
-        engine_model = _model_at(engine_url, name, key)
+        engine_model = model_at(engine_url, name, key, "Give its API key with --engine-key-file.")
         with app.database.write() as tx:
             bases.add(
                 tx,
@@ -81,8 +81,11 @@ def _directory(path: str) -> Path:
     return Path(found)
 
 
-def _model_at(engine_url: str, name: str, key: str | None) -> str:
-    """Return what the server at the URL calls the model: `name`, or its only one."""
+def model_at(engine_url: str, name: str, key: str | None, advice: str) -> str:
+    """Return what the server at the URL calls the model: `name`, or its only one.
+
+    Raises Error(INVALID), with `advice` if the server refuses the key.
+    """
     request = Request(f"{engine_url.rstrip('/')}/models")  # noqa: S310  checked by Address
     if key is not None:
         # Not to where an answer may redirect.
@@ -93,7 +96,7 @@ def _model_at(engine_url: str, name: str, key: str | None) -> str:
                 str(model["id"]) for model in json.loads(response.read(LIST_BYTES_MAX))["data"]
             ]
     except HTTPError as error:
-        why = "Give its API key with --engine-key-file." if error.code in {401, 403} else ""
+        why = advice if error.code in {401, 403} else ""
         raise Error(
             Kind.INVALID,
             f"{engine_url}/models was answered with status {error.code}. {why}".strip(),

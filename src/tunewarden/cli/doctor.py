@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import apsw
 
 from tunewarden.app import App, inventory, open_app, recover, scratch_directory, with_no_server
-from tunewarden.cli import waiting
+from tunewarden.cli import base_commands, waiting
 from tunewarden.config import Config
 from tunewarden.errors import Error
 from tunewarden.registry import bases
-from tunewarden.registry.bases import BaseKind
+from tunewarden.registry.bases import Base, BaseKind
+from tunewarden.serving import engine_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,24 @@ def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
     yield Finding(True, "server", "running" if running else "not running")  # noqa: FBT003
     for base in local if running else []:
         yield Finding(running is not None and running.answers(base.name), "base", base.name)
+    for base in bases.list_all(app.database):
+        if base.kind is BaseKind.REMOTE:
+            yield _engine_at(settings, base)
     if is_deep:
         yield from _remnants(app, is_running=running is not None)
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield Finding(files >= 1024, "open files", f"{files} allowed; 1024 or more are needed")
+
+
+def _engine_at(settings: Config, base: Base) -> Finding:
+    key = engine_keys.read(settings.engine_keys, base.name)
+    where = engine_keys.path_of(settings.engine_keys, base.name)
+    advice = f"Put its API key into {where} and start anew."
+    try:
+        base_commands.model_at(base.location, base.engine_model, key, advice)
+    except Error as error:
+        return Finding(False, "remote base", f"{base.name}: {error.message}")  # noqa: FBT003
+    return Finding(True, "remote base", f"{base.name} at {base.location}")  # noqa: FBT003
 
 
 def _remnants(app: App, *, is_running: bool) -> Iterator[Finding]:

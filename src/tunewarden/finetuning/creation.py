@@ -19,6 +19,8 @@ from tunewarden.registry.bases import BaseKind
 
 PURPOSE = "fine-tune"
 SEED_MAX = 2**31 - 1
+# Of one project: more than anybody waits for, few enough for each look at all of them.
+UNFINISHED_MAX = 1000
 METADATA_PAIRS_MAX = 16
 METADATA_KEY_LENGTH_MAX = 64
 METADATA_VALUE_LENGTH_MAX = 512
@@ -82,7 +84,8 @@ def parse(body: Mapping[str, object]) -> JobRequest:
 def create(database: Database, caller: Caller, request: JobRequest) -> NamedJob:
     """Write a new job, in `validating_files`, and return it.
 
-    Raises Error(FORBIDDEN), Error(INVALID) for a model or a file that cannot be trained on.
+    Raises Error(FORBIDDEN), Error(INVALID) for a model or a file that cannot be trained on, Error(RATE_LIMITED)
+    for a job too many.
     """
     authorize(caller, Action.WRITE_JOBS)
     base, start = _model(database, caller, request.model)
@@ -100,6 +103,13 @@ def create(database: Database, caller: Caller, request: JobRequest) -> NamedJob:
         ):
             if artifact is not None and not _is_there(tx, kind, caller, artifact):
                 raise _no_model(artifact.id) if param == "model" else _no_file(artifact.id, param)
+        if jobs.count_unfinished(tx, caller) >= UNFINISHED_MAX:
+            raise Error(
+                Kind.RATE_LIMITED,
+                f"This project has {UNFINISHED_MAX} unfinished fine-tuning jobs, which is as many as it may have. Wait"
+                " until some have ended, or cancel some that are queued or paused.",
+                code="too_many_jobs",
+            )
         tx.run(
             "INSERT INTO jobs (id, internal_id, organization_id, project_id, status, model, base,"
             " start_n, training_n, validation_n, method, hyperparameters, suffix, seed, metadata,"

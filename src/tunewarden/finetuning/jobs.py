@@ -168,6 +168,15 @@ def that_need(tx: Tx, artifact_n: int) -> list[str]:
     return [str(row[1]) for row in rows]
 
 
+def count_unfinished(tx: Tx, caller: Caller) -> int:
+    """Return how many jobs of the caller's project have not ended, paused ones included."""
+    row = tx.row(
+        "SELECT COUNT(*) FROM jobs WHERE project_id = :project AND finished_at IS NULL",
+        project=caller.project_id,
+    )
+    return 0 if row is None else int(row[0])
+
+
 def unfinished(tx: Tx) -> list[Job]:
     """Return every job that still runs, waits, or is being wound up; oldest first."""
     return [

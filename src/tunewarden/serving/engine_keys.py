@@ -17,14 +17,14 @@ FILE_BYTES_MAX = 8192
 def read(directory: Path, base: str) -> str | None:
     """Return the key of a base, or None if it has none."""
     try:
-        return _path(directory, base).read_text("ascii")
+        return path_of(directory, base).read_text("ascii")
     except FileNotFoundError:
         return None
 
 
 def has(directory: Path, base: str) -> bool:
     """Tell whether a base has a key."""
-    return _path(directory, base).exists()
+    return path_of(directory, base).exists()
 
 
 def given(file: Path) -> str:
@@ -50,7 +50,7 @@ def given(file: Path) -> str:
 
 def keep(directory: Path, base: str, key: str | None) -> None:
     """Keep the key of a new base, durably; without one, see that none is left of an earlier try."""
-    path = _path(directory, base)
+    path = path_of(directory, base)
     if key is None:
         path.unlink(missing_ok=True)
         return
@@ -71,5 +71,6 @@ def keep(directory: Path, base: str, key: str | None) -> None:
             os.close(entry)
 
 
-def _path(directory: Path, base: str) -> Path:
+def path_of(directory: Path, base: str) -> Path:
+    """Return where the key of a base lies."""
     return directory / f"{base}.key"

@@ -156,9 +156,11 @@ class Call(Request):
         super().abort()
 
     def begun(self, status: int, headers: dict[bytes, bytes]) -> None:
-        """Pass on an answer; a 404 is looked at first."""
+        """Pass on an answer; a 404 is looked at first, and a 401 is our matter, not the client's."""
         if status == 404:
             self._refusal = bytearray()
+        elif status == 401:
+            self._fail(_refused_us(self._target.base.name))
         else:
             self._listener.begun(status, headers)
 
@@ -220,6 +222,19 @@ class Call(Request):
         if not self._is_over:
             self._is_over = True
             self._gateway.ended(self._target)
+
+
+def _refused_us(base: str) -> Error:
+    logger.error(
+        "the engine of the base %s refuses its API key: put the right one into engine_keys/%s.key and start anew",
+        base,
+        base,
+    )
+    return Error(
+        Kind.ENGINE_FAILED,
+        "The engine of this model refuses the server's own key. Your key is fine: tell whoever runs the server.",
+        code="engine_refused",
+    )
 
 
 class _Problem(msgspec.Struct):

@@ -183,6 +183,7 @@ CREATE TABLE jobs (
 CREATE INDEX jobs_of_project ON jobs (project_id, n);
 CREATE INDEX jobs_started ON jobs (project_id, started_at) WHERE started_at IS NOT NULL;
 CREATE INDEX jobs_unfinished ON jobs (n) WHERE finished_at IS NULL;
+CREATE INDEX jobs_unfinished_of_project ON jobs (project_id) WHERE finished_at IS NULL;
 -- Which of them need an artifact is asked before each deletion.
 CREATE INDEX jobs_that_train_on ON jobs (training_n) WHERE finished_at IS NULL;
 CREATE INDEX jobs_that_validate_on ON jobs (validation_n) WHERE finished_at IS NULL;
