@@ -119,7 +119,13 @@ def test_an_engine_that_refuses_our_key_is_not_the_clients_matter(
     upstream.key = "sk-right"
     try:
         added = gateway.cli(
-            "base", "add", "changed-key", "--engine-url", upstream.url, "--engine-key-file", str(file)
+            "base",
+            "add",
+            "changed-key",
+            "--engine-url",
+            upstream.url,
+            "--engine-key-file",
+            str(file),
         )
         assert added.returncode == 0, added.stderr
         upstream.key = "sk-another"  # it was changed there
