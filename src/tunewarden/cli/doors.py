@@ -42,8 +42,8 @@ DeletionObject = dict[str, Any]
 class Door(Protocol):
     """What commands can do with models."""
 
-    def models(self) -> list[ModelObject]:
-        """Return every base and own model."""
+    def models(self) -> Iterator[ModelObject]:
+        """Yield every base and own model."""
 
     def model(self, model_id: str) -> ModelObject:
         """Return one. Raises Error(NOT_FOUND)."""
@@ -99,14 +99,12 @@ class LocalDoor:
         self.app = app
         self.caller = caller
 
-    def models(self) -> list[ModelObject]:
-        """Return every base and own model."""
-        shown: list[ModelObject] = [
-            views.base_object(base) for base in bases.list_all(self.app.database)
-        ]
+    def models(self) -> Iterator[ModelObject]:
+        """Yield every base and own model."""
+        for base in bases.list_all(self.app.database):
+            yield views.base_object(base)
         for page in models.pages(self.app.database, self.caller):
-            shown += [self._shown(model) for model in page]
-        return shown
+            yield from map(self._shown, page)
 
     def model(self, model_id: str) -> ModelObject:
         """Return one. Raises Error(NOT_FOUND)."""
@@ -160,10 +158,9 @@ class HttpDoor:
         self._url = urlsplit(url.rstrip("/"))
         self._key = key
 
-    def models(self) -> list[ModelObject]:
-        """Return every base and own model."""
-        listed: list[ModelObject] = self.call("GET", "/models")[0]["data"]
-        return listed
+    def models(self) -> Iterator[ModelObject]:
+        """Yield every base and own model."""
+        yield from self.call("GET", "/models")[0]["data"]
 
     def model(self, model_id: str) -> ModelObject:
         """Return one. Raises Error(NOT_FOUND)."""
