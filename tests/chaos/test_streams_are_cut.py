@@ -50,6 +50,14 @@ def _deleted(watcher: Watcher, model: Model) -> Exchange:
     return deletion
 
 
+def _answered(watcher: Watcher, model: Model) -> Exchange:
+    """Ask without a stream, on a connection that is kept; return when all was read."""
+    asked = watcher.chat(model.id, stream=False, keep=True)
+    while not asked.is_whole:
+        watcher.turn(0.1)
+    return asked
+
+
 def _facts(server: FakeEngineServer, deletion: Exchange) -> dict[str, object]:
     return server.facts(deletion.head["tunewarden-deletion"])
 
@@ -174,9 +182,7 @@ def test_an_answer_that_was_read_costs_its_client_nothing_when_the_model_is_dele
     server: FakeEngineServer, watcher: Watcher
 ) -> None:
     model = server.make_model()
-    asked = watcher.chat(model.id, stream=False, keep=True)
-    while not asked.is_whole:
-        watcher.turn(0.1)
+    asked = _answered(watcher, model)
     # Its guard is still held, most likely: whether all has left is not asked after each answer.
     deletion = _deleted(watcher, model)
     assert _took(deletion) < FENCE_SECONDS
@@ -188,9 +194,7 @@ def test_a_guard_is_let_go_of_soon_after_the_answer_was_read(
     server: FakeEngineServer, watcher: Watcher
 ) -> None:
     model = server.make_model()
-    asked = watcher.chat(model.id, stream=False, keep=True)
-    while not asked.is_whole:
-        watcher.turn(0.1)
+    asked = _answered(watcher, model)
     wait_until(lambda: not server.holders(model.n), "it is let go of", 2)
 
 
