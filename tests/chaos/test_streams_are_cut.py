@@ -194,7 +194,7 @@ def test_a_guard_is_let_go_of_soon_after_the_answer_was_read(
     server: FakeEngineServer, watcher: Watcher
 ) -> None:
     model = server.make_model()
-    asked = _answered(watcher, model)
+    _answered(watcher, model)
     wait_until(lambda: not server.holders(model.n), "it is let go of", 2)
 
 
