@@ -185,6 +185,16 @@ def test_a_worker_that_died_while_it_served_is_gone_and_swept(
         assert well.begin(2), "the living one's file was left"
 
 
+@pytest.mark.parametrize("content", [b"", b"\0" * 40])
+def test_what_a_power_cut_leaves_of_a_workers_file_is_gone_and_swept(
+    fence: KernelLockFence, tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "old.worker").write_bytes(content)
+    assert _endings(fence, 1) == [Ending.GONE]
+    assert fence.sweep() == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_worker_that_dies_while_a_fence_waits_for_it_ends_the_wait(
     fence: KernelLockFence, tmp_path: Path
 ) -> None:

@@ -195,14 +195,14 @@ class Admissions:
             asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_was_deleted)
 
     def _cut_what_was_deleted(self) -> None:
-        self._polls += 1
-        if self._leaving and self._polls % SWEEP_POLLS == 0:
-            self._leaving.sweep()
         if not self._running and not self._leaving:
             self._is_watching = False
             return
         # First of all, so that a look that fails is not the last one.
         asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_was_deleted)
+        self._polls += 1
+        if self._polls % SWEEP_POLLS == 0:
+            self._leaving.sweep()
         stamp = self._database.stamp()
         if stamp == self._seen:
             return

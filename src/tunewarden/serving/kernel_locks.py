@@ -117,9 +117,10 @@ class KernelLockFence:
 
 
 def _has_ended(locks: ByteLocks, within_seconds: float) -> bool:
-    # A file that says nothing is of one that ended before it had joined.
-    worker = locks.read()
-    return not worker or processes.ends(worker, within_seconds=within_seconds)
+    try:
+        return processes.ends(locks.read(), within_seconds=within_seconds)
+    except ValueError:
+        return True  # A power cut left a file that says nothing: its process is long gone.
 
 
 def _held() -> Error:
