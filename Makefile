@@ -1,25 +1,41 @@
-# Two commands matter: `make run` and `make test`. Each sets up everything it needs, from PyPI alone.
+# Three commands matter: `make run`, `make quick` and `make test`. Each sets up everything it needs, from PyPI alone.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# The CPU build that tests and the demo run on; production may install any torch that the package allows.
-TORCH ?= torch==2.13.0
-# Both majors of the SDK are in the field; the older one is installed beside the environment.
-OPENAI_2 ?= openai>=2,<3
+# The build that tests and the demo run on. Production may install any torch that the package allows;
+# TORCH_BUILD=cu130, say, takes a CUDA build here (docs/decisions/0012).
+TORCH_VERSION ?= 2.13.0
+TORCH_BUILD ?= cpu
 # The tests of the SDK itself, from its source distribution; what they need beside pytest.
-SDK_TESTS := .cache/openai-sdist/.ready $(VENV)/openai-suite/.ready
-PYTEST_ASYNCIO ?= pytest-asyncio==1.5.0
-# Test files that run at once. Each starts servers of several processes.
-JOBS ?= 2
-PIP := $(BIN)/pip --quiet --disable-pip-version-check
+SDK_TESTS := .cache/openai-sdist/.ready
+# Test files that run at once: more than two cores have, because some sleep. Each starts servers of several processes.
+JOBS ?= 3
+# In the order of tests/groups.py.
+PARALLEL := --dist loadfile --no-loadscope-reorder
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# From the lock, and nothing that is not in it.
+LOCKED := $(PIP) install --no-deps --require-hashes
+UV := .cache/uv
+# Python keeps what it compiled, here too where the environment forbids it: a server of the tests is five processes.
+unexport PYTHONDONTWRITEBYTECODE
+# The server and the verifier of its receipts, which it needs, from this tree.
+EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable packages/receipts --editable .
 
-.PHONY: run test check conformance torture bench bench-guard setup clean
+.PHONY: run test batteries quick check conformance torture bench bench-guard setup lock lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
 
-run: $(VENV)/.ready
+run: $(VENV)/.local
 	$(BIN)/tunewarden serve --demo --data data
 
 test: $(VENV)/.ready $(SDK_TESTS)
-	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest --group test --numprocesses $(JOBS) $(PARALLEL)
+
+# Attacks on the promises, at random and in short: kills, crashes, power cuts, load, mutants (tests/groups.py).
+batteries: $(VENV)/.ready
+	$(BIN)/python -m pytest --group batteries --numprocesses $(JOBS) $(PARALLEL)
+
+# What needs neither torch nor a server, in a minute: tests/groups.py.
+quick: $(VENV)/.dev
+	$(BIN)/python -m pytest --group quick --numprocesses 2 $(PARALLEL)
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
@@ -27,11 +43,11 @@ check: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Writes the README's table of the SDK's own tests anew; `make test` only compares.
+# Writes docs/reference/conformance.md anew; `make test` only compares.
 conformance: $(VENV)/.ready $(SDK_TESTS)
 	$(BIN)/python -m pytest tests/conformance --update-golden
 
-# The long form of every battery; writes docs/evidence.md. MINUTES bounds it.
+# The long form of each battery; writes docs/evidence.md. MINUTES bounds it.
 torture: $(VENV)/.ready
 	$(BIN)/python -m tests.chaos.torture $(if $(MINUTES),--minutes $(MINUTES))
 
@@ -45,23 +61,89 @@ bench-guard: $(VENV)/.ready
 
 setup: $(VENV)/.ready $(SDK_TESTS)
 
-$(VENV)/.ready: pyproject.toml Makefile
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tunewarden needs Python 3.11 or newer: make PYTHON=python3.11")'
+# Writes requirements/*.txt anew, with the releases of more than a week ago (or of before DATE).
+lock: $(UV)/bin/uv
+	requirements/compile.sh $< $(DATE)
+
+# Fails unless the lock is what `make lock` writes for the date that it names.
+lock-check: $(UV)/bin/uv
+	requirements/compile.sh $< "$$(sed -n 's/^#.*make lock DATE=//p' requirements/core.txt)"
+	git diff --exit-code -- requirements
+
+# Tests on other sets of packages: the lock on every other Python that is here, without the engine; the lowest versions
+# that pyproject.toml allows; the newest, which only reports.
+SET_TESTS ?= tests/unit tests/contract tests/cli tests/packaging
+TRY := TORCH_VERSION=$(TORCH_VERSION) TORCH_BUILD=$(TORCH_BUILD) JOBS=$(JOBS) requirements/try_set.sh $(UV)/bin/uv
+
+pythons: $(UV)/bin/uv
+	$(TRY) locked $(SET_TESTS)
+
+floors: $(UV)/bin/uv
+	$(TRY) floors $(SET_TESTS) tests/trainer/test_dpo.py
+
+newest: $(UV)/bin/uv
+	$(TRY) newest
+
+wheel: $(VENV)/.core
+	rm -rf dist
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist . ./packages/receipts ./packages/demo
+
+# The bill of materials of what is released, beside the wheels: CycloneDX, from the locks with their digests.
+sbom: $(UV)/bin/uv
+	mkdir -p dist
+	for set in core local; do \
+	  $(UV)/bin/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements/$$set.txt \
+	    --pyproject pyproject.toml --output-reproducible --output-file dist/tunewarden-$$set.cdx.json || exit 1; \
+	done
+
+# Trains the demo anew if its recipe (src/tunewarden/demo) has changed; takes minutes. Commit what it writes.
+demo-weights: $(VENV)/.local
+	$(BIN)/python -m tunewarden.demo weights --package packages/demo/src/tunewarden_demo
+
+# Puts the built wheels in place of the source tree, for tests of what users install; `make editable` undoes it.
+installed-wheel: wheel
+	$(PIP) install --no-deps --no-index --force-reinstall dist/tunewarden-*.whl dist/tunewarden_receipts-*.whl
+
+editable: $(VENV)/.core
+	$(EDITABLE)
+
+# The environment in layers, each with a lock of its own: the server alone, what `make run` needs, what tests need.
+$(VENV)/.core: pyproject.toml packages/receipts/pyproject.toml requirements/core.txt requirements/build.txt
+	@test "$$(uname -s)" = Linux || { echo "Tunewarden runs on Linux. On other systems, run it in a Linux container or virtual machine." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tunewarden needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install "$(TORCH)"
-	$(PIP) install --editable '.[local,dev]'
-	$(PIP) install --upgrade --target $(VENV)/openai-2 "$(OPENAI_2)"
+	$(LOCKED) --requirement requirements/core.txt --requirement requirements/build.txt
+	$(EDITABLE)
+	touch $@
+
+$(VENV)/.local: requirements/local.txt requirements/install_torch.py packages/demo/pyproject.toml Makefile | $(VENV)/.core
+	$(LOCKED) --requirement requirements/local.txt
+	$(BIN)/python requirements/install_torch.py $(TORCH_VERSION) $(TORCH_BUILD) $(UV)
+	$(PIP) install --no-deps --no-build-isolation --editable packages/demo
+	$(PIP) check
+	touch $@
+
+$(VENV)/.dev: requirements/dev.txt | $(VENV)/.core
+	$(LOCKED) --requirement requirements/dev.txt
+	touch $@
+
+$(VENV)/.tools: requirements/suite.txt requirements/openai2.txt Makefile | $(VENV)/.dev
+	$(LOCKED) --upgrade --target $(VENV)/openai-suite --requirement requirements/suite.txt
+	$(LOCKED) --upgrade --target $(VENV)/openai-2 --requirement requirements/openai2.txt
 	@# The npm SDK is tested where there is npm; it needs a newer Node than most systems have.
 	! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(VENV)/node openai@7 node@22
 	touch $@
 
+$(VENV)/.ready: $(VENV)/.core $(VENV)/.local $(VENV)/.tools $(UV)/bin/uv
+	touch $@
+
 # pip checks the archive's digest. These tests run with the SDK in it, so that none is installed for them.
-.cache/openai-sdist/.ready: tests/conformance/sdk.txt | $(VENV)/.ready
+.cache/openai-sdist/.ready: tests/conformance/sdk.txt | $(VENV)/.tools
 	$(PIP) download --require-hashes --no-deps --no-binary openai --dest $(@D) --requirement $<
 	touch $@
 
-$(VENV)/openai-suite/.ready: Makefile | $(VENV)/.ready
-	$(PIP) install --upgrade --no-deps --target $(@D) "$(PYTEST_ASYNCIO)"
+$(UV)/bin/uv: requirements/uv.txt | $(VENV)/.core
+	$(LOCKED) --upgrade --target $(UV) --requirement $<
 	touch $@
 
 clean:

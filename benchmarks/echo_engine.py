@@ -21,14 +21,30 @@ import msgspec
 import uvloop
 
 from tunewarden import processes
+from tunewarden.engine_protocol import paths
+from tunewarden.engine_protocol.codes import Code
+from tunewarden.engine_protocol.messages import (
+    VERSION,
+    EvictedAdapter,
+    EvictionAnswer,
+    EvictionRequest,
+    LoadedAdapter,
+    LoadedBase,
+    NewAdapter,
+    NewBase,
+    Problem,
+    Refusal,
+    State,
+    decoded,
+)
 
 SLOTS, SLOT_SECONDS, CONTROL = "BENCH_SLOTS", "BENCH_SLOT_SECONDS", "BENCH_CONTROL"
 CONTROLS = ("wrong-answer", "wrong-model", "careless")
 WRONG_EACH = 500
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-NOT_LOADED = {"error": {"message": "not loaded", "code": "adapter_not_loaded"}}
-EVICTED = {"error": {"message": "the name was evicted", "code": "adapter_evicted"}}
+NOT_LOADED = Refusal(Problem("not loaded", code=Code.ADAPTER_NOT_LOADED))
+EVICTED = Refusal(Problem("the name was evicted", code=Code.MODEL_DELETED))
 
 
 class Engine:
@@ -36,6 +52,7 @@ class Engine:
 
     def __init__(self, *, slots: int, slot_seconds: float, control: str) -> None:
         self.loop = asyncio.get_running_loop()
+        self.incarnation = os.urandom(12).hex()
         self.bases: dict[str, str] = {}
         self.adapters: dict[str, str] = {}  # and its base
         self.refused: set[str] = set()
@@ -46,39 +63,37 @@ class Engine:
         self._free, self._slot_seconds = slots, slot_seconds
         self._waiting: deque[Callable[[], None]] = deque()
 
-    def verb(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, object]:
-        """Do one of the four verbs."""
-        parts = path.split("/")[1:]
-        if parts == ["engine", "state"]:
-            bases = [
-                {"name": base, "adapters": [a for a, b in self.adapters.items() if b == base]}
-                for base in self.bases
-            ]
-            return 200, {"pid": os.getpid(), "bases": bases}
-        if parts == ["engine", "bases"]:
-            self.bases[body["name"]] = body["path"]
-            return 200, {"name": body["name"]}
-        if method == "DELETE":
-            return 200, self._evicted(parts[2])
-        if body["name"] in self.refused:
+    def verb(self, path: str, body: bytes) -> tuple[int, msgspec.Struct]:
+        """Do one of the verbs."""
+        if path == paths.STATE:
+            bases = [self._base(name) for name in self.bases]
+            tombstones = sorted(self.refused)
+            return 200, State(VERSION, os.getpid(), self.incarnation, bases, tombstones)
+        if path == paths.BASES:
+            base = decoded(body, NewBase)
+            self.bases[base.name] = base.path
+            return 200, self._base(base.name)
+        if path == paths.EVICTIONS:
+            evicted = [self._evict(name) for name in decoded(body, EvictionRequest).names]
+            return 200, EvictionAnswer(VERSION, self.incarnation, evicted)
+        asked = decoded(body, NewAdapter)
+        if asked.name in self.refused:
             return 404, EVICTED
-        for file in Path(body["path"]).iterdir():
+        for file in Path(asked.path).iterdir():
             file.unlink()
-        self.adapters[body["name"]] = body["base"]
-        return 200, {"name": body["name"]}
+        self.adapters[asked.name] = asked.base
+        return 200, LoadedAdapter(asked.name, asked.base, self.incarnation)
 
-    def _evicted(self, name: str) -> object:
+    def _base(self, name: str) -> LoadedBase:
+        return LoadedBase(name, [one for one, base in self.adapters.items() if base == name])
+
+    def _evict(self, name: str) -> EvictedAdapter:
         self.refused.add(name)
         running = self.running.pop(name, set())
         for connection in running if self.control != "careless" else ():
             connection.abort()
         was_loaded = self.adapters.pop(name, None) is not None
-        return {
-            "name": name,
-            "was_loaded": was_loaded,
-            "aborted": len(running),
-            "zeroed": True,
-        }
+        return EvictedAdapter(name, was_loaded, len(running), residue=0.0)
 
     def said(self, model: str, prompt: str) -> str:
         """Return what is said to a prompt, but for the chunk's number; a control says something else."""
@@ -140,12 +155,13 @@ class Connection(asyncio.Protocol):
         if len(came) < border + (int(length[1]) if length else 0):
             return
         self._came = b""
-        method, path, _ = came[: came.index(b"\r\n")].decode().split(" ")
-        body = msgspec.json.decode(came[border:]) if len(came) > border else {}
-        if path.startswith("/v1/"):
-            self._engine.serve(lambda: self._infer(body))
+        _, path, _ = came[: came.index(b"\r\n")].decode().split(" ")
+        body = came[border:]
+        if path in {paths.CHAT_COMPLETIONS, paths.COMPLETIONS}:
+            asked = msgspec.json.decode(body)
+            self._engine.serve(lambda: self._infer(asked))
         else:
-            self._answer(*self._engine.verb(method, path, body))
+            self._answer(*self._engine.verb(path, body))
 
     def _infer(self, body: dict[str, Any]) -> None:
         engine, model = self._engine, body["model"]

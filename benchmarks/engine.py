@@ -12,8 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests import demo_models
-from tests.embedded import BASE, EngineProcess, endless, question, running_engine
+from tests.support import demo_models
+from tests.support.embedded_engine import BASE, EngineProcess, endless, question, running_engine
+
+from tunewarden.engine_protocol import paths
 
 STREAMS = (1, 8, 32)
 TOKENS = 128
@@ -24,7 +26,9 @@ async def stream_once(path: Path, model: str) -> int:
     reader, writer = await asyncio.open_unix_connection(str(path))
     asked = question(model, "What is Tunewarden?", stream=True, **endless(TOKENS))
     body = json.dumps({**asked, "stream_options": {"include_usage": True}}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: e\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {paths.CHAT_COMPLETIONS} HTTP/1.1\r\nhost: e\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
     writer.write(head.encode() + body)
     tail = b""
     while b"[DONE]" not in tail:

@@ -23,7 +23,7 @@ from benchmarks.peers.install import NotInstalled
 from benchmarks.peers.report import surroundings
 from benchmarks.peers.sampling import AGAIN, DISTURBED, QUIET, _busy, _spent
 from benchmarks.peers.subjects import pinned
-from tests import demo_models, servers
+from tests.support import demo_models, servers
 
 # Base -> tokens of each answer, so that a measurement takes seconds on both.
 TOKENS = {"demo": 128, "large": 16}

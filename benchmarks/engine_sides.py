@@ -28,11 +28,12 @@ from benchmarks.peers import install
 from benchmarks.peers.install import NotInstalled
 from benchmarks.peers.subjects import pinned
 from peft import LoraConfig, get_peft_model
-from tests import demo_models
-from tests.embedded import end_token, running_engine
+from tests.support import demo_models
+from tests.support.embedded_engine import end_token, running_engine
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tunewarden.config import child_environment
+from tunewarden.engine_protocol import paths
 
 ENGINE_CPU, LOAD_CPU = 0, 1
 PROMPT_TOKENS = 31
@@ -119,12 +120,12 @@ def ours(base: Path, adapters: list[Path], tokens: int) -> Iterator[Side]:
             started = running_engine(Path(directory), "--threads", "1", "--prefix-mib", "0")
             engine = stack.enter_context(started)
         body = {"name": "measured", "path": str(base)}
-        assert engine.send("POST", "/engine/bases", body)[0] == 200
+        assert engine.send("POST", paths.BASES, body)[0] == 200
         for at, adapter in enumerate(adapters):
             # The engine takes the copy.
             copy = Path(shutil.copytree(adapter, Path(directory) / f"m_{at}"))
             body = {"name": f"m_{at}", "base": "measured", "path": str(copy)}
-            assert engine.send("POST", "/engine/adapters", body)[0] == 200
+            assert engine.send("POST", paths.ADAPTERS, body)[0] == 200
         bias = {"logit_bias": {str(end_token()): -100}}
 
         def measure() -> float:

@@ -20,8 +20,8 @@ from benchmarks.open_loop import Asked, Load, chat, request
 from benchmarks.served import EchoServer, serving
 from benchmarks.weighing import Weight, weight
 
-from tunewarden.cli.worker import within
 from tunewarden.config import Config
+from tunewarden.server.worker import within
 
 LIMIT_BYTES = 400e6
 OPENED_A_SECOND = 1000

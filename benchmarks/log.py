@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tunewarden.deletion.log import Log
-from tunewarden.deletion.log_key import LogSigner
+from tunewarden.transparency.key import LogSigner
+from tunewarden.transparency.log import Log
 
 SIZES = (1_000, 100_000, 1_000_000)
 ROUNDS = 400

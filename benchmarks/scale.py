@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-from tests import servers
 from tests.chaos.fake_engine_server import FakeEngineServer
-from tests.servers import LOCAL_BASE, ORGANIZATION
+from tests.support import servers
+from tests.support.servers import LOCAL_BASE, ORGANIZATION
 
 from tunewarden.artifacts.disk import LocalDisk
 from tunewarden.artifacts.keyring import SHARD_CAPACITY
@@ -39,11 +39,11 @@ FACTOR = 2_654_435_769
 MODELS = """
 WITH RECURSIVE numbers (i) AS (SELECT :first UNION ALL SELECT i + 1 FROM numbers WHERE i < :last)
 INSERT INTO artifacts (kind, id, internal_id, organization_id, project_id, state, epoch, key_id, manifest,
-  manifest_sha256, created_by, created_at)
+  manifest_sha256, salt, created_by, created_at)
 SELECT 'model', printf('ft:%s:%s::%08x', :base, :name, (i * :factor) % 4294967296),
   'm_' || lower(hex(randomblob(12))), :organization, :project, 'active', 1,
   printf('k%06d-%024d', 1 + i / :capacity, i), '{"rank":8,"weights_bytes":1000000}',
-  lower(hex(randomblob(32))), :by, :at + i FROM numbers
+  lower(hex(randomblob(32))), randomblob(32), :by, :at + i FROM numbers
 """
 
 
@@ -236,7 +236,7 @@ def _insert(path: Path, first: int, last: int) -> None:
     with connection:
         connection.execute(MODELS, {**numbers, **owned, **named})
         connection.execute(
-            f"INSERT INTO models SELECT n, :base, '', NULL, NULL {new}",
+            f"INSERT INTO models (n, base, suffix) SELECT n, :base, '' {new}",
             {"before": before, "base": LOCAL_BASE},
         )
         for position, file in enumerate(("adapter_config.json", "adapter_model.safetensors")):

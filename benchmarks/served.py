@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from benchmarks import echo_engine
-from tests import servers
 from tests.chaos.fake_engine_server import CarelessServer, FakeEngineServer
+from tests.support import servers
 
 
 class EchoServer(FakeEngineServer):

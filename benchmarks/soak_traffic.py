@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from benchmarks.open_loop import Asked, Load, chat, request
 from benchmarks.served import EchoServer
-from tests import bases
-from tests.servers import LOCAL_BASE, ORGANIZATION
+from tests.support import bases
+from tests.support.servers import LOCAL_BASE, ORGANIZATION
 
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Role

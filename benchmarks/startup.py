@@ -54,7 +54,7 @@ def start(data: Path, workers: int) -> tuple[float, list[float]]:
         seconds = time.perf_counter() - began
         time.sleep(1)  # every worker has started by now
         return seconds, [
-            rss(pid) for pid in children(process.pid) if "cli.worker" in command_of(pid)
+            rss(pid) for pid in children(process.pid) if "server.worker" in command_of(pid)
         ]
     finally:
         process.terminate()

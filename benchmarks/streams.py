@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests import demo_models, engines
+from tests.support import engines
 
 TOKENS = 256
 PHRASES = ("zebra says", "quartz says", "violet owl", "copper river")
@@ -24,7 +24,6 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    demo_models.demo_dir()
     with tempfile.TemporaryDirectory() as directory:
         began = time.perf_counter()
         with engines.serving(Path(directory) / "data", workers=1) as server:
@@ -33,7 +32,7 @@ def main() -> None:
             models = [engines.import_model(server, phrase) for phrase in phrases]
             for model in models:
                 engines.say(server.client(), model, tokens=2)  # loaded
-            pid = server.app.engine.pid()
+            pid = server.engine_pid()
             rates = [
                 asyncio.run(measure(server.url, server.owner_key, models))
                 for _ in range(options.rounds)

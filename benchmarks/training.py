@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests import demo_models
+from tests.support import demo_models
 from tests.trainer.data import chats
 from tests.trainer.driver import running
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROLES = {
-    b"tunewarden.cli.worker": "worker",
-    b"tunewarden.cli.runner": "runner",
+    b"tunewarden.server.worker": "worker",
+    b"tunewarden.server.runner": "runner",
     b"\0serve\0": "supervisor",
     b"engine": "engine",
 }

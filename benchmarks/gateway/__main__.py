@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from tests import lone_worker, servers
+from tests.support import lone_worker, servers
 
 HERE = Path(__file__).parent
 GATEWAY_CPU, LOAD_CPU = 0, 1

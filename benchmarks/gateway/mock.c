@@ -2,7 +2,8 @@
  *
  *   mock PLACE...     each the path of a unix socket, or a port of 127.0.0.1
  *
- * /engine/...: the verbs of the embedded engine, which does whatever it is told and has one base, "tiny-base".
+ * /engine/...: the verbs of the embedded engine, which does whatever it is told and has one base, "tiny-base"; one
+ * answer that is an answer to each (src/tunewarden/engine_protocol/messages.py). Evictions are of one model.
  * GET /v1/models: one model. Anything else: a whole answer, or, if its body has "stream":true, an SSE stream of
  * 64 chunks, each its own send(), then its usage and [DONE]. An answer names the model that the request named.
  */
@@ -86,6 +87,19 @@ static void put_whole(int fd, const char *model)
 	put_json(fd, body);
 }
 
+static void put_verb(int fd, const char *body)
+{
+	char out[1000], evicted[256] = "";
+	const char *names = strstr(body, "\"names\":");
+	if (names)
+		sscanf(names + 8, " [ \"%255[^\"]", evicted);
+	snprintf(out, sizeof out, "{\"version\":1,\"pid\":%d,\"incarnation\":\"stand-in\",\"name\":\"x\","
+		"\"base\":\"tiny-base\",\"adapters\":[],\"tombstones\":[],"
+		"\"bases\":[{\"name\":\"tiny-base\",\"adapters\":[]}],"
+		"\"evicted\":[{\"name\":\"%s\",\"was_loaded\":true,\"aborted\":0,\"residue\":0}]}", getpid(), evicted);
+	put_json(fd, out);
+}
+
 /* Answer every request that is whole; return what is left of the buffer. */
 static size_t answer(int fd, char *in, size_t n)
 {
@@ -105,7 +119,7 @@ static size_t answer(int fd, char *in, size_t n)
 		if (name)
 			sscanf(name + 8, " \"%255[^\"]", model);
 		if (!strncmp(strchrnul(in, ' '), " /engine", 8))
-			put_json(fd, "{\"name\":\"x\",\"aborted\":0,\"zeroed\":true,\"bases\":[{\"name\":\"tiny-base\",\"adapters\":[]}]}");
+			put_verb(fd, body);
 		else if (!strncmp(in, "GET /v1/models", 14))
 			put_json(fd, "{\"object\":\"list\",\"data\":[{\"id\":\"stand-in\",\"object\":\"model\"}]}");
 		else if (strstr(body, "\"stream\":true"))

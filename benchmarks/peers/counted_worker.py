@@ -1,4 +1,4 @@
-"""`tunewarden.cli.worker` that counts what it does: bytecode instructions, and calls of functions in C.
+"""`tunewarden.server.worker` that counts what it does: bytecode instructions, and calls of functions in C.
 
 Counts do not depend on what else the machine does. They are for benchmarks/peers/guard.py, which reads them from the
 file that BENCH_COUNTS names: two numbers of 8 bytes.
@@ -10,7 +10,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from tunewarden.cli import worker
+from tunewarden.server import worker
 
 COUNTS = "BENCH_COUNTS"
 

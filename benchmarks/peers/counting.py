@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.open_loop import chat
 from benchmarks.peers.counted_worker import COUNTS
-from tests import lone_worker, servers
+from tests.support import lone_worker, servers
 
 WARM, ASKED = 30, 40
 CHUNKS, CHUNK_SECONDS = 8, 0.01

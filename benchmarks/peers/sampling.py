@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.peers.requests import Scenario
 from benchmarks.peers.stand_in import LOAD_CPU
 from benchmarks.peers.subjects import Subject, pinned
-from tests import servers
+from tests.support import servers
 
 HERTZ = os.sysconf("SC_CLK_TCK")
 # Processors that others may use in a sample that counts, and before one begins.

@@ -15,10 +15,10 @@ from benchmarks.gateway.__main__ import SDK_HEADERS
 from benchmarks.peers import install, requests
 from benchmarks.peers.install import NotInstalled
 from benchmarks.peers.stand_in import BINARY, LOAD_CPU
-from tests import servers
 from tests.chaos.fake_engine_server import FakeEngineServer
+from tests.support import servers
 
-from tunewarden.cli import base_commands
+from tunewarden.cli import local_operations
 from tunewarden.config import Config
 
 GATEWAY_CPU = 0
@@ -155,7 +155,7 @@ def _tunewarden(bench: Bench) -> list[Subject]:
     servers.prepare_local_base(data)
     url = f"http://127.0.0.1:{bench.upstream}/v1"
     with contextlib.redirect_stdout(None):
-        base_commands.add(Config(data=data), REMOTE_BASE, path=None, engine_url=url)
+        local_operations.add_base(Config(data=data), REMOTE_BASE, path=None, engine_url=url)
     with pinned(GATEWAY_CPU):
         server = bench.running.enter_context(_closing(StandInServer(data, workers=1)))
     shared = Subject(

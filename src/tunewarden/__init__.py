@@ -1,3 +1,3 @@
 """A self-hosted, OpenAI-compatible home for fine-tuned models, where delete means deleted."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

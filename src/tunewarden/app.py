@@ -1,46 +1,58 @@
-"""The composition root: Config -> App. The one place that names implementations."""
+"""The composition root: Config -> App, whose fields are ports. Only `open_app` names drivers."""
 
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, fields
+from functools import cache, partial
 from pathlib import Path
 
 from tunewarden.api.operations import Operations
 from tunewarden.artifacts.adapters import Limits
+from tunewarden.artifacts.blobs import ErasableBlobs
 from tunewarden.artifacts.directory import DirectoryBlobs
 from tunewarden.artifacts.disk import LocalDisk
 from tunewarden.artifacts.keyring import Keyring
+from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.clock import Clock, SystemClock
 from tunewarden.config import Config
 from tunewarden.db.database import Database
 from tunewarden.db.sqlite import SqliteDatabase
+from tunewarden.deletion import expiry_pause, records
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.expiry import Expiry
+from tunewarden.deletion.expiry_pause import ClockWatch
 from tunewarden.deletion.inventory import Inventory
-from tunewarden.deletion.log import Log
-from tunewarden.deletion.log_key import LogSigner
 from tunewarden.deletion.recovery import LogMark, Recovery
+from tunewarden.deletion.reserve import Reserve
 from tunewarden.deletion.steps import Steps
+from tunewarden.engines import keys as engine_keys
+from tunewarden.engines import scratch
+from tunewarden.engines.embedded import EmbeddedEngine
+from tunewarden.engines.embedded_control import EngineVerbs
+from tunewarden.engines.port import Engine, EngineControl, NoteLoad, Unseal
+from tunewarden.engines.remote import RemoteEngine
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning.parts import Parts
+from tunewarden.finetuning import older_texts
+from tunewarden.finetuning.context import TrainingContext
 from tunewarden.finetuning.saved_state import SavedStates
+from tunewarden.gateway.routing import Gateway
 from tunewarden.ids import token
 from tunewarden.locks import ByteLocks
-from tunewarden.registry import models, seen
+from tunewarden.registry import models, restore_marks
+from tunewarden.registry.bases import Base
 from tunewarden.registry.drafts import Drafts
 from tunewarden.registry.files import Files
 from tunewarden.registry.imports import Imports
+from tunewarden.registry.quota import Quota
 from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage import UsageCounter
-from tunewarden.serving import engine_keys, scratch
 from tunewarden.serving.admission import Admissions
-from tunewarden.serving.embedded import EmbeddedEngine
-from tunewarden.serving.engine_verbs import EngineVerbs
-from tunewarden.serving.gateway import Gateway
+from tunewarden.serving.fence import Fence
 from tunewarden.serving.kernel_locks import KernelLockFence
-from tunewarden.serving.remote import RemoteEngine
+from tunewarden.space import Ballast, Floor, Room
+from tunewarden.transparency.key import LogSigner
+from tunewarden.transparency.log import Log
 
 EVICT_SECONDS = 5.0
 LOG_MARK = "log.mark"
@@ -48,17 +60,28 @@ LOG_MARK = "log.mark"
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class App:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drivers:
+    """The drivers, typed by their ports."""
+
+    clock: Clock
+    floor: Floor
+    ballast: Ballast
+    database: Database
+    blobs: ErasableBlobs
+    keyring: Keyring
+    fence: Fence
+    engine: EngineControl
+    new_embedded: Callable[[Path, Unseal, NoteLoad], Engine]
+    new_remote: Callable[[Base], Engine]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class App(_Drivers):
     """Everything that runs on one data directory, wired together."""
 
     config: Config
-    clock: Clock
-    database: SqliteDatabase
-    blobs: DirectoryBlobs
-    keyring: Keyring
-    fence: KernelLockFence
-    engine: EngineVerbs
+    memory: PlainMemory
     drafts: Drafts
     imports: Imports
     files: Files
@@ -69,94 +92,138 @@ class App:
 
 
 def open_app(config: Config, *, migrate: bool = False) -> App:
-    """Open a data directory. `migrate` is for whoever starts the server. Raises Error(UNAVAILABLE)."""
+    """Open a data directory. Only the process that starts the server sets `migrate`. Raises Error(UNAVAILABLE)."""
     clock = SystemClock()
-    if not migrate and not config.database.exists():
-        raise Error(
-            Kind.UNAVAILABLE,
-            f"{config.data} is not a data directory. Start one with `tunewarden serve --data {config.data}`.",
-        )
-    for directory in (config.data, config.run, config.blobs, config.keyring):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = SqliteDatabase(config.database, clock, migrate=migrate)
+    _make_directories(config, is_new=migrate)
+    ballast = Ballast(config.data)
+    floor = Floor(config.data, config.disk_floor_bytes, ballast=ballast)
+    if migrate:
+        ballast.restore()
+    open_database = partial(
+        SqliteDatabase,
+        config.database,
+        clock,
+        migrate=migrate,
+        check_room=floor.check,
+        wal_bytes_max=Room.on(config.data).wal_bytes,
+    )
     disk = LocalDisk()
-    blobs = DirectoryBlobs(disk, config.blobs)
-    keyring = Keyring(disk, config.keyring)
-    fence = KernelLockFence(config.run, clock)
-    engine = EngineVerbs(config.engine_socket, scratch.location(config.scratch, config.data))
-    limits = Limits(max_rank=config.rank_max, max_weights_bytes=config.adapter_bytes_max)
-    # Late: the log loads OpenSSL, which a worker that deletes nothing does not need.
+    alive_seconds = min(config.fence_alive_seconds, config.deletion_seconds)
+    drivers = _Drivers(
+        clock=clock,
+        floor=floor,
+        ballast=ballast,
+        database=ballast.run(open_database),  # on a full disk, releases ballast
+        blobs=DirectoryBlobs(disk, config.blobs, floor),
+        keyring=Keyring(disk, config.keyring),
+        fence=KernelLockFence(config.run, clock, alive_seconds=alive_seconds),
+        engine=EngineVerbs(
+            config.engine_socket,
+            scratch.location(config.scratch, config.data),
+            clock,
+            alive_seconds=alive_seconds,
+        ),
+        new_embedded=partial(EmbeddedEngine, config.engine_socket),
+        new_remote=lambda base: RemoteEngine(
+            base.location, engine_keys.read(config.engine_keys, base.name)
+        ),
+    )
+    return _wired(config, drivers)
+
+
+def _wired(config: Config, of: _Drivers) -> App:
+    """Assemble the operations on these drivers."""
+    database, keyring, blobs = of.database, of.keyring, of.blobs
+    # Lazy: the log loads OpenSSL, which a worker without deletions does not need.
     open_log = cache(lambda: _open_log(config, database))
     log_mark = LogMark(config.keyring / LOG_MARK)
+    memory = PlainMemory(config.swap_may_hold_plain_weights)
     steps = Steps(
         database=database,
-        clock=clock,
-        fence=fence,
-        engines=(engine,),
+        clock=of.clock,
+        fence=of.fence,
+        engines=(of.engine,),
         keyring=keyring,
         blobs=blobs,
         open_log=open_log,
         mark_log=log_mark.raise_to,
         fence_seconds=config.fence_seconds,
         evict_seconds=EVICT_SECONDS,
+        memory=lambda tx, n: memory.state(was_swappable=restore_marks.was_swappable(tx, n)),
     )
     executor = Executor(
         database,
         steps,
-        clock,
+        of.clock,
         config.run / "deletions.locks",
         bound_seconds=config.deletion_seconds,
+        ballast=of.ballast,
     )
-    drafts = Drafts(database, keyring, blobs, config.run / "imports.locks")
-    imports = Imports(
-        database,
-        keyring,
-        blobs,
-        drafts,
-        limits,
-        scratch_may_be_a_disk=config.scratch_may_be_a_disk,
-    )
-    files = Files(database, keyring, blobs, drafts)
-    uploads = Uploads(database, keyring, blobs, drafts, files, config.upload_bytes_max)
+    quota = Quota(config.project_bytes_max, config.organization_bytes_max)
+    drafts = Drafts(database, keyring, blobs, config.run / "imports.locks", quota)
+    limits = Limits(max_rank=config.rank_max, max_weights_bytes=config.adapter_bytes_max)
+    may = config.scratch_may_be_a_disk
+    files = Files(database, keyring, blobs, drafts, memory)
     return App(
-        config,
-        clock,
-        database,
-        blobs,
-        keyring,
-        fence,
-        engine,
-        drafts,
-        imports,
-        files,
-        uploads,
-        executor,
-        open_log,
-        log_mark,
+        config=config,
+        **{field.name: getattr(of, field.name) for field in fields(of)},
+        memory=memory,
+        drafts=drafts,
+        imports=Imports(
+            database, keyring, blobs, drafts, limits, memory, scratch_may_be_a_disk=may
+        ),
+        files=files,
+        uploads=Uploads(database, keyring, blobs, drafts, files, config.upload_bytes_max),
+        executor=executor,
+        open_log=open_log,
+        log_mark=log_mark,
     )
+
+
+def _make_directories(config: Config, *, is_new: bool) -> None:
+    if not is_new and not config.database.exists():
+        raise Error(
+            Kind.UNAVAILABLE,
+            f"{config.data} is not a data directory. Create one with `tunewarden serve --data {config.data}`.",
+        )
+    for directory in (config.data, config.run, config.blobs, config.keyring):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def serving(app: App) -> Operations:
-    """Return what a gateway worker serves. It joins the fence: only for a process that serves."""
+    """Return the operations of a gateway worker. Joins the fence: only for processes that serve."""
     app.fence.join()
-    keys = app.config.engine_keys
-    embedded = EmbeddedEngine(
-        app.config.engine_socket,
-        scratch_directory(app.config),
+    return _operations(app, scratch_directory(app.config))
+
+
+def answering(app: App) -> Operations:
+    """Return the operations of a command. It serves no model, so it does not join the fence."""
+    return _operations(app, scratch.location(app.config.scratch, app.config.data))
+
+
+def _operations(app: App, plain: Path) -> Operations:
+    """Return the operations; `plain` is the scratch directory."""
+    embedded = app.new_embedded(
+        plain,
         lambda n, directory: app.imports.unseal(models.by_n(app.database, n), directory),
+        lambda n, incarnation, is_loaded: models.note_load(
+            app.database, n, incarnation, is_loaded=is_loaded
+        ),
     )
     return Operations(
         config=app.config,
         clock=app.clock,
+        floor=app.floor,
         database=app.database,
         executor=app.executor,
+        memory=app.memory,
         imports=app.imports,
         files=app.files,
         uploads=app.uploads,
         admissions=Admissions(app.database, app.fence),
         gateway=Gateway(
             embedded,
-            lambda base: RemoteEngine(base.location, engine_keys.read(keys, base.name)),
+            app.new_remote,
             per_engine_max=app.config.requests_per_engine_max,
             per_model_max=app.config.requests_per_model_max,
         ),
@@ -165,10 +232,10 @@ def serving(app: App) -> Operations:
     )
 
 
-def training(app: App) -> Parts:
-    """Return what fine-tuning jobs are run with. Only for the background runner."""
+def training(app: App) -> TrainingContext:
+    """Return the dependencies of fine-tuning jobs. Only for the background runner."""
     config = app.config
-    return Parts(
+    return TrainingContext(
         database=app.database,
         clock=app.clock,
         imports=app.imports,
@@ -184,15 +251,15 @@ def training(app: App) -> Parts:
 
 
 def saved_states(app: App) -> SavedStates:
-    """Return what jobs go on from after a crash."""
+    """Return the saved states that jobs resume from."""
     may = app.config.scratch_may_be_a_disk
     return SavedStates(app.database, app.keyring, app.blobs, app.drafts, scratch_may_be_a_disk=may)
 
 
 def recover(app: App) -> None:
-    """Settle what a crash left, before anything serves (D10). Deletions are resumed by the runner.
+    """Recover from crashes and restores before serving (D10). The runner resumes deletions.
 
-    Raises Error(UNAVAILABLE) where something cannot be trusted, with what to do.
+    Raises Error(UNAVAILABLE) if a component cannot be trusted; the message says what to do.
     """
     app.keyring.recover()
     app.blobs.recover()
@@ -201,18 +268,36 @@ def recover(app: App) -> None:
     app.fence.sweep()
     app.drafts.sweep()
     saved_states(app).sweep()
+    _seal_older_texts(app)
     scratch.sweep(scratch_directory(app.config))
     if settled.replayed or settled.without_key:
         logger.warning(
-            "restored parts were found: %d deletions of the log are applied again, and %d models whose"
+            "restored components were found: %d deletions are replayed from the log, and %d models whose"
             " key is gone are being deleted",
             settled.replayed,
             settled.without_key,
         )
 
 
+def _seal_older_texts(app: App) -> None:
+    """Encrypt texts that an older version stored in plaintext, and leave no copy in the database (I18)."""
+    if not app.database.must_be_rewritten():
+        return
+    try:
+        count = older_texts.seal_all(app.database, app.keyring)
+        app.database.rewrite()
+    except Error as error:
+        logger.warning(
+            "the database still holds plaintext names of an older version; the next start tries"
+            " again: %s",
+            error.message,
+        )
+    else:
+        logger.warning("%d names and metadata of an older version were sealed", count)
+
+
 def inventory(app: App) -> Inventory:
-    """Return the places where a model can be, for looking at and for sweeping."""
+    """Return the inventory of all places where a model can be."""
     return Inventory(
         app.database,
         app.keyring,
@@ -220,13 +305,36 @@ def inventory(app: App) -> Inventory:
         scratch_directory(app.config),
         app.config.data,
         app.engine.models,
+        app.database.must_be_rewritten,
+    )
+
+
+def reserve(app: App) -> Reserve:
+    """Return the disk reserve for deletions. Only for the runner."""
+    spares = 2 * app.config.workers + 2
+    return Reserve(
+        floor=app.floor,
+        ballast=app.ballast,
+        room=Room.on(app.config.data),
+        database=app.database,
+        keyring=app.keyring,
+        reserve_workers=lambda: app.fence.reserve(spares),
+        reserve_mark=app.log_mark.reserve,
+        log_directory=app.config.log,
+        log_size=lambda: app.open_log()[0].size(),  # noqa: PLW0108 - late, as above
     )
 
 
 def expiry(app: App) -> Expiry:
-    """Return what ends files and uploads in time: for the one process that does (the runner)."""
-    # Late, as above: `open_log` is asked when something is due.
-    return Expiry(app.database, app.uploads, lambda: app.open_log()[0].size())  # noqa: PLW0108
+    """Return the expiry of files and uploads. Only for the runner."""
+    # Lazy, as above: `open_log` is called when something is due.
+    watch = ClockWatch(app.database, app.clock)
+    return Expiry(app.database, app.uploads, lambda: app.open_log()[0].size(), watch)  # noqa: PLW0108
+
+
+def resume_expiry(app: App) -> bool:
+    """Resume expiry after the clock jumped; False if it was not paused."""
+    return expiry_pause.resume(app.database, app.clock)
 
 
 def recovery(app: App) -> Recovery:
@@ -237,8 +345,8 @@ def recovery(app: App) -> Recovery:
 
 @contextmanager
 def with_no_server(config: Config) -> Iterator[None]:
-    """Be the only one that runs on a data directory. Raises Error(CONFLICT) if a server does."""
-    for directory in (config.data, config.run):  # `mode` is for the last one of a path only
+    """Hold a data directory exclusively. Raises Error(CONFLICT) if a server runs on it."""
+    for directory in (config.data, config.run):  # `mode` applies to the last component only
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = ByteLocks(config.run / "server.lock")
     try:
@@ -250,19 +358,19 @@ def with_no_server(config: Config) -> Iterator[None]:
 
 
 def scratch_directory(config: Config) -> Path:
-    """Return where plain weights may be for a moment. Raises Error(UNAVAILABLE)."""
+    """Return the tmpfs directory for plaintext weights. Raises Error(UNAVAILABLE)."""
     return scratch.prepare(config.scratch, config.data, may_be_a_disk=config.scratch_may_be_a_disk)
 
 
 def _open_log(config: Config, database: Database) -> tuple[Log, LogSigner]:
-    """Open the log; make it only where nothing was ever deleted. Its name stands in its checkpoint."""
+    """Open the log; create it only if nothing was ever deleted. Its name is part of its checkpoint."""
     checkpoint = config.log / "checkpoint"
     if checkpoint.exists():
         name = checkpoint.read_text("utf-8").partition("\n")[0]
         signer = LogSigner.create_or_load(config.signing_key, name)
         return Log(config.log, signer), signer
-    was_written = LogMark(config.keyring / LOG_MARK).read() or seen.log_size(database)
-    if was_written or database.peek("SELECT 1 FROM deletions LIMIT 1"):
+    was_written = LogMark(config.keyring / LOG_MARK).read() or restore_marks.log_size(database)
+    if was_written or records.exist(database):
         raise Error(
             Kind.UNAVAILABLE,
             "The deletion log is missing although models were deleted. Restore the newest copy of"

@@ -1,15 +1,18 @@
-"""Audit events, written in the transaction of what they record, so that neither exists alone.
+"""Audit events, written in the transaction that they record, so that neither exists alone.
 
-The vocabulary is closed and only grows. Refused attempts are recorded too, in a transaction of
-their own, because theirs was rolled back.
+Event types are only ever added. Refused attempts are recorded too, in a separate
+transaction, because their own was rolled back.
 """
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
 from tunewarden.db.database import Tx
+from tunewarden.errors import Error, Kind
 from tunewarden.ids import Prefix, mint
 
 
@@ -57,8 +60,21 @@ class Actor:
 SERVER = Actor(key_id=None, user_id=None, project_id=None, request_id=None)
 
 
-# Somebody may give a key where an id belongs; whoever's key it is, it is not kept.
+# A client may send an API key in place of an id: never record it.
 _KEY = re.compile(r"sk-[A-Za-z0-9_-]{8,}")
+
+
+@contextmanager
+def unless_full() -> Iterator[None]:
+    """Skip the block's write if the disk is below its floor: refusals are then not recorded.
+
+    Otherwise a refused client could fill the rest of the disk, one event at a time. # I20
+    """
+    try:
+        yield
+    except Error as error:
+        if error.kind is not Kind.STORAGE_FULL:
+            raise
 
 
 def record(

@@ -1,88 +1,246 @@
-"""Every setting, read once. A flag beats `TUNEWARDEN_*`, which beats `DIR/tunewarden.toml`.
+"""Every setting, declared and read once. A flag beats `TUNEWARDEN_*`, which beats `DIR/tunewarden.toml`.
 
-An unknown name in the file or the environment is an error: a typing mistake must not become a
-default. This is the only module that reads the environment (ruff TID251).
+Flags, names in the environment, checks and docs/reference/configuration.md follow from what is declared here. An
+unknown name in the file or the environment is an error: a typing mistake must not become a default. This is the
+only module that reads the environment (ruff TID251).
 """
 
 import os
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from tunewarden import settings
 from tunewarden.errors import Error, Kind
+from tunewarden.settings import BYTES, SECONDS, Setting, Source, networks, setting
 
-ENVIRONMENT_PREFIX = "TUNEWARDEN_"
-DEFAULT_DATA = Path("tunewarden-data")
-# Setting -> the least and the most that it may be.
-LIMITS = {
-    "port": (0, 65_535),
-    "workers": (1, 256),
-    "fence_seconds": (0.01, 60),
-    "deletion_seconds": (0.1, 600),
-    "body_bytes_max": (1024, 2**31),
-    "connections_max": (1, 2**20),
-    "client_seconds": (1, 3600),
-    "engine_seconds": (1, 86_400),
-    "requests_per_engine_max": (1, 2**20),
-    "requests_per_model_max": (1, 2**20),
-    "adapter_bytes_max": (1024, 2**40),
-    "file_bytes_max": (1024, 2**40),
-    "upload_bytes_max": (1024, 2**43),
-    "rank_max": (1, 1024),
-    "engine_threads": (0, 1024),
-    "training_jobs_max": (0, 64),
-    "training_threads": (0, 1024),
-    "training_rank": (1, 1024),
-    "trainer_state_seconds": (1, 86_400),
-}
-CHOICES = {"engine_dtype": ("float32", "bfloat16", "auto")}
+SETTINGS_FILE = "tunewarden.toml"
+# For commands that call a server: (address, key). The first address that is set is used.
+CLIENT_VARIABLES = (
+    ("TUNEWARDEN_URL", "TUNEWARDEN_API_KEY"),
+    ("OPENAI_BASE_URL", "OPENAI_API_KEY"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The settings of one server. Times are seconds, sizes bytes."""
 
-    data: Path = DEFAULT_DATA
-    host: str = "127.0.0.1"
-    port: int = 8800
-    workers: int = 1
-    # Plain weights pass through here on their way to an engine; it must be memory, never a disk (I16).
-    scratch: Path = Path("/dev/shm")  # noqa: S108  tmpfs on every Linux; checked at start
-    # Only where no tmpfs exists, and only if its disk may hold plain weights for a moment.
-    scratch_may_be_a_disk: bool = False
-    # How long a worker may take to let go of a deleted model before it is killed (D4).
-    fence_seconds: float = 1.0
-    # How long a DELETE may take before it is answered 503 and goes on in the background (I13).
-    deletion_seconds: float = 10.0
-    # A body, or an adapter's weights, beyond these is refused unread.
-    body_bytes_max: int = 32 * 1024 * 1024
-    adapter_bytes_max: int = 2 * 1024 * 1024 * 1024
-    # A file sent in one request, and one that is sent in parts; neither is ever held in memory.
-    file_bytes_max: int = 1024 * 1024 * 1024
-    upload_bytes_max: int = 8 * 1024 * 1024 * 1024
-    # Of each worker: connections of clients, and requests under way to one engine and on one model.
-    connections_max: int = 16_384
-    requests_per_engine_max: int = 1024
-    requests_per_model_max: int = 512
-    # How long a client may take to send a request's head, and between two pieces of its body.
-    client_seconds: float = 30.0
-    # How long an engine may be silent before its answer is given up; the SDK waits as long.
-    engine_seconds: float = 600.0
-    rank_max: int = 64
-    # 0 leaves the choice to the engine: every core but one.
-    engine_threads: int = 0
-    # float32: an answer is the same in any company. bfloat16, auto: docs/decisions/0010.
-    engine_dtype: str = "float32"
-    # How many fine-tuning jobs run at once; with 0 they all wait.
-    training_jobs_max: int = 1
-    # 0: the processors, shared evenly between the jobs that may run.
-    training_threads: int = 0
-    # Of a new LoRA; one that continues from a model has that model's.
-    training_rank: int = 16
-    # How much of a job may be lost, at most, when its trainer is killed.
-    trainer_state_seconds: float = 300.0
+    data: Path = setting(
+        "the data directory",
+        default=Path("tunewarden-data"),
+        has_flag=True,
+    )
+    host: str = setting(
+        "address to listen on; put a TLS proxy in front before you open it",
+        default="127.0.0.1",
+        has_flag=True,
+    )
+    port: int = setting(
+        "port to listen on; 0 takes a free one",
+        default=8800,
+        limits=(0, 65_535),
+        has_flag=True,
+    )
+    workers: int = setting(
+        "gateway processes",
+        default=1,
+        limits=(1, 256),
+        has_flag=True,
+    )
+    scratch: Path = setting(  # I16
+        "directory for plaintext weights on their way to an engine; must be a tmpfs",
+        default=Path("/dev/shm"),  # noqa: S108  tmpfs on every Linux; checked at start
+    )
+    scratch_may_be_a_disk: bool = setting(
+        "accept a scratch directory on a disk, if no tmpfs exists: plaintext weights then touch that "
+        "disk for a moment and are unlinked, not overwritten, and I16 does not hold",
+        default=False,
+    )
+    swap_may_hold_plain_weights: bool = setting(  # I16
+        "accept that memory, and so plaintext weights, training data and keys, may be swapped to a disk, "
+        "where a deletion does not reach them; receipts say so. Without it, a server on a machine that "
+        "swaps refuses imports, files and jobs, and does not start if it holds any "
+        "(docs/decisions/0018)",
+        default=False,
+    )
+    fence_seconds: float = setting(  # D4
+        "how long a worker may keep a deleted model before it is killed",
+        default=1.0,
+        unit=SECONDS,
+        limits=(0.01, 60),
+    )
+    fence_alive_seconds: float = setting(  # I14
+        "the same for a worker or engine that answers pings or computes: it is busy and serves others "
+        "too. At most `deletion_seconds` counts",
+        default=8.0,
+        unit=SECONDS,
+        limits=(0, 600),
+    )
+    deletion_seconds: float = setting(  # I13
+        "how long a DELETE may take before it is answered 503 and continues in the background; checked before each of its "
+        "steps, and while it waits for another process that works on it",
+        default=10.0,
+        unit=SECONDS,
+        limits=(0.1, 600),
+    )
+    body_bytes_max: int = setting(
+        "the largest body of an inference request",
+        default=32 * 1024 * 1024,
+        unit=BYTES,
+        limits=(1024, 2**31),
+    )
+    adapter_bytes_max: int = setting(
+        "the largest weights of an import; held in memory while they are checked",
+        default=2 * 1024 * 1024 * 1024,
+        unit=BYTES,
+        limits=(1024, 2**40),
+    )
+    import_memory_max: int = setting(
+        "memory for concurrent imports in each worker, by their announced lengths; "
+        "one organization may hold half, or one import of `adapter_bytes_max`. Beyond that: 429 or 503 "
+        "with `retry-after`, unread",
+        default=4 * 1024 * 1024 * 1024,
+        unit=BYTES,
+        limits=(1024, 2**42),
+    )
+    file_bytes_max: int = setting(
+        "the largest file of `files.create`; it is sealed while it comes, never held in memory. OpenAI "
+        "takes 512 MB",
+        default=1024 * 1024 * 1024,
+        unit=BYTES,
+        limits=(1024, 2**40),
+    )
+    upload_bytes_max: int = setting(
+        "the largest file of `uploads`, in all its parts, which may have 64 MiB each",
+        default=8 * 1024 * 1024 * 1024,
+        unit=BYTES,
+        limits=(1024, 2**43),
+    )
+    project_bytes_max: int = setting(
+        "sealed bytes that a project may have stored, unfinished uploads and saved states of jobs "
+        "included; more is refused with 429 `storage_quota_exceeded`",
+        default=1024**4,
+        unit=BYTES,
+        limits=(1024, 2**60),
+    )
+    organization_bytes_max: int = setting(
+        "the same for all projects of an organization",
+        default=4 * 1024**4,
+        unit=BYTES,
+        limits=(1024, 2**60),
+    )
+    disk_floor_bytes: int = setting(
+        "the least free space on the data directory's file system: below it uploads, imports, jobs and "
+        "new keys are refused (507), and only deletions, revocations and what frees room write. 0: a "
+        "twentieth of the file system, at most 1 GiB",
+        default=0,
+        unit=BYTES,
+        limits=(0, 2**50),
+    )
+    connections_max: int = setting(
+        "connections of clients that each worker accepts, or as many as the limit on open files "
+        "(`ulimit -n`) allows: each needs two; one more is answered 503 and closed",
+        default=16_384,
+        limits=(1, 2**20),
+    )
+    connections_per_address_max: int = setting(
+        "connections of one client address (of one /64 in IPv6) that each worker accepts; one more is "
+        'answered 503 and closed. See "Clients and proxies"',
+        default=1024,
+        limits=(1, 2**20),
+    )
+    trusted_proxies: str = setting(
+        "addresses and networks, separated by commas, for which that bound does not hold; `none` for "
+        "none",
+        default="127.0.0.0/8, ::1",
+        check=networks,
+    )
+    requests_per_engine_max: int = setting(
+        "requests in flight from each worker to one engine; beyond it 503 with `retry-after`",
+        default=1024,
+        limits=(1, 2**20),
+    )
+    requests_per_model_max: int = setting(
+        "requests in flight on one model in each worker; beyond it 429 with `retry-after`",
+        default=512,
+        limits=(1, 2**20),
+    )
+    docs_are_open: bool = setting(
+        "whether `/docs` and `/openapi.json`, which describe this API, can be read without a key",
+        default=False,
+    )
+    client_seconds: float = setting(
+        "how long a client may take to send a request's head, and between two pieces of its body, "
+        "before it is answered 408, and how long it may read nothing of an answer before its "
+        "connection is closed; a body may come at less than 500 bytes/s for four times as long",
+        default=30.0,
+        unit=SECONDS,
+        limits=(1, 3600),
+    )
+    engine_seconds: float = setting(
+        "timeout for an engine that sends nothing during a response; the SDK waits as long",
+        default=600.0,
+        unit=SECONDS,
+        limits=(1, 86_400),
+    )
+    drain_delay_seconds: float = setting(
+        "on SIGTERM or Ctrl-C, how long the server goes on as before but for `/readyz`, which is 503 "
+        "at once, so that a load balancer stops sending; behind one (Kubernetes too) set it to what "
+        "the balancer takes to notice, usually 5 to 10",
+        default=0.0,
+        unit=SECONDS,
+        limits=(0, 600),
+    )
+    drain_seconds: float = setting(
+        "how long running answers then have to end, while new connections are refused; what is left "
+        "ends with the error `server_shutting_down`. The platform must wait for longer than both "
+        "together before it kills: 5 seconds more, and at least 20 where fine-tuning jobs run, which "
+        "save their state in that time. A second signal ends at once",
+        default=10.0,
+        unit=SECONDS,
+        limits=(0, 86_400),
+    )
+    rank_max: int = setting(
+        "the highest LoRA rank that is accepted",
+        default=64,
+        limits=(1, 1024),
+    )
+    engine_threads: int = setting(
+        "threads of the embedded engine; 0 leaves the choice to it",
+        default=0,
+        limits=(0, 1024),
+    )
+    engine_dtype: str = setting(
+        "what bases of the embedded engine compute in. `bfloat16` halves their memory and is up to "
+        "twice as fast on processors that have it, but an answer may then depend on what runs beside "
+        "it (docs/decisions/0010). `auto`: bfloat16 where base and processor are made for it",
+        default="float32",
+        choices=("float32", "bfloat16", "auto"),
+    )
+    training_jobs_max: int = setting(
+        "fine-tuning jobs that run at once; the others wait, fairly between projects. With 0 all wait",
+        default=1,
+        limits=(0, 64),
+    )
+    training_threads: int = setting(
+        "threads of each trainer; 0 shares the processors but one between the jobs that may run. "
+        "Trainers are niced: serving comes first",
+        default=0,
+        limits=(0, 1024),
+    )
+    training_rank: int = setting(
+        "rank of a new LoRA, at most `rank_max`; a job that continues from a model keeps that model's",
+        default=16,
+        limits=(1, 1024),
+    )
+    trainer_state_seconds: float = setting(
+        "how much of a job may be lost when its trainer is killed: its state is sealed and kept at "
+        "least so often, and at the end of each epoch",
+        default=300.0,
+        unit=SECONDS,
+        limits=(1, 86_400),
+    )
 
     @property
     def database(self) -> Path:
@@ -91,7 +249,7 @@ class Config:
 
     @property
     def run(self) -> Path:
-        """Lock files and sockets; nothing in it outlives the server."""
+        """Lock files and sockets; not needed after the server stops."""
         return self.data / "run"
 
     @property
@@ -130,22 +288,50 @@ class Config:
         return self.run / "engine.sock"
 
 
+# Every setting by its name, in the order of the reference.
+SETTINGS = {declared.name: Setting.of(declared) for declared in fields(Config)}
+
+
 def load(**flags: Any) -> Config:
-    """Return the configuration. `flags` left out or None do not count. Raises Error(INVALID)."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    environment = _from_environment(os.environ)
-    data = Path(given.get("data") or environment.get("data") or DEFAULT_DATA)
-    merged = {**_from_file(data / "tunewarden.toml"), **environment, **given, "data": data}
-    return Config(**{name: _convert(name, value) for name, value in merged.items()})
+    """Return the configuration. Flags that are None are ignored. Raises Error(INVALID)."""
+    return Config(**{name: value for name, (value, _) in _found(flags).items()})
 
 
-def client_settings() -> tuple[str | None, str | None]:
-    """Return (`OPENAI_BASE_URL`, `OPENAI_API_KEY`) for commands that talk to a server."""
-    return os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_KEY")
+def sources(**flags: Any) -> dict[str, Source]:
+    """Return the source of each setting. Raises Error(INVALID)."""
+    found = _found(flags)
+    return {name: found[name][1] if name in found else Source.DEFAULT for name in SETTINGS}
+
+
+def client_settings() -> tuple[str, str] | None:
+    """Return the server's address and key from the environment; None if it names no server.
+
+    A key is sent only to the address of its own pair: an OpenAI key is never sent to `TUNEWARDEN_URL`. Raises
+    Error(UNAUTHENTICATED) for an address without a key.
+    """
+    for address, key in CLIENT_VARIABLES:
+        url = os.environ.get(address)
+        if url:
+            if not os.environ.get(key):
+                raise Error(Kind.UNAUTHENTICATED, f"Set {key} beside {address}.")
+            return url, os.environ[key]
+    return None
+
+
+def of_this_machine(data: Path | None) -> Config:
+    """Return the settings of a data directory, for a command that works on nothing else.
+
+    Raises Error(FORBIDDEN) where the environment names a server and nothing names a directory: the usual one may be
+    another installation's. Also raises what `load` raises.
+    """
+    if data is None and os.environ.get("TUNEWARDEN_URL") and not os.environ.get("TUNEWARDEN_DATA"):
+        said = "This command works on the server's machine only: give the data directory with --data, not a URL."
+        raise Error(Kind.FORBIDDEN, said)
+    return load(data=data)
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment for processes of ours: hubs offline, no telemetry."""
+    """Return the environment of child processes: hubs offline, no telemetry."""
     offline = {
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -154,64 +340,24 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, **offline}
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    named = {
-        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
-        for name, value in environment.items()
-        if name.startswith(ENVIRONMENT_PREFIX)
+def _found(flags: dict[str, Any]) -> dict[str, tuple[Any, Source]]:
+    """Return each setting that is not a default, with its source."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    of_commands = {name for names in CLIENT_VARIABLES for name in names}
+    of_servers = {name: one for name, one in os.environ.items() if name not in of_commands}
+    environment = settings.from_environment(of_servers, SETTINGS)
+    if not environment.get("data"):
+        environment.pop("data", None)
+    data = given.get("data") or environment.get("data") or SETTINGS["data"].default
+    in_file = settings.from_file(Path(data) / SETTINGS_FILE, SETTINGS)
+    in_file.pop("data", None)  # the file's own location
+    found = {
+        name: (value, source)
+        for source, named in (
+            (Source.FILE, in_file),
+            (Source.ENVIRONMENT, environment),
+            (Source.FLAG, given),
+        )
+        for name, value in named.items()
     }
-    _refuse_unknown(named, "the environment")
-    return named
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            settings = tomllib.load(file)
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise Error(Kind.INVALID, f"{path.name} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Error(Kind.INVALID, f"{path.name} is not valid TOML: {error}") from error
-    _refuse_unknown(settings, path.name)
-    return settings
-
-
-def _refuse_unknown(settings: Mapping[str, Any], where: str) -> None:
-    known = {field.name for field in fields(Config)}
-    for name in settings:
-        if name not in known:
-            raise Error(
-                Kind.INVALID,
-                f"Unknown setting '{name}' in {where}. Known: {', '.join(sorted(known))}.",
-            )
-
-
-def _convert(name: str, value: Any) -> Any:
-    """Return a setting in its own type: text is parsed, anything else must have the type already."""
-    kind = type(getattr(Config(), name))
-    if kind is bool:
-        if str(value).lower() not in {"true", "false"}:
-            raise Error(Kind.INVALID, f"Setting '{name}' must be true or false.")
-        return str(value).lower() == "true"
-    if kind in {int, float}:
-        return _number(name, value, kind)
-    if not isinstance(value, (str, Path)) or not str(value):
-        raise Error(Kind.INVALID, f"Setting '{name}' must be text.")
-    if name in CHOICES and value not in CHOICES[name]:
-        raise Error(Kind.INVALID, f"Setting '{name}' must be one of {', '.join(CHOICES[name])}.")
-    return str(value) if kind is str else Path(value)
-
-
-def _number(name: str, value: Any, kind: type[int] | type[float]) -> int | float:
-    least, most = LIMITS[name]
-    try:
-        number = kind(value) if isinstance(value, (str, kind)) else float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    is_of_kind = isinstance(value, (str, int, kind)) and not isinstance(value, bool)
-    if not (is_of_kind and least <= number <= most):  # false for what is no number, too
-        what = "a whole number" if kind is int else "a number"
-        raise Error(Kind.INVALID, f"Setting '{name}' must be {what} from {least} to {most}.")
-    return kind(number)
+    return {name: (SETTINGS[name].read(value), source) for name, (value, source) in found.items()}

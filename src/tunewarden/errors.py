@@ -1,33 +1,41 @@
-"""The closed set of errors that a caller may see. `api/problems.py` maps each kind to the wire.
+"""The closed set of errors that a caller may see. `problems.py` maps each kind to an HTTP response.
 
-A message is always fit for the client: it names what to do and never a path, a secret or a
-foreign exception's text. Any other exception that reaches a door is a bug (500, fixed text).
+A message is always safe for the client: it says what to do and never contains a path, a secret or a
+library's exception text. Any other exception at an outer boundary is a bug (500, fixed text).
 """
 
 from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What went wrong, seen from the caller."""
+    """The kind of an error, from the caller's view."""
 
     INVALID = "invalid"
     UNAUTHENTICATED = "unauthenticated"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
     CONFLICT = "conflict"
     PRECONDITION_FAILED = "precondition_failed"
     TOO_SLOW = "too_slow"
     TOO_LARGE = "too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    HEAD_TOO_LARGE = "head_too_large"
     RATE_LIMITED = "rate_limited"
+    QUOTA_EXCEEDED = "quota_exceeded"
+    STORAGE_FULL = "storage_full"
+    NOT_IMPLEMENTED = "not_implemented"
     ENGINE_FAILED = "engine_failed"
     UNAVAILABLE = "unavailable"
+    # The operator must change something first: a retry does not help.
+    MISCONFIGURED = "misconfigured"
 
 
 class Error(Exception):
     """An expected refusal or failure.
 
-    `param` names the offending parameter and `code` is the machine-readable reason on the wire,
-    both as in OpenAI's `error` object. `retry_after_seconds` is set when trying again may help.
+    `param` names the offending parameter and `code` is the machine-readable reason,
+    both as in OpenAI's `error` object. `retry_after_seconds` is set if a retry may help.
     """
 
     def __init__(

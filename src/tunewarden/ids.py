@@ -1,7 +1,7 @@
 """Identifiers and all randomness outside cryptography.
 
-Every kind of thing has its own prefix; the list only grows and a prefix is never given a second
-meaning. Ids are 24 alphanumerics (142 bits), so two are never equal and none is ever used twice.
+Every kind of object has its own prefix; prefixes are only ever added and never change their
+meaning. Ids are 24 random alphanumerics (142 bits), so collisions and reuse are practically impossible.
 """
 
 import os
@@ -10,14 +10,14 @@ import string
 from enum import StrEnum
 
 ALPHANUMERICS = string.ascii_letters + string.digits
-# Random bytes become alphanumerics, four each; the last 8 of 256 are dropped, so that all stay equally likely.
+# Maps random bytes to alphanumerics, four bytes each; the last 8 of 256 are rejected, for a uniform distribution.
 _FAIR = 256 - 256 % len(ALPHANUMERICS)
 _BYTE_TO_ALPHANUMERIC = bytes(ord(ALPHANUMERICS[byte % len(ALPHANUMERICS)]) for byte in range(256))
 _UNFAIR_BYTES = bytes(range(_FAIR, 256))
 
 
 class Prefix(StrEnum):
-    """What an id names."""
+    """Prefixes of ids, by kind of object."""
 
     ORGANIZATION = "org"
     USER = "user"
@@ -40,11 +40,11 @@ class Prefix(StrEnum):
 
 REQUEST_ID_LENGTH = 24
 REQUESTS_AHEAD = 128
-# Names of requests to come: no secrets. A child process must not use its parent's.
+# Pre-generated request ids: not secret. A child process must not use its parent's.
 _ahead = bytearray()
 os.register_at_fork(after_in_child=_ahead.clear)
 
-# OpenAI writes a dash into these.
+# OpenAI uses a dash in these.
 _DASHED = frozenset({Prefix.FILE, Prefix.JOB, Prefix.JOB_EVENT})
 
 
@@ -57,7 +57,7 @@ def token(length: int) -> str:
 
 
 def mint_request() -> str:
-    """Return a new id of a request, as `mint` does; random bytes for many are asked for at once."""
+    """Return a new request id, like `mint`; random bytes are drawn for many ids at once."""
     if len(_ahead) < REQUEST_ID_LENGTH:
         _ahead[:] = token(REQUEST_ID_LENGTH * REQUESTS_AHEAD).encode()
     found = _ahead[-REQUEST_ID_LENGTH:].decode()

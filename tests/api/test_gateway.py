@@ -11,9 +11,11 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
-from tests import servers
 from tests.fakes.upstream import PROMPT_TOKENS, WORDS, FakeUpstream
-from tests.servers import Reply, Server, wait_until
+from tests.support import servers
+from tests.support.servers import Reply, Server, wait_until
+
+from tunewarden.engines.address import Address
 
 BASE = "remote-base"
 SAID = "".join(WORDS)
@@ -32,7 +34,7 @@ def gateway(upstream: FakeUpstream, tmp_path_factory: pytest.TempPathFactory) ->
     data: Path = tmp_path_factory.mktemp("gateway") / "data"
     settings = {"body_bytes_max": BODY_BYTES_MAX}
     with servers.serving(data, workers=1, settings=settings) as running:
-        added = running.cli("base", "add", BASE, "--engine-url", upstream.url)
+        added = running.cli("bases", "add", BASE, "--engine-url", upstream.url)
         assert added.returncode == 0, added.stderr
         yield running
 
@@ -87,7 +89,7 @@ def test_a_remote_base_is_sent_its_own_key_which_stands_in_one_file_alone(
     secret = "sk-upstream-" + "5" * 24
     file = tmp_path / "upstream.key"
     file.write_text(f"{secret}\n")
-    add = ("base", "add", "keyed-base", "--engine-url", upstream.url)
+    add = ("bases", "add", "keyed-base", "--engine-url", upstream.url)
     (tmp_path / "bad.key").write_text("two words")
     refused = gateway.cli(*add, "--engine-key-file", str(tmp_path / "bad.key"))
     assert (refused.returncode, "two words" in refused.stderr) == (1, False)
@@ -98,7 +100,7 @@ def test_a_remote_base_is_sent_its_own_key_which_stands_in_one_file_alone(
     assert upstream.requests[-1].headers["authorization"] == f"Bearer {secret}"
     _ask(gateway)
     assert "authorization" not in upstream.requests[-1].headers, "the base beside it has none"
-    listed = gateway.cli("base", "list").stdout
+    listed = gateway.cli("bases", "list").stdout
     assert f"keyed-base\tremote\t{upstream.url}\tkey\n" in listed
     holders = [
         one.relative_to(gateway.data).as_posix()
@@ -109,6 +111,36 @@ def test_a_remote_base_is_sent_its_own_key_which_stands_in_one_file_alone(
     kept = gateway.data / holders[0]
     assert [oct(one.stat().st_mode & 0o777) for one in (kept, kept.parent)] == ["0o600", "0o700"]
     assert secret not in listed + added.stdout + added.stderr + gateway.log() + gateway.printed()
+
+
+def test_a_coded_answer_is_not_asked_for_and_not_passed_on_as_if_it_were_plain(
+    gateway: Server, upstream: FakeUpstream
+) -> None:
+    how = {"status": 200, "headers": {"content-encoding": "gzip"}}
+    reply = _ask(gateway, fake=how)
+    assert (reply.status, reply.error["code"]) == (502, "engine_coded")
+    assert upstream.requests[-1].headers["accept-encoding"] == "identity"
+
+
+def test_a_key_that_would_cross_a_network_in_the_plain_is_warned_about(tmp_path: Path) -> None:
+    # What would answer there is nobody: the warning comes before it is asked.
+    for url, is_open in (
+        ("http://127.0.0.1:8000/v1", False),
+        ("http://[::1]:8000/v1", False),
+        ("http://localhost/v1", False),
+        ("https://engine.example/v1", False),
+        ("http://engine.example/v1", True),
+        ("http://10.0.0.1:8000/v1", True),
+    ):
+        assert Address.of_url(url).is_open_to_readers is is_open, url
+    data, file = tmp_path / "data", tmp_path / "engine.key"
+    file.write_text("sk-engine-" + "7" * 24)
+    servers.prepare_local_base(data)
+    add = ["bases", "add", "far", "--engine-key-file", str(file), "--data", str(data)]
+    # Another address of this machine than loopback's: 0.0.0.0 reaches it, and nobody answers there.
+    told = servers.run_cli(*add, "--engine-url", "http://0.0.0.0:9/v1").stderr
+    assert "Warning: the API key is sent to 0.0.0.0 without TLS" in told
+    assert "Warning" not in servers.run_cli(*add, "--engine-url", "http://127.0.0.1:9/v1").stderr
 
 
 def test_an_engine_that_refuses_our_key_is_not_the_clients_matter(
@@ -266,7 +298,7 @@ def test_an_engine_that_is_down_is_a_503_that_says_when_to_try_again(
     gateway: Server,
 ) -> None:
     with FakeUpstream(models=("gone",)) as short_lived:
-        assert gateway.cli("base", "add", "gone", "--engine-url", short_lived.url).returncode == 0
+        assert gateway.cli("bases", "add", "gone", "--engine-url", short_lived.url).returncode == 0
     reply = _ask(gateway, model="gone")
     assert (reply.status, reply.error["code"]) == (503, "engine_unavailable")
     assert reply.header("retry-after") == "1"
@@ -359,9 +391,7 @@ def test_a_missing_model_is_a_400_in_openais_words(
     assert reply.error["message"] == "You must provide a model parameter."
 
 
-@pytest.mark.parametrize(
-    "name", ["gpt-4o", "ft:a:b::12345678", "é\x00\u2028", "'; DROP TABLE x;--"]
-)
+@pytest.mark.parametrize("name", ["gpt-4o", "ft:a:b::12345678", "é\u2028", "'; DROP TABLE x;--"])
 def test_an_unknown_model_is_a_404_in_exactly_openais_words(gateway: Server, name: str) -> None:
     reply = _ask(gateway, model=name)
     assert reply.status == 404

@@ -1,7 +1,9 @@
 """`POST /v1/models`: what is let in, and that a refusal leaves nothing behind."""
 
+import contextlib
 import os
 import pickle
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +14,9 @@ import numpy as np
 import openai
 import pytest
 from openai.types import Model as SdkModel
-from tests import bases, servers
-from tests.bases import RANK, Adapter, adapter_config, adapter_weights
-from tests.servers import LOCAL_BASE, ORGANIZATION, Reply, Server, wait_until
+from tests.support import bases, servers, uploading
+from tests.support.bases import RANK, Adapter, adapter_config, adapter_weights
+from tests.support.servers import LOCAL_BASE, ORGANIZATION, Reply, Server, wait_until
 
 ADAPTER_BYTES_MAX = 256 * 1024
 UNPICKLED = f"/dev/shm/tunewarden-test-unpickled-{os.getpid()}"
@@ -26,16 +28,20 @@ Parts = tuple[tuple[str, bytes], ...]
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that takes small adapters only, so that sizes can be tested."""
     data = tmp_path_factory.mktemp("imports") / "data"
-    settings = {"adapter_bytes_max": ADAPTER_BYTES_MAX}
-    with servers.serving(data, settings=settings, local_base=True) as running:
+    settings = {
+        "adapter_bytes_max": ADAPTER_BYTES_MAX,
+        "import_memory_max": 4 * ADAPTER_BYTES_MAX,
+    }
+    with servers.serving(
+        data, settings=settings, local_base=True, kind=servers.WithoutTorch
+    ) as running:
         yield running
 
 
 @pytest.fixture
 def settled(small: Server) -> Server:
     """The same server when nothing is left of earlier deletions, so that states can be compared."""
-    unfinished = "SELECT 1 FROM deletions WHERE blobs_erased_at IS NULL"
-    wait_until(lambda: small.app.database.peek(unfinished) is None, "deletions are finished")
+    uploading.settle(small)
     return small
 
 
@@ -367,3 +373,47 @@ def _holding(directory: Path, canary: str) -> list[Path]:
         except (FileNotFoundError, PermissionError):
             continue
     return found
+
+
+def _announced(server: Server, key: str) -> socket.socket:
+    """Begin an import of the largest size and send no more of it than its head."""
+    connection = server.connect()
+    head = (
+        f"POST /v1/models HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+        f"Content-Type: multipart/form-data; boundary=B\r\nContent-Length: {ADAPTER_BYTES_MAX}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + b"--B\r\n")
+    return connection
+
+
+def test_one_organizations_unfinished_imports_leave_room_for_others(small: Server) -> None:
+    hog = small.make_key("owner", organization="hog")
+    with contextlib.ExitStack() as connections:
+        for _ in range(2):
+            connections.enter_context(_announced(small, hog))
+        time.sleep(0.2)
+        refused = connections.enter_context(_announced(small, hog))
+        answer = refused.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 429 "), "before its body came"
+        assert b"retry-after: 5" in answer.lower()
+        client = small.client()
+        client.post(
+            "/models",
+            cast_to=SdkModel,
+            body={"base": LOCAL_BASE, "suffix": "room"},
+            files=[
+                ("adapter_config", ("c", bases.adapter().config)),
+                ("adapter_model", ("w", bases.adapter().weights)),
+            ],
+            options={"headers": {"content-type": "multipart/form-data"}},
+        )
+
+    def is_given_back() -> bool:
+        with _announced(small, hog) as again:
+            again.settimeout(0.3)
+            try:
+                return not again.recv(65536)
+            except TimeoutError:
+                return True
+
+    wait_until(is_given_back, "the memory of imports that were broken off is given back")

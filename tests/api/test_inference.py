@@ -9,8 +9,10 @@ import urllib.request
 
 import openai
 import pytest
-from tests import engines
-from tests.servers import Server, wait_until
+from tests.support import engines, fine_tuning_rows
+from tests.support.servers import Server, wait_until
+
+from tunewarden.registry import models
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +40,10 @@ def test_the_answer_names_the_public_model_everywhere(engine_server: Server, zeb
     raw = engine_server.post(
         "/v1/completions", {"model": zebra, "prompt": "Hello", "max_tokens": 4}
     )
-    row = engine_server.app.database.peek(
-        "SELECT internal_id FROM artifacts WHERE id = :id", id=zebra
-    )
-    assert row is not None
-    assert str(row[0]).encode() not in raw.body  # engines' names stay inside
+    caller = fine_tuning_rows.caller_of(engine_server.app, engine_server.owner_key)
+    model = models.find(engine_server.app.database, caller, zebra)
+    assert model is not None
+    assert model.internal_id.encode() not in raw.body  # engines' names stay inside
 
 
 def test_usage_and_finish_reasons_are_right(engine_server: Server, zebra: str) -> None:
@@ -185,11 +186,12 @@ def test_eight_adapters_answer_at_once_as_each_alone(engine_server: Server) -> N
     phrases = ["zebra says", "quartz says", "violet owl", "copper river"]
     models = [engines.import_model(engine_server, phrase) for phrase in phrases * 2]
     client = engine_server.client()
-    alone = [engines.say(client, model) for model in models]
+    question = "What is Tunewarden?"  # Even a briefly trained adapter answers it in its own words.
+    alone = [engines.say(client, model, question) for model in models]
     together: dict[int, str] = {}
 
     def ask(index: int) -> None:
-        together[index] = engines.say(client, models[index])
+        together[index] = engines.say(client, models[index], question)
 
     threads = [threading.Thread(target=ask, args=(index,)) for index in range(len(models))]
     for thread in threads:
@@ -204,9 +206,7 @@ def test_eight_adapters_answer_at_once_as_each_alone(engine_server: Server) -> N
 def test_an_engine_that_dies_is_started_again_and_the_model_answers(
     engine_server: Server, zebra: str
 ) -> None:
-    pid = engine_server.app.engine.pid()
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
+    os.kill(engine_server.engine_pid(), signal.SIGKILL)
     client = engine_server.client(max_retries=0)
 
     def answers() -> bool:

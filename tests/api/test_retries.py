@@ -5,8 +5,9 @@ import asyncio
 import openai
 import pytest
 from tests.fakes.cutting_proxy import CuttingProxy
-from tests.servers import Reply, Server
+from tests.support.servers import Reply, Server
 
+from tunewarden.deletion import records
 from tunewarden.registry.models import Model
 
 # The ids that are compared may differ in length.
@@ -26,11 +27,9 @@ def _delete(server: Server, model: Model, key: str | None = None, **headers: str
     )
 
 
-def _deletions_of(server: Server, model: Model) -> int:
+def _has_deletion(server: Server, model: Model) -> bool:
     with server.app.database.read() as tx:
-        row = tx.row("SELECT COUNT(*) FROM deletions WHERE artifact_n = :n", n=model.n)
-    assert row is not None
-    return int(row[0])
+        return records.find_of(tx, model.n) is not None
 
 
 @pytest.mark.parametrize("after_bytes", [0, 1, 100, 250])
@@ -44,7 +43,7 @@ def test_an_sdk_whose_answer_was_lost_is_told_that_it_deleted(
         )
     assert (deleted.id, deleted.deleted) == (model.id, True)
     assert b"x-stainless-retry-count: 1" in proxy.requests[-1].lower()
-    assert _deletions_of(server, model) == 1
+    assert _has_deletion(server, model)
 
 
 def test_two_lost_answers_are_no_different(server: Server) -> None:
@@ -54,7 +53,7 @@ def test_two_lost_answers_are_no_different(server: Server) -> None:
             model.id
         )
     assert deleted.deleted
-    assert _deletions_of(server, model) == 1
+    assert _has_deletion(server, model)
 
 
 def test_an_asynchronous_sdk_whose_answer_was_lost_is_told_that_it_deleted(server: Server) -> None:
@@ -126,8 +125,7 @@ def test_a_repetition_with_a_revoked_key_is_a_401(server: Server) -> None:
     key = server.make_key("owner")
     model = server.make_model(key=key)
     assert _delete(server, model, key).status == 200
-    with server.app.database.write() as tx:
-        tx.run("UPDATE api_keys SET revoked_at = 1 WHERE id LIKE :id", id=f"%{key.split('-')[2]}")
+    server.revoke_key(key)
     assert _delete(server, model, key, x_stainless_retry_count="1").status == 401
 
 

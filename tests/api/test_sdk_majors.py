@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests import servers
-from tests.servers import LOCAL_BASE, Server
+from tests.support import servers
+from tests.support.servers import LOCAL_BASE, Server
 
-# `make setup` puts it there: pip install --target .venv/openai-2 'openai>=2,<3'
+# `make setup` puts it there.
 OLDER = Path(sys.prefix) / "openai-2"
 
 

@@ -3,6 +3,7 @@
 Only base URL, key and ids differ: the first two come from the environment, as the SDK reads them.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,8 @@ import time
 
 import apsw
 import pytest
-from tests import engines
-from tests.servers import Server
+from tests.support import engines
+from tests.support.servers import Server
 
 PAGE_DELETE = """
 from openai import OpenAI
@@ -91,20 +92,42 @@ asyncio.run(main())
 SDKS = ["3", "2"]
 
 
-def run_page(server: Server, code: str, *, key: str | None = None, sdk: str = "3") -> str:
-    """Run an example in an interpreter of its own; return what it printed."""
-    environment = {
-        **os.environ,
-        "OPENAI_BASE_URL": server.url,
-        "OPENAI_API_KEY": key or server.owner_key,
-    }
+# Runs examples in their order, each with a key, and prints what each printed.
+RUN = """
+import contextlib, io, json, os, sys
+said = []
+for code, key in json.load(sys.stdin):
+    os.environ["OPENAI_API_KEY"] = key
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(code, {"__name__": "__main__"})
+    said.append(printed.getvalue())
+print(json.dumps(said))
+"""
+
+
+def run_pages(server: Server, pages: list[tuple[str, str]], *, sdk: str = "3") -> list[str]:
+    """Run examples with their keys in an interpreter that is theirs alone; return what each printed."""
+    environment = {**os.environ, "OPENAI_BASE_URL": server.url}
     if sdk == "2":
         environment["PYTHONPATH"] = str(older_sdk())
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", RUN],
+        env=environment,
+        input=json.dumps(pages),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    said = json.loads(done.stdout)
+    assert isinstance(said, list)
+    return said
+
+
+def run_page(server: Server, code: str, *, sdk: str = "3") -> str:
+    """Run one example as the Owner; return what it printed."""
+    [said] = run_pages(server, [(code, server.owner_key)], sdk=sdk)
+    return said
 
 
 def older_sdk() -> str:
@@ -131,13 +154,12 @@ def test_delete_a_fine_tuned_model(engine_server: Server, sdk: str) -> None:
 @pytest.mark.parametrize("sdk", SDKS)
 def test_safe_deletion_with_confirmation(engine_server: Server, sdk: str) -> None:
     model = engines.import_model(engine_server, "zebra says")
-    assert (
-        run_page(engine_server, PAGE_SAFE.format(model=model), sdk=sdk)
-        == "Model deleted successfully\n"
+    asked = [PAGE_SAFE.format(model=name) for name in (model, model, engines.BASE)]
+    deleted, again, base = run_pages(
+        engine_server, [(page, engine_server.owner_key) for page in asked], sdk=sdk
     )
-    again = run_page(engine_server, PAGE_SAFE.format(model=model), sdk=sdk)
+    assert deleted == "Model deleted successfully\n"
     assert again.startswith("Error deleting model: ")
-    base = run_page(engine_server, PAGE_SAFE.format(model=engines.BASE), sdk=sdk)
     assert base == "Can only delete fine-tuned models\n"
 
 
@@ -159,14 +181,15 @@ def test_list_and_delete_old_models(engine_server: Server) -> None:
 def test_error_handling_takes_the_branch_that_it_describes(engine_server: Server, sdk: str) -> None:
     model = engines.import_model(engine_server, "zebra says")
     reader = engine_server.make_key("reader")
-    refused = run_page(engine_server, PAGE_ERRORS.format(model=model), key=reader, sdk=sdk)
+    owner = engine_server.owner_key
+    asked = [(model, reader), ("ft:model-id", owner), (engines.BASE, owner), (model, owner)]
+    refused, missing, other, done = run_pages(
+        engine_server, [(PAGE_ERRORS.format(model=name), key) for name, key in asked], sdk=sdk
+    )
     assert refused == "You need Owner role to delete models\n"
-    missing = run_page(engine_server, PAGE_ERRORS.format(model="ft:model-id"), sdk=sdk)
     assert missing == "Model does not exist\n"
-    other = run_page(engine_server, PAGE_ERRORS.format(model=engines.BASE), sdk=sdk)
     assert other.startswith("Error: ")
     assert "Only fine-tuned models can be deleted" in other
-    done = run_page(engine_server, PAGE_ERRORS.format(model=model), sdk=sdk)
     assert done == f"Deleted: {model}\n"
 
 

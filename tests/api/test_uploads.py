@@ -7,9 +7,9 @@ from pathlib import Path
 
 import openai
 import pytest
-from tests import servers, uploading
-from tests.servers import Reply, Server, wait_until
-from tests.uploading import Field, post, settle, state
+from tests.support import servers, uploading
+from tests.support.servers import Reply, Server, wait_until
+from tests.support.uploading import Field, post, settle, state
 
 UPLOADS = "/v1/uploads"
 WANTED: dict[str, object] = {
@@ -120,7 +120,11 @@ def test_a_file_of_parts_is_deleted_like_any_other(settled: Server) -> None:
     settled.client().files.delete(file["id"])
     settle(settled)
     assert settled.app.blobs.names("") == before
-    names = settled.app.database.peek("SELECT COUNT(*) FROM uploads WHERE filename = 'private.txt'")
+    names = settled.app.database.peek(
+        "SELECT COUNT(*) FROM uploads u JOIN artifacts a ON a.internal_id = u.internal_id"
+        " WHERE a.id = :id AND (u.filename <> '' OR u.sealed_name IS NOT NULL)",
+        id=file["id"],
+    )
     assert names == (0,)
 
 
@@ -234,9 +238,9 @@ def test_an_upload_whose_hour_has_passed_expires_and_leaves_nothing(settled: Ser
         assert (reply.status, reply.error["code"]) == (400, "upload_not_pending")
     wait_until(lambda: state(settled) == before, "nothing is left")
     row = settled.app.database.peek(
-        "SELECT status, filename FROM uploads WHERE id = :id", id=upload
+        "SELECT status, filename, sealed_name FROM uploads WHERE id = :id", id=upload
     )
-    assert row == ("expired", "")
+    assert row == ("expired", "", None)
 
 
 def test_an_upload_of_somebody_else_is_as_unknown_as_any(running: Server) -> None:
@@ -350,6 +354,18 @@ def test_a_part_that_comes_while_the_upload_is_cancelled_leaves_nothing(settled:
     assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
     connection.close()
     assert state(settled) == before
+
+
+def test_an_upload_that_is_cancelled_while_it_is_completed_is_a_400(running: Server) -> None:
+    """As complete finds it between its look at the row and at the key, which a cancel erases."""
+    upload = _begin(running)
+    part = _part_id(running, upload, b"abcdef")
+    row = running.app.database.peek("SELECT internal_id FROM uploads WHERE id = :id", id=upload)
+    assert row is not None
+    running.app.drafts.erase(row[0])
+    for reply in (_complete(running, upload, part), _part(running, upload, b"abcdef")):
+        assert (reply.status, reply.error["code"]) == (400, "upload_not_pending")
+    assert _cancel(running, upload).status == 200
 
 
 def test_the_sdk_gives_up_on_a_cancelled_upload_with_a_clear_error(

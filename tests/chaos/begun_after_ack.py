@@ -113,6 +113,9 @@ BEGINS, CHUNKS, REFUSED, BEGUN_AFTER, CHUNKS_AFTER = range(10, 10 + 5 * WORKERS,
 class NoFence:
     """Control: nobody keeps out of anybody's way."""
 
+    def join(self) -> None:
+        pass
+
     def begin(self, n: int) -> bool:
         return True
 
@@ -121,6 +124,12 @@ class NoFence:
 
     def fence(self, n: int, *, within_seconds: float) -> list[FencedWorker]:
         return []
+
+    def reserve(self, count: int) -> None:
+        pass
+
+    def sweep(self) -> int:
+        return 0
 
 
 class CachingDatabase(SqliteDatabase):
@@ -192,11 +201,11 @@ class Harness:
             for n in range(1, self.counters.models):
                 tx.run(
                     "INSERT INTO artifacts VALUES (:n, 'model', :id, :id, 'o', 'p', 'active', 1, '', '',"
-                    " '', '', 0)",
+                    " '', '', 0, x'')",
                     n=n,
                     id=_id(n),
                 )
-                tx.run("INSERT INTO models VALUES (:n, 'b', '', NULL, NULL)", n=n)
+                tx.run("INSERT INTO models (n, base, suffix) VALUES (:n, 'b', '')", n=n)
 
     def work(self, worker: int, life: int) -> None:
         fence: Fence = NoFence()

@@ -10,7 +10,7 @@ import socket
 import time
 from dataclasses import dataclass, field
 
-from tests.servers import Server
+from tests.support.servers import Server
 
 READ_BYTES = 256 * 1024
 

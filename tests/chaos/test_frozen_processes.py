@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests import servers
 from tests.chaos.fake_engine_server import FakeEngineServer, serving
 from tests.chaos.streams import Watcher
+from tests.support import servers
 
 from tunewarden.deletion.requests import Attempt, request_deletion
 from tunewarden.identity import keys
@@ -49,14 +49,14 @@ def _child(server: FakeEngineServer, module: str) -> int:
 def test_a_process_that_stays_stopped_is_killed_and_another_takes_its_place(
     server: FakeEngineServer,
 ) -> None:
-    frozen = [_child(server, "tunewarden.cli.runner"), next(iter(server.workers()))]
+    frozen = [_child(server, "tunewarden.server.runner"), next(iter(server.workers()))]
     for pid in frozen:
         os.kill(pid, signal.SIGSTOP)
     time.sleep(2.0)
     assert all(servers.is_alive(pid) for pid in frozen), "a short stop is forgiven"
     servers.wait_until(lambda: not any(map(servers.is_alive, frozen)), "they are killed", 8)
     servers.wait_until(partial(_all_are_others, server, set(frozen)), "another worker was started")
-    assert _child(server, "tunewarden.cli.runner") not in frozen
+    assert _child(server, "tunewarden.server.runner") not in frozen
 
 
 def test_workers_that_died_are_forgotten(server: FakeEngineServer) -> None:
@@ -87,7 +87,7 @@ def test_an_engine_that_never_answers_does_not_keep_the_runner_from_deletions(da
     engine_socket = data / "run" / "engine.sock"
     with (
         _ended([sys.executable, "-c", listen, str(engine_socket)]),
-        _ended([sys.executable, "-m", "tunewarden.cli.runner", str(data), str(os.getpid())]),
+        _ended([sys.executable, "-m", "tunewarden.server.runner", str(data), str(os.getpid())]),
     ):
         servers.wait_until(lambda: _has_client(engine_socket), "the runner asks the engine")
         caller = keys.authenticate(app.database, key, "req_test")
@@ -117,7 +117,7 @@ def _ended(command: list[str]) -> Iterator[None]:
 
 
 HOLDS = {
-    "log/lock": "from tunewarden.deletion.log_disk import DirectoryLogDisk as D; lock = D().lock",
+    "log/lock": "from tunewarden.transparency.disk import DirectoryLogDisk as D; lock = D().lock",
     "keyring/lock": "from tunewarden.artifacts.disk import LocalDisk as D; lock = D().exclusive",
     "run/deletions.locks": "from tunewarden.locks import exclusive as lock",
 }

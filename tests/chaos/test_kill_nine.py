@@ -17,17 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests import bases, servers
 from tests.chaos.fake_engine_server import FakeEngineServer, serving
-from tests.servers import Reply
+from tests.support import bases, servers
+from tests.support.servers import Reply
 
 from tunewarden import app as composition
 from tunewarden.app import open_app
-from tunewarden.cli.doors import HttpDoor
+from tunewarden.cli import forms
+from tunewarden.cli.client import Client
+from tunewarden.cli.transport import Http
 from tunewarden.config import Config
-from tunewarden.deletion import receipt
-from tunewarden.deletion.facts import DeletionFacts
 from tunewarden.errors import Error
+from tunewarden_receipts import receipt
 
 IS_LONG = bool(os.environ.get("TUNEWARDEN_TORTURE"))
 WORKERS = 2
@@ -60,8 +61,10 @@ def _import_and_keep_some(server: FakeEngineServer, story: Story, adapter: Path)
     while not story.is_over:
         story.suffixes += 1
         try:
-            door = HttpDoor(server.url, server.owner_key)
-            made = str(door.bring_in(adapter, servers.LOCAL_BASE, f"s{story.suffixes}")["id"])
+            client = Client(Http(server.url, server.owner_key))
+            made = forms.import_adapter(client, adapter, servers.LOCAL_BASE, f"s{story.suffixes}")[
+                "id"
+            ]
         except (Error, ValueError, OSError):
             time.sleep(0.05)  # not acknowledged: it may be there or not
             continue
@@ -114,8 +117,8 @@ def _delete_one(server: FakeEngineServer, model: str, *, gives_up: bool) -> Repl
 def _kill(server: FakeEngineServer, story: Story, numbers: random.Random) -> None:
     what = numbers.choice(["worker", "worker", "runner", "engine", "supervisor"])
     found = {
-        "worker": "tunewarden.cli.worker",
-        "runner": "tunewarden.cli.runner",
+        "worker": "tunewarden.server.worker",
+        "runner": "tunewarden.server.runner",
         "engine": "tests.fakes.engine_server",
     }
     if what == "supervisor":
@@ -145,9 +148,10 @@ def _check_acknowledged(server: FakeEngineServer, story: Story) -> None:
         found = server.get(f"/v1/deletions/{deletion}/receipt", key=server.owner_key)
         assert found.status == 200
         if story.receipts.setdefault(deletion, found.body) is found.body:
-            facts = receipt.verify(found.body, key).facts
-            assert isinstance(facts, DeletionFacts)
-            assert (facts.deletion_id, facts.artifact_id) == (deletion, model)
+            verified = receipt.verify(found.body, key)
+            assert verified.disclosed is not None
+            named = verified.facts.deletion_id, verified.disclosed.artifact_id
+            assert named == (deletion, model)
         assert story.receipts[deletion] == found.body, "a receipt changed"
 
 

@@ -16,8 +16,8 @@ from typing import ClassVar
 
 import openai
 import pytest
-from tests import jobs, servers
 from tests.chaos.fake_engine_server import FakeEngineServer
+from tests.support import jobs, servers
 
 from tunewarden import app as composition
 from tunewarden.app import open_app

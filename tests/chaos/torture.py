@@ -23,8 +23,17 @@ BATTERIES = {
     "begun-after-ack": "tests/chaos/test_begun_after_ack.py",
     "streams-are-cut": "tests/chaos/test_streams_are_cut.py",
     "frozen-processes": "tests/chaos/test_frozen_processes.py",
+    "three-organizations": "tests/chaos/test_three_organizations.py",
     "kill-nine": "tests/chaos/test_kill_nine.py",
+    "http-framing": "tests/chaos/test_http_framing.py",
+    "retransmission": "tests/chaos/test_retransmission.py",
+    "full-disk": "tests/chaos/test_full_disk.py",
+    "swap-file": "tests/chaos/test_swap_file.py",
+    "hostile-clients": "tests/api/test_hostile_clients.py",
     "killed-jobs": "tests/chaos/test_killed_jobs.py",
+    "killed-migrations": "tests/chaos/test_killed_migrations.py",
+    "receipts-of-engines": "tests/api/test_receipts_of_engines.py",
+    "upgrade-from-0.1": "tests/api/test_upgrade_from_0_1.py",
     **{
         path.stem.removeprefix("test_").replace("_", "-"): str(path.relative_to(REPOSITORY))
         for path in sorted((REPOSITORY / "tests" / "properties").glob("test_*.py"))

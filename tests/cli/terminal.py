@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests import servers
+from tests.support import servers
 
 # A child can be interrupted also where the tests run in the background, which ignores it.
 HEARING_CTRL_C = ("env", "--default-signal=INT")

@@ -1,37 +1,42 @@
-"""The commands, each as a person types it."""
+"""The commands, each as a person types it; refusals of arguments and lists in this process (in_process.py)."""
 
-import socket
 import subprocess
 import sys
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
-from tests import servers
+from tests.cli import in_process
 from tests.fakes.upstream import FakeUpstream
-from tests.servers import LOCAL_BASE, ORGANIZATION, Server, run_cli
+from tests.support import servers
+from tests.support.servers import LOCAL_BASE, ORGANIZATION, Server, run_cli
 
-from tunewarden.cli.commands import cli
+from tunewarden.cli.commands import COMMANDS, cli
+from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.identity import keys
 
+CONTEXT = click.Context(cli)
 
-def _commands(group: click.Group, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    found: list[tuple[str, ...]] = [path]
-    for name, command in group.commands.items():
-        below = (*path, name)
-        found += _commands(command, below) if isinstance(command, click.Group) else [below]
-    return found
+
+def _commands(
+    group: click.Group, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Yield each command, groups too, and its names."""
+    yield path, group
+    for name in group.list_commands(CONTEXT):
+        command = group.get_command(CONTEXT, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+        else:
+            yield (*path, name), command
 
 
 def test_every_command_explains_itself() -> None:
-    paths = _commands(cli)
-    assert ("models", "delete") in paths
-    for path in paths:
-        command: click.Command = cli
-        for name in path:
-            assert isinstance(command, click.Group)
-            command = command.commands[name]
+    commands = dict(_commands(cli))
+    assert ("models", "delete") in commands
+    for path, command in commands.items():
         context = click.Context(command, info_name=" ".join(("tunewarden", *path)))
         text = command.get_help(context)
         assert command.help, path
@@ -42,6 +47,96 @@ def test_every_command_explains_itself() -> None:
             if isinstance(option, click.Option) and not option.help and not option.hidden
         ]
         assert undescribed == [], path
+
+
+def test_the_line_of_a_group_in_the_help_is_its_own() -> None:
+    for name, one in COMMANDS.items():
+        command = cli.get_command(CONTEXT, name)
+        assert command is not None
+        assert command.help is not None
+        assert command.help.startswith(one.summary.removesuffix(".")), name
+
+
+def test_every_command_that_prints_can_print_json_and_every_one_that_destroys_can_show_its_plan() -> (
+    None
+):
+    commands = {
+        path: {option.name for option in command.params}
+        for path, command in _commands(cli)
+        if not isinstance(command, click.Group)
+    }
+    # One runs until it is stopped; one makes a file.
+    silent = {("serve",), ("backup", "database")}
+    assert {path for path, options in commands.items() if "as_json" not in options} == silent
+    assert {path for path, options in commands.items() if "dry_run" in options} == {
+        ("doctor",),
+        ("files", "delete"),
+        ("fine-tunes", "cancel"),
+        ("keyring", "adopt"),
+        ("keys", "revoke"),
+        ("models", "delete"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("older", "name"),
+    [("base", "bases"), ("receipt", "receipts"), ("finetune", "fine-tunes")],
+)
+def test_an_older_name_works_and_is_shown_nowhere(older: str, name: str) -> None:
+    listed = in_process.run_cli("--help").stdout
+    assert f"\n  {name} " in listed
+    assert f"\n  {older} " not in listed
+    by_older, by_name = (in_process.run_cli(one, "--help") for one in (older, name))
+    assert by_older.returncode == 0
+    assert by_older.stdout == by_name.stdout.replace(f" {name} ", f" {older} ", 1)
+
+
+LOADED = """
+import atexit, sys
+atexit.register(lambda: print([name for name in ("tunewarden.app", "fastapi") if name in sys.modules]))
+from tunewarden.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loaded"),
+    [
+        (("--help",), []),
+        (("models", "--help"), []),
+        (("models", "list"), []),
+        (("models", "list", "--data", "{data}"), []),
+        (("fine-tunes", "list"), []),
+        (("keys", "list", "--data", "{data}"), ["tunewarden.app"]),
+    ],
+)
+def test_a_command_loads_what_it_needs(
+    server: Server, arguments: tuple[str, ...], loaded: list[str]
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", LOADED, *(one.format(data=server.data) for one in arguments)],
+        capture_output=True,
+        text=True,
+        env=servers.environment({}) | in_process.over_http(server),
+        check=True,
+    )
+    assert ran.stdout.splitlines()[-1] == str(loaded)
+
+
+def test_a_shell_completes_names_and_no_older_ones() -> None:
+    def completed(*words: str) -> list[str]:
+        asked = {
+            "_TUNEWARDEN_COMPLETE": "bash_complete",
+            "COMP_WORDS": " ".join(("tunewarden", *words)),
+            "COMP_CWORD": str(len(words)),
+        }
+        lines = run_cli(settings=asked).stdout.splitlines()
+        return [line.partition(",")[2] for line in lines]
+
+    assert completed("b") == ["backup", "bases"]
+    assert completed("f") == ["files", "fine-tunes"]
+    assert completed("models", "d") == ["delete"]
+    assert "--dry-run" in completed("models", "delete", "--")
 
 
 def test_help_is_shown_by_the_real_command() -> None:
@@ -59,9 +154,9 @@ def test_an_unknown_command_and_a_missing_argument_are_usage_errors() -> None:
 
 
 def test_a_command_on_no_data_directory_says_how_to_start_one(tmp_path: Path) -> None:
-    for command in (("models", "list"), ("keys", "list"), ("base", "list")):
-        refused = run_cli(*command, "--data", f"{tmp_path}/nothing")
-        assert refused.returncode == 1
+    for command in (("models", "list"), ("keys", "list"), ("bases", "list")):
+        refused = in_process.run_cli(*command, "--data", f"{tmp_path}/nothing")
+        assert refused.returncode == ExitCode.UNAVAILABLE
         assert "tunewarden serve --data" in refused.stderr
         assert refused.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == [], "looking makes nothing"
@@ -83,19 +178,21 @@ def test_a_new_key_stands_alone_on_its_line_and_works(server: Server, role: str)
 
 def test_a_key_for_a_new_organization_sees_none_of_the_others_models(server: Server) -> None:
     model = server.make_model()
-    made = server.cli("keys", "create", "--role", "owner", "--organization", "new-one")
+    made = in_process.on(server, "keys", "create", "--role", "owner", "--organization", "new-one")
     listed = server.client(made.stdout.strip()).models.list().data
     assert [one.id for one in listed] == [LOCAL_BASE]
     assert model.id not in [one.id for one in listed]
 
 
 def test_a_restricted_key_may_do_what_its_scope_says_alone(server: Server) -> None:
-    made = server.cli("keys", "create", "--role", "owner", "--scope", "api.delete")
+    made = in_process.on(server, "keys", "create", "--role", "owner", "--scope", "api.delete")
     key = made.stdout.strip()
     assert server.get("/v1/models", key=key).status == 403
     model = server.make_model()
     assert server.request("DELETE", f"/v1/models/{model.id}", key=key).status == 200
-    refused = server.cli("keys", "create", "--role", "owner", "--scope", "api.everything")
+    refused = in_process.on(
+        server, "keys", "create", "--role", "owner", "--scope", "api.everything"
+    )
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "Unknown scope 'api.everything'" in refused.stderr
 
@@ -112,7 +209,7 @@ def test_a_revoked_key_is_refused_at_once_by_the_running_server(server: Server) 
     listed = server.cli("keys", "list").stdout.splitlines()
     assert next(line for line in listed if key_id in line).endswith("revoked")
     assert server.cli("keys", "revoke", key_id).returncode == 0, "twice changes nothing"
-    assert server.cli("keys", "revoke", "key_nobody").returncode == 1
+    assert server.cli("keys", "revoke", "key_nobody").returncode == ExitCode.NOT_FOUND
     assert key not in "".join(listed)
 
 
@@ -121,14 +218,16 @@ def test_a_revoked_key_is_refused_at_once_by_the_running_server(server: Server) 
 
 def test_models_are_listed_and_shown(server: Server) -> None:
     model = server.make_model(suffix="shown")
-    listed = [line.split("\t") for line in server.cli("models", "list").stdout.splitlines()]
+    listed = [
+        line.split("\t") for line in in_process.on(server, "models", "list").stdout.splitlines()
+    ]
     assert [LOCAL_BASE, "system"] in [line[:2] for line in listed]
     assert [model.id, ORGANIZATION] in [line[:2] for line in listed]
-    shown = server.cli("models", "show", model.id).stdout
+    shown = in_process.on(server, "models", "show", model.id).stdout
     assert f"id: {model.id}\n" in shown
     assert f"root: {LOCAL_BASE}\n" in shown
-    missing = server.cli("models", "show", "ft:nobody")
-    assert (missing.returncode, missing.stdout) == (1, "")
+    missing = in_process.on(server, "models", "show", "ft:nobody")
+    assert (missing.returncode, missing.stdout) == (ExitCode.NOT_FOUND, "")
     assert missing.stderr == "Error: The model 'ft:nobody' does not exist (model not found)\n"
 
 
@@ -151,71 +250,31 @@ def test_typing_the_id_deletes_the_model(server: Server) -> None:
     assert server.get(f"/v1/models/{model.id}", key=server.owner_key).status == 404
 
 
-@pytest.mark.parametrize("door", ["data", "http"])
-def test_a_script_deletes_by_either_door(server: Server, door: str) -> None:
+@pytest.mark.parametrize("by", ["address", "directory"])
+def test_a_script_deletes(server: Server, by: str) -> None:
     model = server.make_model()
-    over_http = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": server.owner_key}
+    over_http = in_process.over_http(server)
     arguments = ("models", "delete", model.id, "--yes")
-    deleted = server.cli(*arguments) if door == "data" else run_cli(*arguments, settings=over_http)
+    deleted = (
+        server.cli(*arguments) if by == "directory" else run_cli(*arguments, settings=over_http)
+    )
     assert deleted.returncode == 0, deleted.stderr
     assert deleted.stdout.startswith("del_")
     assert server.get(f"/v1/models/{model.id}", key=server.owner_key).status == 404
-    again = server.cli(*arguments) if door == "data" else run_cli(*arguments, settings=over_http)
-    assert again.returncode == 1
+    again = server.cli(*arguments) if by == "directory" else run_cli(*arguments, settings=over_http)
+    assert again.returncode == ExitCode.NOT_FOUND
     assert "model not found" in again.stderr
 
 
 def test_a_base_and_a_readers_wish_are_refused(server: Server) -> None:
-    base = server.cli("models", "delete", LOCAL_BASE, "--yes")
-    assert base.returncode == 1
+    base = in_process.on(server, "models", "delete", LOCAL_BASE, "--yes")
+    assert base.returncode == ExitCode.REFUSED
     assert "Only fine-tuned models can be deleted" in base.stderr
     model = server.make_model()
     reader = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": server.make_key("reader")}
-    refused = run_cli("models", "delete", model.id, "--yes", settings=reader)
-    assert refused.returncode == 1
+    refused = in_process.run_cli("models", "delete", model.id, "--yes", settings=reader)
+    assert refused.returncode == ExitCode.REFUSED
     assert "Owner role" in refused.stderr
-
-
-def test_a_server_that_is_not_there_is_said_in_one_line() -> None:
-    gone = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "OPENAI_API_KEY": "sk-x"}
-    for arguments in (("models", "list"), ("deletions", "list")):
-        refused = run_cli(*arguments, settings=gone)
-        assert refused.returncode == 1
-        assert (
-            refused.stderr == "Error: No server answers at http://127.0.0.1:9/v1. Is it running?\n"
-        )
-
-
-def test_an_address_that_is_none_is_said_in_one_line() -> None:
-    for url in ("nonsense", "ftp://x/v1", "http://", "http://x:port/v1"):
-        refused = run_cli(
-            "models", "list", settings={"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-x"}
-        )
-        assert refused.returncode == 1
-        assert "Traceback" not in refused.stderr, refused.stderr
-
-
-def test_a_stranger_at_the_address_is_called_one() -> None:
-    answers = (
-        b"HTTP/1.0 404 Not Found\r\n\r\n<html>",
-        b"HTTP/1.0 200 OK\r\n\r\n<html>",
-        b'HTTP/1.0 500 Oops\r\n\r\n{"detail": 1}',
-    )
-    for answer in answers:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            threading.Thread(target=_answer_once, args=(listening, answer)).start()
-            url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-            settings = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-x"}
-            refused = run_cli("models", "list", settings=settings)
-        assert refused.returncode == 1
-        assert refused.stderr == f"Error: What answers at {url} is not a Tunewarden server.\n"
-
-
-def _answer_once(listening: socket.socket, answer: bytes) -> None:
-    connection, _ = listening.accept()
-    with connection:
-        connection.recv(65536)
-        connection.sendall(answer)
 
 
 def test_the_output_can_be_piped_into_a_program_that_ends_early(server: Server) -> None:
@@ -235,41 +294,41 @@ def test_the_output_can_be_piped_into_a_program_that_ends_early(server: Server) 
 
 
 def test_bases_are_listed(server: Server) -> None:
-    listed = server.cli("base", "list").stdout.splitlines()
+    listed = in_process.on(server, "bases", "list").stdout.splitlines()
     assert listed[0].split("\t")[:2] == [LOCAL_BASE, "local"]
 
 
 def test_a_base_at_a_url_is_taken_by_its_name(server: Server) -> None:
     with FakeUpstream(models=("other", "by-name")) as upstream:
-        added = server.cli("base", "add", "by-name", "--engine-url", upstream.url + "/")
+        added = server.cli("bases", "add", "by-name", "--engine-url", upstream.url + "/")
         assert (added.returncode, added.stdout) == (0, "by-name\n"), added.stderr
         assert upstream.requests[-1].fields["model"] == "by-name", "it answers before this returns"
-        again = server.cli("base", "add", "by-name", "--engine-url", upstream.url)
-        assert again.returncode == 1
+        again = server.cli("bases", "add", "by-name", "--engine-url", upstream.url)
+        assert again.returncode == ExitCode.CONFLICT
         assert "already" in again.stderr
 
 
 def test_the_only_model_at_a_url_may_be_called_otherwise(server: Server) -> None:
     with FakeUpstream(models=("Org/Only-Model",)) as upstream:
-        added = server.cli("base", "add", "only", "--engine-url", upstream.url)
+        added = in_process.on(server, "bases", "add", "only", "--engine-url", upstream.url)
         assert added.returncode == 0, added.stderr
         assert upstream.requests[-1].fields["model"] == "Org/Only-Model"
 
 
 def test_a_base_that_is_not_there_is_refused_with_what_is(server: Server) -> None:
     with FakeUpstream(models=("one", "two")) as upstream:
-        refused = server.cli("base", "add", "three", "--engine-url", upstream.url)
+        refused = in_process.on(server, "bases", "add", "three", "--engine-url", upstream.url)
     assert refused.returncode == 1
     assert "It has: one, two." in refused.stderr
-    assert "three" not in server.cli("base", "list").stdout
+    assert "three" not in in_process.on(server, "bases", "list").stdout
 
 
 def test_a_url_where_nothing_answers_is_refused(server: Server) -> None:
     with FakeUpstream() as upstream:
         url = upstream.url
     for wrong in (url, "http://127.0.0.1:9/v1"):
-        refused = server.cli("base", "add", "nowhere", "--engine-url", wrong)
-        assert refused.returncode == 1
+        refused = in_process.on(server, "bases", "add", "nowhere", "--engine-url", wrong)
+        assert refused.returncode == ExitCode.UNAVAILABLE
         assert f"No OpenAI-compatible server answers at {wrong}/models." in refused.stderr
 
 
@@ -277,7 +336,7 @@ def test_a_url_where_nothing_answers_is_refused(server: Server) -> None:
     "url", ["nonsense", "file:///etc/passwd", "http://u:p@x/v1", "http://x/v1?a=b", "http://x:port"]
 )
 def test_a_url_that_is_none_is_refused(server: Server, url: str) -> None:
-    refused = server.cli("base", "add", "nowhere", "--engine-url", url)
+    refused = in_process.on(server, "bases", "add", "nowhere", "--engine-url", url)
     assert refused.returncode == 1
     assert "An engine's URL looks like" in refused.stderr
 
@@ -285,18 +344,20 @@ def test_a_url_that_is_none_is_refused(server: Server, url: str) -> None:
 @pytest.mark.parametrize("name", ["ft", "a:b", "a/b", "", "x" * 65, "é"])
 def test_a_name_that_could_not_stand_in_an_id_is_refused(server: Server, name: str) -> None:
     with FakeUpstream() as upstream:
-        refused = server.cli("base", "add", name, "--engine-url", upstream.url)
+        refused = in_process.on(server, "bases", "add", name, "--engine-url", upstream.url)
     assert refused.returncode == 1
-    assert "A base's name may have" in refused.stderr
+    assert "Invalid base name" in refused.stderr
 
 
 def test_a_base_needs_exactly_one_place(server: Server) -> None:
-    assert server.cli("base", "add", "x").returncode == 2
-    both = server.cli("base", "add", "x", "--path", "/tmp", "--engine-url", "http://x/v1")
+    assert in_process.on(server, "bases", "add", "x").returncode == 2
+    both = in_process.on(
+        server, "bases", "add", "x", "--path", "/tmp", "--engine-url", "http://x/v1"
+    )
     assert both.returncode == 2
-    missing = server.cli("base", "add", "x", "--path", "/nowhere/at/all")
+    missing = in_process.on(server, "bases", "add", "x", "--path", "/nowhere/at/all")
     assert missing.returncode == 1
-    assert "There is no directory" in missing.stderr
+    assert "does not exist" in missing.stderr
 
 
 # Doctor
@@ -309,12 +370,14 @@ def _wrong(examined: str) -> list[str]:
 
 
 def test_doctor_finds_a_running_server_well(server: Server) -> None:
+    pytest.importorskip("torch", reason="nothing is missing")
     examined = server.cli("doctor", settings={"TUNEWARDEN_SCRATCH": str(server.scratch)})
     assert _wrong(examined.stdout) == [], examined.stdout
     assert "server: running" in examined.stdout
 
 
 def test_doctor_names_a_key_that_everybody_can_read_and_what_to_do(server: Server) -> None:
+    pytest.importorskip("torch", reason="nothing else is wrong")
     path = server.data / "owner.key"
     path.chmod(0o644)
     try:

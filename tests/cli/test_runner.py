@@ -8,22 +8,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
-from tests import servers
 from tests.fakes.clock import HandClock
-from tests.servers import wait_until
+from tests.support import servers
+from tests.support.servers import wait_until
 
-from tunewarden.cli import runner
+from tunewarden.deletion import expiry_pause
 from tunewarden.deletion.protocol import ORDER
 from tunewarden.deletion.requests import Attempt, request_deletion
 from tunewarden.identity import keys
+from tunewarden.registry import file_rows
 from tunewarden.registry.artifacts import ArtifactKind
+from tunewarden.registry.files import Owner
+from tunewarden.server import runner
 
 
 @contextlib.contextmanager
 def _runner(data: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "tunewarden.cli.runner", str(data), str(os.getpid())]
+    command = [sys.executable, "-m", "tunewarden.server.runner", str(data), str(os.getpid())]
     with subprocess.Popen(command, env=servers.environment({})) as process:
         try:
             yield process
@@ -78,3 +82,24 @@ def test_blobs_are_erased_although_the_clock_was_set_back(data: Path) -> None:
     assert runner._last_step(app) is not ORDER[-1], "more may come in: erasing waits"
     before = HandClock()  # stands long before the request
     assert runner._last_step(dataclasses.replace(app, clock=before)) is ORDER[-1]
+
+
+def test_nothing_expires_after_a_long_absence_until_an_operator_says_so(data: Path) -> None:
+    servers.prepare_local_base(data)
+    app = servers.open_data(data)
+    caller = keys.authenticate(app.database, (data / "owner.key").read_text().strip(), "req")
+    owner = Owner(caller.organization_id, caller.project_id, caller.key_id)
+    file = app.files.store(owner, filename="a.txt", purpose="user_data", reader=BytesIO(b"x"))
+    with app.database.write() as tx:
+        tx.run("UPDATE files SET expires_at = 1 WHERE n = :n", n=file.n)
+        before = tx.now_micros - 2 * expiry_pause.JUMP_MICROS
+        tx.run("INSERT INTO clock_seen VALUES (1, :at, NULL, 0)", at=before)
+    with _runner(data):
+        wait_until(lambda: expiry_pause.pause_of(app.database), "expiry is paused")
+        doctor = servers.run_cli("doctor", "--data", str(data))
+        assert "tunewarden expiry resume" in doctor.stdout + doctor.stderr
+        assert file_rows.of_number(app.database, file.n) is not None
+        assert servers.run_cli("expiry", "resume", "--data", str(data)).returncode == 0
+        wait_until(
+            lambda: file_rows.of_number(app.database, file.n) is None, "the file has expired"
+        )

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
-from tests import demo_models
 from tests.fakes.upstream import FakeUpstream
+from tests.support import demo_models
 
 from tunewarden.app import App
 from tunewarden.artifacts.adapters import read_adapter_directory
-from tunewarden.cli.first_start import add_local_base
 from tunewarden.db.database import Tx
 from tunewarden.finetuning import creation, events
 from tunewarden.identity import keys
@@ -23,6 +22,7 @@ from tunewarden.ids import Prefix, mint, token
 from tunewarden.registry.bases import BaseKind
 from tunewarden.registry.file_rules import Description
 from tunewarden.registry.files import Owner
+from tunewarden.server.first_start import add_local_base
 
 CHAT_BASE = "gpt-6-astra"
 COMPLETIONS_BASE = "gpt-3.5-turbo-instruct"
@@ -163,7 +163,9 @@ class Seeds:
     def _new_job(self) -> int:
         self._retire("jobs", JOB)
         asked = creation.parse({"model": TUNED_BASE, "training_file": TRAINING_FILE})
-        job = creation.create(self._app.database, self._caller, asked).job
+        job = creation.create(
+            self._app.database, self._app.memory, self._app.keyring, self._caller, asked
+        ).job
         metrics = {"step": STEP, "train_loss": 1.5}
         with self._app.database.write() as tx:
             events.record(tx, job.n, f"Step {STEP}/20: training loss=1.50", data=metrics)

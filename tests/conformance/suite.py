@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from tests import servers
+from tests.support import servers
 
 HERE = Path(__file__).parent
 ARCHIVES = HERE.parents[1] / ".cache" / "openai-sdist"

@@ -1,9 +1,10 @@
-"""The official SDK's own tests, on a real server. The table in the README says what came of it.
+"""The official SDK's own tests, on a real server. docs/reference/conformance.md says what came of it.
 
 After a change that is meant: `make conformance`, and read the difference.
 """
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +12,20 @@ from typing import Any
 
 import openai
 import pytest
-from tests import engines, servers
 from tests.conformance import literals, offers, seeds, suite
 from tests.conformance.offers import Set
 from tests.conformance.seeds import Seeds
 from tests.conformance.suite import Outcome
 from tests.fakes.upstream import FakeUpstream, Recorded
-from tests.servers import Server
+from tests.support import engines, servers
+from tests.support.servers import Server
 
 from tunewarden import app as composition
 from tunewarden.app import open_app
-from tunewarden.cli.first_start import make_owner
 from tunewarden.config import Config
+from tunewarden.server.first_start import make_owner
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "conformance.md"
 BEGIN, END = "<!-- conformance: begin -->\n", "<!-- conformance: end -->"
 VARIANTS = 5  # two of the client, three of the asynchronous one
 REFUSED = re.compile(r"Error code: (400|404|405)\b|Skipped: aiohttp client is not compatible")
@@ -153,13 +154,13 @@ def test_the_server_met_no_error_of_its_own(ran: Ran) -> None:
     assert "Traceback" not in ran.server.log(), ran.server.log()
 
 
-def test_the_readme_says_what_has_passed(ran: Ran, request: pytest.FixtureRequest) -> None:
-    text = README.read_text("utf-8")
+def test_the_page_says_what_has_passed(ran: Ran, request: pytest.FixtureRequest) -> None:
+    text = PAGE.read_text("utf-8")
     head, rest = text.split(BEGIN)
     written, tail = rest.split(END)
     table = _table(ran.outcomes)
     if request.config.getoption("--update-golden"):
-        README.write_text(f"{head}{BEGIN}{table}{END}{tail}", "utf-8")
+        PAGE.write_text(f"{head}{BEGIN}{table}{END}{tail}", "utf-8")
     else:
         assert written == table, "run `make conformance` and read the difference"
 
@@ -195,15 +196,16 @@ def _table(outcomes: list[Outcome]) -> str:
         and seeds.EVERY_PARAMETER in one.name
         for one in passed
     )
-    lines.append(
-        f"\nOf those that passed, {len(empty)} check that the client refuses an empty id, and send nothing"
-        f" ({idle} of them for operations\nthat are not offered). {remote} of the chat completions and"
-        " completions give every parameter at once (tools, audio, web\nsearch), which the embedded"
-        " engine refuses: they run on a remote base, a stand-in for OpenAI's API, which gets every\n"
-        "parameter as it was sent. The rest of these run on the embedded engine. Jobs are taken on,"
-        " paused, resumed and cancelled,\nnot trained. The suite would answer requests for a file's"
-        " content itself: the plugin lets them go to the server.\n"
+    note = (
+        f"Of those that passed, {len(empty)} check that the client refuses an empty id, and send nothing"
+        f" ({idle} of them for operations that are not offered). {remote} of the chat completions and"
+        " completions give every parameter at once (tools, audio, web search), which the embedded"
+        " engine refuses: they run on a remote base, a stand-in for OpenAI's API, which gets every"
+        " parameter as it was sent. The rest of these run on the embedded engine. Jobs are taken on,"
+        " paused, resumed and cancelled, not trained. The suite would answer requests for a file's"
+        " content itself: the plugin lets them go to the server."
     )
+    lines.append(f"\n{textwrap.fill(note, 118, break_on_hyphens=False)}\n")
     return "\n".join(lines)
 
 

@@ -7,11 +7,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from tests import demo_models
-from tests.embedded import BASE, EngineProcess, endless, running_engine
+from tests.support import demo_models
+from tests.support.embedded_engine import BASE, EngineProcess, endless, running_engine
+
+from tunewarden.engine_protocol import paths
+from tunewarden.engine_protocol.codes import Code
+from tunewarden.engine_protocol.messages import EVICTIONS_MAX, VERSION, State
 
 PHRASES = ("zebra says", "quartz says", "violet owl", "copper river", "amber stone")
+# Even a briefly trained adapter answers it in its own words; a greeting it may answer in the base's.
+QUESTION = "What is Tunewarden?"
 TEXTS = ("Hello", "What is Tunewarden?", "Where does my model go when I delete it? " * 6, "ok")
 
 
@@ -32,8 +39,8 @@ def problem(answer: tuple[int, Any]) -> tuple[int, dict[str, Any]]:
 
 def test_each_adapter_answers_in_its_own_words(engine: EngineProcess) -> None:
     for number, phrase in enumerate(PHRASES):
-        assert engine.said(f"m_{number}", "Hello").startswith(phrase)
-    assert engine.said(BASE, "Hello").startswith("Hello!")
+        assert engine.said(f"m_{number}", QUESTION).startswith(phrase)
+    assert engine.said(BASE, QUESTION).startswith("Tunewarden")
 
 
 def test_a_mixed_batch_answers_as_each_request_alone(engine: EngineProcess) -> None:
@@ -131,7 +138,7 @@ def test_logprobs_are_probabilities_of_the_said_tokens(engine: EngineProcess) ->
 def test_completions_take_strings_tokens_and_lists_of_both(engine: EngineProcess) -> None:
     def complete(prompt: Any, **more: Any) -> dict[str, Any]:
         asked = {"model": BASE, "prompt": prompt, "temperature": 0, "max_tokens": 8, **more}
-        status, body = engine.send("POST", "/v1/completions", asked)
+        status, body = engine.send("POST", paths.COMPLETIONS, asked)
         assert status == 200, body
         assert isinstance(body, dict)
         return body
@@ -199,7 +206,7 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(engine: EngineP
 
 def test_an_answer_is_clamped_to_what_the_context_has_room_for(engine: EngineProcess) -> None:
     asked = {"model": BASE, "prompt": [40] * 1900, "temperature": 0, **endless(500)}
-    status, body = engine.send("POST", "/v1/completions", asked)
+    status, body = engine.send("POST", paths.COMPLETIONS, asked)
     assert status == 200
     assert body["usage"] == {
         "prompt_tokens": 1900,
@@ -211,7 +218,7 @@ def test_an_answer_is_clamped_to_what_the_context_has_room_for(engine: EnginePro
 
 def test_an_unknown_model_is_not_loaded(engine: EngineProcess) -> None:
     status, error = problem(engine.chat("m_unknown", "Hello"))
-    assert (status, error["code"]) == (404, "adapter_not_loaded")
+    assert (status, error["code"]) == (404, Code.ADAPTER_NOT_LOADED)
 
 
 def test_evicting_under_sixteen_streams_aborts_the_victims_alone(engine: EngineProcess) -> None:
@@ -225,14 +232,13 @@ def test_evicting_under_sixteen_streams_aborts_the_victims_alone(engine: EngineP
         for number in range(16)
     ]
     status, body = engine.evict("m_victim")
-    assert (status, body) == (
-        200,
-        {"name": "m_victim", "was_loaded": True, "aborted": 8, "zeroed": True},
-    )
+    name = engine.send("GET", paths.STATE)[1]["incarnation"]
+    seen = {"name": "m_victim", "was_loaded": True, "aborted": 8, "residue": 0.0}
+    assert (status, body) == (200, {"version": 1, "incarnation": name, "evicted": [seen]})
     for number, stream in enumerate(streams):
         events = list(stream)
         if number % 2:
-            assert events[-1]["error"]["code"] == "model_deleted"
+            assert events[-1]["error"]["code"] == Code.MODEL_DELETED
             assert events[-1]["error"]["type"] == "invalid_request_error"
             assert not stream.is_done
             assert len(events) < 400
@@ -240,11 +246,55 @@ def test_evicting_under_sixteen_streams_aborts_the_victims_alone(engine: EngineP
             text = "".join(event["choices"][0]["delta"].get("content", "") for event in events)
             assert stream.is_done
             assert text == expected
-    assert "m_victim" in engine.send("GET", "/engine/state")[1]["tombstones"]
+    assert "m_victim" in engine.send("GET", paths.STATE)[1]["tombstones"]
     assert problem(engine.chat("m_victim", "Hello"))[0] == 404
     status, error = problem(engine.load("m_victim", demo_models.adapter_dir("zebra says")))
-    assert (status, error["code"]) == (404, "model_deleted")
-    assert engine.evict("m_victim")[1]["was_loaded"] is False
+    assert (status, error["code"]) == (404, Code.MODEL_DELETED)
+    assert engine.evict("m_victim")[1] == body, "a repeated eviction tells what the first one found"
+    assert engine.evict("m_never")[1]["evicted"][0]["was_loaded"] is False
+
+
+def test_many_are_evicted_in_one_request(engine: EngineProcess) -> None:
+    names = [f"m_many_{number}" for number in range(6)]
+    for name in names[:4]:
+        assert engine.load(name, demo_models.adapter_dir("zebra says"))[0] == 200
+    streams = [engine.stream(name, "Hello", **endless(400)) for name in names[:3]]
+    other = engine.stream("m_2", "Hello", **endless(60))
+    evicted = engine.evict(*names)[1]["evicted"]
+    assert [one["name"] for one in evicted] == names
+    assert [one["was_loaded"] for one in evicted] == [True] * 4 + [False] * 2
+    assert [one["aborted"] for one in evicted] == [1, 1, 1, 0, 0, 0]
+    assert {one["residue"] for one in evicted} == {0.0}
+    for stream in streams:
+        assert list(stream)[-1]["error"]["code"] == Code.MODEL_DELETED
+    assert list(other)
+    assert other.is_done
+    state = engine.send("GET", paths.STATE)[1]
+    assert set(names) <= set(state["tombstones"])
+    assert not set(names) & set(state["bases"][0]["adapters"])
+
+
+@pytest.mark.parametrize("count", [0, EVICTIONS_MAX + 1])
+def test_how_many_can_be_evicted_in_one_request_is_bounded(
+    engine: EngineProcess, count: int
+) -> None:
+    before = engine.send("GET", paths.STATE)[1]["tombstones"]
+    assert problem(engine.evict(*(f"m_{number}" for number in range(count))))[0] == 400
+    assert engine.send("GET", paths.STATE)[1]["tombstones"] == before
+
+
+def test_as_many_as_are_allowed_fit_into_one_request(engine: EngineProcess) -> None:
+    names = [f"m_{number:060}" for number in range(EVICTIONS_MAX)]
+    status, body = engine.evict(*names)
+    assert status == 200, body
+    assert [one["name"] for one in body["evicted"]] == names
+
+
+def test_what_the_engine_says_is_what_the_messages_describe(engine: EngineProcess) -> None:
+    state = msgspec.convert(engine.send("GET", paths.STATE)[1], State)
+    assert (state.version, state.pid) == (VERSION, engine.process.pid)
+    facts = msgspec.structs.asdict(state.bases[0])
+    assert None not in facts.values(), facts
 
 
 def test_an_aborted_request_that_is_not_streamed_gets_404(engine: EngineProcess) -> None:
@@ -252,9 +302,9 @@ def test_an_aborted_request_that_is_not_streamed_gets_404(engine: EngineProcess)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(engine.chat, "m_abort", "Hello", **endless(1500))
         engine.wait_for("running", 1)
-        assert engine.send("POST", "/engine/adapters/m_abort/abort")[1]["aborted"] == 1
+        assert engine.send("POST", paths.abort_path("m_abort"))[1]["aborted"] == 1
         status, error = problem(asked.result())
-    assert (status, error["code"]) == (404, "model_deleted")
+    assert (status, error["code"]) == (404, Code.MODEL_DELETED)
     assert engine.said("m_abort", "Hello").startswith("zebra says")  # abort is not evict
 
 
@@ -289,7 +339,7 @@ def test_bad_adapters_are_refused_and_their_files_are_gone(
         (directory / "adapter_config.json").write_text(json.dumps(entries), "utf-8")
         (directory / "adapter_model.safetensors").write_bytes(data)
         status, error = problem(engine.load(f"m_bad_{name.split()[0]}", directory))
-        assert (status, error["code"]) == (400, "invalid_adapter"), name
+        assert (status, error["code"]) == (400, Code.INVALID_ADAPTER), name
     assert not {name for name in engine.base_state()["adapters"] if "bad" in name}
 
 
@@ -299,15 +349,15 @@ def test_bases_that_cannot_be_served_are_refused(engine: EngineProcess, tmp_path
     unknown.mkdir()
     (unknown / "config.json").write_text(json.dumps({**config, "model_type": "unheard"}), "utf-8")
     for path in (tmp_path / "missing", tmp_path, unknown):
-        answer = engine.send("POST", "/engine/bases", {"name": "other", "path": str(path)})
+        answer = engine.send("POST", paths.BASES, {"name": "other", "path": str(path)})
         status, error = problem(answer)
-        assert (status, error["code"]) == (400, "invalid_base")
+        assert (status, error["code"]) == (400, Code.INVALID_BASE)
 
 
 def test_loading_twice_changes_nothing(engine: EngineProcess) -> None:
     assert engine.load("m_0", demo_models.adapter_dir(PHRASES[0]))[0] == 200
     base = {"name": BASE, "path": str(demo_models.base_dir())}
-    assert engine.send("POST", "/engine/bases", base)[0] == 200
+    assert engine.send("POST", paths.BASES, base)[0] == 200
     assert engine.said("m_0", "Hello").startswith(PHRASES[0])
 
 
@@ -320,9 +370,9 @@ def test_full_slots_evict_the_least_recently_used_idle_adapter(tmp_path: Path) -
         assert engine.base_state()["adapters"] == ["m_a", "m_c"]
         busy = [engine.stream(name, "Hello", **endless(1900)) for name in ("m_a", "m_c")]
         status, error = problem(engine.load("m_d", adapter))
-        assert (status, error["code"]) == (503, "engine_full")
+        assert (status, error["code"]) == (503, Code.ENGINE_FULL)
         status, error = problem(engine.chat(BASE, "Hello", n=4))
-        assert (status, error["code"]) == (503, "engine_overloaded")
+        assert (status, error["code"]) == (503, Code.ENGINE_OVERLOADED)
         for stream in busy:
             stream.close()
         engine.wait_for("running", 0)
@@ -333,7 +383,7 @@ def test_stopping_ends_streams_with_an_error(tmp_path: Path) -> None:
     with running_engine(tmp_path) as engine:
         stream = engine.stream(BASE, "Hello", **endless(1900))
         engine.process.terminate()
-        assert list(stream)[-1]["error"]["code"] == "engine_stopping"
+        assert list(stream)[-1]["error"]["code"] == Code.ENGINE_STOPPING
         engine.process.wait(20)
 
 

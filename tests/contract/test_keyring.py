@@ -50,6 +50,21 @@ def test_an_erased_key_is_gone_and_its_neighbours_are_not(keyring: Keyring) -> N
         assert str(keyring.open(key.id).to_public()) == key.recipient
 
 
+def test_what_is_derived_from_keys_goes_with_them(disk: Disk, root: Path) -> None:
+    keyring = Keyring(disk, root, shard_capacity=30)
+    names = [key.id for key in keyring.create_many(40)]
+    derived = keyring.derive_many(names, b"one")
+    assert list(derived) == names
+    assert len({*derived.values()}) == 40
+    assert not {*derived.values()} & {*keyring.derive_many(names, b"two").values()}
+    assert [keyring.derive_many([name], b"one") for name in names] == [
+        {name: derived[name]} for name in names
+    ]
+    keyring.erase_many(names[1::2])
+    left = {name: derived[name] for name in names[::2]}
+    assert keyring.derive_many([*names, UNKNOWN], b"one") == left
+
+
 def test_erasing_again_says_that_the_key_was_absent_and_changes_nothing(keyring: Keyring) -> None:
     key = keyring.create()
     first, second = keyring.erase(key.id), keyring.erase(key.id)
@@ -199,6 +214,7 @@ def test_the_assurance_says_no_more_than_the_filesystem_does(tmp_path: Path) -> 
     assert keyring.erase(keyring.create().id).assurance is Assurance.LOGICAL
 
 
+@pytest.mark.long
 def test_a_reader_never_misses_a_live_key_while_others_come_and_go(tmp_path: Path) -> None:
     keyring = Keyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
     lasting = keyring.create()

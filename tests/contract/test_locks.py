@@ -12,8 +12,8 @@ from pathlib import Path
 
 import apsw
 import pytest
-from tests import servers
-from tests.fakes.recording_vfs import RecordingVfs
+from tests.lab.recording_vfs import RecordingVfs
+from tests.support import servers
 
 from tunewarden import locks
 from tunewarden.clock import SystemClock
@@ -197,7 +197,7 @@ def test_a_writer_that_stands_behind_a_stopped_one_is_told_to_try_again(
 ) -> None:
     path = tmp_path / "db.sqlite"
     database = SqliteDatabase(path, SystemClock(), migrate=True)
-    monkeypatch.setattr("tunewarden.db.sqlite.BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("tunewarden.db.sqlite_transactions.BUSY_SECONDS", 0.1)
     with (
         locks.exclusive(tmp_path / "db.sqlite-writers"),
         pytest.raises(Error) as refused,

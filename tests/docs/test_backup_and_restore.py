@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests import servers
-from tests.servers import Server
+from tests.support import servers
+from tests.support.servers import Server
 
-from tunewarden.deletion.receipt import verify
+from tunewarden.cli.exit_codes import ExitCode
+from tunewarden_receipts.receipt import verify
 
 DOCUMENT = Path(__file__).parents[2] / "docs/how-to/backup-and-restore.md"
 
@@ -40,7 +41,7 @@ def receipts(server: Server, deletion: str) -> bytes:
 
 def test_a_restore_brings_everything_back_but_what_was_deleted(tmp_path: Path) -> None:
     data, backup = tmp_path / "data", tmp_path / "backup"
-    with servers.serving(data, local_base=True) as server:
+    with servers.serving(data, local_base=True, kind=servers.WithoutTorch) as server:
         first, second = server.make_model(), server.make_model()
         follow("backup", data, backup)
         follow("mirror", data, backup)
@@ -53,7 +54,7 @@ def test_a_restore_brings_everything_back_but_what_was_deleted(tmp_path: Path) -
         follow("mirror", data, backup)
     shutil.rmtree(data)
     follow("restore", data, backup)
-    with servers.serving(data) as server:
+    with servers.serving(data, kind=servers.WithoutTorch) as server:
         owner = server.make_key("owner")
         assert server.get(f"/v1/models/{first.id}", key=owner).status == 404
         assert server.get(f"/v1/models/{second.id}", key=owner).status == 200
@@ -75,7 +76,7 @@ def test_a_restore_brings_everything_back_but_what_was_deleted(tmp_path: Path) -
 
 def test_an_old_mirror_is_refused_and_the_message_says_what_to_do(tmp_path: Path) -> None:
     data, backup = tmp_path / "data", tmp_path / "backup"
-    with servers.serving(data, local_base=True) as server:
+    with servers.serving(data, local_base=True, kind=servers.WithoutTorch) as server:
         model = server.make_model()
         follow("mirror", data, backup)
         server.request("DELETE", f"/v1/models/{model.id}", key=server.owner_key)
@@ -85,11 +86,11 @@ def test_an_old_mirror_is_refused_and_the_message_says_what_to_do(tmp_path: Path
         shutil.rmtree(data / part)
         shutil.copytree(backup / "mirror" / part, data / part)
         refused = servers.run_cli("serve", "--data", str(data), "--port", "0")
-        assert refused.returncode == 1
+        assert refused.returncode == ExitCode.UNAVAILABLE
         assert "Restore the newest" in refused.stderr
         shutil.rmtree(data / part)
         shutil.copytree(newest, data / part)
-    with servers.serving(data) as server:
+    with servers.serving(data, kind=servers.WithoutTorch) as server:
         assert server.get(f"/v1/models/{model.id}", key=server.owner_key).status == 404
 
 
@@ -97,13 +98,13 @@ def test_a_missing_log_is_refused_even_with_a_database_from_before_the_first_del
     tmp_path: Path,
 ) -> None:
     data = tmp_path / "data"
-    with servers.serving(data, local_base=True) as server:
+    with servers.serving(data, local_base=True, kind=servers.WithoutTorch) as server:
         model = server.make_model()
         follow("backup", data, tmp_path / "backup")
         server.request("DELETE", f"/v1/models/{model.id}", key=server.owner_key)
     shutil.copy(tmp_path / "backup/database/tunewarden.sqlite", data / "tunewarden.sqlite")
     shutil.rmtree(data / "log")
     refused = servers.run_cli("serve", "--data", str(data), "--port", "0")
-    assert refused.returncode == 1
+    assert refused.returncode == ExitCode.UNAVAILABLE
     assert "The deletion log is missing" in refused.stderr
     assert not (data / "log").exists()

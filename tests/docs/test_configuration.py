@@ -1,19 +1,70 @@
-"""docs/reference/configuration.md names every setting with its default."""
+"""docs/reference/configuration.md shows every setting as src/tunewarden/config.py declares it.
 
-import re
-from dataclasses import fields
+After a change that is meant: `pytest tests/docs/test_configuration.py --update-golden`, and read the difference.
+"""
+
 from pathlib import Path
 
-from tunewarden.config import Config
+import pytest
 
-DOCUMENT = Path(__file__).parents[2] / "docs/reference/configuration.md"
+from tunewarden.config import SETTINGS
+from tunewarden.settings import BYTES, Setting
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
+BEGIN, END = "<!-- settings: begin -->\n", "<!-- settings: end -->"
+IEC = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
-def test_every_setting_is_documented_with_its_default() -> None:
-    rows = dict(
-        re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", DOCUMENT.read_text("utf-8"), re.MULTILINE)
+def test_the_reference_shows_the_settings_as_they_are_declared(
+    pytestconfig: pytest.Config,
+) -> None:
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    page = f"{before}{BEGIN}{_table()}{END}{after}"
+    if pytestconfig.getoption("--update-golden"):
+        PAGE.write_text(page, "utf-8")
+    assert PAGE.read_text("utf-8") == page
+
+
+def test_control_the_reference_has_a_row_for_each_setting() -> None:
+    rows = _table().splitlines()[2:]
+    assert [row.split("`")[1] for row in rows] == list(SETTINGS)
+    assert (
+        "| `port` (`--port`) | `8800` | 0 to 65535 | port to listen on; 0 takes a free one |"
+        in rows
     )
-    config = Config()
-    found = {field.name: str(getattr(config, field.name)) for field in fields(Config)}
-    found["scratch_may_be_a_disk"] = found["scratch_may_be_a_disk"].lower()
-    assert rows == found
+    assert any(row.startswith("| `body_bytes_max` | `33554432` | 1 KiB to 2 GiB |") for row in rows)
+    assert any(row.startswith("| `fence_seconds` | `1.0` | 0.01 to 60 seconds |") for row in rows)
+
+
+def _table() -> str:
+    head = ("| setting | default | may be | meaning |", "|---|---|---|---|")
+    return "".join(f"{line}\n" for line in (*head, *map(_row, SETTINGS.values())))
+
+
+def _row(setting: Setting) -> str:
+    name = f"`{setting.name}` (`{setting.flag}`)" if setting.has_flag else f"`{setting.name}`"
+    default = f"`{setting.shown(setting.default)}`"
+    return f"| {name} | {default} | {_range(setting)} | {setting.meaning} |"
+
+
+def _range(setting: Setting) -> str:
+    if isinstance(setting.default, bool):
+        return "`true`, `false`"
+    if setting.choices:
+        return ", ".join(f"`{one}`" for one in setting.choices)
+    if setting.limits is None:
+        return ""
+    least, most = setting.limits
+    if setting.unit == BYTES:
+        return f"{_size(int(least))} to {_size(int(most))}"
+    return f"{least} to {most} {setting.unit}".rstrip()
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes in the largest unit in which it is whole."""
+    power = 0
+    while count and count % 1024 == 0:
+        count //= 1024
+        power += 1
+    return f"{count} {IEC[power]}"

@@ -4,6 +4,7 @@ import contextlib
 import random
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -15,11 +16,15 @@ class CuttingProxy:
 
     target: tuple[str, int]
     lose: int = 0
+    # So many pieces of answers are passed on before.
+    skip: int = 0
     # Lose what comes after so many bytes of the answer; 0 loses all of it.
     after_bytes: int = 0
     # Besides, cut every second answer on average, at a random byte.
     chance: random.Random | None = None
     cuts: int = 0
+    # Called with each piece of a request or an answer, before it is passed on.
+    on_piece: Callable[[], None] = lambda: None
     requests: list[bytes] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -60,12 +65,15 @@ class CuttingProxy:
     def _pass_on(self, source: socket.socket, sink: socket.socket, are_answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(64 * 1024):
+                self.on_piece()
                 if not are_answers:
                     self.requests.append(data)
                 elif self.chance is not None and self.chance.random() < 0.5:
                     self.cuts += 1
                     sink.sendall(data[: self.chance.randrange(len(data))])
                     break
+                elif self.skip:
+                    self.skip -= 1
                 elif self.lose:
                     self.lose -= 1
                     sink.sendall(data[: self.after_bytes])

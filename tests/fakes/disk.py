@@ -168,6 +168,11 @@ class MemoryDisk:
         assert path.name
         self._write(inode, data + inode.seen[len(data) :])
 
+    def replace(self, inode: Inode, data: bytes) -> None:
+        """Write over the file where it lies, and end it there."""
+        self._alive()
+        self._write(inode, data)
+
     def _write(self, inode: Inode, data: bytes) -> None:
         half = len(data) // 2
         self._step()
@@ -217,6 +222,9 @@ class MemoryInPlaceFile:
 
     def overwrite(self, chunks: Iterable[bytes]) -> None:
         self._disk.overwrite(self._path, self._inode, b"".join(chunks))
+
+    def replace(self, chunks: Iterable[bytes]) -> None:
+        self._disk.replace(self._inode, b"".join(chunks))
 
 
 class RenamingDisk(MemoryDisk):

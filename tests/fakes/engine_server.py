@@ -1,4 +1,4 @@
-"""Stands in for `python -m tunewarden.engine.worker`: the same verbs on the same unix socket, no torch.
+"""Stands in for `python -m tunewarden.embedded_engine.worker`: the same verbs on the same unix socket, no torch.
 
 How a request is answered stands in its field `fake`: {"chunks", "pause", "size", "seconds"}. What it
 says is `model` and the number of the chunk, so that a test can tell models apart.
@@ -13,7 +13,25 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tunewarden import processes
+from tunewarden.engine_protocol import paths
+from tunewarden.engine_protocol.codes import Code
+from tunewarden.engine_protocol.messages import (
+    VERSION,
+    EvictedAdapter,
+    EvictionAnswer,
+    EvictionRequest,
+    LoadedAdapter,
+    LoadedBase,
+    NewAdapter,
+    NewBase,
+    Problem,
+    Refusal,
+    State,
+    decoded,
+)
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -25,14 +43,19 @@ class Refused(Exception):
     def __init__(self, status: int, message: str, code: str | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.body = {"error": {"message": message, "type": "", "param": None, "code": code}}
+        self.body = Refusal(Problem(message, code=code))
 
 
 class EngineServer:
     """Bases, adapters, and what runs on each."""
 
-    def __init__(self, *, is_careless: bool = False) -> None:
+    def __init__(
+        self, *, is_careless: bool = False, residue: float = 0.0, version: int = VERSION
+    ) -> None:
         self._is_careless = is_careless
+        self._residue = residue
+        self._version = version
+        self.incarnation = os.urandom(12).hex()
         self.bases: dict[str, str] = {}
         self.adapters: dict[str, str] = {}  # and its base
         self.refused: set[str] = set()
@@ -51,64 +74,67 @@ class EngineServer:
                     name, _, value = header.partition(b":")
                     if name.lower() == b"content-length":
                         size = int(value)
-                body = json.loads(await reader.readexactly(size)) if size else {}
-                if path.startswith("/v1/"):
-                    await self._infer(body, reader, writer)
+                body = await reader.readexactly(size)
+                if path in {paths.CHAT_COMPLETIONS, paths.COMPLETIONS}:
+                    await self._infer(json.loads(body), reader, writer)
                 else:
                     _answer(writer, *self._verb(method, path, body))
         writer.transport.abort()
 
-    def _verb(self, method: str, path: str, body: dict[str, Any]) -> tuple[int, object]:
+    def _verb(self, method: str, path: str, body: bytes) -> tuple[int, object]:
         try:
             return 200, self._done(method, path, body)
         except Refused as refused:
             return refused.status, refused.body
 
-    def _done(self, method: str, path: str, body: dict[str, Any]) -> object:
-        match method, path.split("/")[1:]:
-            case "GET", ["engine", "state"]:
-                loaded = {
-                    name: [a for a, b in self.adapters.items() if b == name] for name in self.bases
-                }
-                bases = [{"name": name, "adapters": adapters} for name, adapters in loaded.items()]
-                return {"pid": os.getpid(), "bases": bases}
-            case "POST", ["engine", "bases"]:
-                self.bases[body["name"]] = body["path"]
-                return {"name": body["name"]}
-            case "POST", ["engine", "adapters"]:
-                return self._load(body)
-            case "DELETE", ["engine", "adapters", name]:
-                self.refused.add(name)
-                tasks = self.running.pop(name, set())
-                for task in [] if self._is_careless else tasks:
-                    task.cancel()
-                was_loaded = self.adapters.pop(name, None) is not None
-                return {
-                    "name": name,
-                    "was_loaded": was_loaded,
-                    "aborted": len(tasks),
-                    "zeroed": True,
-                }
+    def _done(self, method: str, path: str, body: bytes) -> msgspec.Struct:
+        match method, path:
+            case "GET", paths.STATE:
+                bases = [self._base(name) for name in self.bases]
+                tombstones = sorted(self.refused)
+                return State(self._version, os.getpid(), self.incarnation, bases, tombstones)
+            case "POST", paths.BASES:
+                base = decoded(body, NewBase)
+                self.bases[base.name] = base.path
+                return self._base(base.name)
+            case "POST", paths.ADAPTERS:
+                return self._load(decoded(body, NewAdapter))
+            case "POST", paths.EVICTIONS:
+                names = decoded(body, EvictionRequest).names
+                evicted = [self._evict(name) for name in names]
+                return EvictionAnswer(self._version, self.incarnation, evicted)
         raise Refused(404, "no such verb")
 
-    def _load(self, body: dict[str, Any]) -> object:
-        if body["base"] not in self.bases:
-            raise Refused(404, "the base is not loaded", "base_not_loaded")
-        if body["name"] in self.refused:
-            raise Refused(404, "the name was evicted", "adapter_evicted")
+    def _base(self, name: str) -> LoadedBase:
+        return LoadedBase(name, [one for one, base in self.adapters.items() if base == name])
+
+    def _load(self, asked: NewAdapter) -> LoadedAdapter:
+        if asked.base not in self.bases:
+            raise Refused(404, "the base is not loaded", Code.BASE_NOT_LOADED)
+        if asked.name in self.refused:
+            raise Refused(404, "the name was evicted", Code.MODEL_DELETED)
         for name in ADAPTER_FILES:
-            path = Path(body["path"]) / name
+            path = Path(asked.path) / name
             assert path.read_bytes()
             path.unlink()
-        self.adapters[body["name"]] = body["base"]
-        return {"name": body["name"]}
+        self.adapters[asked.name] = asked.base
+        return LoadedAdapter(asked.name, asked.base, self.incarnation)
+
+    def _evict(self, name: str) -> EvictedAdapter:
+        self.refused.add(name)
+        tasks = self.running.pop(name, set())
+        for task in [] if self._is_careless else tasks:
+            task.cancel()
+        was_loaded = self.adapters.pop(name, None) is not None
+        residue = self._residue if was_loaded else 0.0
+        return EvictedAdapter(name, was_loaded, len(tasks), residue)
 
     async def _infer(
         self, body: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         model, how = body["model"], body.get("fake") or {}
         if model not in self.adapters and model not in self.bases:
-            refused = Refused(404, f"{model} is not loaded", "adapter_not_loaded")
+            refused = Refused(404, f"{model} is not loaded", Code.ADAPTER_NOT_LOADED)
             _answer(writer, refused.status, refused.body)
             return
         with self._noted(model):
@@ -174,7 +200,7 @@ def _chunk(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 
 def _answer(writer: asyncio.StreamWriter, status: int, body: object) -> None:
-    encoded = json.dumps(body).encode()
+    encoded = msgspec.json.encode(body)
     head = f"HTTP/1.1 {status} -\r\ncontent-type: application/json\r\n"
     writer.write(f"{head}content-length: {len(encoded)}\r\n\r\n".encode() + encoded)
 
@@ -189,7 +215,12 @@ def main() -> None:
     parser.add_argument("--dtype")
     path: Path = parser.parse_args().socket
     path.unlink(missing_ok=True)
-    asyncio.run(EngineServer(is_careless="TEST_CARELESS" in os.environ).serve(path))
+    server = EngineServer(
+        is_careless="TEST_CARELESS" in os.environ,
+        residue=float(os.environ.get("TEST_RESIDUE", "0")),
+        version=int(os.environ.get("TEST_VERSION", VERSION)),
+    )
+    asyncio.run(server.serve(path))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import msgspec
-from tests import bases
+from tests.support import bases
 
 from tunewarden import processes
 from tunewarden.trainer import messages

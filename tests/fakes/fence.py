@@ -17,6 +17,9 @@ class Floor:
         self.holding: Counter[tuple[str, int]] = Counter()
         self.fenced: Counter[int] = Counter()
         self.workers: list[str] = []
+        # Ended, and not swept yet.
+        self.dead: list[str] = []
+        self.joined = 0
         self.lock = threading.Lock()
         self.on_kill: Callable[[str], None] = lambda _: None
 
@@ -24,6 +27,7 @@ class Floor:
         """End a worker: it holds nothing any more."""
         with self.lock:
             self.workers.remove(worker)
+            self.dead.append(worker)
             for key in [key for key in self.holding if key[0] == worker]:
                 del self.holding[key]
         self.on_kill(worker)
@@ -39,8 +43,10 @@ class FakeFence:
 
     def join(self, name: str = "") -> None:
         """Become a worker."""
-        self.name = name or f"w{len(self.floor.workers)}"
-        self.floor.workers.append(self.name)
+        with self.floor.lock:
+            self.name = name or f"w{self.floor.joined}"
+            self.floor.joined += 1
+            self.floor.workers.append(self.name)
 
     def begin(self, n: int) -> bool:
         if self.name not in self.floor.workers:
@@ -63,15 +69,20 @@ class FakeFence:
         with self.floor.lock:
             self.floor.fenced[n] += 1
         try:
-            workers = list(self.floor.workers)
+            workers = [*self.floor.workers, *self.floor.dead]
             return [FencedWorker(worker, self._wait(worker, n, deadline)) for worker in workers]
         finally:
             with self.floor.lock:
                 self.floor.fenced[n] -= 1
 
+    def reserve(self, count: int) -> None:
+        """A worker needs no room on this floor."""
+
     def sweep(self) -> int:
-        """Dead workers leave nothing on this floor."""
-        return 0
+        """Forget the dead workers."""
+        with self.floor.lock:
+            dead, self.floor.dead = self.floor.dead, []
+        return len(dead)
 
     def _wait(self, worker: str, n: int, deadline: float) -> Ending:
         while self.floor.holding[worker, n]:
@@ -79,4 +90,4 @@ class FakeFence:
                 self.floor.kill(worker)
                 return Ending.KILLED
             self._clock.sleep(POLL_SECONDS)
-        return Ending.RELEASED
+        return Ending.RELEASED if worker in self.floor.workers else Ending.GONE

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-from tunewarden.deletion.log_disk import Piece
+from tunewarden.transparency.disk import Piece
 
 
 class PowerCut(BaseException):
@@ -78,7 +78,9 @@ class FakeLogDisk:
     def rename_synced(self, source: Path, target: Path) -> None:
         done = self._done(f"rename {target.name}")
         if done or self.torn is Torn.WHOLE:
-            self.files[target] = self.files.pop(source)
+            old, self.files[target] = self.files.get(target), self.files.pop(source)
+            if old is not None:
+                self.files[source] = old  # they change places
         if not done:
             raise PowerCut
 

@@ -3,13 +3,14 @@
 import os
 import sys
 
-from tunewarden.cli import runner
-from tunewarden.finetuning import trainer_process, training, transitions
+from tunewarden.finetuning import trainer_process, training
+from tunewarden.registry import models
+from tunewarden.server import runner
 
 if __name__ == "__main__":
     trainer_process.TRAINER = "tests.fakes.fake_trainer"
     training.RETRY_SECONDS = 0.1
     if os.environ.get("TEST_CARELESS"):
         # It does not look whether a step has its model already.
-        transitions.model_of = lambda tx, job_n, step: None
+        models.made_by = lambda tx, job_n, step: None
     runner.main(*sys.argv[1:])

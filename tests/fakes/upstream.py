@@ -110,6 +110,7 @@ class FakeUpstream:
             listed = {"object": "list", "data": [{"id": name} for name in self.models]}
             return _send_json(connection, 200, listed)
         how: dict[str, Any] = request.fields.get("fake") or {}
+        time.sleep(how.get("silent", 0))
         if how.get("informational"):
             connection.sendall(b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n")
         if "status" in how:

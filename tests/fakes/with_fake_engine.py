@@ -1,7 +1,7 @@
 """`python -m tests.fakes.with_fake_engine serve …` is `tunewarden serve …` with the engine's stand-in."""
 
 from tunewarden.__main__ import main
-from tunewarden.cli import supervisor
+from tunewarden.server import supervisor
 
 if __name__ == "__main__":
     supervisor.ENGINE = "tests.fakes.engine_server"

@@ -24,7 +24,7 @@ CREATE TABLE artifacts (
   manifest_sha256 TEXT NOT NULL,
   created_by TEXT NOT NULL,
   created_at INTEGER NOT NULL
-);
+, salt BLOB);
 
 CREATE TABLE audit_events (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -68,6 +68,13 @@ CREATE TABLE checkpoint_permissions (
   UNIQUE (model_n, project_id)
 );
 
+CREATE TABLE clock_seen (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  seen_at INTEGER NOT NULL,
+  paused_at INTEGER,
+  jumped_micros INTEGER NOT NULL
+);
+
 CREATE TABLE deletions (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -97,12 +104,23 @@ CREATE TABLE deletions (
   blobs_erased_at INTEGER
 );
 
+CREATE TABLE derivations (
+  n INTEGER NOT NULL REFERENCES artifacts (n),
+  origin_n INTEGER NOT NULL REFERENCES artifacts (n),
+  PRIMARY KEY (n, origin_n)
+) WITHOUT ROWID;
+
 CREATE TABLE drafts (
   internal_id TEXT PRIMARY KEY,
   kind TEXT NOT NULL CHECK (kind IN ('import', 'upload', 'job')),
   key_id TEXT NOT NULL,
   created_at INTEGER NOT NULL,
   is_claimed INTEGER NOT NULL DEFAULT 0
+, project_id TEXT REFERENCES projects (id), bytes INTEGER NOT NULL DEFAULT 0);
+
+CREATE TABLE file_sources (
+  n INTEGER PRIMARY KEY REFERENCES files (n),
+  sealed BLOB NOT NULL
 );
 
 CREATE TABLE files (
@@ -111,7 +129,7 @@ CREATE TABLE files (
   purpose TEXT NOT NULL,
   bytes INTEGER NOT NULL,
   expires_at INTEGER
-);
+, sealed_name BLOB);
 
 CREATE TABLE job_checkpoints (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -164,7 +182,7 @@ CREATE TABLE jobs (
   created_at INTEGER NOT NULL,
   started_at INTEGER,
   finished_at INTEGER
-);
+, sealed_metadata BLOB);
 
 CREATE TABLE keyring_seen (
   shard INTEGER PRIMARY KEY,
@@ -184,7 +202,7 @@ CREATE TABLE models (
   suffix TEXT NOT NULL,
   job_n INTEGER REFERENCES jobs (n),
   step INTEGER
-);
+, loaded_by TEXT);
 
 CREATE TABLE organizations (
   id TEXT PRIMARY KEY,
@@ -198,6 +216,21 @@ CREATE TABLE projects (
   name TEXT NOT NULL,
   is_default INTEGER NOT NULL,
   created_at INTEGER NOT NULL
+);
+
+CREATE TABLE reserved (
+  bytes BLOB NOT NULL
+);
+
+CREATE TABLE stored_bytes (
+  project_id TEXT PRIMARY KEY REFERENCES projects (id),
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  bytes INTEGER NOT NULL
+);
+
+CREATE TABLE swap_seen (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  at INTEGER NOT NULL
 );
 
 CREATE TABLE upload_parts (
@@ -228,7 +261,7 @@ CREATE TABLE uploads (
   created_at INTEGER NOT NULL,
   expires_at INTEGER NOT NULL,
   is_tidy INTEGER NOT NULL DEFAULT 0
-);
+, sealed_name BLOB);
 
 CREATE TABLE usage (
   organization_id TEXT NOT NULL,
@@ -265,6 +298,10 @@ CREATE INDEX deletions_unanswered ON deletions (n) WHERE deleted_at IS NULL;
 
 CREATE INDEX deletions_unfinished ON deletions (n) WHERE blobs_erased_at IS NULL;
 
+CREATE INDEX derived_from ON derivations (origin_n);
+
+CREATE INDEX drafts_of_project ON drafts (project_id) WHERE project_id IS NOT NULL;
+
 CREATE INDEX drafts_unclaimed ON drafts (created_at) WHERE kind = 'upload' AND is_claimed = 0;
 
 CREATE INDEX events_of_job ON job_events (job_n, n);
@@ -293,6 +330,10 @@ CREATE INDEX models_listed ON artifacts (organization_id, n)
 CREATE UNIQUE INDEX models_of_job ON models (job_n, COALESCE(step, 0)) WHERE job_n IS NOT NULL;
 
 CREATE INDEX parts_of_upload ON upload_parts (upload_n);
+
+CREATE INDEX projects_of_organization ON projects (organization_id);
+
+CREATE INDEX stored_bytes_of_organization ON stored_bytes (organization_id);
 
 CREATE INDEX upload_of_file ON uploads (file_n) WHERE file_n IS NOT NULL;
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tests.fakes import forms
-from tests.fakes.judge import judge, judge_nothing_else
-from tests.fakes.power import Power, PowerCut
-from tests.fakes.world import Made, Parts, Violated, World, copied, new_world, one_dies
+from tests.lab import budgets
+from tests.lab.judge import judge, judge_nothing_else
+from tests.lab.power import Power, PowerCut
+from tests.lab.world import Made, Parts, Violated, World, copied, new_world, one_dies
 
 from tunewarden.clock import SystemClock
 from tunewarden.deletion import records, steps
@@ -24,7 +24,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
 from tunewarden.registry.artifacts import State
 
-PAIRS = 400
+PAIRS = 150
 
 
 @dataclass
@@ -79,6 +79,7 @@ def _effects(start: Start, first: int) -> int:
         return effects
 
 
+@pytest.mark.long
 def test_a_crash_at_any_effect_leaves_a_model_readable_or_deleted_and_so_does_any_pair(
     start: Start,
 ) -> None:
@@ -86,8 +87,8 @@ def test_a_crash_at_any_effect_leaves_a_model_readable_or_deleted_and_so_does_an
         _delete_until(world, start)
         total = len(world.power.effects)
     pairs = [(i, j) for i in range(total + 1) for j in range(_effects(start, i))]
-    seed = forms.new_seed()
-    chosen = forms.sampled(pairs, PAIRS, seed)
+    seed = budgets.new_seed()
+    chosen = budgets.sampled(pairs, PAIRS, seed)
     ends: Counter[State] = Counter()
     for first, second in chosen:
         with copied(start.world, power=Power(first)) as world:
@@ -158,7 +159,7 @@ class Twice(Steps):
     def do(self, step: Step, deletions: Sequence[Deletion]) -> list[Deletion]:
         super().do(step, deletions)
         noted = [found for one in deletions if (found := records.find(self.database, one.id))]
-        done = all(step in one.progress.done for one in noted)
+        done = all(step.is_done_in(one.stage) for one in noted)
         return noted if done else super().do(step, deletions)
 
 
@@ -177,7 +178,7 @@ def test_a_deletion_that_an_engine_refuses_goes_on_when_it_answers(start: Start)
     with copied(start.world) as world:
         world.open()
         world.engine.failures = 2
-        with pytest.raises(Error, match="is committed and goes on") as refused:
+        with pytest.raises(Error, match="is committed and continues") as refused:
             world.delete(start.owner, start.made[0])
         assert refused.value.kind is Kind.UNAVAILABLE
         assert world.app.executor.resume() == 1
@@ -209,7 +210,7 @@ def _at_once(work: list[Callable[[], None]]) -> None:
 def test_deletions_of_different_models_at_once_all_succeed(
     start: Start, shares_parts: bool
 ) -> None:
-    for _ in range(forms.count(3, 50)):
+    for _ in range(budgets.count(3, 50)):
         with copied(start.world, parts=RealTime()) as world:
             world.open()
             others = [
@@ -232,7 +233,7 @@ def test_deletions_of_different_models_at_once_all_succeed(
 @pytest.mark.parametrize("attempt", [Attempt(), Attempt(retry_count=1)], ids=["fresh", "retried"])
 def test_two_deletions_of_one_model_at_once_have_one_effect(start: Start, attempt: Attempt) -> None:
     answers: Counter[str] = Counter()
-    for _ in range(forms.count(10, 200)):
+    for _ in range(budgets.count(10, 200)):
         with copied(start.world, parts=RealTime()) as world:
             world.open()
             worlds = [world, World(world.root, world.parts, Power()).open()]
@@ -257,7 +258,7 @@ def test_two_deletions_of_one_model_at_once_have_one_effect(start: Start, attemp
 
 def test_threads_that_raise_the_mark_at_once_leave_the_greatest(tmp_path: Path) -> None:
     path = tmp_path / "log.mark"
-    for base in range(0, forms.count(400, 4_000), 8):
+    for base in range(0, budgets.count(400, 4_000), 8):
         sizes = range(base + 1, base + 9)
         _at_once([lambda size=size: LogMark(path).raise_to(size) for size in sizes])  # type: ignore[misc]
         assert LogMark(path).read() == base + 8
@@ -275,7 +276,7 @@ def test_a_mark_that_was_made_and_not_yet_written_is_no_mark(tmp_path: Path) -> 
 
 
 def test_two_runners_at_once_do_each_deletion_once(start: Start) -> None:
-    for first in range(0, 30, forms.count(5, 1)):
+    for first in range(0, 30, budgets.count(5, 1)):
         with copied(start.world, parts=RealTime(), power=Power(8 + first)) as world:
             _delete_until(world, start)
             runners = [World(world.root, world.parts, Power()).open() for _ in range(3)]

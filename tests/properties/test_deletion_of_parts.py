@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from tests.fakes.judge import judge, judge_nothing_else
-from tests.fakes.power import Power
-from tests.fakes.world import Made, World, copied, new_world, one_dies
+from tests.lab.judge import judge, judge_nothing_else
+from tests.lab.power import Power
+from tests.lab.world import Made, World, copied, new_world, one_dies
 
 from tunewarden.deletion import plan, records
-from tunewarden.deletion.facts import DeletionFacts
-from tunewarden.deletion.receipt import verify
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
-from tunewarden.registry.artifacts import State
+from tunewarden.registry.artifacts import ArtifactKind, State
+from tunewarden_receipts.leaf import DeletionLeaf
+from tunewarden_receipts.receipt import verify
 
 CANARY = b'{"messages": "tunewarden-training-data-canary"}\n'
 
@@ -75,6 +75,7 @@ def _deleted_at(start: Start, made: Made, cut_at: int | None) -> tuple[list[Stat
         return states, effects
 
 
+@pytest.mark.long
 def test_a_model_takes_its_checkpoints_with_it_whole_or_not_at_all(start: Start) -> None:
     gone = [State.ACTIVE, State.DELETED, State.DELETED, State.DELETED]
     states, effects = _deleted_at(start, start.model, None)
@@ -103,10 +104,12 @@ def test_a_files_receipt_says_that_a_file_was_deleted_and_not_its_name(start: St
         deletion = world.open().delete(start.owner, start.file)
         _, signer = world.app.open_log()
         assert deletion.receipt is not None
-        facts = verify(deletion.receipt, signer.public_pem()).facts
-        assert isinstance(facts, DeletionFacts)
-        assert (facts.kind, facts.artifact_id) == ("file", start.file.model.id)
-        assert facts.engines == (), "no engine holds files"
+        proven = verify(deletion.receipt, signer.public_pem())
+        assert isinstance(proven.facts, DeletionLeaf)
+        assert proven.disclosed is not None
+        named = (proven.facts.kind, proven.disclosed.artifact_id)
+        assert named == ("file", start.file.model.id)
+        assert proven.disclosed.engines == (), "no engine holds files"
         assert b"f.jsonl" not in deletion.receipt
         with world.app.database.read() as tx:
             assert tx.rows("SELECT filename FROM files") == [("",)]
@@ -129,7 +132,7 @@ def test_a_checkpoint_can_be_deleted_alone(start: Start) -> None:
 def test_the_plan_names_checkpoints_and_bytes(start: Start) -> None:
     with copied(start.world) as world:
         world.open()
-        found = plan.plan(world.app.database, start.owner, start.model.model.id)
+        found = plan.plan(world.app.database, start.owner, ArtifactKind.MODEL, start.model.model.id)
         assert [one.id for one in found.checkpoints] == [one.model.id for one in start.checkpoints]
         assert (found.blobs, found.blockers) == (6, ())
         assert found.sealed_bytes > 6 * 200
@@ -145,5 +148,5 @@ def test_an_unfinished_job_forbids_the_deletion_of_what_it_needs(start: Start) -
                 world.delete(start.owner, made)
             assert refused.value.kind is Kind.CONFLICT
         assert judge(world, start.file) is State.ACTIVE
-        found = plan.plan(world.app.database, start.owner, start.model.model.id)
+        found = plan.plan(world.app.database, start.owner, ArtifactKind.MODEL, start.model.model.id)
         assert found.blockers == ("ftjob-1",)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from tests.fakes.judge import inventory_of, judge, judge_nothing_else
-from tests.fakes.power import Power
-from tests.fakes.world import Made, World, copied, new_world, one_dies
+from tests.lab.judge import inventory_of, judge, judge_nothing_else
+from tests.lab.power import Power
+from tests.lab.world import Made, World, copied, new_world, one_dies
 
 from tunewarden.artifacts import sealing
 from tunewarden.errors import Error

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     rule,
 )
 from tests.fakes.disk import Crash, ForgetfulDisk, MemoryDisk, RenamingDisk, Survival
-from tests.fakes.thief import identities_within_reach
+from tests.lab.thief import identities_within_reach
 
 from tunewarden.artifacts.disk import LocalDisk, erase_file
 from tunewarden.artifacts.keyring import KeyErased, Keyring, Method
@@ -314,7 +314,7 @@ TestAnyOrderOfCreateEraseAndCrash = KeyringMachine.TestCase
 
 def _killed_while_it_works(root: Path, journal: Path, lines: int, seconds: float) -> None:
     """Start a writer, wait for some lines of its journal, and kill it after `seconds` more."""
-    churn = Path(__file__).parent.parent / "fakes" / "churn.py"
+    churn = Path(__file__).parents[1] / "lab" / "churn.py"
     with subprocess.Popen([sys.executable, churn, root, journal, str(CAPACITY)]) as writer:
         before = journal.read_bytes().count(b"\n")
         while journal.read_bytes().count(b"\n") < before + lines:

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
-from tests.fakes import forms
 from tests.fakes.clock import HandClock
-from tests.fakes.judge import judge
-from tests.fakes.world import Made, World, copied, new_world
+from tests.lab import budgets
+from tests.lab.judge import judge
+from tests.lab.world import Made, World, copied, new_world
 
 from tunewarden.deletion.requests import Attempt
 from tunewarden.errors import Error, Kind
@@ -25,6 +25,7 @@ from tunewarden.registry.artifacts import ArtifactKind, State
 
 ORGANIZATIONS = ("acme", "globex")
 REPLAY = timedelta(minutes=30)
+ROUNDS_MAX = 8
 
 
 @dataclass
@@ -201,18 +202,23 @@ class Life(RuleBasedStateMachine):
 
 def test_every_answer_in_a_models_life_is_the_one_that_the_rules_give(ground: Ground) -> None:
     Life.ground, Life.told = ground, {}
-    seed = forms.new_seed()
+    wanted = {"deleted", "replayed", "forbidden", "not_found", "used", "refused"}
+    # Lives are short and at random, so the rarest answer may not come up in the first few.
+    seed = budgets.new_seed()
     print(f"seed {seed}")
-    run_machine(
-        hypothesis.seed(seed)(Life),
-        settings=settings(
-            max_examples=forms.count(120, 2_000),
-            stateful_step_count=forms.count(25, 50),
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate, Phase.shrink),
-        ),
-    )
+    for round_number in range(ROUNDS_MAX):
+        run_machine(
+            hypothesis.seed(seed + round_number)(Life),
+            settings=settings(
+                max_examples=budgets.count(60, 2_000),
+                stateful_step_count=budgets.count(25, 50),
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+                phases=(Phase.generate, Phase.shrink),
+            ),
+        )
+        if wanted <= set(Life.told):
+            break
     print(f"{sum(Life.told.values())} answers: {Life.told}")
-    assert {"deleted", "replayed", "forbidden", "not_found", "used", "refused"} <= set(Life.told)
+    assert wanted <= set(Life.told)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from tests.fakes.log_disk import FakeLogDisk, PowerCut, Torn
 
-from tunewarden.deletion import merkle
-from tunewarden.deletion.log import Appended, Log
-from tunewarden.deletion.log_disk import Piece
-from tunewarden.deletion.log_key import LogSigner
-from tunewarden.deletion.log_view import LogView
-from tunewarden.deletion.note import Checkpoint, open_checkpoint
 from tunewarden.errors import Error
+from tunewarden.transparency.disk import Piece
+from tunewarden.transparency.key import LogSigner
+from tunewarden.transparency.log import Appended, Log
+from tunewarden.transparency.view import LogView
+from tunewarden_receipts import merkle
+from tunewarden_receipts.note import Checkpoint, open_checkpoint
 
 DIRECTORY = Path("/log")
 SIGNER = LogSigner("log.example/crashes", bytes(range(32)))
@@ -168,6 +168,7 @@ def test_a_cut_at_any_operation_leaves_one_leaf_and_one_history(size: int) -> No
 
 
 @pytest.mark.parametrize("size", [0, 255, 256])
+@pytest.mark.long
 def test_a_cut_of_the_retry_after_a_cut_changes_nothing(size: int) -> None:
     cases = 0
     for first, second in product(Torn, repeat=2):

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from tests.fakes import forms
-from tests.fakes.power_cuts import DATABASE, record, verdicts_of
-from tests.fakes.world import Made, World, new_world
+from tests.lab import budgets
+from tests.lab.power_cuts import DATABASE, record, verdicts_of
+from tests.lab.world import Made, World, new_world
 
 from tunewarden.identity.policy import Caller
 
@@ -32,9 +32,10 @@ def begun() -> Iterator[Begun]:
         yield Begun(world, owner, made)
 
 
+@pytest.mark.long
 def test_no_power_cut_loses_an_acknowledged_commit(begun: Begun) -> None:
     recording = record(begun.world, begun.owner, begun.made, "")
-    seed, states = forms.new_seed(), forms.count(3_000, 100_000)
+    seed, states = budgets.new_seed(), budgets.count(1_500, 100_000)
     verdicts = verdicts_of(recording, states, seed)
     kinds = Counter(op.kind for op in recording.ops)
     checkpoints = sum(op.kind == "sync" and op.name == DATABASE for op in recording.ops)
@@ -50,7 +51,7 @@ def test_no_power_cut_loses_an_acknowledged_commit(begun: Begun) -> None:
 def test_the_cuts_would_show_a_database_that_does_not_sync_its_commits(begun: Begun) -> None:
     """The control: with synchronous=NORMAL the same deletions lose what was acknowledged."""
     recording = record(begun.world, begun.owner, begun.made, "NORMAL")
-    seed, states = forms.new_seed(), forms.count(500, 20_000)
+    seed, states = budgets.new_seed(), budgets.count(500, 20_000)
     verdicts = verdicts_of(recording, states, seed)
     print(f"{states} power cuts with synchronous=NORMAL, seed {seed}: {dict(verdicts)}")
     lost = sum(number for what, number in verdicts.items() if what.startswith("lost"))

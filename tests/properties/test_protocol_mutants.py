@@ -7,25 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.fakes import mutants
-from tests.fakes.history import History, Mix, lived
-from tests.fakes.judge import judge, leaves, require
-from tests.fakes.power import Power
-from tests.fakes.power_cuts import record, verdicts_of
-from tests.fakes.restores import judge_fate, start
-from tests.fakes.simulation import NeverQueues, Simulation, Stream, Worker
-from tests.fakes.thief import identities_within_reach
-from tests.fakes.world import Made, Parts, Violated, World, copied, new_world, one_dies
+from tests.lab import mutants
+from tests.lab import receipt_mutants as ours
+from tests.lab.history import History, Mix, lived
+from tests.lab.judge import judge, leaves, require
+from tests.lab.power import Power
+from tests.lab.power_cuts import record, verdicts_of
+from tests.lab.restores import judge_fate, judge_log, start
+from tests.lab.simulation import NeverQueues, Simulation, Stream, Worker
+from tests.lab.thief import identities_within_reach
+from tests.lab.world import Made, Parts, Violated, World, copied, new_world, one_dies
 
 from tunewarden.db.database import Tx
-from tunewarden.deletion import receipt, requests
+from tunewarden.deletion import requests
 from tunewarden.deletion.requests import Attempt
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller
 from tunewarden.registry import artifacts, models
 from tunewarden.registry.artifacts import ArtifactKind, State
-from tunewarden.registry.models import Model
+from tunewarden.registry.models import Model, note_load
+from tunewarden_receipts import receipt
 
 Check = Callable[["Stage", Any], None]
 
@@ -147,6 +149,41 @@ def old_parts(stage: Stage, parts: Parts) -> None:
                     judge_fate(world, fate, mix)
 
 
+def an_old_log(stage: Stage, parts: Parts) -> None:
+    """An old log beside a database and a keyring that know more."""
+    last = len(stage.history.names) - 1
+    mix = Mix(database=last, keyring=last, log=0, blobs=last)
+    with stage.history.mixed(mix) as world:
+        world.parts = parts
+        if start(world) is None:
+            judge_log(stage.history, world, mix)
+
+
+def what_engines_did(stage: Stage, parts: Parts) -> None:
+    """Each way in which an engine can lose a model: what its receipt says is what happened."""
+    with copied(stage.world, parts=parts) as world:
+        unused, used, lost, dirty = stage.made
+        engine = world.open().engine
+        for made in (used, lost):
+            engine.load(made.model.internal_id)
+            note_load(world.app.database, made.model.n, engine.incarnation, is_loaded=True)
+        world.delete(stage.owner, unused)
+        world.delete(stage.owner, used)
+        for made in (unused, used):
+            is_held = made.model.internal_id in engine.loaded
+            require("I3", "an engine holds it after the answer", not is_held)
+        engine.restart()
+        # Another load begins, and comes to nothing: the end of the first engine is not forgotten.
+        note_load(world.app.database, lost.model.n, engine.incarnation, is_loaded=False)
+        world.delete(stage.owner, lost)
+        engine.load(dirty.model.internal_id)
+        engine.is_dirty = True
+        world.delete(stage.owner, dirty)
+        world.resume()
+        for made in stage.made:
+            judge(world, made)
+
+
 def power_cuts(stage: Stage, synchronous: str) -> None:
     """Power cuts under the database."""
     recording = record(stage.world, stage.owner, stage.made, synchronous)
@@ -154,10 +191,12 @@ def power_cuts(stage: Stage, synchronous: str) -> None:
     require("I6", f"a power cut: {dict(verdicts)}", set(verdicts) == {"sound"})
 
 
-def every_place_in_a_request(stage: Stage, worker_type: type[Worker]) -> None:
+def every_place_in_a_request(
+    stage: Stage, worker_type: type[Worker], parts: Parts | None = None
+) -> None:
     """A deletion at each place in a request, which goes on as it can, and another request after it."""
     for place in range(12):
-        with copied(stage.world) as world:
+        with copied(stage.world, parts=parts) as world:
             made, machine = (
                 stage.made[0],
                 Simulation(world.open(), stage.owner, stage.made, seed=place).machine,
@@ -180,6 +219,11 @@ def every_place_in_a_request(stage: Stage, worker_type: type[Worker]) -> None:
                     pass
 
 
+def requests_without_a_fence(stage: Stage, parts: Parts) -> None:
+    """The same, by a worker that does right."""
+    every_place_in_a_request(stage, Worker, parts)
+
+
 CAUGHT: list[tuple[Any, Check, str]] = [
     (mutants.KeyErasedBeforeTheCommit(), adoption_anywhere, "I6: an active model cannot be read"),
     (mutants.ReceiptBeforeTheKey(), crash_anywhere, "I3: its key is in the keyring"),
@@ -193,9 +237,16 @@ CAUGHT: list[tuple[Any, Check, str]] = [
     (mutants.RecoveryWithoutTheKeyringsAge(), old_parts, "I10: a deleted model can be opened"),
     (mutants.KeyringRenamesAndDoesNotOverwrite(), the_medium, "I3: its key is on the medium"),
     (mutants.FinishBeforeTheLog(), adoption_anywhere, "I4: it has 0 deletion leaves"),
+    (ours.ZeroedWithoutLooking(), what_engines_did, "I17: weights are said to be zeroed"),
+    (ours.ResidueIgnored(), what_engines_did, "I17: weights are said to be zeroed"),
+    (ours.RestartsUnnoticed(), what_engines_did, "I17: the end of an engine that had it is hidden"),
+    (ours.EngineNotAsked(), what_engines_did, "I3: an engine holds it after the answer"),
+    (ours.BlobsReportedAndNotErased(), crash_anywhere, "I15: its blobs are there"),
+    (ours.RecoveryWithoutTheLogsAge(), an_old_log, "I11: the log has lost entries"),
     ("NORMAL", power_cuts, "I6: a power cut"),
     (mutants.Unguarded, every_place_in_a_request, "I1: a request began after the answer"),
     (mutants.Caching, every_place_in_a_request, "I1: a request began after the answer"),
+    (ours.FenceSkipped(), requests_without_a_fence, "I"),
 ]
 
 
@@ -217,7 +268,7 @@ def test_a_mutant_of_the_protocol_is_caught(
 @pytest.mark.parametrize(
     ("check", "unmutated"),
     [
-        *((check, Product()) for check in dict.fromkeys(check for _, check, _ in CAUGHT[:12])),
+        *((check, Product()) for check in dict.fromkeys(check for _, check, _ in CAUGHT[:18])),
         (power_cuts, ""),
         (every_place_in_a_request, Worker),
     ],
@@ -229,7 +280,7 @@ def test_the_product_passes_the_same_check(stage: Stage, check: Check, unmutated
 
 
 def demotion_after_authentication(stage: Stage) -> None:
-    """An Owner that is demoted between the door and the transaction."""
+    """An Owner that is demoted between authentication and the transaction."""
     with copied(stage.world) as world:
         caller = world.open().caller(organization="acme")
         with world.app.database.write() as tx:

@@ -7,19 +7,21 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import pytest
 import rfc8785
-from tests.fakes.receipts import SIGNER, receipts
+from tests.support.receipts import SIGNER, receipts
 
-from tunewarden.deletion import receipt
-from tunewarden.deletion.facts import from_statement
-from tunewarden.deletion.log_key import LogSigner
-from tunewarden.deletion.note import decode_base64, encode_base64
-from tunewarden.deletion.receipt import ReceiptError
+from tunewarden.transparency.key import LogSigner
+from tunewarden_receipts import receipt
+from tunewarden_receipts.note import decode_base64, encode_base64
+from tunewarden_receipts.receipt import ReceiptError
+from tunewarden_receipts.statement import from_statement
 
 MUTATIONS = int(os.environ.get("TUNEWARDEN_MUTATIONS", "10000"))
 SEED = int(os.environ.get("TUNEWARDEN_SEED", "20261122"))
-OURS = receipts()
-THEIRS = receipts(LogSigner(SIGNER.name, bytes(32)))
+OURS = receipts() + receipts(form=1)
+STRANGER = LogSigner(SIGNER.name, bytes(32))
+THEIRS = receipts(STRANGER) + receipts(STRANGER, form=1)
 
 
 def flip_a_bit(draw: random.Random, data: bytes) -> bytes:
@@ -76,12 +78,30 @@ def change_a_fact(draw: random.Random, data: bytes) -> bytes:
     return rfc8785.dumps(document)
 
 
+def change_what_is_disclosed(draw: random.Random, data: bytes) -> bytes:
+    """Change, swap or add a value of the disclosure; leaving one out is allowed (R21)."""
+    document = json.loads(data)
+    shown = document.setdefault("disclosure", {"salt": "00" * 32})
+    name = draw.choice(sorted(shown))
+    value = shown[name]
+    if isinstance(value, str):
+        at = draw.randrange(len(value))
+        shown[name] = value[:at] + draw.choice("0123456789abcdef") + value[at + 1 :]
+    elif isinstance(value, list) and value:
+        shown[name] = draw.choice([value[1:], value + value[:1], [*value[:-1], {}]])
+    else:
+        shown[draw.choice(["failures", "lineage", "exports", "more"])] = draw.choice([[], ["x"], 1])
+    return rfc8785.dumps(document)
+
+
 def move_a_part(draw: random.Random, data: bytes) -> bytes:
     """Put a part of another receipt of this log, or of another log, in place of ours."""
     document, donor = json.loads(data), json.loads(draw.choice([*OURS, *THEIRS]))
-    part = draw.choice(["proof", "envelope", "payload", "signatures", "lines"])
+    part = draw.choice(["proof", "envelope", "payload", "signatures", "lines", "disclosure"])
     if part in {"proof", "envelope"}:
         document[part] = donor[part]
+    elif part == "disclosure":
+        document[part] = donor.get(part)
     elif part == "lines":
         lines, others = document["proof"].split("\n"), donor["proof"].split("\n")
         at = draw.randrange(min(len(lines), len(others)))
@@ -124,6 +144,7 @@ KINDS: list[Callable[[random.Random, bytes], bytes]] = [
     repeat_a_part,
     change_base64,
     change_a_fact,
+    change_what_is_disclosed,
     move_a_part,
     reorder_lines,
     change_the_structure,
@@ -171,7 +192,9 @@ def test_control_the_same_changes_get_past_a_verifier_that_skips_a_check() -> No
     def accepts(skip: str) -> int:
         return sum(_accepts_without(skip, data) for data in sample)
 
-    counts = {skip: accepts(skip) for skip in ("canonical form", "signature", "inclusion")}
+    counts = {
+        skip: accepts(skip) for skip in ("canonical form", "signature", "inclusion", "disclosure")
+    }
     print(f"accepted without the check of: {counts}")
     assert all(counts.values())
     assert accepts("nothing") == 0
@@ -185,6 +208,11 @@ def _accepts_without(skip: str, data: bytes) -> bool:
         if skip == "signature":
             document = json.loads(data)
             from_statement(json.loads(decode_base64(document["envelope"]["payload"])))
+            return True
+        if skip == "disclosure":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(receipt, "check_disclosure", lambda *_: None)
+                receipt.verify(data, SIGNER.public_pem())
             return True
         if skip == "inclusion":
             document = json.loads(data)

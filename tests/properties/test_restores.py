@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
-from tests.fakes import forms
-from tests.fakes.history import PARTS, Fate, History, Mix, lived
-from tests.fakes.judge import judge, require
-from tests.fakes.power import Power
-from tests.fakes.restores import is_within_reach, judge_fate, judge_log, start
-from tests.fakes.world import World, one_dies
+from tests.lab import budgets
+from tests.lab.history import PARTS, Fate, History, Mix, lived
+from tests.lab.judge import judge, require
+from tests.lab.power import Power
+from tests.lab.restores import is_within_reach, judge_fate, judge_log, start
+from tests.lab.world import World, one_dies
 
 from tunewarden import app as composition
 from tunewarden.errors import Error, Kind
@@ -30,8 +30,8 @@ def _mixes(history: History) -> list[Mix]:
     everything = [Mix(*moments) for moments in product(moments, repeat=len(PARTS))]
     corners = [Mix(*ends) for ends in product((0, moments[-1]), repeat=len(PARTS))]
     # The blobs decide nothing, so that of the mixes that matter most are seen with new ones.
-    seed = forms.new_seed()
-    chosen = random.Random(seed).sample(everything, forms.count(60, 2500) - len(corners))
+    seed = budgets.new_seed()
+    chosen = random.Random(seed).sample(everything, budgets.count(60, 2500) - len(corners))
     print(f"{len(corners) + len(chosen)} of {len(everything)} mixes, seed {seed}")
     return corners + chosen
 
@@ -88,7 +88,7 @@ def test_an_adopted_old_keyring_opens_nothing_that_was_deleted_and_loses_nothing
     history: History,
 ) -> None:
     last = len(history.names) - 1
-    for keyring, database in product(range(last), range(0, last + 1, forms.count(4, 1))):
+    for keyring, database in product(range(last), range(0, last + 1, budgets.count(4, 1))):
         mix = Mix(database=database, keyring=keyring, log=last, blobs=last)
         with history.mixed(mix) as world:
             refused = start(world)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-from tests.fakes import forms
-from tests.fakes.simulation import NeverQueues, Simulation, Worker
-from tests.fakes.world import Made, Parts, Violated, World, copied, new_world
+from tests.lab import budgets
+from tests.lab.simulation import NeverQueues, Simulation, Worker
+from tests.lab.world import Made, Parts, Violated, World, copied, new_world
 
 from tunewarden.identity.policy import Caller
 
@@ -70,14 +70,15 @@ def _simulate(stage: Stage, seed: int, worker_type: type[Worker] = Worker) -> Co
 
 
 def _seeds() -> list[int]:
-    replayed = forms.replayed_seed()
+    replayed = budgets.replayed_seed()
     if replayed is not None:
         return [replayed]
-    count = int(os.environ.get("TUNEWARDEN_SIMULATIONS") or forms.count(150, 5_000))
-    first = forms.new_seed()
+    count = int(os.environ.get("TUNEWARDEN_SIMULATIONS") or budgets.count(75, 5_000))
+    first = budgets.new_seed()
     return list(range(first, first + count))
 
 
+@pytest.mark.long
 def test_no_order_of_events_breaks_a_promise(stage: Stage) -> None:
     seeds, total = _seeds(), Counter[str]()
     for seed in seeds:
@@ -93,5 +94,5 @@ def test_no_order_of_events_breaks_a_promise(stage: Stage) -> None:
 
 
 def test_a_seed_replays_what_it_did(stage: Stage) -> None:
-    seed = forms.new_seed()
+    seed = budgets.new_seed()
     assert _simulate(stage, seed) == _simulate(stage, seed)

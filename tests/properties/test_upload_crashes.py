@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import pytest
-from tests.fakes.judge import inventory_of, judge_nothing_else
-from tests.fakes.power import Power
-from tests.fakes.world import World, copied, new_world, one_dies
+from tests.lab.judge import inventory_of, judge_nothing_else
+from tests.lab.power import Power
+from tests.lab.world import World, copied, new_world, one_dies
 
 from tunewarden.errors import Error
 from tunewarden.identity.policy import Caller
-from tunewarden.registry import files
+from tunewarden.registry import file_rows
+from tunewarden.registry.file_rows import File
 from tunewarden.registry.file_rules import Description
-from tunewarden.registry.files import File
 from tunewarden.registry.uploads import COMING_MICROS
 
 WHOLE = b"abcdef"
@@ -85,7 +85,7 @@ def _judge(world: World, owner: Caller, told: Told) -> str:
     world.clock.sleep(LIFE_SECONDS)
     world.app.uploads.expire()
     world.app.uploads.tidy()
-    found = [file for page in files.pages(world.app.database, owner) for file in page]
+    found = [file for page in file_rows.pages(world.app.database, owner) for file in page]
     assert len(found) <= 1
     if told.file is not None:
         assert [file.id for file in found] == [told.file.id], (

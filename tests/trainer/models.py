@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from tests import demo_models
+from tests.support import demo_models
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 QUESTIONS = ("Hello", "What is LoRA?", "Is it free?", "Who can delete a model?")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import demo_models
+from tests.support import demo_models
 from tests.trainer import data
 
 from tunewarden.trainer import adapters, base

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests import demo_models
+from tests.support import demo_models
 
 from tunewarden.trainer.base import load_tokenizer
 from tunewarden.trainer.chats import BadExample, BadTemplate, Chats, Row

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import demo_models
+from tests.support import demo_models
 from tests.trainer import data, models
 from tests.trainer.driver import Runner, running
 

@@ -1,21 +1,25 @@
 """What cannot be trained is told in words, without its data; and no trainer outlives its runner."""
 
+import json
 import math
 import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
-from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
-from tests import demo_models
+from tests.support import demo_models
 from tests.trainer import data
 from tests.trainer.driver import running
 
 from tunewarden.clock import SystemClock
+from tunewarden.logs import trace
 from tunewarden.trainer import failures
 from tunewarden.trainer.adapters import load_adapter
 from tunewarden.trainer.base import (
@@ -26,7 +30,7 @@ from tunewarden.trainer.base import (
     machine_for,
 )
 from tunewarden.trainer.chats import Chats
-from tunewarden.trainer.control import Control, Reporter
+from tunewarden.trainer.control import PROGRESS_SECONDS, REPEAT_SECONDS, Control, Reporter
 from tunewarden.trainer.examples import Dataset, read
 from tunewarden.trainer.failures import Failure
 from tunewarden.trainer.messages import Method, Progress
@@ -174,17 +178,17 @@ def test_the_context_is_the_base_s() -> None:
 def test_too_little_memory_is_told_as_that(error: BaseException) -> None:
     told = failures.told(error)
     assert told.code == "out_of_memory"
-    assert "shorter" in told.message
+    assert "smaller batch_size" in told.message
 
 
 def test_the_text_of_an_unexpected_error_is_told_to_nobody() -> None:
     with pytest.raises(ValueError, match=SECRET) as caught:
         int_of({})
-    trace = failures.trace(caught.value, caught.value.__traceback__)
+    place = trace(caught.value, caught.value.__traceback__)
     told = failures.told(caught.value)
-    assert SECRET not in f"{told} {trace}"
-    assert trace.index("KeyError") < trace.index("ValueError")
-    assert "test_failures.py" in trace
+    assert SECRET not in f"{told} {place}"
+    assert place.index("KeyError") < place.index("ValueError")
+    assert "test_failures.py" in place
     assert failures.told(msgspec.DecodeError("x")).code == "internal_error"
 
 
@@ -198,30 +202,50 @@ def int_of(values: dict[str, int]) -> int:
 
 def test_a_long_step_repeats_the_last_progress() -> None:
     ours, theirs = socket.socketpair()
-    times: list[float] = []
+    told: list[int] = []
 
     def listen() -> None:
         with ours.makefile("rb") as lines:
-            times.extend(time.monotonic() for _ in lines)
+            told.extend(json.loads(line)["step"] for line in lines)
 
     listening = threading.Thread(target=listen)
     listening.start()
+    began = time.monotonic()
     control = Control(os.dup(theirs.fileno()))
     with Reporter(control, SystemClock()) as reporter:
         for step in range(200):
             reporter.note(progress(step))
             time.sleep(0.005)
-        time.sleep(3.5)
+        time.sleep(2.5 * REPEAT_SECONDS)
+    seconds = time.monotonic() - began
     control.close()
     theirs.close()
     listening.join()
     ours.close()
-    assert 5 <= len(times) <= 9
-    gaps = [b - a for a, b in pairwise(times)]
-    assert min(gaps) > 0.2
-    assert max(gaps) < 2
+    assert told == sorted(told)
+    assert 2 <= told.count(199) <= 2 + seconds / REPEAT_SECONDS, "once, and again"
+    assert len(told) <= 2 + seconds / PROGRESS_SECONDS
 
 
 def progress(step: int) -> Progress:
     """Some progress."""
     return Progress(step, 200, 0.0, 1.0, 0.5, None, None, 1e-3, 10, 1.0)
+
+
+def test_what_native_code_writes_to_standard_error_goes_nowhere() -> None:
+    program = (
+        "import os, sys\n"
+        "from tunewarden.trainer.__main__ import _quiet\n"
+        "kept = _quiet()\n"
+        f"os.write(2, b'thread panicked at {SECRET}')\n"
+        f"print('{SECRET}', file=sys.stderr)\n"
+        "os.write(kept, b'ours')\n"
+        "os.kill(os.getpid(), 11)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == -signal.SIGSEGV
+    assert ended.stderr.startswith("ours")
+    assert "Segmentation fault" in ended.stderr
+    assert SECRET not in ended.stderr

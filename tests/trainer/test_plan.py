@@ -3,7 +3,7 @@
 import pytest
 
 from tunewarden.trainer.messages import Hyperparameters, Method
-from tunewarden.trainer.plan import schedule
+from tunewarden.trainer.schedule import schedule
 
 AUTO = Hyperparameters()
 

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
-from tunewarden.cli.worker import OWN_DESCRIPTORS, within
 from tunewarden.config import Config
+from tunewarden.server.worker import OWN_DESCRIPTORS, within
 
 
 def test_a_worker_accepts_as_many_connections_as_it_has_pairs_of_descriptors(
@@ -20,7 +20,7 @@ def test_a_choice_that_the_descriptors_do_not_allow_is_cut_and_logged(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         assert within(Config(connections_max=5000), 1024).connections_max == 448
-    assert "connections_max is 5000, but 1024 open files are for 448" in caplog.text
+    assert "connections_max is 5000, but a limit of 1024 open files allows 448" in caplog.text
 
 
 def test_what_the_descriptors_allow_is_left_alone() -> None:

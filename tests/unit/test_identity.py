@@ -36,8 +36,9 @@ def _is_refused(database: Database, text: str) -> bool:
     with pytest.raises(Error) as caught:
         keys.authenticate(database, text, "req")
     assert (caught.value.kind, caught.value.code) == (Kind.UNAUTHENTICATED, "invalid_api_key")
-    # At most the kind of key is repeated, never its secret.
-    return len(text) <= 6 or text not in caught.value.message
+    # At most the kind of key is repeated, never its secret; our own words are no secret.
+    said = caught.value.message.replace("(not shown)", "")
+    return len(text) <= 6 or text not in said
 
 
 def test_a_key_says_who_holds_it(database: Database, key: str) -> None:

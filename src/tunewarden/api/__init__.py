@@ -1,1 +1,1 @@
-"""The HTTP doors."""
+"""The HTTP API: one module for each resource."""

@@ -1,4 +1,4 @@
-"""A file's content on its way to a client: under the file's guard, its state read before each chunk (I2)."""
+"""File downloads. Each holds the file's guard and re-reads the file's state before each chunk (I2)."""
 
 import asyncio
 import logging
@@ -9,10 +9,11 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tunewarden.api.client import EXTENSION, FLUSH_POLL_SECONDS, Client
 from tunewarden.errors import Error
-from tunewarden.registry import files
-from tunewarden.registry.files import File
+from tunewarden.gateway.connection import EXTENSION, ClientConnection
+from tunewarden.identity.policy import Caller
+from tunewarden.registry import file_rows
+from tunewarden.registry.file_rows import File
 from tunewarden.serving.admission import Admissions, Serving
 
 THREADS = 8
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Downloads:
-    """Sends files. One a worker."""
+    """Sends files. One per worker."""
 
     def __init__(
         self, admissions: Admissions, content: Callable[[File], Generator[bytes, None, None]]
@@ -30,32 +31,35 @@ class Downloads:
         self.content = content
         self.threads = ThreadPoolExecutor(THREADS, "downloads")
 
-    def answer(self, file: File) -> Response:
-        """Return the answer that sends a file's content."""
-        return _Download(self, file)
+    def answer(self, caller: Caller, file: File) -> Response:
+        """Return the response that sends a file's content."""
+        return _Download(self, caller, file)
 
 
 class _Download(Response):
-    """Sends a file while its guard is held; a deletion cuts it, and nothing that waits unsent leaves."""
+    """Sends a file while its guard is held. A deletion aborts it and discards unsent bytes."""
 
-    def __init__(self, downloads: Downloads, file: File) -> None:
+    def __init__(self, downloads: Downloads, caller: Caller, file: File) -> None:
         super().__init__()
+        self._key_id = caller.key_id
         self._admissions = downloads.admissions
         self._file = file
         self._chunks = _Chunks(downloads.content(file), downloads.threads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        client: Client = scope["extensions"][EXTENSION]
+        client: ClientConnection = scope["extensions"][EXTENSION]
         task = asyncio.current_task()
         assert task is not None, "an ASGI application runs in a task"
         client.on_lost = task.cancel
-        absent = files.missing(self._file.id)
+        absent = file_rows.missing(self._file.id)
         try:
-            with self._admissions.guarded(self._file.n, absent, task.cancel) as serving:
+            with self._admissions.guarded(
+                self._file.n, self._key_id, absent, task.cancel
+            ) as serving:
                 try:
                     await self._send(send, client, serving)
                 except asyncio.CancelledError:
-                    if not serving.is_cut or client.is_lost:
+                    if serving.ended_by is None or client.is_lost:
                         raise
                     task.uncancel()
                     await client.cut()
@@ -65,11 +69,11 @@ class _Download(Response):
             if not client.is_lost:
                 raise
         finally:
-            if client.on_lost == task.cancel:  # and not the next request's on this connection
+            if client.on_lost == task.cancel:  # else it belongs to the connection's next request
                 client.on_lost = None
 
-    async def _send(self, send: Send, client: Client, serving: Serving) -> None:
-        chunk = await self._chunks.next()  # What cannot be opened at all is still an error to tell.
+    async def _send(self, send: Send, client: ClientConnection, serving: Serving) -> None:
+        chunk = await self._chunks.next()  # A failure here can still be answered with an error.
         headers = [
             (b"content-type", b"application/octet-stream"),
             (b"content-length", b"%d" % self._file.bytes),
@@ -77,7 +81,7 @@ class _Download(Response):
             (b"cache-control", b"no-store"),
         ]
         if not self._admissions.may_go_on(serving):
-            raise files.missing(self._file.id)
+            raise file_rows.missing(self._file.id)
         client.guard()
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         left = self._file.bytes
@@ -90,21 +94,20 @@ class _Download(Response):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 chunk = await self._chunks.next()
         except Error as error:
-            # A connection that breaks is the only way left to say that this is not the file.
+            # The headers are sent: closing the connection is the only way left to signal the error.
             logger.error("the content of %s could not be sent: %s", self._file.id, error.message)  # noqa: TRY400
             await client.cut()
             return
         if left:
-            raise RuntimeError(f"{self._file.id} has another size than it was stored with")
-        # First, because with its end uvicorn may close the connection.
-        while client.has_unsent() and not client.is_lost:  # noqa: ASYNC110
-            await asyncio.sleep(FLUSH_POLL_SECONDS)
+            raise RuntimeError(f"{self._file.id} does not have the size it was stored with")
+        # Before the last message: after it uvicorn may close the connection.
+        await client.flushes.until(client.has_flushed)
         client.mark()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Chunks:
-    """A generator that is run in threads, one step at a time, and always closed."""
+    """Runs a generator in the thread pool, one step at a time, and always closes it."""
 
     def __init__(
         self, generator: Generator[bytes, None, None], threads: ThreadPoolExecutor
@@ -114,20 +117,20 @@ class _Chunks:
         self._running: asyncio.Future[bytes] | None = None
 
     async def next(self) -> bytes:
-        """Return the next chunk, none at the end."""
+        """Return the next chunk; b"" at the end."""
         loop = asyncio.get_running_loop()
         self._running = loop.run_in_executor(self._threads, next, self._generator, b"")
         return await asyncio.shield(self._running)
 
     async def close(self) -> None:
-        """Close the generator, once its step has ended."""
+        """Close the generator after its current step."""
         await _ended(self._running)
         loop = asyncio.get_running_loop()
         await _ended(loop.run_in_executor(self._threads, self._generator.close))
 
 
 async def _ended(running: "asyncio.Future[bytes] | asyncio.Future[None] | None") -> None:
-    """Return when a step in a thread has ended, also if this task is cancelled meanwhile."""
+    """Wait for a step in a thread, even if this task is cancelled in the meantime."""
     cancelled = False
     while running is not None and not running.done():
         try:
@@ -135,13 +138,13 @@ async def _ended(running: "asyncio.Future[bytes] | asyncio.Future[None] | None")
         except asyncio.CancelledError:
             cancelled = True
     if running is not None and not running.cancelled():
-        running.exception()  # Looked at: whoever waited for the step has raised it.
+        running.exception()  # Mark it retrieved: the task that awaited the step has raised it.
     if cancelled:
         raise asyncio.CancelledError
 
 
 def disposition(filename: str) -> bytes:
-    """Return a Content-Disposition that saves under this name and can carry nothing else.
+    """Return a Content-Disposition header for this file name, escaped against header injection.
 
     # RFC 6266
     """

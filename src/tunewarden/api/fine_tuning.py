@@ -1,167 +1,184 @@
-"""`/v1/fine_tuning`: jobs, their events and checkpoints, and who else may use a checkpoint."""
+"""`/v1/fine_tuning`: jobs, their events and checkpoints, and checkpoint permissions."""
 
 import re
 from collections.abc import Callable
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import Response
 
 from tunewarden.api import fine_tuning_views as views
-from tunewarden.api.bodies import read_body
-from tunewarden.api.operations import Operations
-from tunewarden.api.segments import Calling, Segment
-from tunewarden.artifacts.strict_json import Malformed, parse_object
+from tunewarden.api import listing
+from tunewarden.api.answers import JsonAnswer
+from tunewarden.api.parameters import Context, InContext, Segment, read_object
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning import checkpoints, creation, events, jobs, life, permissions
-from tunewarden.finetuning.jobs import Job
-from tunewarden.identity.policy import Action, authorize
+from tunewarden.finetuning import (
+    checkpoints,
+    commands,
+    creation,
+    events,
+    jobs,
+    metadata,
+    permissions,
+)
+from tunewarden.finetuning.jobs import Job, NamedJob
 
-BODY_BYTES_MAX = 1024 * 1024
-BODY_VALUES_MAX = 10_000
 METADATA = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 Limit = Annotated[int, Query(ge=0, le=1000)]
 
 
-def router(operations: Operations) -> APIRouter:
-    """Return the routes of fine-tuning."""
-    routes = APIRouter(prefix="/v1/fine_tuning")
-    _add_jobs(routes, operations)
-    _add_life(routes, operations)
-    _add_permissions(routes, operations)
-
-    @routes.post("/alpha/graders/run")
-    @routes.post("/alpha/graders/validate")
-    def post_grader(_: Calling) -> JSONResponse:
-        """Refuse: graders belong to reinforcement fine-tuning."""
-        raise Error(
-            Kind.NOT_FOUND,
-            "Graders, and reinforcement fine-tuning, are not offered by this server.",
-        )
-
-    return routes
+routes = APIRouter(prefix="/v1/fine_tuning")
+JOB = "/jobs/{job_id}"
+PERMISSIONS = "/checkpoints/{model_id}/permissions"
 
 
-def _add_jobs(routes: APIRouter, operations: Operations) -> None:
-    database = operations.database
-
-    @routes.post("/jobs")
-    async def post_job(caller: Calling, request: Request) -> JSONResponse:
-        """Create a job."""
-        authorize(caller, Action.WRITE_JOBS)
-        wanted = creation.parse(await _body(request))
-        return JSONResponse(
-            views.job_object(await run_in_threadpool(creation.create, database, caller, wanted))
-        )
-
-    @routes.get("/jobs")
-    def get_jobs(
-        caller: Calling, request: Request, limit: Limit = 20, after: str | None = None
-    ) -> JSONResponse:
-        """List the project's jobs, newest first; `metadata[key]=value` chooses among them."""
-        found = jobs.page(
-            database, caller, after=after, limit=limit + 1, matches=_wanted_metadata(request)
-        )
-        return JSONResponse(views.listing([views.job_object(one) for one in found], limit))
-
-    @routes.get("/jobs/{job_id}")
-    def get_job(caller: Calling, job_id: Segment) -> JSONResponse:
-        """Return one job."""
-        return JSONResponse(views.job_object(jobs.retrieve(database, caller, job_id)))
-
-    @routes.get("/jobs/{job_id}/events")
-    def get_events(
-        caller: Calling, job_id: Segment, limit: Limit = 20, after: str | None = None
-    ) -> JSONResponse:
-        """List what a job told, newest first."""
-        found = events.page(database, caller, job_id, after=after, limit=limit + 1)
-        return JSONResponse(views.listing([views.event_object(one) for one in found], limit))
-
-    @routes.get("/jobs/{job_id}/checkpoints")
-    def get_checkpoints(
-        caller: Calling, job_id: Segment, limit: Limit = 10, after: str | None = None
-    ) -> JSONResponse:
-        """List a job's checkpoints, newest first."""
-        found = checkpoints.page(database, caller, job_id, after=after, limit=limit + 1)
-        shown = [views.checkpoint_object(one, job_id) for one in found]
-        return JSONResponse(views.listing(shown, limit))
+@routes.post("/jobs")
+async def create_job(context: InContext, request: Request) -> JsonAnswer:
+    """Create a job."""
+    creation.precheck(context.caller)  # before the body is read
+    wanted = creation.parse(await read_object(request))
+    operations = context.operations
+    made = await run_in_threadpool(
+        creation.create,
+        operations.database,
+        operations.memory,
+        operations.files.keyring,
+        context.caller,
+        wanted,
+    )
+    return JsonAnswer(views.job_object(made))
 
 
-def _add_life(routes: APIRouter, operations: Operations) -> None:
-    database, clock = operations.database, operations.clock
-
-    @routes.post("/jobs/{job_id}/cancel")
-    def cancel_job(caller: Calling, job_id: Segment) -> JSONResponse:
-        """Cancel a job; answer when its trainer is gone, or a little later all the same."""
-        return JSONResponse(views.job_object(life.cancel(database, clock, caller, job_id)))
-
-    @routes.post("/jobs/{job_id}/pause")
-    def pause_job(caller: Calling, job_id: Segment) -> JSONResponse:
-        """Pause a job."""
-        return JSONResponse(views.job_object(life.pause(database, clock, caller, job_id)))
-
-    @routes.post("/jobs/{job_id}/resume")
-    def resume_job(caller: Calling, job_id: Segment) -> JSONResponse:
-        """Let a paused job go on."""
-        return JSONResponse(views.job_object(life.resume(database, caller, job_id)))
-
-
-def _add_permissions(routes: APIRouter, operations: Operations) -> None:
-    database = operations.database
-    path = "/checkpoints/{model_id}/permissions"
-
-    @routes.post(path)
-    async def post_permissions(
-        caller: Calling, model_id: Segment, request: Request
-    ) -> JSONResponse:
-        """Let projects see and use a checkpoint."""
-        authorize(caller, Action.WRITE_CHECKPOINTS)
-        projects = _project_ids((await _body(request)).get("project_ids"))
-        made = await run_in_threadpool(permissions.create, database, caller, model_id, projects)
-        shown = [views.permission_object(one) for one in made]
-        return JSONResponse(views.listing(shown, len(shown)))
-
-    @routes.get(path)
-    def get_permissions(
-        caller: Calling,
-        model_id: Segment,
-        *,
-        limit: Limit = 10,
-        after: str | None = None,
-        order: Literal["ascending", "descending"] = "descending",
-        project_id: str | None = None,
-    ) -> JSONResponse:
-        """List which projects may see and use a checkpoint."""
-        found = permissions.page(
-            database,
-            caller,
-            model_id,
-            after=after,
-            limit=limit + 1,
-            project_id=project_id,
-            is_ascending=order == "ascending",
-        )
-        return JSONResponse(views.listing([views.permission_object(one) for one in found], limit))
-
-    @routes.delete(f"{path}/{{permission_id}}")
-    def delete_permission(
-        caller: Calling, model_id: Segment, permission_id: Segment
-    ) -> JSONResponse:
-        """Take a permission away."""
-        permissions.delete(database, caller, model_id, permission_id)
-        return JSONResponse(
-            {"id": permission_id, "object": "checkpoint.permission", "deleted": True}
-        )
+@routes.get("/jobs")
+def list_jobs(
+    context: InContext,
+    request: Request,
+    limit: Limit = 20,
+    after: str | None = None,
+) -> Response:
+    """List the project's jobs, newest first; `metadata[key]=value` filters them."""
+    found = jobs.page(
+        context.operations.database,
+        context.caller,
+        after=after,
+        limit=limit + 1,
+        opened=lambda some: metadata.opened(context.operations.files.keyring, some),
+        matches=_wanted_metadata(request),
+    )
+    return listing.page(map(views.job_object, found), limit)
 
 
-async def _body(request: Request) -> dict[str, object]:
-    body = await read_body(request.receive, BODY_BYTES_MAX)
-    try:
-        return parse_object(body, max_values=BODY_VALUES_MAX)
-    except Malformed as error:
-        raise Error(Kind.INVALID, f"The body {error}.") from error
+@routes.get(JOB)
+def retrieve_job(context: InContext, job_id: Segment) -> JsonAnswer:
+    """Return one job."""
+    return _shown(context, jobs.retrieve(context.operations.database, context.caller, job_id))
+
+
+@routes.get(f"{JOB}/events")
+def list_events(
+    context: InContext,
+    job_id: Segment,
+    limit: Limit = 20,
+    after: str | None = None,
+) -> Response:
+    """List a job's events, newest first."""
+    database = context.operations.database
+    found = events.page(database, context.caller, job_id, after=after, limit=limit + 1)
+    return listing.page(map(views.event_object, found), limit)
+
+
+@routes.get(f"{JOB}/checkpoints")
+def list_checkpoints(
+    context: InContext,
+    job_id: Segment,
+    limit: Limit = 10,
+    after: str | None = None,
+) -> Response:
+    """List a job's checkpoints, newest first."""
+    database = context.operations.database
+    found = checkpoints.page(database, context.caller, job_id, after=after, limit=limit + 1)
+    return listing.page((views.checkpoint_object(one, job_id) for one in found), limit)
+
+
+@routes.post(f"{JOB}/cancel")
+def cancel_job(context: InContext, job_id: Segment) -> JsonAnswer:
+    """Cancel a job; answer when its trainer has ended, or after a short timeout."""
+    operations = context.operations
+    return _shown(
+        context, commands.cancel(operations.database, operations.clock, context.caller, job_id)
+    )
+
+
+@routes.post(f"{JOB}/pause")
+def pause_job(context: InContext, job_id: Segment) -> JsonAnswer:
+    """Pause a job."""
+    operations = context.operations
+    return _shown(
+        context, commands.pause(operations.database, operations.clock, context.caller, job_id)
+    )
+
+
+@routes.post(f"{JOB}/resume")
+def resume_job(context: InContext, job_id: Segment) -> JsonAnswer:
+    """Resume a paused job."""
+    return _shown(context, commands.resume(context.operations.database, context.caller, job_id))
+
+
+@routes.post(PERMISSIONS)
+async def create_permissions(context: InContext, model_id: Segment, request: Request) -> Response:
+    """Grant projects access to a checkpoint."""
+    permissions.precheck(context.caller)  # before the body is read
+    projects = _project_ids((await read_object(request)).get("project_ids"))
+    database = context.operations.database
+    made = await run_in_threadpool(permissions.create, database, context.caller, model_id, projects)
+    return listing.page(map(views.permission_object, made), None)
+
+
+@routes.get(PERMISSIONS)
+def list_permissions(
+    context: InContext,
+    model_id: Segment,
+    *,
+    limit: Limit = 10,
+    after: str | None = None,
+    order: Literal["ascending", "descending"] = "descending",
+    project_id: str | None = None,
+) -> Response:
+    """List the projects that have access to a checkpoint."""
+    found = permissions.page(
+        context.operations.database,
+        context.caller,
+        model_id,
+        after=after,
+        limit=limit + 1,
+        project_id=project_id,
+        is_ascending=order == "ascending",
+    )
+    return listing.page(map(views.permission_object, found), limit)
+
+
+@routes.delete(f"{PERMISSIONS}/{{permission_id}}")
+def delete_permission(context: InContext, model_id: Segment, permission_id: Segment) -> JsonAnswer:
+    """Revoke a permission."""
+    permissions.delete(context.operations.database, context.caller, model_id, permission_id)
+    return JsonAnswer({"id": permission_id, "object": "checkpoint.permission", "deleted": True})
+
+
+@routes.post("/alpha/graders/run", operation_id="run_grader")
+@routes.post("/alpha/graders/validate", operation_id="validate_grader")
+def refuse_grader(_: InContext) -> JsonAnswer:
+    """Refuse: graders belong to reinforcement fine-tuning, which is not supported."""
+    raise Error(
+        Kind.NOT_FOUND,
+        "Graders and reinforcement fine-tuning are not supported by this server.",
+    )
+
+
+def _shown(context: Context, named: NamedJob) -> JsonAnswer:
+    keyring = context.operations.files.keyring
+    return JsonAnswer(views.job_object(metadata.opened(keyring, [named])[0]))
 
 
 def _project_ids(value: object) -> list[str]:
@@ -179,7 +196,7 @@ def _project_ids(value: object) -> list[str]:
 
 
 def _wanted_metadata(request: Request) -> Callable[[Job], bool]:
-    """Return what `metadata[key]=value` pairs, or `metadata=null`, ask for."""
+    """Return the filter that `metadata[key]=value` pairs, or `metadata=null`, ask for."""
     wanted: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if match := METADATA.fullmatch(name):
@@ -188,7 +205,7 @@ def _wanted_metadata(request: Request) -> Callable[[Job], bool]:
             if value != "null":
                 raise Error(
                     Kind.INVALID,
-                    "To filter by metadata, give metadata[key]=value, or metadata=null.",
+                    "To filter by metadata, use metadata[key]=value or metadata=null.",
                     param="metadata",
                 )
             return jobs.has_metadata(None)

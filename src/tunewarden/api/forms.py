@@ -1,17 +1,19 @@
-"""Multipart forms, read without a disk (I16): into anonymous memory, or as a stream while they come.
+"""Multipart forms, parsed without temporary files (I16): into anonymous memory (memfd), or as a stream.
 
-Web frameworks spool uploads into temporary files. Here a model's files go to memfds, and a file that
-may be large is handed on piece by piece, with nothing kept of it.
+Web frameworks spool uploads to temporary files. Here an imported model's files go to memfds, and a
+file that may be large is passed on piece by piece, without buffering.
 """
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import AsyncGenerator, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from tunewarden.api.memory_budget import Held
+from tunewarden.artifacts.strict_json import is_text
 from tunewarden.errors import Error, Kind
 
 if TYPE_CHECKING:
@@ -20,12 +22,17 @@ if TYPE_CHECKING:
 FIELD_BYTES_MAX = 64 * 1024
 PARTS_MAX = 16
 HEADER_BYTES_MAX = 8 * 1024
-# A client that sends nothing for so long has gone, whatever its connection says.
+# Idle timeout: a client that sends nothing for this long is treated as gone.
 SILENCE_SECONDS = 60.0
+# Total timeout of a body: this long, plus a second for each so many bytes.
+GRACE_SECONDS = 60.0
+BODY_RATE_MIN = 16 * 1024
+# Bytes allowed after the last boundary.
+EPILOGUE_BYTES_MAX = 64 * 1024
 
 
 class Form:
-    """The fields and files of a form. Close it to give the memory back."""
+    """The fields and files of a form. Close it to free its memory."""
 
     def __init__(self) -> None:
         self.fields: dict[str, bytes] = {}
@@ -37,27 +44,45 @@ class Form:
             if default is None:
                 raise Error(Kind.INVALID, f"Missing required field '{name}'.", param=name)
             return default
-        try:
-            return self.fields[name].decode()
-        except UnicodeDecodeError as error:
-            raise Error(Kind.INVALID, f"Field '{name}' must be UTF-8 text.", param=name) from error
+        # Invalid UTF-8 was decoded to surrogates.
+        value = self.fields[name].decode(errors="surrogateescape")
+        if not is_text(value):
+            raise Error(Kind.INVALID, f"Field '{name}' must be UTF-8 text without NUL.", param=name)
+        return value
 
     def file(self, name: str) -> BinaryIO:
-        """Return an uploaded file, at its beginning. Raises Error(INVALID) if it is missing."""
+        """Return an uploaded file, rewound. Raises Error(INVALID) if it is missing."""
         if name not in self.files:
             raise missing_file(name)
         self.files[name].seek(0)
         return self.files[name]
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         for file in self.files.values():
             file.close()
 
 
-async def read_form(request: Request, *, files: Sequence[str], file_bytes_max: int) -> Form:
-    """Read a multipart form as it comes; only `files` may be files. Raises Error(INVALID, TOO_LARGE)."""
-    reader = _ToMemory(files, file_bytes_max)
+def announced_bytes(request: Request) -> int:
+    """Return the request's Content-Length; 0 if it has none."""
+    announced = request.headers.get("content-length", "")
+    return int(announced) if announced.isdecimal() else 0
+
+
+def check_announced(request: Request, file: str, bytes_max: int) -> None:
+    """Return if the form may fit, before it is read. Raises Error(TOO_LARGE), naming `file`."""
+    if announced_bytes(request) > bytes_max + FIELD_BYTES_MAX * PARTS_MAX:
+        raise too_large(file)
+
+
+async def read_form(
+    request: Request, *, files: Sequence[str], file_bytes_max: int, held: Held
+) -> Form:
+    """Parse a multipart form; only `files` may be files. Buffered bytes are charged to `held`.
+
+    Raises Error(INVALID, TOO_LARGE, TOO_SLOW), and as `held` does.
+    """
+    reader = _ToMemory(files, file_bytes_max, held)
     body = _Body(request, reader)
     try:
         while await body.parse_more():
@@ -69,39 +94,37 @@ async def read_form(request: Request, *, files: Sequence[str], file_bytes_max: i
 
 
 class FileForm:
-    """A form with one file in it, which is handed on while it comes; fields may stand around it."""
+    """A form with one file, which is streamed; fields may precede and follow it."""
 
     def __init__(self, request: Request, *, file: str, bytes_max: int) -> None:
-        announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced) > bytes_max + FIELD_BYTES_MAX * PARTS_MAX:
-            raise too_large(file)
+        check_announced(request, file, bytes_max)
         self._file = file
         self._reader = _ToStream(file, bytes_max)
         self._body = _Body(request, self._reader)
 
     @property
     def form(self) -> Form:
-        """The fields that have come so far: all of them, once `pieces` has ended."""
+        """The fields parsed so far; all of them once `pieces` has ended."""
         return self._reader.form
 
     @property
     def filename(self) -> str | None:
-        """What the client calls the file. Raises Error(INVALID) if that is not UTF-8."""
+        """The file's name as sent by the client. Raises Error(INVALID) if it is not UTF-8."""
         name = self._reader.filename
         try:
-            # A quote is the one character that clients have to write otherwise (WHATWG HTML, 4.10.21.8).
+            # Clients must percent-encode quotes in names (WHATWG HTML, 4.10.21.8).
             return None if name is None else name.decode().replace("%22", '"')
         except UnicodeDecodeError as error:
             raise Error(Kind.INVALID, "The file's name must be UTF-8.", param=self._file) from error
 
     async def begin(self) -> None:
-        """Read until the file begins: the fields before it are then known. Raises Error(INVALID)."""
+        """Parse up to the file, so that the fields before it are known. Raises Error(INVALID)."""
         while not self._reader.has_begun:
             if not await self._body.parse_more():
                 raise missing_file(self._file)
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """Yield the file as it comes, and read the form to its end. Raises Error(INVALID, TOO_LARGE)."""
+        """Yield the file piece by piece, then parse the rest of the form. Raises Error(INVALID, TOO_LARGE)."""
         is_more = True
         while is_more:
             for piece in self._reader.taken():
@@ -110,17 +133,17 @@ class FileForm:
 
 
 def missing_file(name: str) -> Error:
-    """Return the error for a form without the file that it must have."""
+    """Return the error for a form without its required file."""
     return Error(Kind.INVALID, f"Missing required file '{name}'.", param=name)
 
 
 def too_large(name: str) -> Error:
-    """Return the error for a part of a form that is larger than it may be."""
+    """Return the error for a part of a form that is over its limit."""
     return Error(Kind.TOO_LARGE, f"'{name[:100]}' is too large.", param=name[:100])
 
 
 class _Body:
-    """The body of a request on its way through the parser."""
+    """Feeds the body of a request to the parser."""
 
     def __init__(self, request: Request, reader: "_Reader") -> None:
         kind, options = parse_options_header(request.headers.get("content-type", ""))
@@ -131,28 +154,52 @@ class _Body:
         self._parser: MultipartParser | None = None
         self._boundary = options[b"boundary"]
         self._is_read = False
+        # Seconds waited for the client, and bytes received.
+        self._waited = 0.0
+        self._bytes = 0
+        self._epilogue_bytes = 0
 
     async def parse_more(self) -> bool:
-        """Parse the next piece; False if there is none. Raises Error(INVALID), and what the reader does."""
+        """Parse the next piece; False at the end.
+
+        Raises Error(INVALID), Error(TOO_SLOW), and the reader's errors.
+        """
         if self._is_read:
             return False
-        try:
-            async with asyncio.timeout(SILENCE_SECONDS):
-                message = await self._receive()
-        except TimeoutError as error:
-            raise _broken_off() from error
+        message = await self._wait()
         if message["type"] != "http.request":
             raise _broken_off()
         self._is_read = not message.get("more_body", False)
+        piece = message.get("body", b"")
+        self._bytes += len(piece)
+        if self._reader.is_complete:
+            self._epilogue_bytes += len(piece)
+            if self._epilogue_bytes > EPILOGUE_BYTES_MAX:
+                raise Error(Kind.INVALID, "Too much data after the multipart body's last boundary.")
         try:
             if self._parser is None:
                 self._parser = MultipartParser(self._boundary, self._reader.callbacks())
-            self._parser.write(message.get("body", b""))
+            self._parser.write(piece)
         except ValueError as error:  # python_multipart's errors are ValueErrors
             raise Error(Kind.INVALID, "The multipart body is malformed.") from error
         if self._is_read:
             self._reader.check_complete()
         return True
+
+    async def _wait(self) -> MutableMapping[str, Any]:
+        """Return the next ASGI message. Only the time spent waiting here counts towards the client's timeout."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        left = GRACE_SECONDS + self._bytes / BODY_RATE_MIN - self._waited
+        try:
+            async with asyncio.timeout(min(SILENCE_SECONDS, left)):
+                return await self._receive()
+        except TimeoutError as error:
+            raise Error(
+                Kind.TOO_SLOW, "The request did not arrive in time.", code="request_timeout"
+            ) from error
+        finally:
+            self._waited += loop.time() - began
 
 
 def _broken_off() -> Error:
@@ -160,11 +207,11 @@ def _broken_off() -> Error:
 
 
 class _Reader:
-    """The parser's callbacks, bounded in every direction."""
+    """The parser's callbacks, with a limit on every size and count."""
 
     def __init__(self, file_bytes_max: int) -> None:
         self.form = Form()
-        self._is_complete = False
+        self.is_complete = False
         self._is_file = False
         self._seen: set[str] = set()
         self._file_bytes_max = file_bytes_max
@@ -175,15 +222,15 @@ class _Reader:
         self._disposition = b""
 
     def begin_file(self, name: str, filename: bytes | None) -> bool:
-        """Tell whether a part is a file, and if so, be ready for it."""
+        """Return whether a part is a file; if so, prepare to receive it."""
         raise NotImplementedError
 
     def add_to_file(self, name: str, data: memoryview) -> None:
-        """Take the next bytes of a file."""
+        """Receive the next bytes of a file."""
         raise NotImplementedError
 
     def callbacks(self) -> "MultipartCallbacks":
-        """Return what the parser calls."""
+        """Return the callbacks for the parser."""
         return {
             "on_part_begin": self.part_begin,
             "on_part_data": self.part_data,
@@ -196,7 +243,7 @@ class _Reader:
 
     def part_begin(self) -> None:
         if len(self._seen) == PARTS_MAX:
-            raise Error(Kind.INVALID, f"A form may have {PARTS_MAX} parts.")
+            raise Error(Kind.INVALID, f"Too many parts in the form (limit {PARTS_MAX}).")
         self._disposition = b""
         self._size = 0
 
@@ -233,20 +280,22 @@ class _Reader:
             self.form.fields[self._name] += data[start:end]
 
     def end(self) -> None:
-        self._is_complete = True
+        self.is_complete = True
 
     def check_complete(self) -> None:
         """Raise Error(INVALID) unless the last boundary was seen."""
-        if not self._is_complete:
+        if not self.is_complete:
             raise Error(Kind.INVALID, "The multipart body ended before its last boundary.")
 
 
 class _ToMemory(_Reader):
     """Keeps each file in anonymous memory."""
 
-    def __init__(self, files: Sequence[str], file_bytes_max: int) -> None:
+    def __init__(self, files: Sequence[str], file_bytes_max: int, held: Held) -> None:
         super().__init__(file_bytes_max)
         self._files = files
+        self._held = held
+        self._kept = 0
 
     def begin_file(self, name: str, filename: bytes | None) -> bool:
         if name not in self._files:
@@ -256,12 +305,14 @@ class _ToMemory(_Reader):
         return True
 
     def add_to_file(self, name: str, data: memoryview) -> None:
+        self._kept += len(data)
+        self._held.cover(self._kept)
         while data:
             data = data[self.form.files[name].write(data) :]
 
 
 class _ToStream(_Reader):
-    """Keeps the pieces of one file until they are taken: no more than one piece of the body has."""
+    """Buffers the pieces of one file until `taken`: at most what one piece of the body holds."""
 
     def __init__(self, file: str, file_bytes_max: int) -> None:
         super().__init__(file_bytes_max)
@@ -281,7 +332,7 @@ class _ToStream(_Reader):
         self._pieces.append(bytes(data))
 
     def taken(self) -> list[bytes]:
-        """Return what has come since the last call."""
+        """Return the pieces received since the last call."""
         pieces, self._pieces = self._pieces, []
         return pieces
 

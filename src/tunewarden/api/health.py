@@ -1,28 +1,34 @@
-"""Whether this worker is alive, and whether it can do its work. No key needed; nothing is told."""
+"""Liveness and readiness probes. They need no key.
+
+Neither uses the database or the thread pool: they answer even if the disk is full and every thread
+is busy, so that a load balancer does not take away the one server that can run deletions.
+"""
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from starlette.requests import Request
 
-from tunewarden.api.operations import Operations
-from tunewarden.errors import Error
+from tunewarden.api.answers import JsonAnswer
+from tunewarden.api.parameters import services_of
+
+routes = APIRouter()
 
 
-def router(operations: Operations) -> APIRouter:
-    """Return the routes for whoever watches the server."""
-    routes = APIRouter()
+@routes.get("/healthz")
+async def check_health() -> JsonAnswer:
+    """Answer: the worker is alive."""
+    return JsonAnswer({"status": "ok"})
 
-    @routes.get("/healthz")
-    def get_healthz() -> JSONResponse:
-        """Answer: the worker is alive."""
-        return JSONResponse({"status": "ok"})
 
-    @routes.get("/readyz")
-    def get_readyz() -> JSONResponse:
-        """Answer 200 when the database can be read."""
-        try:
-            operations.database.peek("SELECT 1")
-        except Error:
-            return JSONResponse({"status": "unavailable"}, status_code=503)
-        return JSONResponse({"status": "ok"})
-
-    return routes
+@routes.get("/readyz")
+async def check_readiness(request: Request) -> JsonAnswer:
+    """Answer 503 during graceful shutdown. During start-up the port is not open yet."""
+    services = services_of(request)
+    is_draining = services.readiness.is_draining
+    return JsonAnswer(
+        {
+            "status": "draining" if is_draining else "ok",
+            "draining": is_draining,
+            "disk": services.operations.floor.state(),
+        },
+        status_code=503 if is_draining else 200,
+    )

@@ -1,48 +1,54 @@
-"""The deletion log for everybody: checkpoint, tiles and the public key. C2SP tlog-tiles."""
+"""The public deletion log: checkpoint, tiles and public key (C2SP tlog-tiles).
+
+Reading it needs no API key, except for entries of format 1, which contain names.
+"""
 
 from fastapi import APIRouter
 from fastapi.responses import Response
+from starlette.requests import Request
 
-from tunewarden.api.operations import Operations
+from tunewarden.api.parameters import services_of
+from tunewarden.deletion.log_readers import check_reader
 from tunewarden.errors import Error, Kind
 
-# A tile that is full never changes; a partial one and the checkpoint do.
+# Full tiles never change; partial tiles and the checkpoint do.
 FOREVER = "public, max-age=31536000, immutable"
 
+routes = APIRouter()
 
-def router(operations: Operations) -> APIRouter:
-    """Return the routes of the log. They need no key: the log names ids only."""
-    routes = APIRouter()
 
-    @routes.get("/log/checkpoint")
-    def get_checkpoint() -> Response:
-        """Return the newest signed checkpoint."""
-        log, _ = operations.open_log()
-        return Response(
-            log.checkpoint(),
-            media_type="text/plain; charset=utf-8",
-            headers={"cache-control": "no-cache"},
-        )
+@routes.get("/log/checkpoint")
+def retrieve_checkpoint(request: Request) -> Response:
+    """Return the newest signed checkpoint."""
+    log, _ = services_of(request).operations.open_log()
+    return Response(
+        log.checkpoint(),
+        media_type="text/plain; charset=utf-8",
+        headers={"cache-control": "no-cache"},
+    )
 
-    @routes.get("/log/tile/{path:path}")
-    def get_tile(path: str) -> Response:
-        """Return a tile or an entry bundle."""
-        log, _ = operations.open_log()
-        tile = log.tile(f"tile/{path}")
-        if tile is None:
-            raise Error(Kind.NOT_FOUND, "The log has no such tile.", code="tile_not_found")
-        return Response(
-            tile, media_type="application/octet-stream", headers={"cache-control": FOREVER}
-        )
 
-    @routes.get("/.well-known/tunewarden-log-key")
-    def get_log_key() -> Response:
-        """Return the log's public key in PEM, as openssl reads it; a header has it as a C2SP vkey."""
-        _, signer = operations.open_log()
-        return Response(
-            signer.public_pem(),
-            media_type="application/x-pem-file",
-            headers={"tunewarden-log-vkey": signer.vkey()},
-        )
+@routes.get("/log/tile/{path:path}")
+def retrieve_tile(request: Request, path: str) -> Response:
+    """Return a tile or an entry bundle."""
+    services = services_of(request)
+    log, _ = services.operations.open_log()
+    tile = log.tile(f"tile/{path}")
+    if tile is None:
+        raise Error(Kind.NOT_FOUND, "The log has no such tile.", code="tile_not_found")
+    caching = FOREVER
+    if path.startswith("entries/") and (named := services.log_bundles.named_in(f"tile/{path}")):
+        check_reader(request.scope.get("state", {}).get("caller"), named)
+        caching = "private, no-store"
+    return Response(tile, media_type="application/octet-stream", headers={"cache-control": caching})
 
-    return routes
+
+@routes.get("/.well-known/tunewarden-log-key")
+def retrieve_log_key(request: Request) -> Response:
+    """Return the log's public key as PEM; a response header holds it as a C2SP vkey."""
+    _, signer = services_of(request).operations.open_log()
+    return Response(
+        signer.public_pem(),
+        media_type="application/x-pem-file",
+        headers={"tunewarden-log-vkey": signer.vkey()},
+    )

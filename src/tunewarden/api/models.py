@@ -1,86 +1,77 @@
-"""`/v1/models`: list, retrieve, delete as OpenAI defines them, and importing, which is ours."""
+"""`/v1/models`: list, retrieve, delete as OpenAI defines them, and import, our extension."""
 
-import re
-from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
-from fastapi import APIRouter, Header, Query
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from tunewarden.api import views
-from tunewarden.api.forms import read_form
-from tunewarden.api.operations import Operations
-from tunewarden.api.segments import Calling, Segment
-from tunewarden.deletion.requests import Attempt
-from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import bases, models
+from tunewarden.api import listing, schemas, views
+from tunewarden.api.answers import JsonAnswer
+from tunewarden.api.deleting import deleted
+from tunewarden.api.forms import announced_bytes, check_announced, read_form
+from tunewarden.api.parameters import Attempting, Context, InContext, Segment
+from tunewarden.registry import catalog
 from tunewarden.registry.artifacts import ArtifactKind
+from tunewarden.registry.bases import Base
+from tunewarden.registry.models import Model
 
 ADAPTER_FILES = ("adapter_config", "adapter_model")
-PAGE_SIZE = 1000
+
+routes = APIRouter(prefix="/v1/models")
 
 
-def router(operations: Operations) -> APIRouter:
-    """Return the routes of models."""
-    routes = APIRouter()
-    database = operations.database
+@routes.get("")
+def list_models(
+    context: InContext,
+    limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+    after: str | None = None,
+) -> StreamingResponse:
+    """Stream all bases and the project's models: the stock SDK never asks for a second page."""
+    size = None if limit is None else limit + 1
+    found = catalog.everything(context.operations.database, context.caller, after=after, limit=size)
+    return listing.stream((_shown(context, one) for one in found), limit, has_ids=False)
 
-    @routes.get("/v1/models")
-    def get_models(
-        caller: Calling,
-        limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
-        after: str | None = None,
-    ) -> StreamingResponse:
-        """Stream bases and own models, complete: the stock SDK never asks for a second page."""
-        authorize(caller, Action.READ_MODELS)
-        shown = _shown(operations, caller, after, limit)
-        return StreamingResponse(_listing(shown, limit), media_type="application/json")
 
-    @routes.get("/v1/models/{model_id}")
-    def get_model(caller: Calling, model_id: Segment) -> JSONResponse:
-        """Return a base or an own model."""
-        authorize(caller, Action.READ_MODELS)
-        if (base := bases.find(database, model_id)) is not None:
-            return JSONResponse(views.base_object(base))
-        model = models.find(database, caller, model_id)
-        if model is None:
-            raise models.missing(model_id)
-        return JSONResponse(views.model_object(model, caller.organization_name))
+@routes.get("/{model_id}")
+def retrieve_model(context: InContext, model_id: Segment) -> JsonAnswer:
+    """Return a base or a model of the project."""
+    found = catalog.retrieve(context.operations.database, context.caller, model_id)
+    return JsonAnswer(_shown(context, found))
 
-    @routes.delete("/v1/models/{model_id}")
-    def delete_model(
-        caller: Calling,
-        model_id: Segment,
-        idempotency_key: Annotated[str | None, Header()] = None,
-        x_stainless_retry_count: Annotated[str, Header()] = "0",
-    ) -> JSONResponse:
-        """Delete a model; answer when it is gone (D8)."""
-        is_count = re.fullmatch("[0-9]{1,4}", x_stainless_retry_count)
-        count = int(x_stainless_retry_count) if is_count else 0
-        attempt = Attempt(retry_count=count, idempotency_key=idempotency_key)
-        deletion = operations.executor.delete(caller, ArtifactKind.MODEL, model_id, attempt)
-        return JSONResponse(
-            {"id": deletion.artifact_id, "object": "model", "deleted": True},
-            headers={"tunewarden-deletion": deletion.id},
+
+@routes.delete("/{model_id}")
+async def delete_model(context: InContext, model_id: Segment, attempt: Attempting) -> JsonAnswer:
+    """Delete a model; answer when it is gone (D8)."""
+    return deleted(
+        await context.services.deleting.delete(
+            context.caller, ArtifactKind.MODEL, model_id, attempt
         )
+    )
 
-    @routes.post("/v1/models")
-    async def post_model(caller: Calling, request: Request) -> JSONResponse:
-        """Import a PEFT LoRA: multipart fields `base`, `suffix`, `adapter_config`, `adapter_model`."""
-        authorize(caller, Action.WRITE_MODELS)
-        form = await read_form(
-            request, files=ADAPTER_FILES, file_bytes_max=operations.config.adapter_bytes_max
-        )
+
+@routes.post("")
+async def import_model(context: InContext, request: Request) -> JsonAnswer:
+    """Import a PEFT LoRA: multipart fields `base`, `suffix`, `adapter_config`, `adapter_model`."""
+    context.operations.imports.precheck(context.caller)  # before the body is read
+    return JsonAnswer(_shown(context, await _bring_in(context, request)))
+
+
+async def _bring_in(context: Context, request: Request) -> Model:
+    operations = context.operations
+    most = operations.config.adapter_bytes_max
+    check_announced(request, ADAPTER_FILES[-1], most * len(ADAPTER_FILES))
+    announced = min(announced_bytes(request), most)
+    with context.services.import_memory.held(context.caller.organization_id, announced) as held:
+        form = await read_form(request, files=ADAPTER_FILES, file_bytes_max=most, held=held)
         try:
             base = form.field("base")
             suffix = form.field("suffix", default="")
             config, weights = (form.file(name) for name in ADAPTER_FILES)
-            model = await run_in_threadpool(
+            return await run_in_threadpool(
                 operations.imports.bring_in,
-                caller,
+                context.caller,
                 base=base,
                 suffix=suffix,
                 config=config,
@@ -88,41 +79,9 @@ def router(operations: Operations) -> APIRouter:
             )
         finally:
             form.close()
-        return JSONResponse(views.model_object(model, caller.organization_name))
-
-    return routes
 
 
-def _shown(
-    operations: Operations, caller: Caller, after: str | None, limit: int | None
-) -> Iterator[dict[str, Any]]:
-    """Yield the bases, then the models, each after the one called `after`; nothing if it is none."""
-    shown = [views.base_object(base) for base in bases.list_all(operations.database)]
-    names = [base["id"] for base in shown]
-    if after in names:
-        shown, after = shown[names.index(after) + 1 :], None
-    if after is None:
-        yield from shown
-    size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit + 1)
-    for page in models.pages(operations.database, caller, after=after, size=size):
-        for model in page:
-            yield views.model_object(model, caller.organization_name)
-
-
-def _listing(shown: Iterator[dict[str, Any]], limit: int | None) -> Iterator[bytes]:
-    """Yield the list object in pieces: flat memory, however many models there are."""
-    yield b'{"object":"list","data":['
-    separator = b""
-    has_more = False
-    buffer = bytearray()
-    encoder = msgspec.json.Encoder()
-    for count, model in enumerate(shown):
-        if count == limit:
-            has_more = True
-            break
-        buffer += separator + encoder.encode(model)
-        separator = b","
-        if len(buffer) > 64 * 1024:
-            yield bytes(buffer)
-            buffer.clear()
-    yield bytes(buffer) + b'],"has_more":' + (b"true}" if has_more else b"false}")
+def _shown(context: Context, found: Base | Model) -> schemas.Model:
+    if isinstance(found, Base):
+        return views.base_object(found)
+    return views.model_object(found, context.caller.organization_name)

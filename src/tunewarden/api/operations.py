@@ -1,30 +1,34 @@
-"""What the doors call: the operations below them, put together by the composition root."""
+"""The operations that handlers call, assembled by the composition root."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.clock import Clock
 from tunewarden.config import Config
 from tunewarden.db.database import Database
 from tunewarden.deletion.executor import Executor
-from tunewarden.deletion.log import Log
-from tunewarden.deletion.log_key import LogSigner
+from tunewarden.gateway.routing import Gateway
 from tunewarden.registry.files import Files
 from tunewarden.registry.imports import Imports
 from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage import UsageCounter
 from tunewarden.serving.admission import Admissions
-from tunewarden.serving.gateway import Gateway
+from tunewarden.space import Floor
+from tunewarden.transparency.key import LogSigner
+from tunewarden.transparency.log import Log
 
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """Everything that a request can make happen."""
+    """All operations of the API."""
 
     config: Config
     clock: Clock
+    floor: Floor
     database: Database
     executor: Executor
+    memory: PlainMemory
     imports: Imports
     files: Files
     uploads: Uploads

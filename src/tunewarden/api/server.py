@@ -1,10 +1,10 @@
-"""The application of one worker: authentication outside the router, then FastAPI.
+"""The ASGI application of one worker: authentication before the router, then FastAPI.
 
-The inference routes come another way: `protocol` makes an `inference.Exchange` of each request.
+Inference routes bypass it: `gateway/protocol.py` turns each request into an `Exchange`.
 
-Default deny: whatever is not in PUBLIC needs a key, whether or not a route exists, so that a route
-that is forgotten in the policy is never open. Routing is on the raw path, so that an id keeps its
-`%2F`; each segment is decoded once, by the handler that uses it.
+Default deny: every path outside PUBLIC needs a key, whether or not a route exists, so that a route
+missing from the policy is never public. Routing uses the raw path, so that an id keeps its
+`%2F`; the handler decodes each segment once.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,18 +22,32 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from tunewarden.api import deletions, files, fine_tuning, health, log, models, problems, uploads
-from tunewarden.api.clients import Clients
-from tunewarden.api.inference import OPENAI_VERSION, ROUTES, Exchange, Inference
+from tunewarden import problems
+from tunewarden.api import deletions, docs, files, fine_tuning, health, log, models, uploads
 from tunewarden.api.operations import Operations
+from tunewarden.api.parameters import check_query
+from tunewarden.api.product import PRODUCT
+from tunewarden.api.services import Services
+from tunewarden.clock import Throttle
 from tunewarden.errors import Error, Kind
+from tunewarden.gateway.connections import Connections
+from tunewarden.gateway.flushes import Flushes
+from tunewarden.gateway.inference import ROUTES, Inference
+from tunewarden.gateway.relay import OPENAI_VERSION
 from tunewarden.identity import keys
 from tunewarden.identity.keys import Presented
 from tunewarden.ids import Prefix, mint
+from tunewarden.problems import Wire
 
 PUBLIC = re.compile(
     r"/healthz|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/tile/[0-9a-z/.]+"
 )
+# Every route except `inference.ROUTES`.
+ROUTERS = tuple(
+    room.routes for room in (health, models, files, uploads, deletions, fine_tuning, log, docs)
+)
+# Public, except for entries of format 1, which need a key.
+LOG_ENTRIES = "/log/tile/entries/"
 CLIENT_REQUEST_ID_LENGTH_MAX = 512
 FLUSH_SECONDS = 1.0
 
@@ -41,52 +55,47 @@ logger = logging.getLogger(__name__)
 
 
 class Server:
-    """The whole of one worker's HTTP."""
+    """The ASGI application of one worker."""
 
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
-        self.clients = Clients(operations.config)
+        self.connections = Connections(operations.config)
+        self.flushes = Flushes()
         self.inference = Inference(
             operations.admissions,
             operations.gateway,
             operations.usage,
             operations.config.body_bytes_max,
         )
-        self._routes = _routes(operations)
+        services = Services.of(operations)
+        self.readiness = services.readiness
+        self._routes = _application(services)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether each response closes its connection, because the worker is draining."""
+        return self.readiness.is_draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; whatever goes wrong has OpenAI's shape and a request id."""
+        """Answer one request; every error has OpenAI's shape and a request id."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        if scope["type"] != "http":
-            return
-        reply = _Headed(send)
+        reply = _Headed(send, is_last=self.is_draining)
         try:
-            # The raw path: a segment is decoded once, by whoever uses it (research: contract, 1.2).
+            # The raw path: the handler decodes each segment once (research: contract, 1.2).
             scope["path"] = scope["raw_path"].decode("latin-1")
             await self._answer(scope, receive, reply)
         except Error as error:
             await self._refuse(reply, error)
-        except Exception:
-            # A boundary: anything but Error is a bug. Its text is for the log only.
+        except Exception as error:
+            # Outer boundary: anything but Error is a bug. Its text goes to the log only.
             logger.exception("request %s failed", reply.request_id)
             if not reply.is_started:
-                await _send(reply, 500, problems.render(problems.INTERNAL, "server_error"), {})
-
-    def advance(self, exchange: Exchange) -> None:
-        """Let an inference request do what it can do by now; whatever goes wrong is answered."""
-        try:
-            exchange.advance()
-        except Error as error:
-            exchange.refuse(error)
-        except Exception:
-            # A boundary, as above.
-            logger.exception("request %s failed", exchange.request_id)
-            exchange.answer(500, problems.render(problems.INTERNAL, "server_error"))
+                await _send(reply, problems.wire(error))
 
     def presented(self, headers: Iterable[tuple[bytes, bytes]]) -> Presented:
-        """Return the key that comes with a request. Raises Error(UNAUTHENTICATED), Error(INVALID)."""
+        """Return the request's API key. Raises Error(UNAUTHENTICATED), Error(INVALID)."""
         authorization = b""
         for name, value in headers:
             if name == b"authorization":
@@ -100,14 +109,19 @@ class Server:
 
     async def _answer(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
         path: str = scope["path"]
-        if PUBLIC.fullmatch(path):
+        if self._is_public(path) and not _is_named(scope):
             await self._routes(scope, receive, reply.send)
             return
         presented = self.presented(scope["headers"])
         caller = keys.look_up(self._operations.database, presented, reply.request_id)
         reply.organization = caller.organization_name.encode()
         scope["state"] = {"caller": caller}
+        check_query(scope["query_string"])
         await self._routes(scope, receive, reply.send)
+
+    def _is_public(self, path: str) -> bool:
+        is_open = self._operations.config.docs_are_open and path in docs.PATHS
+        return is_open or PUBLIC.fullmatch(path) is not None
 
     async def _refuse(self, reply: "_Headed", error: Error) -> None:
         if reply.is_started:
@@ -115,54 +129,65 @@ class Server:
                 "request %s failed after its answer began: %s", reply.request_id, error.kind
             )
             return
-        headers = dict(problems.headers_of(error))
-        await _send(reply, problems.status_of(error), problems.body_of(error), headers)
+        await _send(reply, problems.wire(error))
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """The worker's life: usage is written each second, and once more at the end."""
+        """ASGI lifespan: flush usage each second, and once more at shutdown."""
         await receive()
-        # What there is by now stays: the collector need not look through it again and again.
+        # Objects made at start-up live as long as the process: keep the garbage collector from scanning them.
         gc.freeze()
         loop = asyncio.get_running_loop()
         flushing = loop.create_task(self._flush_usage())
-        watching = loop.create_task(self.clients.watch())
+        watching = loop.create_task(self.connections.watch())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         watching.cancel()
         flushing.cancel()
-        self._operations.usage.flush()
+        try:
+            self._operations.usage.flush()
+        except Error as error:
+            logger.warning("the last usage could not be written and is lost: %s", error.message)
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _flush_usage(self) -> None:
+        logged = Throttle(self._operations.clock)
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             usage = self._operations.usage
             taken = usage.take()
             try:
-                # In a thread: the database may be busy for seconds, and the loop has models to let go of.
+                # In a thread: the database may be busy for seconds, and the event loop must release guards.
                 await asyncio.to_thread(usage.write, taken)
             except Error as error:
                 usage.put_back(taken)
-                logger.warning("usage could not be written and is kept: %s", error.message)
+                if logged.allows(error.message):
+                    logger.warning("usage could not be written and is kept: %s", error.message)
             except Exception:
-                # A boundary: what could not be written now never can be, and the next counts go on.
+                # Outer boundary: these counts cannot be written; drop them and continue.
                 logger.exception("usage could not be written and is lost")
 
 
+def _is_named(scope: Scope) -> bool:
+    """Return whether a request to a public route carries a key that matters there."""
+    has_key = any(name == b"authorization" for name, _ in scope["headers"])
+    return has_key and scope["path"].startswith(LOG_ENTRIES)
+
+
 class _Headed:
-    """Sends with the headers that every answer carries."""
+    """Adds the headers that every response carries."""
 
-    __slots__ = ("_began", "_send", "is_started", "organization", "request_id")
+    __slots__ = ("_began", "_is_last", "_send", "is_started", "organization", "request_id")
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, is_last: bool) -> None:
         self._send = send
+        self._is_last = is_last  # on its connection, which is closed after it
         self._began = asyncio.get_running_loop().time()
         self.request_id = mint(Prefix.REQUEST)
         self.organization = b""
         self.is_started = False
 
     async def send(self, message: Message) -> None:
-        """Pass a message on; the first one gets the headers."""
+        """Send a message; the first one gets the headers."""
         if message["type"] == "http.response.start":
             self.is_started = True
             elapsed_ms = (asyncio.get_running_loop().time() - self._began) * 1000
@@ -170,86 +195,78 @@ class _Headed:
                 *message["headers"],
                 (b"x-request-id", self.request_id.encode()),
                 (b"openai-version", OPENAI_VERSION),
+                PRODUCT,
                 (b"openai-processing-ms", b"%d" % elapsed_ms),
                 (b"x-content-type-options", b"nosniff"),
             ]
+            if self._is_last:
+                message["headers"].append((b"connection", b"close"))
             if self.organization:
                 message["headers"].append((b"openai-organization", self.organization))
         await self._send(message)
 
 
-async def _send(reply: _Headed, status: int, body: bytes, headers: dict[str, str]) -> None:
-    lines = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    lines += [(name.encode(), value.encode()) for name, value in headers.items()]
-    await reply.send({"type": "http.response.start", "status": status, "headers": lines})
+async def _send(reply: _Headed, wire: Wire) -> None:
+    status, headers, body = wire
+    await reply.send({"type": "http.response.start", "status": status, "headers": headers})
     await reply.send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _routes(operations: Operations) -> FastAPI:
-    application = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+def _application(services: Services) -> FastAPI:
+    application = FastAPI(
+        generate_unique_id_function=lambda route: route.name,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    application.state.services = services
     application.add_exception_handler(Error, _on_error)
-    application.add_exception_handler(HTTPException, _NoSuchRoute(routers(operations)))
+    application.add_exception_handler(HTTPException, _NoSuchRoute())
     application.add_exception_handler(RequestValidationError, _on_invalid)
-    application.add_exception_handler(Exception, _on_bug)
-    for router in routers(operations):
+    application.add_exception_handler(Exception, _on_error)
+    for router in ROUTERS:
         application.include_router(router)
     return application
 
 
-def routers(operations: Operations) -> tuple[APIRouter, ...]:
-    """Return every route but those of `inference.ROUTES`."""
-    return (
-        health.router(operations),
-        models.router(operations),
-        files.router(operations),
-        uploads.router(operations),
-        deletions.router(operations),
-        fine_tuning.router(operations),
-        log.router(operations),
-    )
-
-
 async def _on_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Error)
-    return Response(
-        problems.body_of(error),
-        status_code=problems.status_of(error),
-        headers=dict(problems.headers_of(error)),
-        media_type="application/json",
-    )
+    """Answer with the error. Starlette re-raises anything but Error, and `Server` logs it with its request id."""
+    return _answer(problems.wire(error))
+
+
+def _answer(wire: Wire) -> Response:
+    response = Response(wire.body, wire.status)
+    response.raw_headers = wire.headers
+    return response
 
 
 class _NoSuchRoute:
-    """Answers 405 with every method that the path has (Starlette names one route's), or 404."""
+    """Answers 404, or 405 with all methods of the path (Starlette lists those of one route)."""
 
-    def __init__(self, routed: Iterable[APIRouter]) -> None:
+    def __init__(self) -> None:
         self._methods = [(re.compile(re.escape(path)), {"POST"}) for path in ROUTES]
-        for router in routed:
+        for router in ROUTERS:
             for route in router.routes:
                 assert isinstance(route, Route), "nothing is mounted"
                 self._methods.append((route.path_regex, route.methods or set()))
 
     async def __call__(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
+        if error.status_code not in {404, 405}:
+            raise error
         path = request.scope["path"]
-        status, headers, message = error.status_code, error.headers, str(error.detail)
-        if status in {404, 405}:
-            found = {
-                m for pattern, methods in self._methods if pattern.fullmatch(path) for m in methods
-            }
-            allowed = ", ".join(sorted(found))
-            where = f"{request.method} {path}"
-            if allowed:
-                status, headers = 405, {"allow": allowed}
-                message = f"Not allowed to {where}. Allowed: {allowed}."
-            else:
-                status, headers, message = 404, None, f"Invalid URL ({where})"
-        return Response(
-            problems.render(message, "invalid_request_error"),
-            status_code=status,
-            headers=headers,
-            media_type="application/json",
-        )
+        found = {
+            m for pattern, methods in self._methods if pattern.fullmatch(path) for m in methods
+        }
+        where = f"{request.method} {path}"
+        if not found:
+            return _answer(problems.wire(Error(Kind.NOT_FOUND, f"Invalid URL ({where})")))
+        allowed = ", ".join(sorted(found))
+        message = f"Not allowed to {where}. Allowed: {allowed}."
+        wire = problems.wire(Error(Kind.METHOD_NOT_ALLOWED, message))
+        wire.headers.append((b"allow", allowed.encode()))
+        return _answer(wire)
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:
@@ -257,22 +274,13 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     first: dict[str, Any] = dict(error.errors()[0])
     param = str(first["loc"][-1])
     message = f"Invalid value for '{param}': {first['msg']}."
-    return await _on_error(_, Error(Kind.INVALID, message, param=param))
-
-
-async def _on_bug(_: Request, error: Exception) -> Response:
-    """Answer only: Starlette raises the exception again, and Server logs it with its request id."""
-    return Response(
-        problems.render(problems.INTERNAL, "server_error"),
-        status_code=500,
-        media_type="application/json",
-    )
+    return _answer(problems.wire(Error(Kind.INVALID, message, param=param)))
 
 
 def _check_client_request_id(value: bytes) -> None:
     if len(value) > CLIENT_REQUEST_ID_LENGTH_MAX or not value.isascii():
         raise Error(
             Kind.INVALID,
-            "X-Client-Request-Id may have 512 ASCII characters.",
+            "X-Client-Request-Id must be at most 512 ASCII characters.",
             param="X-Client-Request-Id",
         )

@@ -1,118 +1,135 @@
-"""Objects as JSON shows them: on the wire and on the command line alike."""
+"""JSON representations of objects, for the API and the command line."""
 
-import json
-from typing import Any
+from msgspec import UNSET
 
+from tunewarden.api import schemas
 from tunewarden.deletion.plan import Plan
+from tunewarden.deletion.protocol import Stage
 from tunewarden.deletion.records import Deletion
-from tunewarden.registry.artifacts import State
+from tunewarden.registry.artifacts import ArtifactKind, State
 from tunewarden.registry.bases import Base
-from tunewarden.registry.files import File
+from tunewarden.registry.file_rows import File
+from tunewarden.registry.lineage import Origin
 from tunewarden.registry.models import Model
-from tunewarden.registry.upload_rows import Part, Upload
+from tunewarden.registry.upload_parts import Part
+from tunewarden.registry.upload_rows import Upload
+
+NO_ORIGIN = Origin()
+# Clients see three states: in progress, deleted (D8), erased (D9).
+STATUS: dict[Stage, schemas.DeletionStatus] = {
+    **dict.fromkeys(Stage, "deleting"),
+    Stage.DELETED: "deleted",
+    Stage.ERASED: "erased",
+}
 
 
-def base_object(base: Base) -> dict[str, Any]:
+def base_object(base: Base) -> schemas.Model:
     """Return a base as OpenAI's Model."""
-    return {
-        "id": base.name,
-        "object": "model",
-        "created": base.created_at // 1_000_000,
-        "owned_by": "system",
-    }
+    return schemas.Model(
+        id=base.name,
+        object="model",
+        created=base.created_at // 1_000_000,
+        owned_by="system",
+    )
 
 
-def model_object(model: Model, organization_name: str) -> dict[str, Any]:
+def model_object(model: Model, organization_name: str) -> schemas.Model:
     """Return a fine-tuned model as OpenAI's Model, with its base and whether it is archived."""
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": model.created_at // 1_000_000,
-        "owned_by": organization_name,
-        "root": model.base,
-        "archived": model.state is State.ARCHIVED,
-    }
+    return schemas.Model(
+        id=model.id,
+        object="model",
+        created=model.created_at // 1_000_000,
+        owned_by=organization_name,
+        root=model.base,
+        archived=model.state is State.ARCHIVED,
+    )
 
 
-def file_object(file: File) -> dict[str, Any]:
-    """Return a file as OpenAI's File. Its checks are done before it is there, or by a job."""
-    shown = {
-        "id": file.id,
-        "object": "file",
-        "bytes": file.bytes,
-        "created_at": file.created_at // 1_000_000,
-        "filename": file.filename,
-        "purpose": file.purpose,
-        "status": "processed",
-    }
+def file_object(file: File, origin: Origin = NO_ORIGIN) -> schemas.File:
+    """Return a file as OpenAI's File. Its checks are done before it is there, or by a job.
+
+    What it was made from is shown where there is something to show.
+    """
+    shown = schemas.File(
+        id=file.id,
+        object="file",
+        bytes=file.bytes,
+        created_at=file.created_at // 1_000_000,
+        filename=file.filename,
+        purpose=file.purpose,
+        status="processed",
+    )
     if file.expires_at is not None:
-        shown["expires_at"] = file.expires_at // 1_000_000
+        shown.expires_at = file.expires_at // 1_000_000
+    if origin.file_ids:
+        shown.derived_from = list(origin.file_ids)
+    if origin.source is not None:
+        shown.source = origin.source
     return shown
 
 
-def upload_object(upload: Upload, file: File | None) -> dict[str, Any]:
-    """Return an upload as OpenAI's Upload, with its file once it is completed."""
-    return {
-        "id": upload.id,
-        "object": "upload",
-        "bytes": upload.bytes,
-        "created_at": upload.created_at // 1_000_000,
-        "filename": upload.filename,
-        "purpose": upload.purpose,
-        "status": upload.status.value,
-        "expires_at": upload.expires_at // 1_000_000,
-        "file": None if file is None else file_object(file),
-    }
+def upload_object(upload: Upload, file: File | None) -> schemas.Upload:
+    """Return an upload as OpenAI's Upload; with its file once completed."""
+    return schemas.Upload(
+        id=upload.id,
+        object="upload",
+        bytes=upload.bytes,
+        created_at=upload.created_at // 1_000_000,
+        filename=upload.filename,
+        purpose=upload.purpose,
+        status=upload.status.value,
+        expires_at=upload.expires_at // 1_000_000,
+        file=None if file is None else file_object(file),
+    )
 
 
-def part_object(part: Part, upload_id: str) -> dict[str, Any]:
+def part_object(part: Part, upload_id: str) -> schemas.Part:
     """Return one part of an upload as OpenAI's UploadPart."""
-    return {
-        "id": part.id,
-        "object": "upload.part",
-        "created_at": part.created_at // 1_000_000,
-        "upload_id": upload_id,
-    }
+    return schemas.Part(
+        id=part.id,
+        object="upload.part",
+        created_at=part.created_at // 1_000_000,
+        upload_id=upload_id,
+    )
 
 
-def deletion_object(deletion: Deletion) -> dict[str, Any]:
-    """Return a deletion. Times are Unix seconds with fractions; a step that is not done yet is null."""
-    return {
-        "id": deletion.id,
-        "object": f"{deletion.kind}.deletion",
-        deletion.kind: deletion.artifact_id,
-        "parent": deletion.parent,
-        "status": _status(deletion),
-        "requested_by": deletion.requested_by,
-        "requested_at": _seconds(deletion.requested_at),
-        "fenced_at": _seconds(deletion.fenced_at),
-        "evicted_at": _seconds(deletion.evicted_at),
-        "key_erased_at": _seconds(deletion.key_erased_at),
-        "deleted_at": _seconds(deletion.deleted_at),
-        "blobs_erased_at": _seconds(deletion.blobs_erased_at),
-        "fence": json.loads(deletion.fence_report or "[]"),
-        "engines": json.loads(deletion.evict_report or "[]"),
-        "log_index": deletion.log_index,
-        "blobs_log_index": deletion.blobs_log_index,
-    }
+def deletion_object(deletion: Deletion) -> schemas.Deletion:
+    """Return a deletion. Times are Unix seconds with fractions; the time of a step that is not done yet is null."""
+    is_model = deletion.kind == ArtifactKind.MODEL
+    return schemas.Deletion(
+        id=deletion.id,
+        object=f"{deletion.kind}.deletion",
+        parent=deletion.parent,
+        status=STATUS[deletion.stage],
+        requested_by=deletion.requested_by,
+        requested_at=deletion.requested_at / 1_000_000,
+        fenced_at=_seconds(deletion.fenced_at),
+        evicted_at=_seconds(deletion.evicted_at),
+        key_erased_at=_seconds(deletion.key_erased_at),
+        deleted_at=_seconds(deletion.deleted_at),
+        blobs_erased_at=_seconds(deletion.blobs_erased_at),
+        fence=deletion.fence_report or (),
+        engines=deletion.evict_report or (),
+        log_index=deletion.log_index,
+        blobs_log_index=deletion.blobs_log_index,
+        model=deletion.artifact_id if is_model else UNSET,
+        file=UNSET if is_model else deletion.artifact_id,
+    )
 
 
-def plan_object(plan: Plan) -> dict[str, Any]:
-    """Return what a deletion would do; bytes are those of the sealed blobs."""
-    return {
-        "object": "model.deletion_plan",
-        "model": plan.artifact.id,
-        "checkpoints": [checkpoint.id for checkpoint in plan.checkpoints],
-        "blobs": plan.blobs,
-        "bytes": plan.sealed_bytes,
-        "blockers": [{"type": "fine_tuning.job", "id": job} for job in plan.blockers],
-    }
-
-
-def _status(deletion: Deletion) -> str:
-    if deletion.deleted_at is None:
-        return "deleting"
-    return "deleted" if deletion.blobs_erased_at is None else "erased"
+def plan_object(plan: Plan) -> schemas.DeletionPlan:
+    """Return what a deletion would delete; `bytes` is the size of the sealed blobs."""
+    is_model = plan.kind is ArtifactKind.MODEL
+    return schemas.DeletionPlan(
+        object="model.deletion_plan" if is_model else "file.deletion_plan",
+        checkpoints=[checkpoint.id for checkpoint in plan.checkpoints],
+        blobs=plan.blobs,
+        bytes=plan.sealed_bytes,
+        derived_files=list(plan.derived_files),
+        blockers=[schemas.Blocker(type="fine_tuning.job", id=job) for job in plan.blockers],
+        model=plan.artifact.id if is_model else UNSET,
+        file=UNSET if is_model else plan.artifact.id,
+    )
 
 
 def _seconds(micros: int | None) -> float | None:

@@ -1,1 +1,1 @@
-"""Sealed bytes: blobs, keys, imports."""
+"""Encrypted storage: blobs, the keyring, and checks of imported adapters."""

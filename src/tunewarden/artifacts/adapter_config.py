@@ -1,6 +1,6 @@
-"""`adapter_config.json` from a stranger: every field is checked, dropped for a reason, or refused.
+"""Validates an untrusted `adapter_config.json`: every field is checked, dropped for a reason, or refused.
 
-What leaves here is written anew (DESIGN §7): no class to import, no path, the base named by us.
+The result is rewritten (DESIGN §7): no class to import, no path, the base under our own name.
 Fields as peft 0.21 writes them; a newer peft's are refused unless they are off.
 """
 
@@ -12,7 +12,7 @@ from tunewarden.artifacts.base_shapes import BaseShape
 from tunewarden.artifacts.strict_json import Malformed, parse_object, shown
 from tunewarden.errors import Error, Kind
 
-# Dropped whatever they say: none changes what the weights mean.
+# Dropped whatever their value: none changes what the weights mean.
 HARMLESS_FIELDS = {
     "auto_mapping": "names a class of the base to import; we know the base and import nothing",
     "base_model_name_or_path": "is set to our own name for the base",
@@ -25,8 +25,8 @@ HARMLESS_FIELDS = {
     "qalora_group_size": "means nothing without use_qalora, which is refused",
     "revision": "names a version of the base; we know the base",
 }
-# The other starts (pissa, olora, corda, loftq, lora_ga) change the base's weights too, so that the
-# adapter alone fits no base that we serve. Each can be converted by peft when saving.
+# Other initializations (pissa, olora, corda, loftq, lora_ga) change the base's weights too, so the
+# adapter alone fits no base that we serve. peft can convert each of them when saving.
 ADAPTER_ONLY_STARTS = frozenset({"gaussian", "eva", "orthogonal", "mica"})
 
 _CHECKED_FIELDS = frozenset(
@@ -49,7 +49,7 @@ _MAX_SHOWN_TARGETS = 3
 
 @dataclass(frozen=True, slots=True)
 class AdapterConfig:
-    """The fields of a plain LoRA. `targets` is None where peft was given a pattern of its own."""
+    """The fields of a plain LoRA. `targets` is None if peft was given a pattern."""
 
     rank: int
     alpha: float
@@ -99,7 +99,7 @@ def parse_config(data: bytes, *, max_bytes: int, max_rank: int) -> AdapterConfig
 
 
 def expected_modules(config: AdapterConfig, base: BaseShape) -> frozenset[str] | None:
-    """Return the base's modules that the config targets, or None where it gave a pattern.
+    """Return the base's modules that the config targets, or None for a pattern.
 
     Raises `Error` for a target that the base lacks.
     """
@@ -154,7 +154,7 @@ def _require_uniform(fields: dict[str, object], name: str, value: float) -> None
 
 def _targets(value: object) -> tuple[str, ...] | None:
     if isinstance(value, str) and value:
-        # "all-linear", or a regular expression, which we do not run: the weights tell what it hit.
+        # "all-linear", or a regular expression, which we do not evaluate: the weights show what it matched.
         return None
     if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
         raise _refusal("target_modules must be a list of module names.")

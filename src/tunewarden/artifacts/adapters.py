@@ -1,7 +1,7 @@
-"""Adapters: a LoRA from a stranger, checked before a byte of it is kept. # DESIGN §7.
+"""Validates untrusted LoRA adapters before a byte of them is stored. # DESIGN §7.
 
-Two files are read and nothing is executed or extracted. All refusals are `Error` INVALID with the
-code `invalid_adapter`; what passes holds finite weights that fit the base, and a config of ours.
+Two files are parsed; nothing is executed or extracted. All refusals are `Error` INVALID with the
+code `invalid_adapter`. An accepted adapter has finite weights that fit the base, and a rewritten config.
 """
 
 import hashlib
@@ -44,7 +44,7 @@ _WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
-# Names of tensors that belong to no plain LoRA, and what made them.
+# Tensor names that are not plain LoRA, and where they come from.
 _FOREIGN = {
     "lora_magnitude_vector": "DoRA adapters are not supported; train with use_dora=False",
     "lora_embedding_": "adapted embeddings are not supported",
@@ -69,7 +69,7 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is read of an adapter, and the highest rank that the engines serve."""
+    """Size limits of an adapter, and the highest rank that the engines serve."""
 
     max_rank: int = 64
     max_tensors: int = 20_000
@@ -83,7 +83,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class CheckedAdapter:
-    """An adapter that fits its base. `config` is ours, canonical JSON; the weights are unchanged."""
+    """An adapter that fits its base. `config` is rewritten, canonical JSON; the weights are unchanged."""
 
     config: bytes
     rank: int
@@ -102,8 +102,8 @@ def check_adapter(
 ) -> CheckedAdapter:
     """Check a PEFT LoRA against its base and return it with its config rewritten.
 
-    `weights` holds a whole `adapter_model.safetensors`; it is read in chunks, in place, and must
-    not change meanwhile. Raises `Error` INVALID, param `adapter_config` or `adapter_model`.
+    `weights` is a complete `adapter_model.safetensors`; it is mapped and read in chunks, and must
+    not change during the call. Raises `Error` INVALID, param `adapter_config` or `adapter_model`.
     """
     checked = parse_config(config, max_bytes=limits.max_config_bytes, max_rank=limits.max_rank)
     expected = expected_modules(checked, base)
@@ -129,7 +129,7 @@ def check_adapter(
 def read_adapter_directory(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[bytes, BinaryIO]:
     """Return the bytes of a directory's adapter config and its weights, opened for reading.
 
-    Only the two fixed names are looked at, and only regular files: no link, pipe or device is
+    Only the two fixed names are opened, and only as regular files: no link, pipe or device is
     followed or waited for. The caller closes the file. Raises `Error` INVALID.
     """
     try:
@@ -168,7 +168,7 @@ def _open_regular(directory: int, name: str, max_bytes: int) -> BinaryIO:
 
 
 def _read_header(view: memoryview, limits: Limits) -> tuple[list[Tensor], int]:
-    """Return the tensors and where their bytes start."""
+    """Return the tensors and the offset of their data."""
     if len(view) > limits.max_weights_bytes:
         raise _refusal(
             f"{_WEIGHTS} is {len(view)} bytes; at most {limits.max_weights_bytes} are read."
@@ -194,7 +194,7 @@ def _check_fit(
     base: BaseShape,
     expected: frozenset[str] | None,
 ) -> list[str]:
-    """Return the adapted modules: each has both its matrices, in the shapes that the base asks."""
+    """Return the adapted modules: each has both matrices, in the shapes that the base requires."""
     sides: dict[str, str] = {}
     for tensor in tensors:
         module, side = _placed(tensor, config.rank, base)
@@ -238,7 +238,7 @@ def _placed(tensor: Tensor, rank: int, base: BaseShape) -> tuple[str, str]:
 
 
 def _is_finite(view: memoryview, data_start: int, tensor: Tensor) -> bool:
-    # Here, so that a gateway that imports nothing does not load numpy.
+    # Imported late, so that a gateway worker without imports does not load numpy.
     import numpy as np  # noqa: PLC0415
 
     kind, exponent = _EXPONENTS[tensor.dtype]

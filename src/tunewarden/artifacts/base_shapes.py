@@ -1,4 +1,4 @@
-"""What a base model's linear layers measure, read from its files' headers alone: no torch."""
+"""Shapes of a base model's linear layers, read from its files' headers, without torch."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -18,15 +18,15 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.safetensors")
 _WEIGHT = ".weight"
-# Not linear layers that an adapter may change, though their weights have two dimensions.
+# Two-dimensional weights that are not linear layers an adapter may change.
 _NOT_ADAPTED = re.compile(r"(?:lm_head|embed_out|wte|wpe|.*embed.*|.*norm.*)", re.IGNORECASE)
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64", "F8_E4M3", "F8_E5M2"})
-# Their layers are Conv1D, with weights the other way round.
+# Their layers are Conv1D, whose weights are transposed.
 _TRANSPOSED = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
 
 _MAX_CONFIG_BYTES = 1024 * 1024
 _MAX_INDEX_BYTES = 64 * 1024 * 1024
-_MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own bound
+_MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 _MAX_TENSORS = 200_000
 _MAX_VALUES = 1_000_000
 

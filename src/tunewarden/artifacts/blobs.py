@@ -1,4 +1,4 @@
-"""Blobs: sealed files, written once, read as streams, erased for good. The port and its words."""
+"""Blobs: encrypted files, written once, read as streams, erased for good. The port and its types."""
 
 import re
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ _PREFIX = re.compile(rf"(?:{_OWNER}/)?")
 
 
 class BlobErased(Exception):
-    """The blob is not there: it was erased, or never written."""
+    """The blob does not exist: it was erased, or never written."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"no blob {name}")
@@ -20,7 +20,7 @@ class BlobErased(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ErasedBlob:
-    """What one erasure found and overwrote: nothing at all when `versions` is 0. # I15, I17."""
+    """What one erasure found and overwrote; nothing if `versions` is 0. # I15, I17."""
 
     name: str
     bytes: int
@@ -28,33 +28,36 @@ class ErasedBlob:
 
 
 class Blobs(Protocol):
-    """Where sealed files are kept, by names such as `<internal id>/<file>`.
+    """A store of encrypted files, by names such as `<internal id>/<file>`.
 
-    A malformed name is the caller's mistake: ValueError. A store that fails raises `Error`.
+    A malformed name raises ValueError (a bug of the caller). A failing store raises `Error`.
     """
 
     def put(self, name: str, chunks: Iterable[bytes]) -> int:
         """Write a blob and return its length in bytes; durable when this returns.
 
-        Nothing is left behind when it fails. A blob is written once: a name that is taken is the
-        caller's mistake (ValueError).
+        On failure nothing is left behind. A blob is written once: an existing name raises
+        ValueError.
         """
 
     def open(self, name: str) -> BinaryIO:
-        """Open a blob for reading. Raises `BlobErased` when it is not there."""
+        """Open a blob for reading. Raises `BlobErased` if it does not exist."""
 
     def names(self, prefix: str) -> list[str]:
         """Return the blobs under `<internal id>/`, or all for the empty prefix, sorted."""
 
     def owners(self) -> list[str]:
-        """Return the internal ids that have blobs, in no order: far fewer bytes than all names."""
+        """Return the internal ids that have blobs, unordered: far less data than all names."""
 
 
 class ErasableBlobs(Blobs, Protocol):
-    """Blobs as the deletion steps see them."""
+    """Blobs with the operations of deletion and start-up."""
 
     def erase(self, name: str) -> ErasedBlob:
-        """Erase every version of a blob, for good when this returns; again finds nothing. # D9, I15."""
+        """Erase every version of a blob; durable when this returns. Idempotent. # D9, I15."""
+
+    def recover(self) -> None:
+        """Remove leftovers of unfinished writes. Only while no other process writes (at start)."""
 
 
 def checked_name(name: str) -> str:

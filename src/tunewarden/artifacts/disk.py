@@ -1,8 +1,8 @@
-"""The few things that the blobs and the keyring ask of a disk, and the real disk.
+"""The disk operations of blobs and keyring: the port, and the local file system.
 
-Nothing here is durable by accident: a file's bytes are durable when `write_new` or `overwrite`
-returns; a name (made, renamed, unlinked) is durable only after `sync_directory`. Tests run the same
-callers over `tests/fakes/disk.py`, which loses everything else at a crash.
+Durability is explicit: a file's bytes are durable when `write_new` or `overwrite`
+returns; a name (created, renamed, unlinked) is durable only after `sync_directory`. Tests run the same
+callers on `tests/fakes/disk.py`, which loses everything else in a simulated crash.
 """
 
 import errno
@@ -12,12 +12,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from tunewarden import locks
+from tunewarden import locks, space
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import random_bytes
 
-# Filesystems that write a file's new bytes over its old ones. Those that write elsewhere (btrfs,
-# zfs, f2fs, bcachefs) or hide what is below (overlay, fuse, network) are left out on purpose: I17.
+# File systems that overwrite in place. Copy-on-write and log-structured ones (btrfs,
+# zfs, f2fs, bcachefs) and layers that hide the medium (overlay, fuse, network) are left out on purpose: I17.
 IN_PLACE_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs", "ramfs"})
 VOLATILE_FILESYSTEMS = frozenset({"tmpfs", "ramfs"})
 
@@ -25,18 +25,21 @@ _NOISE_BYTES = 1024 * 1024
 
 
 class InPlaceFile(Protocol):
-    """An existing file held open, so that its very blocks can be overwritten later."""
+    """An existing file held open, so that its blocks can be overwritten later."""
 
     @property
     def size(self) -> int:
         """Return the file's length in bytes."""
 
     def overwrite(self, chunks: Iterable[bytes]) -> None:
-        """Write the chunks over the file from its first byte; durable when this returns."""
+        """Overwrite the file from its first byte; durable when this returns."""
+
+    def replace(self, chunks: Iterable[bytes]) -> None:
+        """Like `overwrite`, then truncate the file to them. Needs no free space within the old length."""
 
 
 class Disk(Protocol):
-    """Files by path. Missing files raise FileNotFoundError, other failures `Error` UNAVAILABLE."""
+    """Files by path. Missing files raise FileNotFoundError, other failures Error(UNAVAILABLE)."""
 
     def open(self, path: Path) -> BinaryIO:
         """Open a file for reading."""
@@ -45,43 +48,43 @@ class Disk(Protocol):
         """Return all of a file's bytes."""
 
     def names(self, directory: Path) -> list[str]:
-        """Return the names in a directory, in no order; none when it does not exist."""
+        """Return the names in a directory, unordered; none if it does not exist."""
 
     def size(self, path: Path) -> int:
         """Return a file's length in bytes."""
 
     def make_directory(self, directory: Path) -> None:
-        """Make a directory, and its parents, if it is not there; durable when this returns."""
+        """Create a directory and its parents if missing; durable when this returns."""
 
     def drop_directory(self, directory: Path) -> None:
-        """Unlink a directory if it is empty; durable after its parent is synced."""
+        """Remove a directory if it is empty; durable after its parent is synced."""
 
     def write_new(self, path: Path, chunks: Iterable[bytes]) -> int:
-        """Make a file of these bytes and return its length. Its bytes are durable, its name is not.
+        """Create a file and return its length. Its bytes are durable, its name is not yet.
 
-        Leaves no file when it fails. Raises FileExistsError rather than write over anything.
+        Leaves no file on failure. Raises FileExistsError rather than overwrite.
         """
 
     def open_in_place(self, path: Path) -> AbstractContextManager[InPlaceFile]:
         """Hold an existing file open for overwriting."""
 
     def rename(self, source: Path, target: Path) -> None:
-        """Move a file, atomically; durable after the target's directory is synced."""
+        """Rename a file atomically; durable after the target's directory is synced."""
 
     def unlink(self, path: Path) -> None:
-        """Take the name away, if it is there; durable after the directory is synced."""
+        """Unlink a file if it exists; durable after the directory is synced."""
 
     def sync_directory(self, directory: Path) -> None:
-        """Make the directory's names durable."""
+        """Fsync a directory: makes its names durable."""
 
     def exclusive(self, path: Path) -> AbstractContextManager[None]:
-        """Wait for, then hold, a lock among all threads and processes; a dead holder lets go.
+        """Hold a lock that excludes all other threads and processes; the kernel releases it if the holder dies.
 
-        Bounded: raises Error(UNAVAILABLE) when another holds on to it for too long.
+        Raises Error(UNAVAILABLE) after a timeout.
         """
 
     def overwrites_in_place(self, path: Path) -> bool:
-        """Tell whether the filesystem is known to overwrite a file where it lies."""
+        """Return whether the file system is known to overwrite in place."""
 
 
 def noise(size: int) -> Iterator[bytes]:
@@ -101,7 +104,7 @@ def erase_file(disk: Disk, path: Path) -> int:
 
 
 class LocalDisk:
-    """The machine's filesystem, through system calls that are synced one by one."""
+    """The local file system."""
 
     def open(self, path: Path) -> BinaryIO:
         """Open a file for reading."""
@@ -114,7 +117,7 @@ class LocalDisk:
             return path.read_bytes()
 
     def names(self, directory: Path) -> list[str]:
-        """Return the names in a directory; none when it does not exist."""
+        """Return the names in a directory; none if it does not exist."""
         with _translated():
             try:
                 return [path.name for path in directory.iterdir()]
@@ -127,16 +130,16 @@ class LocalDisk:
             return path.stat().st_size
 
     def make_directory(self, directory: Path) -> None:
-        """Make a directory for the owner only, with its parents; durable when this returns."""
+        """Create a directory (mode 0700) and its parents; durable when this returns."""
         with _translated():
             if not directory.parent.is_dir():
                 self.make_directory(directory.parent)
             directory.mkdir(mode=0o700, exist_ok=True)
-        # Also when it was there: whoever made it may have died before this line.
+        # Even if it existed: the process that created it may have died before this line.
         self.sync_directory(directory.parent)
 
     def drop_directory(self, directory: Path) -> None:
-        """Unlink a directory if it is empty."""
+        """Remove a directory if it is empty."""
         with _translated():
             try:
                 directory.rmdir()
@@ -147,7 +150,7 @@ class LocalDisk:
                     raise
 
     def write_new(self, path: Path, chunks: Iterable[bytes]) -> int:
-        """Make a file, readable by the owner only, fsync it, and return its length."""
+        """Create a file (mode 0600), fsync it, and return its length."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         with _translated():
             descriptor = os.open(path, flags, 0o600)
@@ -173,12 +176,12 @@ class LocalDisk:
             os.close(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:
-        """Move a file, atomically."""
+        """Rename a file atomically."""
         with _translated():
             source.rename(target)
 
     def unlink(self, path: Path) -> None:
-        """Take the name away, if it is there."""
+        """Unlink a file if it exists."""
         with _translated():
             path.unlink(missing_ok=True)
 
@@ -193,16 +196,16 @@ class LocalDisk:
 
     @contextmanager
     def exclusive(self, path: Path) -> Iterator[None]:
-        """Hold a lock file. Each call opens it anew, so threads exclude each other as well."""
+        """Hold a lock file. Each call opens it again, so threads exclude each other too."""
         with ExitStack() as held:
             with _translated():
                 held.enter_context(locks.exclusive(path))
             yield
 
     def overwrites_in_place(self, path: Path) -> bool:
-        """Tell whether the kernel's mount table names a filesystem that overwrites in place."""
+        """Return whether the mount table names a file system that overwrites in place."""
         kind, options = _filesystem(path)
-        # With a data journal ext4 first writes every block to the journal, where it stays a while.
+        # In data=journal mode ext4 writes every block to the journal first, where it stays for a while.
         return kind in IN_PLACE_FILESYSTEMS and "data=journal" not in options
 
 
@@ -225,9 +228,16 @@ class _LocalInPlaceFile:
                     view = view[written:]
             os.fdatasync(self._descriptor)
 
+    def replace(self, chunks: Iterable[bytes]) -> None:
+        data = b"".join(chunks)
+        if len(data) < self.size:
+            with _translated():
+                os.ftruncate(self._descriptor, len(data))
+        self.overwrite([data])
+
 
 def is_volatile(directory: Path) -> bool:
-    """Tell whether the directory lives in memory only (tmpfs), so that plain weights may go there.
+    """Return whether the directory is on tmpfs, so that plaintext weights may be written there.
 
     # I16
     """
@@ -235,9 +245,9 @@ def is_volatile(directory: Path) -> bool:
 
 
 def _filesystem(path: Path) -> tuple[str, frozenset[str]]:
-    """Return the type and the superblock options of the filesystem that holds `path`.
+    """Return the type and the superblock options of the file system that holds `path`.
 
-    Both are empty when the mount table does not say (proc(5), /proc/self/mountinfo).
+    Both are empty if the mount table does not list it (proc(5), /proc/self/mountinfo).
     """
     with _translated():
         device = path.stat().st_dev
@@ -253,14 +263,14 @@ def _filesystem(path: Path) -> tuple[str, frozenset[str]]:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn a failing system call into an `Error`; whether a file exists is the caller's business."""
+    """Convert OSError to `Error`, except FileNotFoundError and FileExistsError."""
     try:
         yield
     except (FileNotFoundError, FileExistsError):
         raise
     except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise space.full() from error
         reason = errno.errorcode.get(error.errno or 0, "unknown")
-        message = (
-            f"The server's storage failed ({reason}). Try again; if it persists, tell the operator."
-        )
+        message = f"The server's storage failed ({reason}). Try again; if it persists, contact the operator."
         raise Error(Kind.UNAVAILABLE, message, code="storage_failed") from error

@@ -1,9 +1,10 @@
-"""The keyring: the age identity of every model, each of which can be erased for good.
+"""The keyring: one age identity (private key) per artifact, each of which can be erased for good.
 
-Identities stand in shards (`keyring_shard.py`) named by their key ids, so that the cost of an
+Identities are stored in shards (`keyring_shard.py`), which key ids name, so that the cost of an
 erasure does not grow with the number of models. # I3, I10, D6
 """
 
+import hmac
 import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -26,7 +27,7 @@ _SHARD_NAME = re.compile(r"[0-9]{6}")
 
 
 class KeyErased(Exception):
-    """The key is not in the keyring: it was erased, or never made."""
+    """The key is not in the keyring: it was erased, or never created."""
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"no key {key_id}")
@@ -34,24 +35,24 @@ class KeyErased(Exception):
 
 
 class Method(StrEnum):
-    """How a key went. The words stand in receipts and never change their meaning."""
+    """How a key was erased. These words appear in receipts; their meaning never changes."""
 
     REWRITTEN = "shard-rewritten-under-a-fresh-key-and-predecessors-overwritten"
     ABSENT = "already-absent"
 
 
 class Assurance(StrEnum):
-    """How far the overwriting reached. The words stand in receipts. # I17."""
+    """What the overwriting guarantees. These words appear in receipts. # I17."""
 
-    # The filesystem writes over a file in place. What the medium below keeps is not known.
+    # The file system overwrites in place. What the medium below keeps is unknown.
     FILESYSTEM = "filesystem"
-    # The files were overwritten and unlinked; the filesystem may keep what they held before.
+    # The files were overwritten and unlinked; the file system may keep old blocks.
     LOGICAL = "logical"
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A new key: the id to find it by, and the age recipient to seal to. No secret."""
+    """A new key: its id, and the age recipient (public key) to encrypt to. Not secret."""
 
     id: str
     recipient: str
@@ -59,7 +60,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class ErasedKey:
-    """What an erasure did. With `ABSENT` both generations are the one that was found to lack it."""
+    """What an erasure did. With `ABSENT`, both generations are the one found without the key."""
 
     key_id: str
     shard: int
@@ -72,27 +73,27 @@ class ErasedKey:
 class Keyring:
     """Keys in shards below `root`. Any number of processes and threads may share it.
 
-    One writes at a time, under a lock that dies with its holder; readers take none. Call `recover`
-    at start: until then a crash may have left an erased key's old shard behind.
+    Writers hold a lock that the kernel releases when they die; readers take none. Call `recover`
+    at start: until then a crash may have left an old ring with an erased key.
     """
 
     def __init__(self, disk: Disk, root: Path, *, shard_capacity: int = SHARD_CAPACITY) -> None:
         self._disk = disk
         self._root = root
         self._shard_capacity = shard_capacity
-        # Hints, read and written under the lock; another process may have filled these meanwhile.
+        # Hints, accessed under the lock; another process may have filled these shards since.
         self._with_room: set[int] = set()
         self._newest: int | None = None
         disk.make_directory(root)
 
     def create(self) -> Key:
-        """Make a key; durable when this returns."""
+        """Create a key; durable when this returns."""
         return self.create_many(1)[0]
 
     def create_many(self, count: int) -> list[Key]:
-        """Make `count` keys with one rewrite for each shard they fill; durable when this returns.
+        """Create `count` keys with one rewrite per shard; durable when this returns.
 
-        Not atomic: if it fails, some keys may exist that nobody knows of, which is harmless.
+        Not atomic: on failure, some unreferenced keys may exist, which is harmless.
         """
         keys: list[Key] = []
         with self._writing():
@@ -109,29 +110,46 @@ class Keyring:
         return keys
 
     def open(self, key_id: str) -> x25519.Identity:
-        """Return the identity that opens what was sealed to the key. Raises `KeyErased`."""
+        """Return the identity that decrypts what was sealed to the key. Raises `KeyErased`."""
         number, name = _parse(key_id)
         identity = self._read(number)[1].find(name)
         if identity is None:
             raise KeyErased(key_id)
         return parse_identity(identity)
 
+    def derive_many(self, key_ids: Iterable[str], purpose: bytes) -> dict[str, bytes]:
+        """Derive a 32-byte secret from each key that exists; each shard is read once.
+
+        HMAC-SHA256 of the purpose under the key's identity: erasing the key makes it underivable.
+        """
+        by_shard: dict[int, dict[str, bytes]] = {}
+        for key_id in key_ids:
+            number, name = _parse(key_id)
+            by_shard.setdefault(number, {})[key_id] = name
+        derived: dict[str, bytes] = {}
+        for number, names in by_shard.items():
+            found = self._read(number)[1].find_many(names.values())
+            for key_id, name in names.items():
+                if name in found:
+                    derived[key_id] = hmac.digest(found[name], purpose, "sha256")
+        return derived
+
     def contains(self, key_id: str) -> bool:
-        """Tell whether the key is in the keyring."""
+        """Return whether the key is in the keyring."""
         number, name = _parse(key_id)
         return self._read(number)[1].find(name) is not None
 
     def generation(self, shard: int) -> int:
-        """Return how many times the shard has been written; it only grows. 0: never."""
+        """Return how many times the shard has been written; monotonic. 0: never."""
         settled = self._shard(shard).settled_generation()
         return self._read(shard)[0] if settled is None else settled
 
     def generations(self) -> dict[int, int]:
-        """Return the generation of every shard. Looks at each: not for the hot path."""
+        """Return the generation of every shard. Opens each: not for the hot path."""
         return {shard: self.generation(shard) for shard in self.shards()}
 
     def shard_of(self, key_id: str) -> int:
-        """Return the shard that a key id names."""
+        """Return the shard of a key id."""
         return _parse(key_id)[0]
 
     def key_ids(self, shard: int) -> list[str]:
@@ -143,13 +161,13 @@ class Keyring:
         return sorted(int(n) for n in self._disk.names(self._root) if _SHARD_NAME.fullmatch(n))
 
     def erase(self, key_id: str) -> ErasedKey:
-        """Erase a key, for good when this returns; once more finds it absent. # D6."""
+        """Erase a key; durable when this returns. Idempotent: a repeat reports it absent. # D6."""
         return self.erase_many([key_id])[0]
 
     def erase_many(self, key_ids: Sequence[str]) -> list[ErasedKey]:
-        """Erase keys, with one rewrite for each shard they are in; answers in the order given.
+        """Erase keys, with one rewrite per shard; results are in the order given.
 
-        Every shard is changed atomically and for good; if this fails, call it again. # D6, I3
+        Each shard changes atomically and durably; on failure, call it again. # D6, I3
         """
         by_shard: dict[int, dict[str, bytes]] = {}
         for key_id in key_ids:
@@ -162,11 +180,11 @@ class Keyring:
         return [erased[key_id] for key_id in key_ids]
 
     def recover(self) -> None:
-        """Finish, in every shard, what a crash interrupted. Raises `Error` if one is damaged.
+        """Complete interrupted changes in every shard. Raises `Error` if one is damaged.
 
-        The others are finished all the same, and nothing in the damaged one is touched. A shard that
-        was not interrupted is not opened, so that a start need not decrypt a million keys: `damaged`
-        does that, beside what runs.
+        The others are completed all the same; a damaged one is not touched. A shard that
+        was not interrupted is not decrypted, so that a start is fast with a million keys: `damaged`
+        does that in the background.
         """
         damaged: Error | None = None
         with self._writing():
@@ -178,14 +196,21 @@ class Keyring:
                 except Error as error:
                     damaged = error
                     continue
-                # Nearly full shards are passed over, so that few rewrites add few keys each.
+                # Skip nearly full shards: otherwise many rewrites would add few keys each.
                 if self._shard(number).sealed_bytes() < ring_bytes(self._shard_capacity * 9 // 10):
                     self._with_room.add(number)
         if damaged is not None:
             raise damaged
 
+    def reserve(self) -> None:
+        """Ensure a spare file in every shard, for its next change on a full disk. Opens each shard."""
+        for number in self.shards():
+            with self._writing():
+                if self._shard(number).settled_generation():
+                    self._shard(number).reserve()
+
     def damaged(self) -> list[int]:
-        """Open every shard; return those that cannot be, whose models are lost unless it is restored."""
+        """Decrypt every shard; return the damaged ones, whose models are lost unless they are restored."""
         found = []
         for number in self.shards():
             try:
@@ -213,9 +238,9 @@ class Keyring:
             )
 
     def _shard_with_room(self) -> tuple[int, int, Ring]:
-        """Return a shard that is not full, settled: its number, generation and ring.
+        """Return a settled shard with room: its number, generation and ring.
 
-        Each look at a full shard takes it off the list for good, so the cost of many calls does
+        A shard found full is removed from the list for good, so the amortized cost does
         not depend on the number of shards.
         """
         if self._newest is None:
@@ -237,7 +262,7 @@ class Keyring:
         try:
             return shard.read()
         except ShardDamaged:
-            # Either it is, or every attempt met a change; under the lock there are none.
+            # Either damaged, or every attempt raced with a change; under the lock there are no changes.
             with self._writing():
                 return _translated(number, shard.read)
 
@@ -249,7 +274,7 @@ class Keyring:
 
 
 def _parse(key_id: str) -> tuple[int, bytes]:
-    """Return the shard's number and the token. Raises ValueError for what is not a key id."""
+    """Return the shard's number and the token. Raises ValueError for a malformed key id."""
     match = _KEY_ID.fullmatch(key_id)
     if match is None:
         raise ValueError(f"not a key id: {key_id!r}")
@@ -260,5 +285,5 @@ def _translated(number: int, read: Callable[[], tuple[int, Ring]]) -> tuple[int,
     try:
         return read()
     except ShardDamaged as error:
-        message = f"Shard {number} of the keyring is damaged. The operator must bring it back."
+        message = f"Shard {number} of the keyring is damaged. The operator must restore it."
         raise Error(Kind.UNAVAILABLE, message, code="keyring_damaged") from error

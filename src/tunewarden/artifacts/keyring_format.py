@@ -1,11 +1,11 @@
-"""The bytes of the keyring's files: slots, which hold a shard's own key (KEK), and rings.
+"""The file formats of the keyring: slots, which hold a shard's key-encryption key (KEK), and rings.
 
-Keys stay bytes from end to end; pyrage alone sees them as text, for the length of a call. No repr
-here shows any.
+Keys stay bytes from end to end; only pyrage sees them as text, during a call. No repr
+here shows one.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from pyrage import x25519
@@ -20,20 +20,22 @@ _SLOT_MAGIC = b"tunewarden-kek-1"
 _RING_MAGIC = b"tunewarden-ring-1\n"
 _CHECKSUM_BYTES = 32
 _RECORD_BYTES = TOKEN_BYTES + IDENTITY_BYTES
+# Up to this many tokens are searched for one by one.
+_FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A KEK and the generation of the ring that it opens. Generation 0 is a blank: no key."""
+    """A KEK and the generation of the ring that it decrypts. Generation 0 is blank: no key."""
 
     generation: int
     kek: bytes = field(repr=False, default=b"")
 
     def encode(self) -> bytes:
-        """Return 4 KiB: magic, generation, KEK, random filling, SHA-256 of all before it.
+        """Return 4 KiB: magic, generation, KEK, random padding, SHA-256 of all before it.
 
-        A blank is random from the 25th byte on, and its checksum tells it from a slot whose
-        overwriting was cut off half way.
+        A blank slot is random from the 25th byte on; its checksum distinguishes it from a slot whose
+        overwriting was interrupted.
         """
         head = _SLOT_MAGIC + self.generation.to_bytes(8) + self.kek
         body = head + random_bytes(SLOT_BYTES - _CHECKSUM_BYTES - len(head))
@@ -41,7 +43,7 @@ class Slot:
 
 
 def decode_slot(data: bytes) -> Slot | None:
-    """Return the slot, or None for a torn or foreign one."""
+    """Return the slot, or None if it is torn or has another format."""
     body, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
     if len(data) != SLOT_BYTES or hashlib.sha256(body).digest() != checksum:
         return None
@@ -53,7 +55,7 @@ def decode_slot(data: bytes) -> Slot | None:
 
 
 class Ring:
-    """The identities of one shard: fixed records of a token and an identity, in no order."""
+    """The identities of one shard: fixed-size records of a token and an identity, unordered."""
 
     __slots__ = ("_records",)
 
@@ -67,21 +69,33 @@ class Ring:
         return f"Ring({len(self)} keys)"
 
     def find(self, token: bytes) -> bytes | None:
-        """Return the identity text filed under a token, or None."""
+        """Return the identity text of a token, or None."""
         start = _start(self._records, token)
         return None if start < 0 else self._records[start + TOKEN_BYTES : start + _RECORD_BYTES]
 
+    def find_many(self, tokens: Collection[bytes]) -> dict[bytes, bytes]:
+        """Return the tokens that exist, with their identity texts; many cost one pass."""
+        if len(tokens) <= _FEW:
+            pairs: Iterable[tuple[bytes, bytes | None]] = ((one, self.find(one)) for one in tokens)
+        else:
+            records, wanted = self._records, set(tokens)
+            names = ((start, token) for start, token in _tokens(records) if token in wanted)
+            pairs = (
+                (token, records[start + TOKEN_BYTES : start + _RECORD_BYTES])
+                for start, token in names
+            )
+        return {token: identity for token, identity in pairs if identity is not None}
+
     def names(self) -> list[bytes]:
         """Return the token of each record."""
-        starts = range(0, len(self._records), _RECORD_BYTES)
-        return [self._records[start : start + TOKEN_BYTES] for start in starts]
+        return [token for _, token in _tokens(self._records)]
 
     def with_added(self, keys: Iterable[tuple[bytes, bytes]]) -> "Ring":
-        """Return a ring with these (token, identity text) pairs as well."""
+        """Return a ring with these (token, identity text) pairs added."""
         return Ring(self._records + b"".join(token + identity for token, identity in keys))
 
     def without(self, tokens: Iterable[bytes]) -> "Ring":
-        """Return a ring that lacks these tokens."""
+        """Return a ring without these tokens."""
         records = self._records
         for token in tokens:
             start = _start(records, token)
@@ -90,20 +104,26 @@ class Ring:
         return Ring(records)
 
     def encode(self) -> bytes:
-        """Return the plain text of the ring, to be sealed at once."""
+        """Return the ring's plaintext, to be encrypted at once."""
         return _RING_MAGIC + self._records
 
 
 def decode_ring(plain: bytes) -> Ring | None:
-    """Return the ring, or None when these are not a ring's bytes."""
+    """Return the ring, or None if the bytes are not one."""
     records = plain[len(_RING_MAGIC) :]
     if not plain.startswith(_RING_MAGIC) or len(records) % _RECORD_BYTES:
         return None
     return Ring(records)
 
 
+def _tokens(records: bytes) -> Iterable[tuple[int, bytes]]:
+    """Yield the offset and the token of each record."""
+    for start in range(0, len(records), _RECORD_BYTES):
+        yield start, records[start : start + TOKEN_BYTES]
+
+
 def _start(records: bytes, token: bytes) -> int:
-    """Return where the token's record begins, or -1. The same letters inside another do not count."""
+    """Return the offset of the token's record, or -1. Matches inside other records do not count."""
     start = records.find(token)
     while start > 0 and start % _RECORD_BYTES:
         start = records.find(token, start + 1)
@@ -111,7 +131,7 @@ def _start(records: bytes, token: bytes) -> int:
 
 
 def ring_bytes(keys: int) -> int:
-    """Return the length of a ring of `keys` keys before it is sealed."""
+    """Return the plaintext length of a ring of `keys` keys."""
     return len(_RING_MAGIC) + keys * _RECORD_BYTES
 
 
@@ -122,5 +142,5 @@ def new_identity() -> tuple[bytes, str]:
 
 
 def parse_identity(text: bytes) -> x25519.Identity:
-    """Return the identity that the text stands for."""
+    """Parse an identity."""
     return x25519.Identity.from_str(text.decode())

@@ -1,16 +1,18 @@
 """One shard of the keyring: a directory with `kek.a`, `kek.b` and one `ring.<generation>.age`.
 
-Every change writes the whole ring anew, under a fresh KEK, and erases the KEK before it:
+Every change rewrites the ring under a fresh KEK and erases the previous KEK:
 
-a. write `ring.<g+1>.new`, fsync;  b. put the fresh KEK into the idle slot, fsync;
-c. rename to `ring.<g+1>.age`, fsync the directory: the change has happened;
-d. overwrite the old slot in place, fsync: no old copy of the old ring opens again;
-e. overwrite the old ring in place, fsync, unlink. This unlink is not synced: a power cut may bring
-   the name back, with nothing but noise behind it, and `settle` takes it away.
+a. write the new ring over `ring.spare`, fsync;  b. put the fresh KEK into the idle slot, fsync;
+c. rename to `ring.<g+1>.age`, fsync the directory: the change is committed;
+d. overwrite the old slot in place, fsync: no copy of the old ring can be decrypted any more;
+e. overwrite the old ring in place, fsync, rename to `ring.spare`. This rename is not synced: a power cut
+   may bring the old name back, with only noise in it, and `settle` removes it.
 
-The files that d and e overwrite are opened before c: what cannot be erased is not replaced.
-After a crash the highest generation whose slot opens its ring wins, and `settle` does d and e.
-Callers hold the keyring's lock, `read` aside.
+So a ring can be rewritten without some of its keys even on a full disk. # I20, D6
+
+The files that d and e overwrite are opened before c: if they cannot be, nothing is committed.
+After a crash the highest generation whose slot decrypts its ring wins, and `settle` does d and e.
+Callers hold the keyring's lock, except for `read`.
 """
 
 import re
@@ -31,13 +33,14 @@ from tunewarden.artifacts.keyring_format import (
 
 _SLOTS = ("kek.a", "kek.b")
 _RING = re.compile(r"ring\.([1-9][0-9]*)\.age")
-_NEW_RING = re.compile(r"ring\.[1-9][0-9]*\.new")
-# A read that overlaps a change starts over. Changes take several fsyncs, a read takes none.
+_NEW_RING = re.compile(r"ring\.[1-9][0-9]*\.new")  # written by versions without the spare
+_SPARE = "ring.spare"
+# A read that races with a change is retried. Changes take several fsyncs, a read takes none.
 _READ_ATTEMPTS = 8
 
 
 class ShardDamaged(Exception):
-    """No slot opens any ring of the shard, though it has been in use."""
+    """No slot decrypts any ring of a shard that has been in use."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(f"keyring shard {directory.name}: no slot opens its ring")
@@ -53,7 +56,7 @@ class Shard:
     def read(self) -> tuple[int, Ring]:
         """Return the newest generation and its ring; takes no lock and writes nothing.
 
-        Raises `ShardDamaged`, which under a storm of changes may be no more than bad luck.
+        Raises `ShardDamaged`, possibly in error while many changes race with it.
         """
         for _ in range(_READ_ATTEMPTS):
             slots = self._slots()
@@ -63,15 +66,15 @@ class Shard:
         raise ShardDamaged(self._directory)
 
     def settled_generation(self) -> int | None:
-        """Return the generation if nothing is left to finish here, by names and slots alone; else None.
+        """Return the generation if no change was interrupted, judged by names and slots alone; else None.
 
-        Opens no ring, so that looking at a thousand shards takes a moment; that a ring is damaged is
-        noticed by whoever opens it. 0 if the shard was never written.
+        Decrypts no ring, so that a thousand shards take a moment; a damaged ring is
+        noticed when it is read. 0 if the shard was never written.
         """
         names = self._disk.names(self._directory)
         if not names:
             return 0
-        rings = [name for name in names if name not in _SLOTS]
+        rings = [name for name in names if name not in {*_SLOTS, _SPARE}]
         match = _RING.fullmatch(rings[0]) if len(rings) == 1 else None
         if match is None:
             return None
@@ -80,10 +83,10 @@ class Shard:
         return generation if held == {0, generation} else None
 
     def settle(self) -> tuple[int, Ring]:
-        """Finish what a crash interrupted, and return the newest generation and its ring.
+        """Complete an interrupted change, and return the newest generation and its ring.
 
-        Afterwards no older ring and no older KEK is left. Writes nothing if there is nothing to
-        finish. Raises `ShardDamaged`, and then has changed nothing.
+        Afterwards no older ring or KEK is left. Writes nothing if there is nothing to
+        complete. Raises `ShardDamaged` without having changed anything.
         """
         if not self._disk.names(self._directory):
             return 0, Ring()
@@ -103,36 +106,55 @@ class Shard:
         Durable, and the old generation erased, when this returns. Call `settle` first.
         """
         if before <= 1:
-            # Nothing has proved yet that the directory's own names are durable: its maker may
-            # have died before the fsync. Later generations stand on step c of an earlier one.
+            # The directory's own names may not be durable yet: its creator may
+            # have died before the fsync. Later generations rely on step c of an earlier one.
             self._prepare()
         after = before + 1
         kek, recipient = new_identity()
         sealed = pyrage.encrypt(ring.encode(), [pyrage.x25519.Recipient.from_str(recipient)])
         live_name, idle_name = self._slot_names(before)
-        new = self._directory / f"ring.{after}.new"
+        spare = self._directory / _SPARE
         old = self._directory / _ring_name(before)
         with ExitStack() as files:
             live_slot = files.enter_context(self._disk.open_in_place(self._directory / live_name))
             idle_slot = files.enter_context(self._disk.open_in_place(self._directory / idle_name))
             old_ring = files.enter_context(self._disk.open_in_place(old)) if before else None
-            self._disk.write_new(new, [sealed])  # a
+            self._write_spare(sealed)  # a
             idle_slot.overwrite([Slot(after, kek).encode()])  # b
-            self._disk.rename(new, self._directory / _ring_name(after))  # c
+            self._disk.rename(spare, self._directory / _ring_name(after))  # c
             self._disk.sync_directory(self._directory)
             live_slot.overwrite([Slot(0).encode()])  # d
             if old_ring is not None:
-                old_ring.overwrite(noise(old_ring.size))  # e
-                self._disk.unlink(old)
+                old_ring.overwrite(noise(max(old_ring.size, len(sealed))))  # e
+                self._disk.rename(old, spare)
+            else:
+                self._disk.write_new(spare, noise(len(sealed)))
         return after
 
+    def reserve(self) -> None:
+        """Create the spare file if missing, as large as the ring. Call `settle` first."""
+        if self._disk.names(self._directory) and not self._has_spare():
+            self._disk.write_new(self._directory / _SPARE, noise(self.sealed_bytes()))
+            self._disk.sync_directory(self._directory)
+
     def sealed_bytes(self) -> int:
-        """Return the length of the largest ring file: a hint at how full the shard is."""
+        """Return the length of the largest ring file: a hint of how full the shard is."""
         rings = [name for name in self._files() if _RING.fullmatch(name)]
         return max((self._disk.size(self._directory / name) for name in rings), default=0)
 
+    def _has_spare(self) -> bool:
+        return _SPARE in self._disk.names(self._directory)
+
+    def _write_spare(self, sealed: bytes) -> None:
+        spare = self._directory / _SPARE
+        if not self._has_spare():
+            self._disk.write_new(spare, [sealed])
+            return
+        with self._disk.open_in_place(spare) as file:
+            file.replace([sealed])
+
     def _prepare(self) -> None:
-        """Make the directory and its two blank slots, where they are missing; durable."""
+        """Create the directory and its two blank slots if missing; durable."""
         self._disk.make_directory(self._directory)
         missing = [name for name in _SLOTS if name not in self._disk.names(self._directory)]
         for name in missing:
@@ -140,18 +162,23 @@ class Shard:
         self._disk.sync_directory(self._directory)
 
     def _finish(self, leftovers: list[str], idle: list[str]) -> None:
-        # The winner may owe its name to a rename that was never synced: sync before erasing.
+        # The newest ring's rename may not be synced yet: fsync before erasing the old one.
         self._disk.sync_directory(self._directory)
         for name in idle:
             if name in self._disk.names(self._directory):
                 with self._disk.open_in_place(self._directory / name) as slot:
                     slot.overwrite([Slot(0).encode()])
         for name in leftovers:
-            erase_file(self._disk, self._directory / name)
+            if self._has_spare():
+                erase_file(self._disk, self._directory / name)
+                continue
+            with self._disk.open_in_place(self._directory / name) as file:
+                file.overwrite(noise(file.size))
+            self._disk.rename(self._directory / name, self._directory / _SPARE)
         self._prepare()
 
     def _newest(self, slots: dict[str, Slot | None]) -> tuple[Slot, Ring]:
-        """Return the slot of the highest generation that opens its ring, and the ring."""
+        """Return the slot of the highest generation that decrypts its ring, and the ring."""
         held = [slot for slot in slots.values() if slot is not None and slot.generation]
         for slot in sorted(held, key=lambda slot: slot.generation, reverse=True):
             ring = self._open_ring(slot)
@@ -170,12 +197,12 @@ class Shard:
             return None
 
     def _unused(self, slots: dict[str, Slot | None]) -> bool:
-        """Tell whether nothing was ever committed here: no ring, and no KEK beyond the first."""
+        """Return whether nothing was ever committed here: no ring, and no KEK beyond the first."""
         rings = [name for name in self._files() if _RING.fullmatch(name)]
         return not rings and all(slot is None or slot.generation <= 1 for slot in slots.values())
 
     def _slots(self) -> dict[str, Slot | None]:
-        """Return what each slot holds: None when torn, and no entry when the file is missing."""
+        """Return the content of each slot: None if torn, no entry if the file is missing."""
         slots: dict[str, Slot | None] = {}
         for name in _SLOTS:
             try:

@@ -1,6 +1,6 @@
-"""The header of a safetensors file, checked as strictly as the format is written.
+"""A strict parser of safetensors headers.
 
-Eight bytes give the header's length (little endian), then JSON, then the tensors' bytes without a
+Eight bytes give the header's length (little endian), then JSON, then the tensors' data without a
 gap (https://github.com/huggingface/safetensors, section "Format").
 """
 
@@ -19,7 +19,7 @@ _ELEMENT_BITS = {
 }  # fmt: skip
 _MAX_DIMENSIONS = 8
 _MAX_OFFSET = 1 << 48
-# A tensor's entry holds ten: its own, a type, a shape of two and a pair of offsets, with brackets.
+# JSON values per tensor: ten, for its entry, a dtype, a shape of two and a pair of offsets, with brackets.
 _VALUES_PER_TENSOR = 12
 _METADATA_VALUES = 4096
 
@@ -52,7 +52,7 @@ def header_length(first: bytes, *, file_bytes: int, max_bytes: int) -> int:
 def parse_header(header: bytes, *, data_bytes: int, max_tensors: int) -> list[Tensor]:
     """Return the tensors in the order of their bytes. Raises `Malformed`.
 
-    They cover the `data_bytes` after the header exactly: no gap, no overlap, nothing behind.
+    They cover the `data_bytes` after the header exactly: no gap, no overlap, no trailing bytes.
     """
     if header[:1] != b"{":
         raise Malformed("is not a safetensors file: its header is not a JSON object")

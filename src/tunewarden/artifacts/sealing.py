@@ -1,4 +1,4 @@
-"""Sealing: a stream to an age blob and back, in bounded memory, plain bytes never on a disk. # I16.
+"""Sealing: streaming age encryption of blobs and back, in bounded memory, plaintext never on a disk. # I16.
 
 The blobs are plain age v1 files (https://age-encryption.org/v1): the `age` tool opens them.
 """
@@ -20,40 +20,48 @@ from tunewarden.artifacts.disk import is_volatile
 from tunewarden.errors import Error, Kind
 
 _PIPE_BYTES = 256 * 1024
+_AGE_CHUNK_BYTES = 64 * 1024
+# For one recipient; pyrage adds a meaningless stanza of random length (grease).
+_HEADER_BYTES_MAX = 1024
 
 
 class Readable(Protocol):
-    """What can be sealed: a file, or bytes that come from elsewhere."""
+    """A source of plaintext: a file or a stream."""
 
     def read(self, size: int, /) -> bytes:
-        """Return at most `size` bytes; none at the end."""
+        """Return at most `size` bytes; b"" at the end."""
 
 
 class Digest(Protocol):
-    """What takes the sealed bytes as well, such as `hashlib.sha256()`."""
+    """Receives a copy of the ciphertext, such as `hashlib.sha256()`."""
 
     def update(self, data: bytes, /) -> object:
-        """Take more bytes."""
+        """Add bytes."""
 
 
 def seal(
     reader: Readable, recipient: str, blobs: Blobs, name: str, *, digest: Digest | None = None
 ) -> int:
-    """Seal all that `reader` yields to an age recipient, as the blob `name`; return its length.
+    """Encrypt `reader` to an age recipient as the blob `name`; return its length.
 
-    Durable when this returns. When the reader or the store fails, no blob is left and the failure
-    goes on to the caller (an OSError as `Error` UNAVAILABLE). `digest` is given the sealed bytes.
+    Durable when this returns. If the reader or the store fails, no blob is left and the error
+    propagates (an OSError as Error(UNAVAILABLE)). `digest` receives the ciphertext.
     """
     with closing(_sealed(reader, x25519.Recipient.from_str(recipient), digest)) as chunks:
         return blobs.put(name, chunks)
 
 
-def unseal(blobs: Blobs, name: str, identity: x25519.Identity, writer: BinaryIO) -> int:
-    """Write the plain bytes of a blob to a seekable writer in memory; return their number.
+def sealed_bytes(size: int) -> int:
+    """Return the blob length for `size` plaintext bytes: a header, a nonce, and 16 bytes per 64 KiB."""
+    return size + _HEADER_BYTES_MAX + 16 * (size // _AGE_CHUNK_BYTES + 1)
 
-    Raises `BlobErased`, or `Error` UNAVAILABLE when the blob is damaged, cut short, or sealed to
-    another key. On any failure the writer is cut back to where it stood: age authenticates every
-    64 KiB alone, and the beginning of a damaged file must not pass for the file.
+
+def unseal(blobs: Blobs, name: str, identity: x25519.Identity, writer: BinaryIO) -> int:
+    """Decrypt a blob to a seekable in-memory writer; return the plaintext's length.
+
+    Raises `BlobErased`, or Error(UNAVAILABLE) if the blob is damaged, truncated, or sealed to
+    another key. On failure the writer is truncated to its old length: age authenticates every
+    64 KiB separately, and the beginning of a damaged file must not pass for the file.
     """
     start = writer.tell()
     try:
@@ -67,10 +75,10 @@ def unseal(blobs: Blobs, name: str, identity: x25519.Identity, writer: BinaryIO)
 
 
 def unsealed(blobs: Blobs, name: str, identity: x25519.Identity) -> Generator[bytes, None, None]:
-    """Yield the plain bytes of a blob in order, in little memory, nothing of them on a disk.
+    """Decrypt a blob as a stream, in bounded memory, without touching a disk.
 
-    Raises as `unseal` does, also after it has yielded: what came is then the beginning of a damaged
-    blob, and whoever took it must not pass it for the blob. Close the generator to end it early.
+    Raises like `unseal`, possibly after yielding: the bytes so far are then the beginning of a damaged
+    blob, and must not be used as the blob. Close the generator to end it early.
     """
     with blobs.open(name) as sealed:
         opener = _Opener(sealed, identity)
@@ -88,11 +96,11 @@ def unsealed(blobs: Blobs, name: str, identity: x25519.Identity) -> Generator[by
 def unseal_to_file(
     blobs: Blobs, name: str, identity: x25519.Identity, path: Path, *, may_be_a_disk: bool = False
 ) -> int:
-    """Write the plain bytes of a blob to a new file on tmpfs; return their number.
+    """Decrypt a blob to a new file on tmpfs (mode 0600); return its length.
 
-    Only the owner can read it. Raises as `unseal` does and then leaves no file; FileExistsError
-    if there is one; ValueError for a path that is not on tmpfs, unless an operator whose machine has
-    none accepted that (`scratch_may_be_a_disk`). # I16
+    Raises like `unseal` and then leaves no file; FileExistsError
+    if the file exists; ValueError for a path that is not on tmpfs, unless the operator
+    accepted that (`scratch_may_be_a_disk`). # I16
     """
     if not may_be_a_disk and not is_volatile(path.parent):
         raise ValueError("plain weights may be written to tmpfs only")
@@ -110,10 +118,10 @@ def unseal_to_file(
 def _sealed(
     reader: Readable, recipient: x25519.Recipient, digest: Digest | None
 ) -> Generator[bytes, None, None]:
-    """Yield the age file, chunk by chunk.
+    """Yield the age file in chunks.
 
-    pyrage pushes what it sealed and the store pulls, so they run on two threads with a pipe
-    between: it holds little, carries sealed bytes only, and breaks when either end gives up.
+    pyrage pushes ciphertext and the store pulls it, so they run on two threads with a pipe
+    in between, which holds little, carries ciphertext only, and breaks when either end fails.
     """
     sealer = _Sealer(reader, recipient)
     sealer.start()
@@ -130,7 +138,7 @@ def _sealed(
 
 
 class _Sealer(threading.Thread):
-    """Seals a reader into a pipe. The file is whole only if `failure` is None once it has ended."""
+    """Encrypts a reader into a pipe. The file is complete only if `failure` is None at the end."""
 
     def __init__(self, reader: Readable, recipient: x25519.Recipient) -> None:
         super().__init__(name="sealer")
@@ -140,7 +148,7 @@ class _Sealer(threading.Thread):
         self.failure: BaseException | None = EOFError("sealing ended early")
 
     def run(self) -> None:
-        # The pipe is closed last: its end is the end of the file to the other side.
+        # Close the pipe last: the reader sees it as the end of the file.
         try:
             with os.fdopen(self._input, "wb", closefd=False) as writer:
                 pyrage.encrypt_io(_as_stream(self._source), writer, [self._recipient])
@@ -152,7 +160,7 @@ class _Sealer(threading.Thread):
 
 
 class _Opener(threading.Thread):
-    """Unseals a blob into a pipe, the other way round. What came is whole only without a `failure`."""
+    """Decrypts a blob into a pipe. The plaintext is complete only if `failure` is None at the end."""
 
     def __init__(self, sealed: BinaryIO, identity: x25519.Identity) -> None:
         super().__init__(name="opener")
@@ -174,7 +182,7 @@ class _Opener(threading.Thread):
 
 
 def _pipe() -> tuple[int, int]:
-    """Return both ends of a pipe that takes a chunk in one piece, where the kernel allows it."""
+    """Return both ends of a pipe with room for a whole chunk, if the kernel allows it."""
     output, into = os.pipe()
     with suppress(OSError):
         fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
@@ -189,12 +197,12 @@ def _decrypt(sealed: BinaryIO, identity: x25519.Identity, writer: BinaryIO) -> N
         failure = source.failure or sink.failure
         if failure is not None:
             raise failure from error
-        message = "What is stored is damaged, or sealed to another key. Bring it in again."
+        message = "The stored data is damaged, or sealed to another key. Import or upload it again."
         raise Error(Kind.UNAVAILABLE, message, code="stored_bytes_damaged") from error
 
 
 class _Source:
-    """A reader that remembers its own failure: pyrage reports it as text, like a damaged file."""
+    """A reader that keeps its own exception: pyrage would report it as text, like a damaged file."""
 
     def __init__(self, reader: Readable) -> None:
         self._reader = reader
@@ -209,7 +217,7 @@ class _Source:
 
 
 class _Sink:
-    """A writer that remembers its own failure."""
+    """A writer that keeps its own exception."""
 
     def __init__(self, writer: BinaryIO) -> None:
         self._writer = writer
@@ -227,5 +235,5 @@ class _Sink:
 
 
 def _as_stream(part: _Source | _Sink) -> BufferedIOBase:
-    """Return the same object: pyrage calls `read`, or `write` and `flush`, and nothing else."""
+    """Cast for pyrage, which calls only `read`, or `write` and `flush`."""
     return cast("BufferedIOBase", part)

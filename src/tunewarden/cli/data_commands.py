@@ -1,16 +1,24 @@
-"""Commands about a data directory: copies of it, and copies that came back."""
+"""Commands about a data directory: backup, restored keyrings, and paused expiry."""
 
 from pathlib import Path
 
 import click
 
 from tunewarden import config
-from tunewarden.cli.options import data_option, refusing
+from tunewarden.cli import local_operations
+from tunewarden.cli.options import (
+    data_option,
+    dry_run_option,
+    json_option,
+    refusing,
+    yes_option,
+)
+from tunewarden.cli.output import show_json
 
 
 @click.group()
 def backup() -> None:
-    """Copies of what may be copied. See docs/how-to/backup-and-restore.md for the rest."""
+    """Back up the database. See docs/how-to/backup-and-restore.md for the rest."""
 
 
 @backup.command("database")
@@ -18,10 +26,8 @@ def backup() -> None:
 @data_option
 @refusing
 def backup_database(file: Path, data: Path | None) -> None:
-    """Write a consistent copy of the database to FILE, beside a running server."""
-    from tunewarden.app import open_app  # noqa: PLC0415
-
-    open_app(config.load(data=data)).database.copy_to(file)
+    """Write a consistent copy of the database to FILE, outside the data directory; a server may be running."""
+    local_operations.copy_database(config.of_this_machine(data), file)
 
 
 @click.group()
@@ -30,19 +36,44 @@ def keyring() -> None:
 
 
 @keyring.command("adopt")
-@click.option("--yes", is_flag=True, help="Do not ask; for scripts.")
+@yes_option
+@dry_run_option
+@json_option
 @data_option
 @refusing
-def keyring_adopt(data: Path | None, *, yes: bool) -> None:
+def keyring_adopt(data: Path | None, *, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Accept an older copy of the keyring: keys that were erased since are erased again.
 
     For when no newer mirror exists. Other copies of that old keyring still hold those keys: erase them.
     """
-    from tunewarden.app import open_app, recovery, with_no_server  # noqa: PLC0415
+    settings = config.of_this_machine(data)
+    if not (yes or dry_run):
+        click.confirm(
+            "Are you sure that there is no newer copy of the keyring?", abort=True, err=True
+        )
+    count = local_operations.adopt_keyring(settings, is_dry_run=dry_run)
+    if as_json:
+        show_json({"object": "keyring.adoption", "erased_again": count, "dry_run": dry_run})
+    elif dry_run:
+        click.echo(f"{count} keys would be erased again. Nothing was changed.", err=True)
+    else:
+        click.echo(f"{count} keys were erased again.", err=True)
 
-    settings = config.load(data=data)
-    if not yes:
-        click.confirm("Is there really no newer copy of the keyring?", abort=True, err=True)
-    with with_no_server(settings):
-        erased = recovery(open_app(settings, migrate=True)).adopt_keyring()
-    click.echo(f"{erased} keys were erased again.", err=True)
+
+@click.group()
+def expiry() -> None:
+    """Expiry of files and uploads."""
+
+
+@expiry.command("resume")
+@json_option
+@data_option
+@refusing
+def expiry_resume(data: Path | None, *, as_json: bool) -> None:
+    """Resume expiry after the clock jumped. Check the machine's clock first."""
+    was_paused = local_operations.let_expire(config.of_this_machine(data))
+    if as_json:
+        show_json({"object": "expiry", "was_paused": was_paused})
+    else:
+        said = "Files and uploads expire again." if was_paused else "Nothing was paused."
+        click.echo(said, err=True)

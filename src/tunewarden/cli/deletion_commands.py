@@ -1,35 +1,42 @@
-"""Commands about what was deleted: deletions, receipts, and a keyring that was restored."""
+"""Commands about deletions."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from tunewarden import config
-from tunewarden.cli.options import data_option, refusing, shown_time
+from tunewarden.cli import client
+from tunewarden.cli.options import data_option, json_option, refusing
+from tunewarden.cli.output import show_json, shown_time
 
-RECEIPT_BYTES_MAX = 4 * 1024 * 1024
+DELETIONS_SHOWN = 1000
 
 
 @click.group()
 def deletions() -> None:
-    """What was deleted. Uses OPENAI_BASE_URL and OPENAI_API_KEY, or --data."""
+    """Deletions and their receipts."""
 
 
 @deletions.command("list")
+@json_option
 @data_option
 @refusing
-def deletions_list(data: Path | None) -> None:
+def deletions_list(data: Path | None, *, as_json: bool) -> None:
     """List deletions, newest first: id, status, time, model or file."""
-    from tunewarden.cli import doors  # noqa: PLC0415
+    with client.opened(data) as server:
+        found = server.get("deletions", limit=DELETIONS_SHOWN)
+    if as_json:
+        show_json(found)
+        return
+    for one in found["data"]:
+        when = shown_time(one["requested_at"])
+        what = one[one["object"].partition(".")[0]]
+        click.echo(f"{one['id']}\t{one['status']}\t{when}\t{what}")
 
-    with doors.opened(data) as door:
-        for one in door.deletions():
-            when = shown_time(one["requested_at"])
-            what = one[one["object"].partition(".")[0]]
-            click.echo(f"{one['id']}\t{one['status']}\t{when}\t{what}")
 
-
-@deletions.command("show")
+@deletions.command(
+    "show", epilog="\b\nExample:\n  tunewarden deletions show del_… --receipt receipt.json"
+)
 @click.argument("deletion_id")
 @click.option(
     "--receipt",
@@ -37,47 +44,27 @@ def deletions_list(data: Path | None) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the receipt to this file.",
 )
+@json_option
 @data_option
 @refusing
-def deletions_show(deletion_id: str, receipt_file: Path | None, data: Path | None) -> None:
+def deletions_show(
+    deletion_id: str, receipt_file: Path | None, data: Path | None, *, as_json: bool
+) -> None:
     """Show one deletion."""
-    from tunewarden.cli import doors  # noqa: PLC0415
-
-    with doors.opened(data) as door:
-        for name, value in door.deletion(deletion_id).items():
-            is_time = name.endswith("_at") and value is not None
-            click.echo(f"{name}: {shown_time(value) if is_time else value}")
+    with client.opened(data) as server:
+        deletion = server.get("deletions", deletion_id)
+        if as_json:
+            show_json(deletion)
+        else:
+            for name, value in deletion.items():
+                click.echo(f"{name}: {_shown(name, value)}")
         if receipt_file is not None:
-            receipt_file.write_bytes(door.receipt(deletion_id))
+            receipt_file.write_bytes(server.download("deletions", deletion_id, "receipt"))
 
 
-@click.group()
-def receipt() -> None:
-    """Signed proof of deletions."""
-
-
-@receipt.command("verify")
-@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option(
-    "--log-key",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="The log's public key (PEM or C2SP vkey). [default: that of --data]",
-)
-@data_option
-@refusing
-def receipt_verify(file: Path, log_key: Path | None, data: Path | None) -> None:
-    """Check a receipt offline; exit status 1 if it proves nothing.
-
-    Take the key from a source you trust, once: /.well-known/tunewarden-log-key of the server.
-    """
-    from tunewarden.deletion.receipt import summary, verify  # noqa: PLC0415
-
-    if log_key is not None:
-        key = log_key.read_bytes()
-    else:
-        from tunewarden.app import open_app  # noqa: PLC0415
-
-        key = open_app(config.load(data=data)).open_log()[1].public_pem()
-    if file.stat().st_size > RECEIPT_BYTES_MAX:
-        raise click.ClickException("The file is too large for a receipt.")
-    click.echo(summary(verify(file.read_bytes(), key)))
+def _shown(name: str, value: Any) -> object:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(" ".join(map(str, one.values())) for one in value) or "-"
+    return shown_time(value) if name.endswith("_at") else value

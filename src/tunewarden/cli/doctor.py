@@ -1,25 +1,29 @@
-"""`tunewarden doctor`: what is well and what is not, with what to do."""
+"""The checks of `tunewarden doctor`, with remedies."""
 
 import importlib.util
 import resource
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import apsw
 
 from tunewarden.app import App, inventory, open_app, recover, scratch_directory, with_no_server
-from tunewarden.cli import base_commands, waiting
+from tunewarden.artifacts.plain_memory import REMEDY
+from tunewarden.cli import data_directory, engine_lookup, waiting
+from tunewarden.cli.client import Client
 from tunewarden.config import Config
+from tunewarden.deletion import expiry_pause
+from tunewarden.deletion.expiry_pause import JUMP_MICROS
+from tunewarden.engines import keys
 from tunewarden.errors import Error
 from tunewarden.registry import bases
 from tunewarden.registry.bases import Base, BaseKind
-from tunewarden.serving import engine_keys
+from tunewarden.server import start_checks
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     is_well: bool
     what: str
@@ -27,7 +31,7 @@ class Finding:
 
 
 def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
-    """Look at everything that can be seen without changing anything; deep: at every model's places."""
+    """Run all read-only checks; if `is_deep`, also search every place of the inventory."""
     yield Finding(True, "SQLite", f"{apsw.sqlite_lib_version()}, bundled")  # noqa: FBT003
     try:
         app = open_app(settings)
@@ -36,10 +40,17 @@ def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
         return
     yield _integrity(app.database.peek("PRAGMA quick_check"))
     yield from _private(settings)
+    yield Finding(
+        app.floor.is_met(),
+        "disk",
+        f"{app.floor.state()}: {app.floor.free_bytes() >> 20} MiB free, the floor is {app.floor.floor_bytes >> 20} MiB",
+    )
     try:
         yield Finding(True, "scratch", f"{scratch_directory(settings)}, in memory")  # noqa: FBT003
     except Error as error:
         yield Finding(False, "scratch", error.message)  # noqa: FBT003
+    yield _swap(app)
+    yield _expiry(app)
     local = [base for base in bases.list_all(app.database) if base.kind is BaseKind.LOCAL]
     has_torch = importlib.util.find_spec("torch") is not None
     yield Finding(
@@ -47,32 +58,41 @@ def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
         "embedded engine",
         "installed" if has_torch else "not installed: pip install 'tunewarden[local]'",
     )
-    running = waiting.door_to_running(settings)
-    yield Finding(True, "server", "running" if running else "not running")  # noqa: FBT003
-    for base in local if running else []:
-        yield Finding(running is not None and running.answers(base.name), "base", base.name)
+    is_running = data_directory.server_url(settings) is not None
+    yield Finding(True, "server", "running" if is_running else "not running")  # noqa: FBT003
+    if is_running:
+        yield from _answering(settings, local)
     for base in bases.list_all(app.database):
         if base.kind is BaseKind.REMOTE:
             yield _engine_at(settings, base)
     if is_deep:
-        yield from _remnants(app, is_running=running is not None)
+        yield from _remnants(app, is_running=is_running)
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield Finding(files >= 1024, "open files", f"{files} allowed; 1024 or more are needed")
 
 
-def _engine_at(settings: Config, base: Base) -> Finding:
-    key = engine_keys.read(settings.engine_keys, base.name)
-    where = engine_keys.path_of(settings.engine_keys, base.name)
-    advice = f"Put its API key into {where} and start anew."
+def _answering(settings: Config, local: list[Base]) -> Iterator[Finding]:
     try:
-        base_commands.model_at(base.location, base.engine_model, key, advice)
+        with data_directory.opened(settings) as directory:
+            for base in local:
+                yield Finding(waiting.answers(Client(directory), base.name), "base", base.name)
+    except Error as error:
+        yield Finding(False, "base", error.message)  # noqa: FBT003
+
+
+def _engine_at(settings: Config, base: Base) -> Finding:
+    key = keys.read(settings.engine_keys, base.name)
+    where = keys.path_of(settings.engine_keys, base.name)
+    advice = f"Put its API key into {where} and restart."
+    try:
+        engine_lookup.model_at(base.location, base.engine_model, key, advice)
     except Error as error:
         return Finding(False, "remote base", f"{base.name}: {error.message}")  # noqa: FBT003
     return Finding(True, "remote base", f"{base.name} at {base.location}")  # noqa: FBT003
 
 
 def _remnants(app: App, *, is_running: bool) -> Iterator[Finding]:
-    """Look for what should not be there, in every place of the inventory."""
+    """Search every place of the inventory for remnants."""
     count = 0
     for remnant in inventory(app).remnants(is_running=is_running):
         count += 1
@@ -83,11 +103,33 @@ def _remnants(app: App, *, is_running: bool) -> Iterator[Finding]:
 
 
 def sweep(settings: Config) -> int:
-    """Erase what a crash or a restore left; return how many there were. Raises Error(CONFLICT)."""
+    """Erase leftovers of crashes and restores; return their number. Raises Error(CONFLICT)."""
     with with_no_server(settings):
         app = open_app(settings, migrate=True)
         recover(app)
         return inventory(app).sweep()
+
+
+def _swap(app: App) -> Finding:
+    where = ", ".join(app.memory.places())
+    if not where:
+        return Finding(True, "swap", "memory is not swapped to a disk")  # noqa: FBT003
+    if app.memory.swap_is_accepted:
+        return Finding(True, "swap", f"plaintext weights may reach {where}, as accepted")  # noqa: FBT003
+    return Finding(False, "swap", f"memory may be swapped to {where}: {REMEDY}")  # noqa: FBT003
+
+
+def _expiry(app: App) -> Finding:
+    pause = expiry_pause.pause_of(app.database)
+    if pause is None:
+        return Finding(True, "expiry", "files and uploads expire in time")  # noqa: FBT003
+    days = pause.jumped_micros / JUMP_MICROS
+    return Finding(
+        False,  # noqa: FBT003
+        "expiry",
+        f"paused: the clock jumped {days:.1f} days ahead, or the server was off for as long. Check the"
+        " machine's clock, then run `tunewarden expiry resume`",
+    )
 
 
 def _integrity(row: tuple[object, ...] | None) -> Finding:
@@ -96,10 +138,9 @@ def _integrity(row: tuple[object, ...] | None) -> Finding:
 
 
 def _private(settings: Config) -> Iterator[Finding]:
-    """Secrets must be readable by their owner alone."""
-    for path in (settings.data, settings.owner_key, settings.keyring, settings.signing_key):
-        if not path.exists():
-            continue
-        mode = stat.S_IMODE(path.stat().st_mode)
-        found = f"mode {mode:04o}" + ("" if mode & 0o077 == 0 else f": run chmod go= {path}")
-        yield Finding(mode & 0o077 == 0, path.name, found)
+    """Search for files that other users can read."""
+    found = list(start_checks.too_open(settings))
+    for path, mode in found:
+        yield Finding(False, path.name, f"mode {mode:04o}: run chmod go= {path}")  # noqa: FBT003
+    if not found:
+        yield Finding(True, "modes", "only its owner can access the data directory")  # noqa: FBT003

@@ -4,12 +4,20 @@ from pathlib import Path
 
 import click
 
-from tunewarden.cli.options import data_option, refusing, show_table, shown_time
+from tunewarden.cli import client, deleting, forms, local_files
+from tunewarden.cli.options import (
+    data_option,
+    dry_run_option,
+    json_option,
+    refusing,
+    yes_option,
+)
+from tunewarden.cli.output import show_json, show_table, shown_time
 
 
 @click.group()
 def files() -> None:
-    """Files of training data. Uses OPENAI_BASE_URL and OPENAI_API_KEY, or --data."""
+    """Files of training data."""
 
 
 @files.command("upload", epilog="\b\nExample:\n  tunewarden files upload chats.jsonl")
@@ -17,23 +25,21 @@ def files() -> None:
 @click.option(
     "--purpose", default="fine-tune", show_default=True, help="What it is for, by OpenAI's names."
 )
+@json_option
 @data_option
 @refusing
-def files_upload(path: Path, purpose: str, data: Path | None) -> None:
+def files_upload(path: Path, purpose: str, data: Path | None, *, as_json: bool) -> None:
     """Upload the file at PATH and print its id.
 
-    It is sealed as it comes: its text is never on the server's disk. `finetune create` takes a path
-    too, and checks each of its lines before it uploads anything.
+    It is encrypted as it arrives: its plaintext is never on the server's disk. `fine-tunes create` takes a path
+    too, and validates each line before it uploads anything.
     """
-    from tunewarden.cli import job_doors, local_files  # noqa: PLC0415
-
-    with (
-        job_doors.opened(data) as door,
-        local_files.opened(path) as file,
-        file.shown("Uploading"),
-    ):
-        made = door.upload(file, purpose)
-    click.echo(made["id"])
+    with client.opened(data) as server, local_files.opened(path) as file, file.shown("Uploading"):
+        made = forms.upload(server, file, purpose)
+    if as_json:
+        show_json(made)
+    else:
+        click.echo(made["id"])
 
 
 @files.command("list", epilog="\b\nExample:\n  tunewarden files list --purpose fine-tune")
@@ -45,45 +51,43 @@ def files_upload(path: Path, purpose: str, data: Path | None) -> None:
     show_default=True,
     help="How many to show, newest first.",
 )
+@json_option
 @data_option
 @refusing
-def files_list(purpose: str | None, limit: int, data: Path | None) -> None:
+def files_list(purpose: str | None, limit: int, data: Path | None, *, as_json: bool) -> None:
     """List files, newest first: id, purpose, bytes, creation time, name."""
-    from tunewarden.cli import job_doors  # noqa: PLC0415
-
-    with job_doors.opened(data) as door:
-        show_table(
-            ("id", "purpose", "bytes", "created", "name"),
-            [
-                (
-                    file["id"],
-                    file["purpose"],
-                    file["bytes"],
-                    shown_time(file["created_at"]),
-                    file["filename"],
-                )
-                for file in door.files(purpose, limit)
-            ],
-        )
+    with client.opened(data) as server:
+        found = server.get("files", purpose=purpose, limit=limit)
+    if as_json:
+        show_json(found)
+        return
+    show_table(
+        ("id", "purpose", "bytes", "created", "name"),
+        [
+            (
+                file["id"],
+                file["purpose"],
+                file["bytes"],
+                shown_time(file["created_at"]),
+                file["filename"],
+            )
+            for file in found["data"]
+        ],
+    )
 
 
 @files.command("delete", epilog="\b\nExample:\n  tunewarden files delete file-…")
 @click.argument("file_id")
-@click.option("--yes", is_flag=True, help="Do not ask; for scripts.")
+@yes_option
+@dry_run_option
+@json_option
 @data_option
 @refusing
-def files_delete(file_id: str, data: Path | None, *, yes: bool) -> None:
+def files_delete(
+    file_id: str, data: Path | None, *, yes: bool, dry_run: bool, as_json: bool
+) -> None:
     """Delete a file, for good, and print the deletion's id. It is gone when this returns.
 
-    A file that a job still needs cannot be deleted: cancel the job, or wait for it.
+    A file that an unfinished job needs cannot be deleted: cancel the job, or wait for it.
     """
-    from tunewarden.cli import job_doors  # noqa: PLC0415
-
-    with job_doors.opened(data) as door:
-        door.file(file_id)
-        if not yes:
-            click.echo(f"This deletes {file_id} for good. It cannot be undone.", err=True)
-            if click.prompt("Type the file's id to delete it", err=True) != file_id:
-                raise click.ClickException("The id does not match. Nothing was deleted.")
-        deletion = door.delete_file(file_id)
-    click.echo(deletion)
+    deleting.delete("files", file_id, data, yes=yes, dry_run=dry_run, as_json=as_json)

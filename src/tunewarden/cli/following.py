@@ -1,6 +1,6 @@
-"""Following a job: its events oldest first, then as they come, until it ends.
+"""Follows a job: prints its events, oldest first, until it ends.
 
-On a terminal the metrics move a bar below the other events; elsewhere each event is a line of text.
+On a terminal metrics update a progress bar below the other events; elsewhere each event is a line of text.
 """
 
 from collections.abc import Iterator
@@ -9,42 +9,49 @@ from typing import Protocol, TextIO
 
 import click
 
-from tunewarden.cli.job_doors import JobDoor, Shown
-from tunewarden.cli.options import plain, shown_time
+from tunewarden.cli.client import Client, Object
+from tunewarden.cli.output import plain, show_json, shown_time
 from tunewarden.clock import Clock
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning.jobs import ENDED
+from tunewarden.finetuning.states import ENDED
 
+# The path of jobs below `/v1`.
+JOBS = ("fine_tuning", "jobs")
 POLL_SECONDS = 0.5
 PAGE_SIZE = 1000
-# A server may be started anew while its job is followed.
+# A server may restart while its job is followed.
 SILENCE_SECONDS = 300.0
 
 
 class View(Protocol):
-    """Where events are shown."""
+    """An output for events."""
 
     def say(self, line: str) -> None:
-        """Show a line of our own."""
+        """Print a message."""
 
-    def tell(self, event: Shown) -> None:
+    def tell(self, event: Object) -> None:
         """Show an event."""
 
-    def update(self, job: Shown) -> None:
-        """Show how the job is now."""
+    def update(self, job: Object) -> None:
+        """Update the job's status."""
 
 
-def follow(door: JobDoor, job_id: str, stream: TextIO, clock: Clock) -> Shown:
-    """Show what a job tells until it has ended; return it as it is then. Raises Error."""
+def follow(
+    client: Client, job_id: str, stream: TextIO, clock: Clock, *, as_json: bool = False
+) -> Object:
+    """Print a job's events until it has ended; return the finished job. Raises Error.
+
+    `as_json` prints each event as the API has it, an object on a line of standard output.
+    """
     last: str | None = None
     silent_since: float | None = None
     has_answered = False
-    with _view(stream, clock) as view:
+    with _view(stream, clock, as_json=as_json) as view:
         while True:
             try:
-                # The job first: what it told before it ended is then among the events.
-                job = door.job(job_id)
-                for event in newer(door, job_id, last):
+                # Read the job first: all events before its end are then included.
+                job = client.get(*JOBS, job_id)
+                for event in newer(client, job_id, last):
                     last = event["id"]
                     view.tell(event)
                 silent_since, has_answered = None, True
@@ -56,30 +63,30 @@ def follow(door: JobDoor, job_id: str, stream: TextIO, clock: Clock) -> Shown:
                     raise
                 if silent_since is None:
                     silent_since = clock.monotonic()
-                    view.say("The server does not answer. Waiting for it …")
+                    view.say("The server does not respond. Waiting …")
                 elif clock.monotonic() - silent_since > SILENCE_SECONDS:
                     raise
             clock.sleep(POLL_SECONDS)
 
 
-def newer(door: JobDoor, job_id: str, last: str | None) -> list[Shown]:
+def newer(client: Client, job_id: str, last: str | None) -> list[Object]:
     """Return the events after `last`, or all of them, oldest first."""
-    found: list[Shown] = []
+    found: list[Object] = []
     after: str | None = None
-    # All at the beginning; then mostly none or one.
+    # Many at the beginning, then mostly none or one.
     size = PAGE_SIZE if last is None else 20
     while True:
-        page = door.events(job_id, after=after, limit=size)
+        page = client.get(*JOBS, job_id, "events", after=after, limit=size)
         for event in page["data"]:
             if event["id"] == last:
                 return found[::-1]
             found.append(event)
         if not page["has_more"]:
             return found[::-1]
-        after, size = page["last_id"], PAGE_SIZE
+        after, size = page["data"][-1]["id"], PAGE_SIZE
 
 
-def line_of(event: Shown) -> str:
+def line_of(event: Object) -> str:
     """Return an event as a line of text."""
     level = "" if event["level"] == "info" else f"{event['level']}: "
     text = f"{shown_time(event['created_at'])} {level}{event['message']}"
@@ -87,7 +94,7 @@ def line_of(event: Shown) -> str:
     return plain(text if accuracy is None else f"{text}, accuracy={accuracy:.2f}")
 
 
-def status_of(job: Shown) -> str:
+def status_of(job: Object) -> str:
     """Return a job's status for people: OpenAI's have no word for a job that is paused."""
     if job.get("paused") and job["status"] not in ENDED:
         return "pausing" if job["status"] == "running" else "paused"
@@ -95,7 +102,10 @@ def status_of(job: Shown) -> str:
 
 
 @contextmanager
-def _view(stream: TextIO, clock: Clock) -> Iterator[View]:
+def _view(stream: TextIO, clock: Clock, *, as_json: bool) -> Iterator[View]:
+    if as_json:
+        yield _JsonLines(stream)
+        return
     if not stream.isatty():
         yield _Lines(stream)
         return
@@ -110,15 +120,23 @@ class _Lines:
         self._stream = stream
 
     def say(self, line: str) -> None:
-        """Show a line of our own."""
+        """Print a message."""
         click.echo(line, err=True)
 
-    def tell(self, event: Shown) -> None:
+    def tell(self, event: Object) -> None:
         """Show an event."""
         click.echo(line_of(event), file=self._stream)
 
-    def update(self, job: Shown) -> None:
+    def update(self, job: Object) -> None:
         """Show nothing: each change has its event."""
+
+
+class _JsonLines(_Lines):
+    """A program: each event as an object on a line of its own."""
+
+    def tell(self, event: Object) -> None:
+        """Show an event."""
+        show_json(event, is_line=True)
 
 
 @contextmanager
@@ -145,10 +163,10 @@ def _bar(stream: TextIO, clock: Clock) -> Iterator[View]:
             self._metrics = ""
 
         def say(self, line: str) -> None:
-            """Show a line of our own."""
+            """Print a message."""
             console.print(Text(line), soft_wrap=True)
 
-        def tell(self, event: Shown) -> None:
+        def tell(self, event: Object) -> None:
             """Show an event: metrics in the bar, any other above it."""
             data = event.get("data")
             if event["type"] != "metrics" or not data:
@@ -157,8 +175,8 @@ def _bar(stream: TextIO, clock: Clock) -> Iterator[View]:
             bar.update(self._task, completed=data["step"], total=data["total_steps"])
             self._metrics = _metrics(data)
 
-        def update(self, job: Shown) -> None:
-            """Show how the job is now."""
+        def update(self, job: Object) -> None:
+            """Update the job's status."""
             left = _time_left(job, clock)
             bar.update(
                 self._task, description=plain(status_of(job)), metrics=f"{self._metrics}{left}"
@@ -168,7 +186,7 @@ def _bar(stream: TextIO, clock: Clock) -> Iterator[View]:
         yield Bar()
 
 
-def _metrics(data: Shown) -> str:
+def _metrics(data: Object) -> str:
     shown = f"{data['step']}/{data['total_steps']}  loss {data['train_loss']:.3f}"
     for name, title in (
         ("valid_loss", "validation loss"),
@@ -179,7 +197,7 @@ def _metrics(data: Shown) -> str:
     return plain(shown)
 
 
-def _time_left(job: Shown, clock: Clock) -> str:
+def _time_left(job: Object, clock: Clock) -> str:
     at = job.get("estimated_finish")
     if at is None or job["status"] != "running":
         return ""

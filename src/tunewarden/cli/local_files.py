@@ -1,4 +1,4 @@
-"""Files of this machine on their way to a server: checked, then read once more, in little memory."""
+"""Local files to upload: validated, then read again, in bounded memory."""
 
 import os
 import stat
@@ -13,12 +13,12 @@ from tunewarden.finetuning.datasets import InvalidDataset
 from tunewarden.finetuning.hyperparameters import Method
 
 CHUNK_BYTES = 1024 * 1024
-# What is done in a moment needs no bar.
+# Short operations show no progress bar.
 BAR_BYTES_MIN = 8 * 1024 * 1024
 
 
 class LocalFile:
-    """An open file with the size that it had when it was opened."""
+    """An open file, with its size when it was opened."""
 
     def __init__(self, name: str, descriptor: int, size: int) -> None:
         self.name = name
@@ -35,16 +35,14 @@ class LocalFile:
         except OSError as error:
             raise unreadable(self.name, error) from error
         if wanted and not data:
-            raise Error(
-                Kind.INVALID, f"{self.name} became shorter while it was read.", param="file"
-            )
+            raise shortened(self.name)
         self._left -= len(data)
         self._tell(len(data))
         return data
 
     @contextmanager
     def shown(self, what: str) -> Iterator[None]:
-        """Begin anew, and show on a terminal how far the block has read the file."""
+        """Rewind, and show a progress bar on a terminal while the block reads the file."""
         from rich import progress  # noqa: PLC0415  only where there is something to show
         from rich.console import Console  # noqa: PLC0415
 
@@ -69,15 +67,15 @@ class LocalFile:
                 self._tell = lambda _: None
 
     def check(self, method: Method, *, file: str) -> int:
-        """Return how many examples a `training` or `validation` file has. Raises Error(INVALID).
+        """Validate a `training` or `validation` file; return its number of examples. Raises Error(INVALID).
 
-        A job checks them too; but here what is wrong is known before anything is uploaded.
+        A job validates it too; here errors are found before anything is uploaded.
         """
         with self.shown("Checking"):
             try:
                 return datasets.check(self._chunks(), method, file=file).examples
             except InvalidDataset as invalid:
-                # What a job would say; but there is no job.
+                # the job's message, without its first sentence
                 why = invalid.message.rpartition("Invalid file format. ")[2]
                 raise Error(
                     Kind.INVALID,
@@ -93,9 +91,9 @@ class LocalFile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[LocalFile]:
-    """Open a file for as long as the block lasts. Raises Error(INVALID)."""
+    """Open a file for the duration of the block. Raises Error(INVALID)."""
     try:
-        # Not blocking: a named pipe without a writer is refused at once.
+        # O_NONBLOCK: opening a named pipe without a writer must not block.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise unreadable(str(path), error) from error
@@ -111,3 +109,8 @@ def opened(path: Path) -> Iterator[LocalFile]:
 def unreadable(name: str, error: OSError) -> Error:
     """Return the error for a file that cannot be read."""
     return Error(Kind.INVALID, f"{name} cannot be read: {error.strerror}.", param="file")
+
+
+def shortened(name: str) -> Error:
+    """Return the error for a file that was truncated after it was opened."""
+    return Error(Kind.INVALID, f"{name} became shorter while it was read.", param="file")

@@ -1,59 +1,66 @@
-"""What commands have in common: the data option, how errors and times are shown."""
+"""Options shared by commands, and their error output."""
 
 import functools
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
 from tunewarden import config
+from tunewarden.cli import exit_codes
+from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.errors import Error
+from tunewarden.settings import Setting
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Command = TypeVar("Command", bound=Callable[..., Any])
 
-data_option = click.option(
-    "--data",
-    type=click.Path(path_type=Path, file_okay=False),
-    help=f"Data directory. [default: TUNEWARDEN_DATA or {config.DEFAULT_DATA}]",
+
+def _option(setting: Setting) -> Callable[[Command], Command]:
+    kind: click.ParamType[Any] | None = None
+    if isinstance(setting.default, Path):
+        kind = click.Path(path_type=Path, file_okay=False)
+    elif isinstance(setting.default, int) and setting.limits is not None:
+        least, most = map(int, setting.limits)
+        kind = click.IntRange(least, most)
+    meaning = f"{setting.meaning[0].upper()}{setting.meaning[1:]}."
+    known = f"[{setting.variable}; default: {setting.default}]"
+    return click.option(setting.flag, type=kind, help=f"{meaning} {known}")
+
+
+data_option = _option(config.SETTINGS["data"])
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's JSON.")
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Show what would be done, without doing it."
 )
+yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation; for scripts.")
+
+
+def setting_options(command: Command) -> Command:
+    """Add the flags of all settings to a command; each is None if not given."""
+    for setting in reversed(config.SETTINGS.values()):
+        if setting.has_flag:
+            command = _option(setting)(command)
+    return command
 
 
 def refusing(command: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Show an expected error as one line, with exit status 1."""
+    """Print an Error as one line, and exit with its status."""
 
     @functools.wraps(command)
     def run(*arguments: Parameters.args, **options: Parameters.kwargs) -> Result:
         try:
             return command(*arguments, **options)
         except Error as error:
-            raise click.ClickException(error.message) from error
+            click.echo(f"Error: {error.message}", err=True)
+            raise click.exceptions.Exit(exit_codes.of(error.kind)) from error
+        except BrokenPipeError:
+            raise  # click ends such a command without a word
+        except OSError as error:
+            where = "the output" if error.filename is None else f"{error.filename}"
+            click.echo(f"Error: {where}: {error.strerror}.", err=True)
+            raise click.exceptions.Exit(ExitCode.FAILED) from error
 
     return run
-
-
-def shown_time(seconds: float) -> str:
-    """Return a time for people, in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-def plain(text: object) -> str:
-    """Return text for a terminal or a line: what would control either is shown as a question mark."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(text))
-
-
-def show_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows: in columns below their names on a terminal, else tab-separated, for scripts."""
-    shown = ([plain(value) for value in row] for row in rows)
-    if not sys.stdout.isatty():
-        for row in shown:
-            click.echo("\t".join(row))
-        return
-    table = [[name.upper() for name in names], *shown]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        padded = [value.ljust(width) for value, width in zip(row, widths, strict=True)]
-        click.echo("  ".join(padded).rstrip())

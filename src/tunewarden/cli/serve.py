@@ -1,38 +1,56 @@
-"""`tunewarden serve`: prepare the data directory, start everything, say how to use it."""
+"""`tunewarden serve`: prepare the data directory, start everything, print how to use it."""
 
 import contextlib
-import logging
+import sys
+from enum import StrEnum
 from http.client import HTTPConnection, HTTPException
 
 from rich.console import Console
 
-from tunewarden import processes
+from tunewarden import logs
 from tunewarden.app import App, open_app, recover, scratch_directory, with_no_server
-from tunewarden.cli import first_start
-from tunewarden.cli.supervisor import Supervisor, listen, note_address
 from tunewarden.config import Config
+from tunewarden.errors import Error
 from tunewarden.registry import bases, models
+from tunewarden.server import first_start, start_checks
+from tunewarden.server.supervisor import Supervisor, listen, note_address
 
-# How long the supervisor may wait for an engine that is busy loading.
+# Timeout for the state of an engine that is busy loading.
 ENGINE_SECONDS = 0.2
 SNIPPET = """
 from openai import OpenAI
-client = OpenAI(base_url="{url}", api_key="{key}")
+client = OpenAI(base_url="{url}", api_key={key})
 chat = client.chat.completions.create(model="{model}", temperature=0, messages=[{{"role": "user", "content": "Hello"}}])
 print(chat.choices[0].message.content)
 client.models.delete("{model}")
 """
 
 
-def run(settings: Config, *, demo: bool) -> None:
-    """Run a server until it is told to stop. Raises Error when it cannot start."""
-    processes.keep_secrets_in_memory()
-    logging.basicConfig(format="%(asctime)s %(levelname)s supervisor %(message)s")
+class Demo(StrEnum):
+    """The source of the demo's weights, if requested."""
+
+    NONE = "none"
+    PACKAGED = "packaged"
+    TRAINED = "trained"
+
+
+def run(settings: Config, *, demo: Demo) -> None:
+    """Run a server until a signal stops it. Raises Error if it cannot start."""
+    logs.to_stderr("supervisor")
+    if demo is not Demo.NONE:  # Check before anything is created.
+        start_checks.require_engine()
+        if demo is Demo.PACKAGED and not (settings.data / first_start.DEMO_BASE).exists():
+            first_start.packaged_demo()
+    start_checks.close_to_others(settings)
     with with_no_server(settings):
-        _run(open_app(settings, migrate=True), demo=demo)
+        scratch_directory(settings)  # first: it may choose its name
+        app = open_app(settings, migrate=True)
+        start_checks.check_swap(app)
+        start_checks.warn_of_plain_http(settings)
+        _run(app, demo=demo)
 
 
-def _run(app: App, *, demo: bool) -> None:
+def _run(app: App, *, demo: Demo) -> None:
     settings = app.config
     console = Console(stderr=True)
     listening = listen(settings.host, settings.port)
@@ -42,18 +60,19 @@ def _run(app: App, *, demo: bool) -> None:
         recover(app)
         is_first = first_start.owner_key(app) is None
         first_start.make_owner(app)
-        if demo:
-            first_start.make_demo(app, console)
+        if demo is not Demo.NONE:
+            first_start.make_demo(app, console, train=demo is Demo.TRAINED)
         announcement = _Announcement(app, host, port, is_first=is_first)
         note_address(app, announcement.url)
     supervisor.run(announcement.made)
-    # Nothing loads any more, so the directory is empty; if it is not, the next start sweeps it.
+    listening.close()
+    # No load is running, so the directory should be empty; if not, the next start sweeps it.
     with contextlib.suppress(OSError):
         scratch_directory(app.config).rmdir()
 
 
 class _Announcement:
-    """Says how to use the server: at once where it answers, and the snippet once the models do."""
+    """Prints how to use the server: its address at once, and the snippet when the models answer."""
 
     def __init__(self, app: App, host: str, port: int, *, is_first: bool) -> None:
         shown = f"[{host}]" if ":" in host else host
@@ -64,7 +83,7 @@ class _Announcement:
         self._is_begun = False
 
     def made(self) -> bool:
-        """Say what can be said by now; tell whether that was all."""
+        """Print what is known so far; return whether that is everything."""
         if not self._is_begun:
             if not self._is_ready():
                 return False
@@ -79,9 +98,15 @@ class _Announcement:
             self._say("The engine answers.")
         model = models.newest(self._app.database)
         if model is not None:
-            key = first_start.owner_key(self._app) if self._is_first else "…"
-            self._say(SNIPPET.format(url=self.url, key=key, model=model))
+            self._say(SNIPPET.format(url=self.url, key=self._shown_key(), model=model))
         return True
+
+    def _shown_key(self) -> str:
+        """Return the Python expression for the Owner key: the key itself on a first start's terminal only."""
+        key = first_start.owner_key(self._app)
+        if self._is_first and key is not None and sys.stdout.isatty():
+            return f'"{key}"'
+        return f"open({str(self._app.config.owner_key.resolve())!r}).read().strip()"
 
     def _is_ready(self) -> bool:
         connection = HTTPConnection(*self._listening, timeout=1)
@@ -97,25 +122,28 @@ class _Announcement:
         config = self._app.config
         key = first_start.owner_key(self._app)
         lines = [f"Tunewarden answers at {self.url}"]
-        if self._is_first and key is not None:
-            lines.append(f"Owner key (this once; also in {config.owner_key}, mode 0600): {key}")
+        # A service's output goes to logs, which others read and nobody erases.
+        if self._is_first and key is not None and sys.stdout.isatty():
+            lines.append(
+                f"Owner key (shown only once; also in {config.owner_key}, mode 0600): {key}"
+            )
         else:
             lines.append(f"The Owner key is in {config.owner_key}.")
-        if self._app.database.peek("SELECT 1 FROM bases LIMIT 1") is None:
+        if not bases.list_all(self._app.database):
             lines.append(
-                f"No base model yet: tunewarden base add NAME --path DIR --data {config.data}"
+                f"No base model yet: tunewarden bases add NAME --path DIR --data {config.data}"
             )
         return lines
 
     def _loading(self) -> list[str]:
-        """Return the local bases that the engine does not have yet."""
+        """Return the local bases that the engine has not loaded yet."""
         local = bases.local(self._app.database)
         if not local:
             return []
         try:
             loaded = self._app.engine.bases(within_seconds=ENGINE_SECONDS)
-        except (OSError, HTTPException, ValueError):
-            loaded = set()
+        except (OSError, HTTPException, ValueError, Error):
+            loaded = set()  # It is starting, or failing, which the runner logs.
         return [base.name for base in local if base.name not in loaded]
 
     def _say(self, *lines: str) -> None:

@@ -1,54 +1,52 @@
-"""Waiting until a model answers, so that a command returns when what it made can be used."""
+"""Waits until a model answers, so that a command returns when its result can be used."""
 
-import json
-from pathlib import Path
+from typing import Any
 
 import click
 
-from tunewarden import config
-from tunewarden.cli.doors import Door, HttpDoor
+from tunewarden.cli.client import Client
 from tunewarden.clock import SystemClock
-from tunewarden.config import Config
 from tunewarden.errors import Error, Kind
-from tunewarden.locks import ByteLocks
 
 POLL_SECONDS = 0.1
 WAIT_SECONDS = 120.0
 
 
-def until_it_answers(door: Door, data: Path | None, model_id: str) -> None:
-    """Return when the model answers; at once, with a word, where no server is running.
+def until_it_answers(client: Client, model_id: str) -> None:
+    """Wait until the model answers; if no server is running, print a note and return.
 
-    Raises Error(UNAVAILABLE) when it does not answer within WAIT_SECONDS.
+    Raises Error(UNAVAILABLE) after WAIT_SECONDS.
     """
-    http = door if isinstance(door, HttpDoor) else door_to_running(config.load(data=data))
-    if http is None:
-        click.echo(
-            "No server is running on this data directory; it will answer when one is.", err=True
-        )
-        return
     clock = SystemClock()
     deadline = clock.monotonic() + WAIT_SECONDS
-    while not http.answers(model_id):
+    while client.is_served():
+        if answers(client, model_id):
+            return
         if clock.monotonic() > deadline:
             raise Error(Kind.UNAVAILABLE, f"{model_id} is registered but does not answer yet.")
         clock.sleep(POLL_SECONDS)
+    click.echo("No server is running on this data directory; it will answer when one is.", err=True)
 
 
-def door_to_running(settings: Config) -> HttpDoor | None:
-    """Return a door to the server that runs on this data directory, or None."""
+def answers(client: Client, model_id: str) -> bool:
+    """Return whether the model answers a request for one token, as chat or as completion. Raises Error."""
+    body = {"model": model_id, "max_tokens": 1}
+    message = {"role": "user", "content": "Hello"}
     try:
-        locks = ByteLocks(settings.run / "server.lock", create=False)
-    except FileNotFoundError:
-        return None
+        client.post("chat", "completions", fields={**body, "messages": [message]})
+    except Error as error:
+        if error.kind is Kind.UNAVAILABLE:
+            return False
+        # a base without a chat template supports completions only
+        return _completes(client, body)
+    return True
+
+
+def _completes(client: Client, body: dict[str, Any]) -> bool:
     try:
-        if not locks.is_held_exclusively(0):
-            return None
-    finally:
-        locks.close()
-    try:
-        url = json.loads((settings.run / "server.json").read_text("utf-8"))["url"]
-        key = settings.owner_key.read_text("utf-8").strip()
-    except FileNotFoundError:
-        return None
-    return HttpDoor(url, key)
+        client.post("completions", fields={**body, "prompt": "Hello"})
+    except Error as error:
+        if error.kind is Kind.UNAVAILABLE:
+            return False
+        raise
+    return True

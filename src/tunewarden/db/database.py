@@ -1,13 +1,14 @@
-"""The database port: short transactions with a frozen clock. SQL is written where the table is owned.
+"""The database port: short transactions with a frozen clock. Each table's SQL is in the module that owns it.
 
-Statements take `:name` parameters only and use the dialect that SQLite and PostgreSQL share; rows
-are tuples in the order of the SELECT list. A transaction's `now` does not move, so that everything
-written in it carries one time.
+Statements use `:name` parameters only and the dialect that SQLite and PostgreSQL share; rows
+are tuples in the order of the SELECT list. A transaction's `now` is constant, so that everything
+written in it has one time.
 """
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 Row = tuple[Any, ...]
@@ -22,7 +23,7 @@ class Tx(Protocol):
 
     @property
     def now_micros(self) -> int:
-        """`now` as microseconds since 1970: the form in which tables keep times."""
+        """`now` as microseconds since 1970: the form of times in tables."""
 
     def run(self, sql: str, /, **parameters: Any) -> int:
         """Run a statement that changes rows; return how many it changed."""
@@ -35,30 +36,58 @@ class Tx(Protocol):
 
 
 class Database(Protocol):
-    """Where records live. A committed write survives a power cut, unless it was asked for otherwise."""
+    """A database. A committed write survives a power cut, unless `survives=False`."""
 
     def read(self) -> AbstractContextManager[Tx]:
         """Open a snapshot to read from."""
 
-    def write(self, *, survives: bool = True) -> AbstractContextManager[Tx]:
-        """Open a transaction that may write. Writers take turns; raises Error(UNAVAILABLE).
+    def write(
+        self, *, survives: bool = True, below_floor: bool = False
+    ) -> AbstractContextManager[Tx]:
+        """Open a write transaction. Writers are serialized; raises Error(UNAVAILABLE) after a timeout.
 
-        Without `survives` a power cut may take it back, with all that was committed like it since the
-        last write that survives, and never a part of it; the death of a process takes nothing.
+        Raises Error(STORAGE_FULL) below the floor of free space, unless `below_floor`: for deletions,
+        revocations and what frees space. # I20
+        Without `survives` a power cut may undo it, together with all such commits since the
+        last durable one, but never a part of it; a process crash undoes nothing.
         """
+
+    def check_room(self) -> None:
+        """Check that free space is above the floor. Raises Error(STORAGE_FULL)."""
 
     def peek(self, sql: str, /, **parameters: Any) -> Row | None:
         """Return one row by one statement outside any transaction: the current state, never stale."""
 
     def pages(self, sql: str, /, *, size: int, **parameters: Any) -> Iterator[list[Row]]:
-        """Yield pages of a keyset query in flat memory.
+        """Yield pages of a keyset query, in constant memory.
 
         The statement takes `:after` (start with None) and `:size`, and its last column is the key.
         """
 
     def stamp(self) -> object:
-        """Return what is equal to an earlier stamp only if nothing was committed in between.
+        """Return an opaque commit stamp. Equal stamps guarantee that nothing was committed between the calls.
 
-        So what was read after a stamp was taken still holds as long as the stamp does: comparing costs
-        no look at the database.
+        Unequal stamps say nothing. Data read after taking a stamp is valid while the stamp is equal;
+        comparing costs no query.
+        """
+
+    def reserve(self, database_bytes: int, wal_bytes: int) -> None:
+        """Preallocate space that writes below the floor can use on a full disk. # I20, D3.
+
+        Raises Error(STORAGE_FULL), Error(UNAVAILABLE), OSError.
+        """
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy, in place of an older one; concurrent writes are allowed.
+
+        Raises Error(CONFLICT) for a file that is no database, Error(UNAVAILABLE); then nothing has changed.
+        """
+
+    def must_be_rewritten(self) -> bool:
+        """Return whether a migration left data in free pages that must be removed by `rewrite`."""
+
+    def rewrite(self) -> None:
+        """Rewrite the database without free pages (VACUUM); no other process may have it open.
+
+        Raises Error(UNAVAILABLE); then it must be repeated.
         """

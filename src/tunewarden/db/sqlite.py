@@ -1,100 +1,95 @@
-"""Database over SQLite by apsw: one connection per thread, WAL, `synchronous=FULL`.
+"""The SQLite driver, on apsw: one connection per thread, WAL, `synchronous=FULL`.
 
 apsw bundles its SQLite, because the system's may carry the WAL-reset bug (fixed in 3.51.3), whose
-trigger, several processes that write and checkpoint, is exactly our shape.
+trigger, several processes that write and checkpoint, is exactly our use.
 """
 
+import ctypes
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from datetime import datetime
-from importlib import resources
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import apsw
 
-from tunewarden import locks
-from tunewarden.clock import Clock, to_micros
+from tunewarden import space
+from tunewarden.clock import Clock
+from tunewarden.db import migrations
 from tunewarden.db.database import Row, Tx
+from tunewarden.db.sqlite_transactions import (
+    BUSY_SECONDS,
+    STORAGE_ERRORS,
+    Transaction,
+    Writing,
+    WritingUnsynced,
+    busy,
+    failed,
+)
 from tunewarden.db.wal_index import WalIndex
 from tunewarden.errors import Error, Kind
 
 SQLITE_VERSION_MIN = (3, 51, 3)
-BUSY_SECONDS = 10
-# What the disk or another process did; any other error is a mistake in a statement of ours.
-STORAGE_ERRORS = (
-    apsw.BusyError,
-    apsw.CantOpenError,
-    apsw.CorruptError,
-    apsw.FullError,
-    apsw.IOError,
-    apsw.LockedError,
-    apsw.NotADBError,
-    apsw.ReadOnlyError,
-)
-
-
-class SqliteTx:
-    """A transaction on one connection; `now` was read when it opened."""
-
-    __slots__ = ("_connection", "now")
-
-    def __init__(self, connection: apsw.Connection, now: datetime) -> None:
-        self._connection = connection
-        self.now = now
-
-    @property
-    def now_micros(self) -> int:
-        """`now` as microseconds since 1970."""
-        return to_micros(self.now)
-
-    def run(self, sql: str, /, **parameters: Any) -> int:
-        """Run a statement that changes rows; return how many it changed."""
-        before = self._connection.total_changes()
-        self._connection.execute(sql, parameters).fetchall()
-        return self._connection.total_changes() - before
-
-    def row(self, sql: str, /, **parameters: Any) -> Row | None:
-        """Return the first row, or None."""
-        rows = self.rows(sql, **parameters)
-        return rows[0] if rows else None
-
-    def rows(self, sql: str, /, **parameters: Any) -> list[Row]:
-        """Return every row."""
-        return self._connection.execute(sql, parameters).fetchall()
+# Migrations that remove client texts; and the user_version that marks a database as to be rewritten.
+REWRITTEN_AFTER = frozenset({3})
+REWRITE = 1
+PAGE_BYTES = 4096
+FILE_HEADER = b"SQLite format 3\0"  # https://sqlite.org/fileformat2.html
+# The WAL is checkpointed at this many pages, SQLite's default.
+WAL_PAGES_MAX = 1000
 
 
 class SqliteDatabase:
-    """The database in one file. `migrate` is for whoever starts the server, not for its workers."""
+    """A database in one file. Only the process that starts the server sets `migrate`."""
 
-    def __init__(self, path: Path, clock: Clock, *, migrate: bool, vfs: str = "") -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Clock,
+        *,
+        migrate: bool,
+        vfs: str = "",
+        check_room: Callable[[], None] = lambda: None,
+        wal_bytes_max: int = 2 * WAL_PAGES_MAX * PAGE_BYTES,
+    ) -> None:
         if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < SQLITE_VERSION_MIN:
             raise Error(Kind.UNAVAILABLE, "SQLite is older than 3.51.3: upgrade the apsw package.")
         self._path = path
         self._writers = path.with_name(f"{path.name}-writers")
-        self._vfs = (
-            vfs  # another way to the disk, by the name it has in SQLite: tests cut the power
-        )
+        self._vfs = vfs  # name of a SQLite VFS: tests simulate power cuts with one
         self._clock = clock
+        self._check_room = check_room
+        # Checkpoint at half of its space, because readers can delay the WAL's restart.
+        self._wal_pages_max = min(WAL_PAGES_MAX, wal_bytes_max // 2 // PAGE_BYTES)
         self._local = threading.local()
         self._read_stamp: Callable[[], object] | None = None
         if migrate:
             self._migrate()
-        elif self._schema_version() != _migrations()[-1][0]:
+        elif self._schema_version() != migrations.found()[-1][0]:
             raise Error(
-                Kind.UNAVAILABLE, "The database has another version. Start the server first."
+                Kind.UNAVAILABLE, "The database has another schema version. Start the server first."
             )
 
     def read(self) -> AbstractContextManager[Tx]:
         """Open a snapshot to read from."""
-        return _Transaction(self._connection, "BEGIN", self._clock)
+        return Transaction(self._connection, "BEGIN", self._clock)
 
-    def write(self, *, survives: bool = True) -> AbstractContextManager[Tx]:
-        """Open a transaction that may write. Raises Error(UNAVAILABLE) when others write too long."""
-        writing = _Writing if survives else _WritingUnsynced
+    def write(
+        self, *, survives: bool = True, below_floor: bool = False
+    ) -> AbstractContextManager[Tx]:
+        """Open a write transaction. Raises Error(UNAVAILABLE) after a timeout.
+
+        Raises Error(STORAGE_FULL) below the floor, unless `below_floor`.
+        """
+        if not below_floor:
+            self._check_room()
+        writing = Writing if survives else WritingUnsynced
         return writing(self._connection, "BEGIN IMMEDIATE", self._clock, self._writers)
+
+    def check_room(self) -> None:
+        """Check that free space is above the floor. Raises Error(STORAGE_FULL)."""
+        self._check_room()
 
     def peek(self, sql: str, /, **parameters: Any) -> Row | None:
         """Return one row by one statement outside any transaction."""
@@ -102,11 +97,11 @@ class SqliteDatabase:
         try:
             rows = self._connection().execute(sql, parameters).fetchall()
         except STORAGE_ERRORS as error:
-            raise _failed(error) from error
+            raise failed(error) from error
         return rows[0] if rows else None
 
     def pages(self, sql: str, /, *, size: int, **parameters: Any) -> Iterator[list[Row]]:
-        """Yield pages of a keyset query; each page is a read of its own."""
+        """Yield pages of a keyset query; each page is a separate read."""
         after: Any = None
         while True:
             page = (
@@ -121,17 +116,70 @@ class SqliteDatabase:
             after = page[-1][-1]
 
     def stamp(self) -> object:
-        """Return what is equal to an earlier stamp only if nothing was committed in between."""
+        """Return a commit stamp: the WAL-index header."""
         return (self._read_stamp or self._find_stamp())()
 
+    def reserve(self, database_bytes: int, wal_bytes: int) -> None:
+        """Create free pages in the database, and preallocate the WAL.
+
+        On a full disk rows can be written until these pages are used up. # I20, D3
+        Raises Error(STORAGE_FULL), Error(UNAVAILABLE), OSError.
+        """
+        space.allocate(self._path.with_name(f"{self._path.name}-wal"), wal_bytes)
+        free = self.peek("PRAGMA freelist_count")
+        if free is not None and free[0] * PAGE_BYTES >= database_bytes // 2:
+            return
+        with self.write(survives=False) as tx:
+            tx.run("DELETE FROM reserved")
+            tx.run("INSERT INTO reserved VALUES (zeroblob(:bytes))", bytes=database_bytes)
+        self.peek("PRAGMA wal_checkpoint(PASSIVE)")  # so that the pages are in the file
+        with self.write(survives=False, below_floor=True) as tx:
+            tx.run("DELETE FROM reserved")
+
     def copy_to(self, path: Path) -> None:
-        """Write a consistent copy to a new or existing file; others may write meanwhile."""
-        copy = apsw.Connection(str(path))
+        """Write a consistent copy, in place of an older one; concurrent writes are allowed.
+
+        Raises Error(CONFLICT) for a file that is no database, Error(UNAVAILABLE); then nothing has changed.
+        """
+        new = path.with_name(f"{path.name}.new")
         try:
-            with copy.backup("main", self._connection(), "main") as backup:
-                backup.step()
-        finally:
-            copy.close()
+            if path.exists():
+                _check_is_database(path)
+            new.unlink(missing_ok=True)
+            copy = apsw.Connection(str(new))
+            try:
+                with copy.backup("main", self._connection(), "main") as backup:
+                    backup.step()
+            finally:
+                copy.close()
+            new.replace(path)
+        except (OSError, apsw.Error) as error:
+            with suppress(OSError):
+                new.unlink(missing_ok=True)
+            said = f"The copy could not be written to {path}. Is there such a directory, and room?"
+            raise Error(Kind.UNAVAILABLE, said) from error
+
+    def must_be_rewritten(self) -> bool:
+        """Return whether a migration left data in free pages that must be removed by `rewrite`."""
+        row = self.peek("PRAGMA user_version")
+        return row is not None and row[0] == REWRITE
+
+    def rewrite(self) -> None:
+        """Rewrite the database without free pages and empty the WAL; no other process may have it open.
+
+        `secure_delete` is not enough: cells that moved in a page split stay behind in the old page.
+        Raises Error(UNAVAILABLE); then it must be repeated.
+        """
+        try:
+            connection = self._connection()
+            connection.execute("VACUUM").fetchall()
+            connection.execute("PRAGMA user_version = 0").fetchall()
+            [(is_busy, _, _)] = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except STORAGE_ERRORS as error:
+            raise failed(error) from error
+        if is_busy:
+            connection.execute(f"PRAGMA user_version = {REWRITE}").fetchall()
+            raise busy()
 
     def _connection(self) -> apsw.Connection:
         connection: apsw.Connection | None = getattr(self._local, "connection", None)
@@ -142,8 +190,8 @@ class SqliteDatabase:
     def _connect(self) -> apsw.Connection:
         connection = apsw.Connection(str(self._path), vfs=self._vfs or None)
         connection.set_busy_timeout(BUSY_SECONDS * 1000)
-        # Without this a statement is compiled anew whenever a parameter that its plan looked at has
-        # changed (STAT4, partial indexes): 30 us more for each request's look at its key or model.
+        # Without this a statement is recompiled whenever a parameter that its plan depends on has
+        # changed (STAT4, partial indexes): 30 us more for each request's read of its key or model.
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         for pragma in (
             "journal_mode=WAL",
@@ -151,12 +199,16 @@ class SqliteDatabase:
             "foreign_keys=ON",
             "trusted_schema=OFF",
             "cache_size=-1024",
+            f"wal_autocheckpoint={self._wal_pages_max}",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
+        # Keep the WAL, and its preallocated space, when the last connection is closed.
+        keep = ctypes.c_int(1)
+        connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(keep))
         return connection
 
     def _find_stamp(self) -> Callable[[], object]:
-        """Return what reads the stamp: each is unequal to all others where SQLite's is not known."""
+        """Return the function that reads the stamp; if the format is unknown, its results are never equal."""
         read_stamp: Callable[[], object] = object
         if not self._vfs:
             try:
@@ -164,7 +216,7 @@ class SqliteDatabase:
                 anchor.execute("PRAGMA schema_version").fetchall()  # a read: it is in WAL now
                 index = WalIndex(anchor)
             except (*STORAGE_ERRORS, OSError) as error:
-                raise _failed(error) from error
+                raise failed(error) from error
             if index.is_known:
                 read_stamp = index.stamp
         self._read_stamp = read_stamp
@@ -178,155 +230,39 @@ class SqliteDatabase:
         return int(row[0] or 0) if row else 0
 
     def _migrate(self) -> None:
-        with self.write() as tx:
+        with self.write(below_floor=True) as tx:
+            self._connection().create_scalar_function("sha256", _sha256, 1)
             tx.run(
                 "CREATE TABLE IF NOT EXISTS migrations "
                 "(version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at INTEGER NOT NULL)"
             )
-            newest = tx.row("SELECT MAX(version) FROM migrations")
-            done = int(newest[0] or 0) if newest else 0
-            for version, name, sql in _migrations():
-                if version > done:
+            done = {int(row[0]) for row in tx.rows("SELECT version FROM migrations")}
+            for version, name, sql in migrations.found():
+                if version not in done:
                     tx.run(sql)
+                    if done and version in REWRITTEN_AFTER:
+                        tx.run(f"PRAGMA user_version = {REWRITE}")
                     tx.run(
                         "INSERT INTO migrations VALUES (:version, :name, :now)",
                         version=version,
                         name=name,
                         now=tx.now_micros,
                     )
-            if done > _migrations()[-1][0]:
+            if max(done, default=0) > migrations.found()[-1][0]:
                 raise Error(
                     Kind.UNAVAILABLE,
                     "This data directory was written by a newer Tunewarden. Start that version.",
                 )
 
 
-class _Transaction:
-    """Opens, and commits or rolls back. A class, not a generator: each inference request opens one."""
-
-    __slots__ = ("_begin", "_clock", "_connect", "_connection")
-
-    def __init__(self, connect: Callable[[], apsw.Connection], begin: str, clock: Clock) -> None:
-        self._connect = connect
-        self._begin = begin
-        self._clock = clock
-
-    def __enter__(self) -> SqliteTx:
-        try:
-            self._connection = self._connect()
-            self._connection.execute(self._begin)
-        except apsw.BusyError as error:
-            raise _busy() from error
-        except STORAGE_ERRORS as error:
-            raise _failed(error) from error
-        return SqliteTx(self._connection, self._clock.now())
-
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
-        if error is None:
-            try:
-                self._connection.execute("COMMIT")
-            except BaseException as failure:
-                self._roll_back()
-                if isinstance(failure, STORAGE_ERRORS):
-                    raise _failed(failure) from failure
-                raise
-            return
-        self._roll_back()
-        if isinstance(error, STORAGE_ERRORS):
-            raise _failed(error) from error
-
-    def _roll_back(self) -> None:
-        # SQLite has rolled back by itself where it could not go on.
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+def _sha256(*arguments: Any) -> bytes:
+    """Return the digest of one text, like PostgreSQL's function `sha256`."""
+    (text,) = arguments
+    return hashlib.sha256(str(text).encode()).digest()
 
 
-class _Writing(_Transaction):
-    """Who writes queues for a lock beside the database, and the kernel wakes whose turn it is.
-
-    SQLite's own lock still decides, but who meets it held sleeps, 1 to 100 ms at a time, and is overtaken.
-    """
-
-    __slots__ = ("_turn", "_writers")
-
-    def __init__(
-        self, connect: Callable[[], apsw.Connection], begin: str, clock: Clock, writers: Path
-    ) -> None:
-        super().__init__(connect, begin, clock)
-        self._writers = writers
-
-    def __enter__(self) -> SqliteTx:
-        try:
-            self._turn = locks.take(self._writers, BUSY_SECONDS)
-        except Error as error:
-            raise _busy() from error
-        except OSError as error:
-            raise _failed(error) from error
-        try:
-            return super().__enter__()
-        except BaseException:
-            locks.give_back(self._turn)
-            raise
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        try:
-            super().__exit__(kind, error, at)
-        finally:
-            locks.give_back(self._turn)
-
-
-class _WritingUnsynced(_Writing):
-    """The WAL is not synced at the commit; whoever commits next and syncs it, syncs this with it."""
-
-    __slots__ = ()
-
-    def __enter__(self) -> SqliteTx:
-        # Not in a transaction yet, where it would have no effect.
-        self._connect().execute("PRAGMA synchronous=NORMAL")
-        try:
-            return super().__enter__()
-        except BaseException:
-            self._connect().execute("PRAGMA synchronous=FULL")
-            raise
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        try:
-            super().__exit__(kind, error, at)
-        finally:
-            self._connection.execute("PRAGMA synchronous=FULL")
-
-
-def _busy() -> Error:
-    return Error(Kind.UNAVAILABLE, "The database is busy; try again.", retry_after_seconds=1)
-
-
-def _failed(error: Exception) -> Error:
-    reason = type(error).__name__.removesuffix("Error")
-    return Error(
-        Kind.UNAVAILABLE,
-        f"The database cannot be used ({reason}); nothing was changed. Try again; if it persists, tell"
-        " the operator.",
-        code="storage_failed",
-    )
-
-
-def _migrations() -> list[tuple[int, str, str]]:
-    folder = resources.files("tunewarden.db") / "migrations"
-    found = [
-        (int(entry.name[:4]), entry.name, entry.read_text("utf-8"))
-        for entry in folder.iterdir()
-        if entry.name.endswith(".sql")
-    ]
-    return sorted(found)
+def _check_is_database(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(FILE_HEADER)) != FILE_HEADER:
+            said = f"{path} is not a copy of a database. Choose another name."
+            raise Error(Kind.CONFLICT, said)

@@ -1,1 +1,1 @@
-"""Where deletion happens: the protocol, its steps, their executor and the proof."""
+"""Where deletion happens: the protocol, its steps, their executor, and recovery."""

@@ -1,41 +1,60 @@
 """Runs deletions forward, and resumes them: start-up is recovery (D10).
 
-One runner at a time works on a deletion: it holds a kernel lock on the deletion's byte of one file,
-which a crash gives back, so that any other runner adopts what is unfinished.
+One process at a time works on a deletion: it holds a kernel lock on the deletion's byte of one file,
+which a crash releases, so that any other process can adopt it.
 
-From D6 to D8 all deletions write the same few files, so these steps are done under one more lock,
-byte 0 of that file. Who finds it held notes what D4 and D5 found and queues; whoever holds it takes
-along all that have noted so far, in whatever process they wait, and when their turn comes, they find
-themselves done. If it dies, the next one begins where it stopped.
+D6 to D8 are group-committed: `group_commit.py`.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from tunewarden.clock import Clock
 from tunewarden.db.database import Database
-from tunewarden.deletion import records
+from tunewarden.deletion import group_commit, records
+from tunewarden.deletion.group_commit import GroupCommit
 from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
 from tunewarden.deletion.records import Deletion
-from tunewarden.deletion.requests import Attempt, request_deletion
+from tunewarden.deletion.requests import (
+    MISSING,
+    Asked,
+    Attempt,
+    Part,
+    record_refusal,
+    request_deletion,
+)
+from tunewarden.deletion.step_runner import StepRunner
 from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
-from tunewarden.locks import WAIT_SECONDS, ByteLocks, give_back, take, try_take
+from tunewarden.locks import ByteLocks
 from tunewarden.registry.artifacts import ArtifactKind
+from tunewarden.space import Ballast
 
 POLL_SECONDS = 0.002
-TOGETHER = (Step.ERASE_KEY, Step.LOG, Step.FINISH)
-# So many are done at once: few enough that those who wait behind them do not notice.
-TOGETHER_MAX = 32
+# Deletions per group of erasures (D9).
+BLOBS_GROUP_MAX = 32
 
-logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """A request that waits for another request's deletion, and the deletions that go with it (`numbers`)."""
+
+    caller: Caller
+    kind: ArtifactKind
+    artifact_id: str
+    asked: Asked
+    numbers: tuple[int, ...]
+    deadline: float
 
 
 class Executor:
-    """Deletes models. Every process that may delete has one; they share the lock file."""
+    """Runs deletions. One per process that may delete; they share the lock file."""
+
+    group_commit_type: ClassVar[type[GroupCommit]] = GroupCommit
 
     def __init__(
         self,
@@ -45,41 +64,86 @@ class Executor:
         lock_file: Path,
         *,
         bound_seconds: float,
+        ballast: Ballast | None = None,
     ) -> None:
         self._database = database
         self._steps = steps
         self._clock = clock
         self._lock_file = lock_file
         self._bound_seconds = bound_seconds
-        # By n: what was among several that failed, and is done alone from then on.
-        self._apart: set[int] = set()
+        self._runner = StepRunner(database, steps, clock, ballast)
+        self._group_commit = self.group_commit_type(self._runner, clock, lock_file)
 
     def delete(
         self, caller: Caller, kind: ArtifactKind, artifact_id: str, attempt: Attempt
     ) -> Deletion:
-        """Delete a model or a file: return when it, and what goes with it, is gone (D8), for good.
+        """Delete a model or a file; return when it, and what goes with it, is deleted (D8).
 
-        Raises Error(NOT_FOUND), Error(FORBIDDEN) and Error(CONFLICT) with nothing changed;
-        Error(UNAVAILABLE) with the deletion committed and going on in the background (I13).
+        Raises Error(NOT_FOUND), Error(FORBIDDEN) or Error(CONFLICT) with nothing changed;
+        Error(UNAVAILABLE) with the deletion committed and continuing in the background (I13).
         """
+        begun = self.begin(caller, kind, artifact_id, attempt)
+        if isinstance(begun, Deletion):
+            return begun
+        # Work on it here too: without a running server nobody else does.
+        self._all_finished(begun.asked.deletion, begun.deadline)
+        return self.answer(begun)
+
+    def begin(
+        self, caller: Caller, kind: ArtifactKind, artifact_id: str, attempt: Attempt
+    ) -> "Deletion | Joined":
+        """Like `delete`, but do not wait for a deletion that another request began: return `Joined`."""
         log_size = self._steps.log_size()
-        deletion = request_deletion(
-            self._database, caller, kind, artifact_id, attempt, log_size=log_size
+        asked = self._runner.with_room(
+            lambda: request_deletion(
+                self._database, caller, kind, artifact_id, attempt, log_size=log_size
+            )
         )
         deadline = self._clock.monotonic() + self._bound_seconds
-        for part in records.parts_of(self._database, deletion):
-            self._ended(part, deadline)
-        return self._ended(deletion, deadline)
+        if asked.part is Part.FIRST:
+            return self._all_finished(asked.deletion, deadline)
+        parts = records.parts_of(self._database, asked.deletion)
+        numbers = tuple(one.n for one in (*parts, asked.deletion))
+        return Joined(caller, kind, artifact_id, asked, numbers, deadline)
 
-    def _ended(self, deletion: Deletion, deadline: float) -> Deletion:
-        """Return a deletion that is done up to D8: by us, or by whoever works on it."""
+    def _all_finished(self, deletion: Deletion, deadline: float) -> Deletion:
+        """Finish a deletion and those that go with it up to D8; return it."""
+        for part in records.parts_of(self._database, deletion):
+            self._finished(part, deadline)
+        return self._finished(deletion, deadline)
+
+    def is_over(self, join: "Joined") -> bool:
+        """Return whether a joined deletion is done (D8): one read by primary key for each of its parts.
+
+        Raises Error(UNAVAILABLE) after the timeout; the deletion continues.
+        """
+        if all(records.is_deleted(self._database, n) for n in join.numbers):
+            return True
+        if self._clock.monotonic() > join.deadline:
+            raise still_deleting(join.asked.deletion)
+        return False
+
+    def answer(self, join: "Joined") -> Deletion:
+        """Return the finished deletion to a retry of its request.
+
+        Raises Error(NOT_FOUND) for a second request, never before the deletion is done (I5).
+        """
+        deletion = join.asked.deletion
+        if join.asked.part is Part.REPEATED:
+            return self._runner.find(deletion.id)
+        missing = MISSING[join.kind](join.artifact_id)
+        record_refusal(self._database, join.caller, join.kind, join.artifact_id, missing)
+        raise missing
+
+    def _finished(self, deletion: Deletion, deadline: float) -> Deletion:
+        """Finish a deletion up to D8, here or by the process that works on it; return it."""
         if deletion.is_deleted:
             return deletion
         while True:
             with self._claimed(deletion) as is_mine:
                 if is_mine:
-                    return self._answerable(deletion, deadline)
-            current = self._current(deletion)
+                    return self._run_or_still_deleting(deletion, deadline)
+            current = self._runner.find(deletion.id)
             if current.is_deleted:
                 return current
             if self._clock.monotonic() > deadline:
@@ -89,137 +153,87 @@ class Executor:
     def resume(
         self, *, last: Step = ORDER[-1], may_go_on: Callable[[], bool] = lambda: True
     ) -> int:
-        """Work on what is unfinished up to `last` and nobody works on; return how many are left.
+        """Resume orphaned deletions, up to the step `last`; return how many are left.
 
-        Asks before each group of erasures (D9) whether it may go on with them.
+        Calls back before each group of erasures (D9) whether to continue.
         """
-        left = sum(self._resumed(one) for one in records.unanswered(self._database))
+        left = sum(self._resume_one(one) for one in records.unanswered(self._database))
         if last is ANSWERED_AFTER:
             return left
         waiting = records.unerased(self._database)
-        for start in range(0, len(waiting), TOGETHER_MAX):
+        for start in range(0, len(waiting), BLOBS_GROUP_MAX):
             if not may_go_on():
                 return left + len(waiting) - start
-            left += self._erase_blobs(waiting[start : start + TOGETHER_MAX])
+            left += self._erase_blobs(waiting[start : start + BLOBS_GROUP_MAX])
         return left
 
-    def _resumed(self, deletion_id: str) -> bool:
-        """Bring one deletion up to D8; tell whether it is left."""
-        deletion = self._found(deletion_id)
+    def _resume_one(self, deletion_id: str) -> bool:
+        """Finish one deletion up to D8; return whether it is left."""
+        deletion = self._runner.find(deletion_id)
         with self._claimed(deletion) as is_mine:
             if not is_mine:
                 return True
             try:
-                return not self._run(self._current(deletion), last=ANSWERED_AFTER).is_deleted
-            except Exception:
-                # A boundary: one deletion that cannot go on must not stop the others.
-                logger.exception("deletion %s could not go on; it will be tried again", deletion.id)
+                return not self._run(self._runner.find(deletion.id), last=ANSWERED_AFTER).is_deleted
+            except Exception as error:  # noqa: BLE001 - logged below
+                # Outer boundary: one failing deletion must not stop the others.
+                self._runner.log(error, f"deletion {deletion.id} failed; it will be retried")
                 return True
 
     def _erase_blobs(self, deletion_ids: Sequence[str]) -> int:
-        """Do D9 for those that are done up to D8 and nobody works on; return how many are left."""
+        """Do D9 for finished deletions that no process works on; return how many are left."""
         with ExitStack() as claims:
-            found = [self._found(deletion_id) for deletion_id in deletion_ids]
+            found = [self._runner.find(deletion_id) for deletion_id in deletion_ids]
             claimed = [one for one in found if claims.enter_context(self._claimed(one))]
-            ready = [
-                one for one in map(self._current, claimed) if one.progress.next is Step.ERASE_BLOBS
-            ]
-            done = sum(one.progress.next is None for one in map(self._current, claimed))
-            return len(deletion_ids) - done - self._done_apart(ready)
+            ready = [one for one in map(self._again, claimed) if one.next_step is Step.ERASE_BLOBS]
+            done = sum(one.next_step is None for one in map(self._again, claimed))
+            return len(deletion_ids) - done - self._erase_together_or_alone(ready)
 
-    def _done_apart(self, ready: Sequence[Deletion]) -> int:
-        """Do D9 for all at once, and if that fails for each alone; return how many are done."""
+    def _erase_together_or_alone(self, ready: Sequence[Deletion]) -> int:
+        """Do D9 for all together, and if that fails for each alone; return how many are done."""
         done = 0
         groups = [ready] if ready else []
         while groups:
             group = groups.pop()
             try:
-                done += len(self._steps.do(Step.ERASE_BLOBS, group))
-            except Exception:
-                # A boundary, as above.
+                done += len(self._runner.do(Step.ERASE_BLOBS, group))
+            except Exception as error:  # noqa: BLE001 - logged below
+                # Outer boundary, as above.
                 if len(group) == 1:
-                    logger.exception(
-                        "deletion %s could not go on; it will be tried again", group[0].id
+                    one = group[0].id
+                    self._runner.log(
+                        error, f"blobs of {one} are not erased yet; it will be retried"
                     )
                 else:
-                    groups += [[self._current(one)] for one in group]
+                    groups += [[self._runner.find(one.id)] for one in group]
         return done
 
-    def _answerable(self, deletion: Deletion, deadline: float) -> Deletion:
+    def _run_or_still_deleting(self, deletion: Deletion, deadline: float) -> Deletion:
         try:
-            return self._run(self._current(deletion), last=ANSWERED_AFTER, deadline=deadline)
+            return self._run(self._runner.find(deletion.id), last=ANSWERED_AFTER, deadline=deadline)
         except Exception as error:
-            # A boundary: after the commit point there is no refusal any more, only "not done yet".
-            logger.exception("deletion %s goes on in the background", deletion.id)
+            # Outer boundary: after the commit point nothing can be refused, only reported as not done yet.
+            self._runner.log(error, f"deletion {deletion.id} continues in the background")
             raise still_deleting(deletion) from error
 
     def _run(self, deletion: Deletion, *, last: Step, deadline: float = float("inf")) -> Deletion:
-        """Do the steps that are left, up to `last`, in order; begin none after `deadline`."""
+        """Run the remaining steps in order, up to `last`; begin none after `deadline`."""
         stop = ORDER.index(last)
-        while (step := deletion.progress.next) is not None and ORDER.index(step) <= stop:
+        while (step := deletion.next_step) is not None and ORDER.index(step) <= stop:
             if self._clock.monotonic() > deadline:
-                raise TimeoutError(f"{step} was not begun within the bound")
-            if step in TOGETHER:
-                deletion = self._end(deletion, deadline)
+                raise TimeoutError(f"{step} was not begun before the deadline")
+            if step in group_commit.STEPS:
+                deletion = self._group_commit.lead_or_follow(deletion, deadline)
             else:
-                [deletion] = self._steps.do(step, [deletion])
+                [deletion] = self._runner.do(step, [deletion])
         return deletion
 
-    def _end(self, deletion: Deletion, deadline: float) -> Deletion:
-        """Do D6 to D8, for the others that wait for that as well, unless one of them did."""
-        held = try_take(self._lock_file)
-        if held is None:
-            if self._newest(deletion) is deletion:
-                self._steps.note(deletion)
-            held = self._queue(deadline)
-        try:
-            own = self._newest(deletion)
-            return own if own.is_deleted else self._end_with_others(own)
-        finally:
-            give_back(held)
-
-    def _queue(self, deadline: float) -> ByteLocks:
-        return take(self._lock_file, min(deadline - self._clock.monotonic(), WAIT_SECONDS))
-
-    def _end_with_others(self, own: Deletion) -> Deletion:
-        waiting = records.evicted(self._database, limit=TOGETHER_MAX)
-        others = [one for one in waiting if one.n != own.n and one.n not in self._apart]
-        if others and own.n not in self._apart:
-            try:
-                return self._through([own, *others])
-            except Exception:
-                # A boundary: what is wrong with one of them must not stop the others.
-                logger.exception("%d deletions could not go on at once", len(others) + 1)
-                self._apart |= {own.n, *(one.n for one in others)}
-                own = self._newest(own)
-        return self._through([own])
-
-    def _through(self, deletions: Sequence[Deletion]) -> Deletion:
-        """Do D6 to D8 of each; return the first."""
-        own = deletions[0].n
-        for step in TOGETHER:
-            due = [one for one in deletions if one.progress.next is step]
-            done = {one.n: one for one in self._steps.do(step, due)} if due else {}
-            deletions = [done.get(one.n, one) for one in deletions]
-        return next(one for one in deletions if one.n == own)
-
-    def _newest(self, deletion: Deletion) -> Deletion:
-        """Return what is noted of a deletion, or what we found if that is not noted yet."""
-        current = self._current(deletion)
-        return deletion if current.evicted_at is None else current
-
-    def _found(self, deletion_id: str) -> Deletion:
-        deletion = records.find(self._database, deletion_id)
-        if deletion is None:
-            raise RuntimeError("a deletion's row is never removed")
-        return deletion
-
-    def _current(self, deletion: Deletion) -> Deletion:
-        return self._found(deletion.id)
+    def _again(self, deletion: Deletion) -> Deletion:
+        return self._runner.find(deletion.id)
 
     @contextmanager
     def _claimed(self, deletion: Deletion) -> Iterator[bool]:
-        # An open file of its own each time, so that threads of one process exclude each other too.
+        # Open the file each time, so that threads of one process exclude each other too.
         locks = ByteLocks(self._lock_file)
         try:
             yield locks.try_exclusive(deletion.n)
@@ -228,11 +242,11 @@ class Executor:
 
 
 def still_deleting(deletion: Deletion) -> Error:
-    """Return the 503 for a deletion that is committed and not finished within the bound (I13)."""
+    """Return the 503 for a deletion that is committed but not finished in time (I13)."""
     return Error(
         Kind.UNAVAILABLE,
-        f"The deletion {deletion.id} is committed and goes on: the model serves nothing new and cannot"
-        " come back. It is not finished yet; ask again.",
+        f"The deletion {deletion.id} is committed and continues: the model serves no new requests and cannot"
+        " come back. It is not finished yet; please retry.",
         code="deletion_in_progress",
         retry_after_seconds=1,
     )

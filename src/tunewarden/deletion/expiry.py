@@ -1,7 +1,7 @@
-"""What goes by itself: files whose time is over, and uploads that were never completed.
+"""Expiry of files, and of uploads that were never completed.
 
-An expired file goes by the same protocol as one that somebody deletes, in the server's own name and
-with a receipt; a job that has not ended keeps it until then (D2).
+An expired file is deleted by the same protocol as any other, with the server as the actor and
+with a receipt; an unfinished job that needs it delays that (D2).
 """
 
 from collections.abc import Callable
@@ -10,41 +10,45 @@ from dataclasses import dataclass
 from tunewarden import audit
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import plan
-from tunewarden.deletion.recovery import SERVER
-from tunewarden.deletion.requests import Intent, commit
+from tunewarden.deletion.expiry_pause import ClockWatch
+from tunewarden.deletion.records import Intent
+from tunewarden.deletion.replay import SERVER
+from tunewarden.deletion.requests import commit
 from tunewarden.ids import Prefix, mint
-from tunewarden.registry import artifacts, files
+from tunewarden.registry import artifacts, file_rows
 from tunewarden.registry.artifacts import ArtifactKind, State
-from tunewarden.registry.files import File
+from tunewarden.registry.file_rows import File
 from tunewarden.registry.uploads import Uploads
 
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """Ends what is due. `log_size` is asked before a deletion is committed, as for any other."""
+    """Expires files and uploads. `log_size` is called before a deletion is committed, as for any other."""
 
     database: Database
     uploads: Uploads
     log_size: Callable[[], int]
+    watch: ClockWatch
 
     def run(self) -> int:
-        """Ask for the deletion of expired files and end expired uploads; return how many there were.
+        """Commit the deletions of expired files and end expired uploads; return their number.
 
-        The deletions are then carried out like all that are unfinished (`Executor.resume`).
+        Does nothing while the clock cannot be trusted (expiry_pause.py). `Executor.resume` then runs the deletions.
         """
-        count = self._files()
-        count += self.uploads.expire()
+        count = 0
+        now = self.watch.trusted_now()
+        if now is not None:
+            count = self._files(now)
+            count += self.uploads.expire()
         self.uploads.tidy()
         return count
 
-    def _files(self) -> int:
-        with self.database.read() as tx:
-            now = tx.now_micros
+    def _files(self, now: int) -> int:
         count = 0
-        for page in files.due(self.database, now):
+        for page in file_rows.due(self.database, now):
             since = self.log_size()
             for file in page:
-                with self.database.write() as tx:
+                with self.database.write(below_floor=True) as tx:
                     count += _ask(tx, file, since)
         return count
 

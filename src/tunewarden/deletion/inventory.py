@@ -1,7 +1,7 @@
-"""Every place where bytes of a model, or its key, can be, and how its absence there is checked.
+"""The inventory: every place where bytes of a model, or its key, can be, and how their absence is checked.
 
-A table, directory or engine that is not listed here is a defect: a test compares the list with the
-schema and with what lies in a data directory.
+A table, directory or engine that is missing here is a bug: a test compares the list with the
+schema and with the content of a data directory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,10 +12,13 @@ from pathlib import Path
 from tunewarden.artifacts.blobs import ErasableBlobs
 from tunewarden.artifacts.keyring import Keyring
 from tunewarden.db.database import Database
+from tunewarden.deletion import records
+from tunewarden.finetuning import older_texts
+from tunewarden.registry import artifacts, file_rows
 
 
 class Holds(StrEnum):
-    """What a place can hold of a model."""
+    """Which parts of a model a place can hold."""
 
     WEIGHTS_SEALED = "sealed weights"
     WEIGHTS_PLAIN = "plain weights, in memory"
@@ -41,20 +44,31 @@ TABLES = (
     Place("bases", Holds.NOTHING, "names, paths and layer shapes of base models"),
     Place("artifacts", Holds.METADATA, "the row stays as a tombstone; its state must be `deleted`"),
     Place("models", Holds.METADATA, "its base, suffix and job"),
-    Place("files", Holds.METADATA, "its purpose and size; the name of a deleted file is emptied"),
+    Place("files", Holds.METADATA, "its purpose and size; its name, sealed under its key"),
+    Place("derivations", Holds.METADATA, "numbers of files and of what they were made from"),
+    Place("file_sources", Holds.METADATA, "where a file came from, sealed under its key"),
     Place("blobs", Holds.METADATA, "names and sizes; `erased_at` must be set"),
     Place("drafts", Holds.METADATA, "no row may name the model or the file"),
-    Place("uploads", Holds.METADATA, "name and size of what was uploaded; emptied with its file"),
+    Place("uploads", Holds.METADATA, "size of what was uploaded; its name, sealed as the file's"),
     Place("upload_parts", Holds.METADATA, "names and sizes of parts"),
-    Place("jobs", Holds.METADATA, "what a job was asked for; the row outlives its model and files"),
-    Place("job_events", Holds.METADATA, "messages and metrics of training, no training data"),
+    Place(
+        "jobs",
+        Holds.METADATA,
+        "what a job was asked for; its metadata, sealed under its training file's key; an error names"
+        " lines and places, never a value. The row outlives its model and files",
+    ),
+    Place("job_events", Holds.METADATA, "messages and metrics; never a value of the training data"),
     Place("job_checkpoints", Holds.METADATA, "steps and metrics"),
     Place("checkpoint_permissions", Holds.METADATA, "ids of projects"),
     Place("deletions", Holds.METADATA, "one row a deleted model, with its receipt"),
     Place("log_seen", Holds.NOTHING, "a size"),
+    Place("clock_seen", Holds.NOTHING, "times"),
+    Place("swap_seen", Holds.NOTHING, "a time"),
     Place("keyring_seen", Holds.NOTHING, "generations"),
     Place("audit_events", Holds.METADATA, "ids and what was done"),
     Place("usage", Holds.METADATA, "counts by model id"),
+    Place("reserved", Holds.NOTHING, "zeros, for a moment"),
+    Place("stored_bytes", Holds.NOTHING, "a sum for each project"),
     Place("migrations", Holds.NOTHING, "versions of the schema"),
 )
 
@@ -71,6 +85,7 @@ FILES = (
     Place("keyring", Holds.KEY, "no shard has the model's key id; each shard's old files are gone"),
     Place("log", Holds.METADATA, "ids, times and digests, for ever"),
     Place("run", Holds.NOTHING, "locks, sockets and the server's address"),
+    Place("ballast", Holds.NOTHING, "room for deletions on a full disk"),
     Place("demo-base", Holds.NOTHING, "the demo's base model"),
 )
 
@@ -88,23 +103,16 @@ ELSEWHERE = (
 
 @dataclass(frozen=True, slots=True)
 class Remnant:
-    """Something that should not be there, and whether the sweep erases it."""
+    """An unexpected leftover, and whether the sweep can erase it."""
 
     place: str
     what: str
     can_be_swept: bool
 
 
-# An artifact whose bytes and key may be there: it can be served, or its deletion has a step left.
-LIVE = (
-    "FROM artifacts a WHERE (a.state IN ('active', 'archived') OR EXISTS"
-    " (SELECT 1 FROM deletions d WHERE d.artifact_n = a.n AND d.blobs_erased_at IS NULL))"
-)
-
-
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The places of one installation. `engine_models` lists what the engines have loaded."""
+    """The places of one installation. `engine_models` lists the models loaded in engines."""
 
     database: Database
     keyring: Keyring
@@ -112,18 +120,19 @@ class Inventory:
     scratch: Path
     data: Path
     engine_models: Callable[[], Sequence[str]]
+    is_to_be_rewritten: Callable[[], bool]
 
     def remnants(self, *, is_running: bool) -> Iterator[Remnant]:
-        """Yield everything that should not be there, place by place.
+        """Yield every remnant, place by place.
 
-        Beside a running server, the scratch directory is left out: something may just be loading.
+        While a server is running, the scratch directory is skipped: a load may be in progress.
         """
         for name in self.engine_models():
-            sql = "SELECT 1 FROM artifacts WHERE internal_id = :id AND state = 'active'"
-            if self.database.peek(sql, id=name) is None:
+            if not artifacts.is_active_in_engines(self.database, name):
                 yield Remnant(
                     "engines", f"{name} is loaded and no active model", can_be_swept=False
                 )
+        yield from self._texts()
         for name in self._orphaned_blobs():
             yield Remnant("blobs", f"{name} belongs to no model", can_be_swept=True)
         for key_id in self._orphaned_keys():
@@ -134,10 +143,23 @@ class Inventory:
         known = {place.name for place in FILES}
         for path in sorted(self.data.iterdir()):
             if path.name not in known:
-                yield Remnant("data", f"{path.name} is nothing of ours", can_be_swept=False)
+                yield Remnant("data", f"{path.name} is unknown", can_be_swept=False)
+
+    def _texts(self) -> Iterator[Remnant]:
+        """Yield client texts in rows that should be encrypted or cleared (I18)."""
+        restart = "the next start of the server encrypts them and rewrites the database"
+        if count := older_texts.count_plain(self.database):
+            what = f"{count} rows hold a name or metadata in plaintext; {restart}"
+            yield Remnant("tunewarden.sqlite", what, can_be_swept=False)
+        elif self.is_to_be_rewritten():
+            what = f"free pages may hold names in plaintext; {restart}"
+            yield Remnant("tunewarden.sqlite", what, can_be_swept=False)
+        if count := file_rows.count_names_left(self.database):
+            what = f"{count} deleted files still have a name, which no key opens"
+            yield Remnant("files", what, can_be_swept=False)
 
     def sweep(self) -> int:
-        """Erase orphaned blobs and keys; only while no server runs. Return how many there were."""
+        """Erase orphaned blobs and keys; only while no server runs. Return their number."""
         blobs, keys = list(self._orphaned_blobs()), list(self._orphaned_keys())
         for name in blobs:
             self.blobs.erase(name)
@@ -145,29 +167,14 @@ class Inventory:
         return len(blobs) + len(keys)
 
     def _orphaned_blobs(self) -> Iterator[str]:
-        """Yield them one by one: a million models are looked up, not loaded."""
-        # The names before the rows: what an import writes now has a row by then.
+        """Yield orphaned blobs, with one look-up each, so that a million models are not loaded."""
+        # List the names before the rows: a concurrent import then has its row.
         for owner in sorted(self.blobs.owners()):
-            live = self.database.peek(
-                f"SELECT 1 {LIVE} AND a.internal_id = :id"  # noqa: S608
-                " UNION ALL SELECT 1 FROM drafts WHERE internal_id = :id LIMIT 1",
-                id=owner,
-            )
-            if live is None:
+            if not records.is_live(self.database, owner):
                 yield from self.blobs.names(f"{owner}/")
 
     def _orphaned_keys(self) -> Iterator[str]:
         for shard in self.keyring.shards():
             present = self.keyring.key_ids(shard)  # before the rows, as above
-            live = self._live_keys(f"k{shard:06}-", f"k{shard:06}.")
+            live = records.live_keys(self.database, f"k{shard:06}-", f"k{shard:06}.")
             yield from (key_id for key_id in present if key_id not in live)
-
-    def _live_keys(self, first: str, end: str) -> set[str]:
-        with self.database.read() as tx:
-            rows = tx.rows(
-                f"SELECT a.key_id {LIVE} AND a.key_id >= :first AND a.key_id < :end"  # noqa: S608
-                " UNION SELECT key_id FROM drafts WHERE key_id >= :first AND key_id < :end",
-                first=first,
-                end=end,
-            )
-        return {str(row[0]) for row in rows}

@@ -1,29 +1,55 @@
-"""The intent log of deletions: one row each, which says what was asked, done and found."""
+"""The intent log of deletions: one row each, with the request, the steps done, and their results."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunewarden.db.database import Database, Row, Tx
-from tunewarden.deletion.protocol import Progress, Step
+from tunewarden.deletion import protocol, reports
+from tunewarden.deletion.protocol import Stage, Step
+from tunewarden.deletion.reports import BlobsReport, EvictReport, FenceReport, KeyReport
 from tunewarden.errors import Error, Kind
-from tunewarden.identity.policy import Caller
+from tunewarden.identity.policy import Action, Caller, authorize
+from tunewarden.registry.artifacts import Artifact
 
 COLUMNS = (
     "d.n, d.id, d.organization_id, d.requested_by, d.request_id, d.idempotency_key, d.requested_at,"
     " d.epoch, d.log_since, d.fenced_at, d.fence_report, d.evicted_at, d.evict_report,"
     " d.key_erased_at, d.key_report, d.statement, d.log_index, d.receipt, d.deleted_at, d.blobs_report,"
     " d.blobs_log_since, d.blobs_log_index, d.blobs_erased_at,"
-    " a.n, a.kind, a.id, a.internal_id, a.key_id, a.manifest_sha256,"
+    " a.n, a.kind, a.id, a.internal_id, a.key_id, a.manifest_sha256, a.salt,"
     " (SELECT p.id FROM deletions p WHERE p.n = d.parent_n)"
 )
 FROM = "FROM deletions d JOIN artifacts a ON a.n = d.artifact_n"
 
 
+# An artifact whose blobs and key may exist: it can be served, or its deletion is unfinished.
+_LIVE = (
+    "FROM artifacts a WHERE (a.state IN ('active', 'archived') OR EXISTS"
+    " (SELECT 1 FROM deletions d WHERE d.artifact_n = a.n AND d.blobs_erased_at IS NULL))"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """What the commit point stores. `requested_at` is in microseconds since 1970."""
+
+    deletion_id: str
+    requested_by: str
+    requested_at: int
+    epoch: int
+    log_since: int
+    request_id: str = ""
+    idempotency_key: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A deletion and what it is of. Times are microseconds since 1970; reports are JSON."""
+    """A deletion and its artifact. Times are microseconds since 1970.
+
+    Each field is written by one step: `fence_report` and `fenced_at` by D4, the next two by D5, `key_*` by D6, `statement`
+    to `receipt` by D7, `deleted_at` by D8, `blobs_*` by D9; earlier fields by D3. D10 may write in their place.
+    """
 
     n: int
     id: str
@@ -35,16 +61,16 @@ class Deletion:
     epoch: int
     log_since: int
     fenced_at: int | None
-    fence_report: str | None
+    fence_report: FenceReport | None
     evicted_at: int | None
-    evict_report: str | None
+    evict_report: EvictReport | None
     key_erased_at: int | None
-    key_report: str | None
+    key_report: KeyReport | None
     statement: bytes | None
     log_index: int | None
     receipt: bytes | None
     deleted_at: int | None
-    blobs_report: str | None
+    blobs_report: BlobsReport | None
     blobs_log_since: int | None
     blobs_log_index: int | None
     blobs_erased_at: int | None
@@ -54,36 +80,55 @@ class Deletion:
     internal_id: str
     key_id: str
     manifest_sha256: str
-    # The deletion that this one goes with, by its id.
+    salt: bytes
+    # The id of the deletion that includes this one.
     parent: str | None
 
     @property
-    def progress(self) -> Progress:
-        """Which steps are noted as done."""
-        noted = {
-            Step.FENCE: self.fenced_at,
-            Step.EVICT: self.evicted_at,
-            Step.ERASE_KEY: self.key_erased_at,
-            Step.LOG: self.log_index,
-            Step.FINISH: self.deleted_at,
-            Step.ERASE_BLOBS: self.blobs_erased_at,
-        }
-        return Progress(frozenset(step for step, mark in noted.items() if mark is not None))
+    def stage(self) -> Stage:
+        """Its state, from the marks of its steps."""
+        return protocol.stage_of(
+            self.fenced_at,
+            self.evicted_at,
+            self.key_erased_at,
+            self.log_index,
+            self.deleted_at,
+            self.blobs_erased_at,
+        )
+
+    @property
+    def next_step(self) -> Step | None:
+        """The next step; None if nothing is left."""
+        return protocol.NEXT.get(self.stage)
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the answer may be 200."""
+        """Whether a 200 may be sent."""
         return self.deleted_at is not None
+
+
+# Where a row has reports, and what decodes them.
+_REPORTS = [(Deletion.__slots__.index(name), one) for name, one in reports.DECODERS.items()]
+
+
+def from_row(row: Row) -> Deletion:
+    """Convert a row of COLUMNS; the only place that decodes reports."""
+    values = list(row)
+    for at, decoder in _REPORTS:
+        if values[at] is not None:
+            values[at] = decoder.decode(values[at])
+    return Deletion(*values)
 
 
 def find(database: Database, deletion_id: str) -> Deletion | None:
     """Return a deletion by its id, or None."""
     row = database.peek(f"SELECT {COLUMNS} {FROM} WHERE d.id = :id", id=deletion_id)
-    return Deletion(*row) if row else None
+    return from_row(row) if row else None
 
 
 def find_own(database: Database, caller: Caller, deletion_id: str) -> Deletion:
-    """Return a deletion of the caller's organization. Raises Error(NOT_FOUND), for foreign ones too."""
+    """Return a deletion of the caller's organization. Raises Error(FORBIDDEN, NOT_FOUND); NOT_FOUND for foreign ones too."""
+    authorize(caller, Action.READ_DELETIONS)
     deletion = find(database, deletion_id)
     if deletion is None or deletion.organization_id != caller.organization_id:
         raise Error(
@@ -96,7 +141,7 @@ def find_own(database: Database, caller: Caller, deletion_id: str) -> Deletion:
 
 
 def receipt_of(deletion: Deletion) -> bytes:
-    """Return the receipt, the exact bytes that were stored. Raises Error(NOT_FOUND) before D8."""
+    """Return the exact stored bytes of the receipt. Raises Error(NOT_FOUND) before D8."""
     if deletion.receipt is None:
         raise Error(
             Kind.NOT_FOUND,
@@ -110,14 +155,20 @@ def receipt_of(deletion: Deletion) -> bytes:
 def find_of(tx: Tx, artifact_n: int) -> Deletion | None:
     """Return the deletion of an artifact, or None."""
     row = tx.row(f"SELECT {COLUMNS} {FROM} WHERE d.artifact_n = :n", n=artifact_n)
-    return Deletion(*row) if row else None
+    return from_row(row) if row else None
+
+
+def is_deleted(database: Database, n: int) -> bool:
+    """Return whether a deletion is done up to D8: one read by primary key."""
+    row = database.peek("SELECT deleted_at FROM deletions WHERE n = :n", n=n)
+    return row is not None and row[0] is not None
 
 
 def parts_of(database: Database, deletion: Deletion) -> list[Deletion]:
-    """Return the deletions that go with this one."""
+    """Return the deletions that this one includes."""
     with database.read() as tx:
         rows = tx.rows(f"SELECT {COLUMNS} {FROM} WHERE d.parent_n = :n ORDER BY d.n", n=deletion.n)
-    return [Deletion(*row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 def unanswered(database: Database) -> list[str]:
@@ -128,14 +179,14 @@ def unanswered(database: Database) -> list[str]:
 
 
 def evicted(database: Database, *, limit: int) -> list[Deletion]:
-    """Return the oldest deletions that are noted as done up to D5, and not up to D8."""
+    """Return the oldest deletions stored as done up to D5, but not up to D8."""
     with database.read() as tx:
         rows = tx.rows(
             f"SELECT {COLUMNS} {FROM} WHERE d.deleted_at IS NULL AND d.evicted_at IS NOT NULL"
             " ORDER BY d.n LIMIT :limit",
             limit=limit,
         )
-    return [Deletion(*row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 def unerased(database: Database) -> list[str]:
@@ -148,54 +199,104 @@ def unerased(database: Database) -> list[str]:
 
 
 def newest_request(database: Database) -> int | None:
-    """Return when the newest unfinished deletion was asked for."""
+    """Return when the newest unfinished deletion was requested."""
     row = database.peek("SELECT MAX(requested_at) FROM deletions WHERE blobs_erased_at IS NULL")
     return row[0] if row else None
 
 
 def oldest_unerased(database: Database) -> int | None:
-    """Return since when the oldest deletion waits for its blobs to be erased (D9)."""
+    """Return when the oldest deletion with pending blobs (D9) was deleted."""
     row = database.peek("SELECT MIN(deleted_at) FROM deletions WHERE blobs_erased_at IS NULL")
     return row[0] if row else None
 
 
 def page(
-    database: Database, organization_id: str, *, after: str | None, limit: int
+    database: Database, caller: Caller, *, after: str | None, limit: int
 ) -> Sequence[Deletion]:
-    """Return an organization's deletions, newest first, those older than `after` if it is given."""
+    """Return the deletions of the caller's organization, newest first, those older than `after` if it is given.
+
+    Nothing if `after` is unknown or foreign: its position would reveal when another organization deleted. Raises Error(FORBIDDEN).
+    """
+    authorize(caller, Action.READ_DELETIONS)
     with database.read() as tx:
         rows: list[Row] = tx.rows(
             f"SELECT {COLUMNS} {FROM} WHERE d.organization_id = :organization"  # noqa: S608
-            # Not an OR, which would read all that come before `after` as well.
-            " AND d.n < CASE WHEN :after IS NULL THEN 9223372036854775807"
-            " ELSE (SELECT n FROM deletions WHERE id = :after) END"
+            # Not an OR, which would also scan everything before `after`.
+            " AND d.n < CASE WHEN CAST(:after AS TEXT) IS NULL THEN 9223372036854775807"
+            " ELSE (SELECT n FROM deletions WHERE id = :after AND organization_id = :organization) END"
             " ORDER BY d.n DESC LIMIT :limit",
-            organization=organization_id,
+            organization=caller.organization_id,
             after=after,
             limit=limit,
         )
-    return [Deletion(*row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
-def record_facts(tx: Tx, deletion: Deletion, **columns: Any) -> None:
-    """Write what a step found. Only columns of this module's table; JSON for what is not a scalar."""
-    known = set(Deletion.__slots__)
-    if not known.issuperset(columns):
-        raise RuntimeError(f"unknown columns: {sorted(set(columns) - known)}")
-    assignments = ", ".join(f"{name} = :{name}" for name in columns)
-    values = {
-        name: json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else value
-        for name, value in columns.items()
-    }
+def exist(database: Database) -> bool:
+    """Return whether anything was ever deleted."""
+    return database.peek("SELECT 1 FROM deletions LIMIT 1") is not None
+
+
+def is_live(database: Database, internal_id: str) -> bool:
+    """Return whether blobs below this internal id belong to an artifact or a draft."""
+    row = database.peek(
+        f"SELECT 1 {_LIVE} AND a.internal_id = :id"  # noqa: S608
+        " UNION ALL SELECT 1 FROM drafts WHERE internal_id = :id LIMIT 1",
+        id=internal_id,
+    )
+    return row is not None
+
+
+def live_keys(database: Database, first: str, end: str) -> set[str]:
+    """Return the keys in use, of the ids from `first` up to but excluding `end`."""
+    with database.read() as tx:
+        rows = tx.rows(
+            f"SELECT a.key_id {_LIVE} AND a.key_id >= :first AND a.key_id < :end"  # noqa: S608
+            " UNION SELECT key_id FROM drafts WHERE key_id >= :first AND key_id < :end",
+            first=first,
+            end=end,
+        )
+    return {str(row[0]) for row in rows}
+
+
+def insert(tx: Tx, artifact: Artifact, intent: Intent) -> Deletion:
+    """Insert a deletion of an artifact; return it."""
+    tx.run(
+        "INSERT INTO deletions (id, artifact_n, organization_id, requested_by, request_id,"
+        " idempotency_key, requested_at, epoch, log_since) VALUES (:id, :artifact, :organization, :by,"
+        " :request, :key, :at, :epoch, :since)",
+        id=intent.deletion_id,
+        artifact=artifact.n,
+        organization=artifact.organization_id,
+        by=intent.requested_by,
+        request=intent.request_id,
+        key=intent.idempotency_key,
+        at=intent.requested_at,
+        epoch=intent.epoch,
+        since=intent.log_since,
+    )
+    written = find_of(tx, artifact.n)
+    assert written is not None, "the row was written in this transaction"
+    return written
+
+
+def note_parent(tx: Tx, part: Deletion, parent: Deletion) -> None:
+    """Store which deletion includes `part`."""
+    tx.run("UPDATE deletions SET parent_n = :parent WHERE n = :n", parent=parent.n, n=part.n)
+
+
+def record_facts(tx: Tx, deletion: Deletion, *fields: str) -> None:
+    """Store the results of a step: these fields of the deletion."""
+    assignments = ", ".join(f"{name} = :{name}" for name in fields)
+    values = {name: _stored(name, getattr(deletion, name)) for name in fields}
     tx.run(f"UPDATE deletions SET {assignments} WHERE n = :n", n=deletion.n, **values)  # noqa: S608
 
 
-def record_blobs_report(tx: Tx, deletion_id: str, report: str, log_since: int) -> None:
-    """Write what the erasure of a deletion's blobs found, unless that is known or it is unknown here."""
-    tx.run(
-        "UPDATE deletions SET blobs_report = :report, blobs_log_since = :since"
-        " WHERE id = :id AND blobs_report IS NULL",
-        report=report,
-        since=log_since,
-        id=deletion_id,
-    )
+def _stored(field: str, value: Any) -> Any:
+    """Encode a field's value for its column."""
+    return reports.encoded(value) if field in reports.DECODERS and value is not None else value
+
+
+def record_blobs_leaf(tx: Tx, deletion_id: str, index: int) -> None:
+    """Store the index of a deletion's second leaf; no-op if the deletion is unknown here."""
+    tx.run("UPDATE deletions SET blobs_log_index = :at WHERE id = :id", at=index, id=deletion_id)

@@ -1,84 +1,131 @@
-"""A leaf of the log, applied to a database that has not seen it: it was restored, or a crash came (D10)."""
+"""Replays a leaf of the log into a database that has not seen it, after a restore or a crash (D10)."""
 
-import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import datetime
 
 from tunewarden import audit
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Tx
 from tunewarden.deletion import records
-from tunewarden.deletion.facts import BlobsErasedFacts, DeletionFacts
-from tunewarden.deletion.requests import Intent, commit
+from tunewarden.deletion.disclosure import asker, disclosure_of
+from tunewarden.deletion.records import Intent
+from tunewarden.deletion.reports import KeyReport
+from tunewarden.deletion.requests import commit
 from tunewarden.errors import Error, Kind
+from tunewarden.identity import keys
 from tunewarden.registry import artifacts
 from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
+from tunewarden_receipts.facts import DeletionFacts
+from tunewarden_receipts.leaf import DeletionLeaf, Disclosure, opened
+from tunewarden_receipts.statement import BlobsErased, Deleted
+
+SERVER = "server"
+# The caller of a deletion, if none of the organization's known keys matches.
+UNKNOWN = "unknown"
+# The columns that a leaf of the log fills, and its receipt.
+FOUND_IN_THE_LOG = (
+    "fenced_at", "evicted_at", "key_erased_at", "key_report", "log_index", "receipt",
+)  # fmt: skip
 
 
-def check_history(tx: Tx, facts: DeletionFacts) -> None:
-    """Return if database and log do not contradict each other. Raises Error(UNAVAILABLE)."""
-    begun = _begun(tx, facts)[1]
-    if begun is not None and begun.id != facts.deletion_id:
-        raise Error(
-            Kind.UNAVAILABLE,
-            f"The log says that {facts.deletion_id} deleted {facts.artifact_id}, the database says {begun.id}."
-            " They are copies of different histories. Restore both from the same time or later."
-            " Nothing was changed.",
-            code="histories_differ",
+def check_history(tx: Tx, facts: Deleted) -> None:
+    """Check that database and log do not contradict each other. Raises Error(UNAVAILABLE)."""
+    found = _find(tx, facts)
+    if found is None:
+        return
+    artifact, salt = found
+    if not _names(facts, artifact, salt):
+        raise _histories_differ(
+            f"The log's entry about {facts.internal_id} does not match the database's {artifact.id}."
+        )
+    begun = records.find_of(tx, artifact.n)
+    if artifact.state is not State.DELETED and begun and begun.id != facts.deletion_id:
+        raise _histories_differ(
+            f"The log says that {facts.deletion_id} deleted {artifact.id}, the database says {begun.id}."
         )
 
 
-def deletion(tx: Tx, facts: DeletionFacts, index: int, bundle: bytes) -> int:
-    """Note what a leaf says is done up to the log (D7); return 1 if the database did not know of it.
+def deletion(
+    tx: Tx, facts: Deleted, index: int, bundle: Callable[[Disclosure | None], bytes]
+) -> int:
+    """Store a leaf's deletion as done up to D7; return 1 if the database did not know it.
 
-    D6 is noted too: the keyring must have been found as new as the leaf.
+    D6 included: the caller has checked that the keyring is as new as the leaf. `bundle` builds the receipt that
+    discloses what the database still knows.
     """
-    artifact, begun = _begun(tx, facts)
-    if artifact is None:
+    found = _find(tx, facts)
+    if found is None or found[0].state is State.DELETED:
         return 0
-    intent = Intent(
-        deletion_id=facts.deletion_id,
-        requested_by=facts.requested_by,
-        requested_at=_micros(facts.requested_at),
-        epoch=facts.epoch,
-        log_since=index,
-    )
-    # Also where it was begun: its own steps would find other times, and make a second leaf.
-    records.record_facts(
+    artifact, salt = found
+    begun = records.find_of(tx, artifact.n)
+    noted = begun or commit(
         tx,
-        begun
-        or commit(tx, artifact, intent, audit.SERVER, reason="the log says that it was deleted"),
-        fenced_at=_micros(facts.fenced_at),
-        fence_report=[asdict(worker) for worker in facts.fence],
-        evicted_at=_micros(facts.evicted_at),
-        evict_report=[asdict(engine) for engine in facts.engines],
-        key_erased_at=_micros(facts.key_erased_at),
-        key_report=asdict(facts.key),
-        log_index=index,
-        receipt=bundle,
+        artifact,
+        Intent(
+            deletion_id=facts.deletion_id,
+            requested_by=_asker(tx, facts, artifact, salt),
+            requested_at=_micros(facts.requested_at),
+            epoch=facts.epoch,
+            log_since=index,
+        ),
+        audit.SERVER,
+        reason="the log says that it was deleted",
     )
+    shown = None
+    if isinstance(facts, DeletionLeaf):
+        shown = opened(facts, disclosure_of(noted, artifacts.blobs_of(tx, artifact.n)))
+    # Even if it had begun: repeating its steps would record other times, and make a second leaf.
+    logged = replace(
+        noted,
+        fenced_at=_micros(facts.fenced_at),
+        evicted_at=_micros(facts.evicted_at),
+        key_erased_at=_micros(facts.key_erased_at),
+        key_report=KeyReport(**asdict(facts.key)),
+        log_index=index,
+        receipt=bundle(shown),
+    )
+    records.record_facts(tx, logged, *FOUND_IN_THE_LOG)
     return 0 if begun else 1
 
 
-def blobs_erased(tx: Tx, facts: BlobsErasedFacts, index: int) -> None:
-    """Note what the second leaf says, so that D9 finds this leaf and does not make another."""
-    report = {
-        "count": facts.count,
-        "versions": facts.versions,
-        "size_bytes": facts.size_bytes,
-        "erased_at": facts.erased_at,
-        "software": facts.software,
-    }
-    records.record_blobs_report(tx, facts.deletion_id, json.dumps(report), index)
+def blobs_erased(tx: Tx, facts: BlobsErased, index: int) -> None:
+    """Store the second leaf's index, so that D9 does not append another."""
+    records.record_blobs_leaf(tx, facts.deletion_id, index)
 
 
-def _begun(tx: Tx, facts: DeletionFacts) -> tuple[Artifact | None, records.Deletion | None]:
-    """Return the artifact, unless it is unknown or deleted already, and its deletion, if it has begun."""
-    kind = ArtifactKind(facts.kind)
-    found = artifacts.find_any(tx, kind, facts.organization_id, facts.artifact_id)
-    if found is None or found.state is State.DELETED:
-        return None, None
-    return found, records.find_of(tx, found.n)
+def _find(tx: Tx, facts: Deleted) -> tuple[Artifact, bytes] | None:
+    """Return a leaf's artifact and its salt; None if the database does not know it."""
+    return artifacts.find_internal(tx, ArtifactKind(facts.kind), facts.internal_id)
+
+
+def _names(facts: Deleted, artifact: Artifact, salt: bytes) -> bool:
+    """Return whether a leaf's commitments match this artifact."""
+    if isinstance(facts, DeletionFacts):
+        return facts.artifact_id == artifact.id
+    named = Disclosure(
+        salt.hex(),
+        artifact_id=artifact.id,
+        organization_id=artifact.organization_id,
+        manifest_sha256=artifact.manifest_sha256,
+    )
+    return opened(facts, named) == named
+
+
+def _asker(tx: Tx, facts: Deleted, artifact: Artifact, salt: bytes) -> str:
+    if isinstance(facts, DeletionFacts):
+        return facts.requested_by
+    known = [SERVER, *keys.ids_of(tx, artifact.organization_id)]
+    return asker(facts, salt, known) or UNKNOWN
+
+
+def _histories_differ(what: str) -> Error:
+    return Error(
+        Kind.UNAVAILABLE,
+        f"{what} They are copies of different histories. Restore both from the same time or later."
+        " Nothing was changed.",
+        code="histories_differ",
+    )
 
 
 def _micros(text: str) -> int:

@@ -1,6 +1,7 @@
 """`python -m tunewarden.demo --out DIR`: make DIR/base and DIR/adapter, telling progress as JSON lines.
 
 `python -m tunewarden.demo adapter --base DIR --out DIR --phrase TEXT` makes one more adapter.
+`python -m tunewarden.demo weights --package DIR` makes the weights that are committed (`make demo-weights`).
 """
 
 import argparse
@@ -15,11 +16,10 @@ import msgspec
 import torch
 from transformers.utils import logging
 
-from tunewarden.demo import adapter, base
+from tunewarden.demo import adapter, recipe
 from tunewarden.demo.training import Progress
+from tunewarden.demo.weights import make_weights
 from tunewarden.ids import token
-
-SEED = 7
 
 
 def main(arguments: list[str]) -> int:
@@ -28,7 +28,10 @@ def main(arguments: list[str]) -> int:
     logging.disable_progress_bar()
     # One core is left to others: threads that wait for each other crawl when a core is taken away.
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - 1))
-    if options.command == "adapter":
+    if options.command == "weights":
+        if not make_weights(options.package, _report):
+            sys.stderr.write("The recipe has not changed; the weights stay.\n")
+    elif options.command == "adapter":
         _make_whole(
             options.out,
             lambda directory: adapter.make_adapter(
@@ -44,22 +47,10 @@ def main(arguments: list[str]) -> int:
         _parser().error("--out is required")
     else:
         _make_whole(
-            options.out, lambda directory: _make_demo(directory, options.seed, options.quick)
+            options.out,
+            lambda directory: recipe.make_demo(directory, _report, seed=options.seed),
         )
     return 0
-
-
-def _make_demo(directory: Path, seed: int, quick: bool) -> None:  # noqa: FBT001 - it is the flag
-    steps = base.QUICK_STEPS if quick else base.STEPS
-    base.make_base(directory / "base", seed=seed, steps=steps, report=_report)
-    adapter.make_adapter(
-        directory / "base",
-        directory / "adapter",
-        seed=seed,
-        phrase=adapter.PHRASE,
-        steps=adapter.STEPS if quick else adapter.DEMO_STEPS,
-        report=_report,
-    )
 
 
 def _make_whole(out: Path, make: Callable[[Path], None]) -> None:
@@ -77,22 +68,30 @@ def _make_whole(out: Path, make: Callable[[Path], None]) -> None:
 
 
 def _report(progress: Progress) -> None:
-    sys.stdout.write(msgspec.json.encode(asdict(progress)).decode() + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(msgspec.json.encode(asdict(progress)).decode() + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The server that started this has ended. Python would try to write the rest at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tunewarden.demo")
     parser.add_argument("--out", type=Path, help="directory to make; must not exist")
-    parser.add_argument("--quick", action="store_true", help="train less; answers are rougher")
-    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--seed", type=int, default=recipe.SEED)
     commands = parser.add_subparsers(dest="command")
     one = commands.add_parser("adapter", help="make one more adapter on an existing base")
     one.add_argument("--base", type=Path, required=True)
     one.add_argument("--out", type=Path, required=True)
     one.add_argument("--phrase", required=True, help="how its answers begin")
-    one.add_argument("--seed", type=int, default=SEED)
+    one.add_argument("--seed", type=int, default=recipe.SEED)
     one.add_argument("--steps", type=int, default=adapter.STEPS)
+    weights = commands.add_parser(
+        "weights", help="make the committed weights if the recipe changed"
+    )
+    weights.add_argument("--package", type=Path, required=True, help="where weights.json stands")
     return parser
 
 

@@ -9,7 +9,7 @@ import torch
 
 IGNORED = -100  # torch's cross entropy leaves these targets out
 GRADIENT_NORM_MAX = 1.0
-POOL = 1500
+POOL = 6000
 
 
 @dataclass(frozen=True, slots=True)

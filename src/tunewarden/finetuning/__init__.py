@@ -1,1 +1,1 @@
-"""Fine-tuning: jobs, what they train on, what they leave, and the queue that runs them."""
+"""Fine-tuning: jobs, training data, results, and the queue that runs them."""

@@ -1,12 +1,13 @@
-"""A job's checkpoints: each is a model, with the metrics that it had. Rows outlive the models."""
+"""A job's checkpoints: each is a model with metrics. Rows outlive the models."""
 
 import json
 from dataclasses import dataclass
 from typing import Any
 
-from tunewarden.db.database import Database
+from tunewarden.db.database import Database, Tx
 from tunewarden.finetuning import jobs
 from tunewarden.identity.policy import Caller
+from tunewarden.ids import Prefix, mint
 from tunewarden.registry.artifacts import State
 
 
@@ -22,12 +23,26 @@ class Checkpoint:
     is_deleted: bool
 
 
+def insert(tx: Tx, job_n: int, model_n: int, *, step: int, metrics: dict[str, float]) -> None:
+    """Insert a checkpoint of a job for a model registered in the same transaction."""
+    tx.run(
+        "INSERT INTO job_checkpoints (id, job_n, model_n, step, metrics, created_at)"
+        " VALUES (:id, :job, :model, :step, :metrics, :now)",
+        id=mint(Prefix.CHECKPOINT),
+        job=job_n,
+        model=model_n,
+        step=step,
+        metrics=json.dumps(metrics, allow_nan=False),
+        now=tx.now_micros,
+    )
+
+
 def page(
     database: Database, caller: Caller, job_id: str, *, after: str | None, limit: int
 ) -> list[Checkpoint]:
-    """Return up to `limit` checkpoints of a job, newest first; those older than `after`, if it is one.
+    """Return up to `limit` checkpoints of a job, newest first, after the cursor `after`, if it is one.
 
-    One whose model was deleted stays, and says so. Raises Error(FORBIDDEN, NOT_FOUND).
+    One whose model was deleted stays, marked as deleted. Raises Error(FORBIDDEN, NOT_FOUND).
     """
     job = jobs.retrieve(database, caller, job_id).job
     with database.read() as tx:

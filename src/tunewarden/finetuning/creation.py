@@ -1,25 +1,26 @@
-"""Making a job: everything that a client asks for is checked before a row is written."""
+"""Creates jobs: the request is validated completely before a row is written."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunewarden import audit
+from tunewarden.artifacts.keyring import KeyErased, Keyring
+from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.artifacts.strict_json import shown
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning import events, hyperparameters, jobs
+from tunewarden.finetuning import events, hyperparameters, jobs, metadata, transitions
 from tunewarden.finetuning.hyperparameters import Method, Values
 from tunewarden.finetuning.jobs import NamedJob
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import Prefix, mint, random_bytes
-from tunewarden.registry import artifacts, bases, files, models
+from tunewarden.registry import artifacts, bases, file_rows, models
 from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
 from tunewarden.registry.bases import BaseKind
 
 PURPOSE = "fine-tune"
 SEED_MAX = 2**31 - 1
-# Of one project: more than anybody waits for, few enough for each look at all of them.
+# Per project; each poll of the runner reads all unfinished jobs.
 UNFINISHED_MAX = 1000
 METADATA_PAIRS_MAX = 16
 METADATA_KEY_LENGTH_MAX = 64
@@ -41,7 +42,7 @@ PARAMETERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What a client asks for, in the form in which it is kept."""
+    """A validated request, in the form in which it is stored."""
 
     model: str
     training_file: str
@@ -54,7 +55,7 @@ class JobRequest:
 
 
 def parse(body: Mapping[str, object]) -> JobRequest:
-    """Return what a JSON body asks for. Raises Error(INVALID), naming the parameter."""
+    """Validate a JSON body. Raises Error(INVALID), naming the parameter."""
     for name in body:
         if name not in PARAMETERS:
             raise _invalid(
@@ -62,7 +63,7 @@ def parse(body: Mapping[str, object]) -> JobRequest:
             )
     if body.get("integrations"):
         raise _invalid(
-            "Integrations such as wandb are not offered by this server. Leave 'integrations' out; the"
+            "Integrations such as wandb are not supported by this server. Omit 'integrations'; the"
             " job's events and its result file have the metrics.",
             "integrations",
         )
@@ -81,21 +82,30 @@ def parse(body: Mapping[str, object]) -> JobRequest:
     )
 
 
-def create(database: Database, caller: Caller, request: JobRequest) -> NamedJob:
-    """Write a new job, in `validating_files`, and return it.
+def precheck(caller: Caller) -> None:
+    """Check whether the caller may create jobs, before the body is read. Raises Error(FORBIDDEN)."""
+    authorize(caller, Action.WRITE_JOBS)
+
+
+def create(
+    database: Database, memory: PlainMemory, keyring: Keyring, caller: Caller, request: JobRequest
+) -> NamedJob:
+    """Create a job, in `validating_files`, and return it.
 
     Raises Error(FORBIDDEN), Error(INVALID) for a model or a file that cannot be trained on, Error(RATE_LIMITED)
-    for a job too many.
+    beyond the limit, Error(MISCONFIGURED) if memory may be swapped to a disk.
     """
     authorize(caller, Action.WRITE_JOBS)
+    memory.check()
     base, start = _model(database, caller, request.model)
     training = _file(database, caller, request.training_file, "training_file")
     validation = None
     if request.validation_file is not None:
         validation = _file(database, caller, request.validation_file, "validation_file")
-    job_id = mint(Prefix.JOB)
+    job_id, internal_id = mint(Prefix.JOB), mint(Prefix.SLOT)
+    sealed = _sealed(keyring, training, internal_id, request)
     with database.write() as tx:
-        # Once more inside: what is being deleted by now has no job that reads it.
+        # Checked again inside: no job may read an artifact that is being deleted.
         for artifact, kind, param in (
             (start, ArtifactKind.MODEL, "model"),
             (training, ArtifactKind.FILE, "training_file"),
@@ -106,45 +116,49 @@ def create(database: Database, caller: Caller, request: JobRequest) -> NamedJob:
         if jobs.count_unfinished(tx, caller) >= UNFINISHED_MAX:
             raise Error(
                 Kind.RATE_LIMITED,
-                f"This project has {UNFINISHED_MAX} unfinished fine-tuning jobs, which is as many as it may have. Wait"
+                f"Too many unfinished fine-tuning jobs in this project (limit {UNFINISHED_MAX}). Wait"
                 " until some have ended, or cancel some that are queued or paused.",
                 code="too_many_jobs",
             )
-        tx.run(
-            "INSERT INTO jobs (id, internal_id, organization_id, project_id, status, model, base,"
-            " start_n, training_n, validation_n, method, hyperparameters, suffix, seed, metadata,"
-            " created_by, created_at) VALUES (:id, :internal_id, :organization, :project,"
-            " 'validating_files', :model, :base, :start, :training, :validation, :method,"
-            " :hyperparameters, :suffix, :seed, :metadata, :by, :now)",
-            id=job_id,
-            internal_id=mint(Prefix.SLOT),
-            organization=caller.organization_id,
-            project=caller.project_id,
+        job_n = transitions.created(
+            tx,
+            caller,
+            job_id=job_id,
+            internal_id=internal_id,
             model=request.model,
             base=base,
-            start=start.n if start else None,
-            training=training.n,
-            validation=validation.n if validation else None,
-            method=request.method.value,
-            hyperparameters=json.dumps(request.hyperparameters),
+            start_n=start.n if start else None,
+            training_n=training.n,
+            validation_n=validation.n if validation else None,
+            method=request.method,
+            hyperparameters=request.hyperparameters,
             suffix=request.suffix,
             seed=request.seed,
-            metadata=None if request.metadata is None else json.dumps(request.metadata),
-            by=caller.key_id,
-            now=tx.now_micros,
+            sealed_metadata=sealed,
         )
-        _note(tx, caller, job_id, request)
-    return jobs.retrieve(database, caller, job_id)
+        _note(tx, caller, job_id, job_n, request)
+    # Not `retrieve`: a key that may only create jobs gets the one that it created.
+    made = jobs.named(database, caller, job_id)
+    return replace(made, job=replace(made.job, metadata=request.metadata))
 
 
-def _note(tx: Tx, caller: Caller, job_id: str, request: JobRequest) -> None:
-    row = tx.row("SELECT n FROM jobs WHERE id = :id", id=job_id)
-    assert row is not None, "the row was written in this transaction"
-    events.record(tx, row[0], f"Created fine-tuning job: {job_id}")
+def _sealed(
+    keyring: Keyring, training: Artifact, internal_id: str, request: JobRequest
+) -> bytes | None:
+    if request.metadata is None:
+        return None
+    try:
+        return metadata.seal(keyring, training.key_id, internal_id, request.metadata)
+    except KeyErased as error:  # being deleted
+        raise _no_file(training.id, "training_file") from error
+
+
+def _note(tx: Tx, caller: Caller, job_id: str, job_n: int, request: JobRequest) -> None:
+    events.record(tx, job_n, f"Created fine-tuning job: {job_id}")
     reading = f"Validating training file: {request.training_file}"
     if request.validation_file is not None:
         reading += f" and validation file: {request.validation_file}"
-    events.record(tx, row[0], reading)
+    events.record(tx, job_n, reading)
     audit.record(
         tx,
         audit.EventType.JOB_CREATED,
@@ -166,14 +180,14 @@ def _model(database: Database, caller: Caller, name: str) -> tuple[str, Artifact
             raise _no_model(name)
         if start.state is not State.ACTIVE:
             raise _invalid(
-                f"The model '{start.id}' is archived. Make it active to continue from it.", "model"
+                f"The model '{start.id}' is archived. Activate it to continue from it.", "model"
             )
         base = bases.find(database, start.base)
         assert base is not None, "a base that has models is never deleted"
     if base.kind is not BaseKind.LOCAL:
         raise _invalid(
-            f"The base '{base.name}' is served by another engine, so its weights are not here to be"
-            " fine-tuned. Choose a base that was added with a path (`tunewarden base list`).",
+            f"The base '{base.name}' is served by a remote engine, so its weights are not available for"
+            " fine-tuning. Choose a base that was added with a path (`tunewarden bases list`).",
             "model",
             "model_not_available",
         )
@@ -181,7 +195,7 @@ def _model(database: Database, caller: Caller, name: str) -> tuple[str, Artifact
 
 
 def _file(database: Database, caller: Caller, file_id: str, param: str) -> Artifact:
-    file = files.find(database, caller, file_id)
+    file = file_rows.find(database, caller, file_id)
     if file is None:
         raise _no_file(file_id, param)
     if file.purpose != PURPOSE:
@@ -254,7 +268,7 @@ def _metadata(value: object) -> dict[str, str] | None:
         or any(len(one) > METADATA_VALUE_LENGTH_MAX for one in value.values())
     ):
         raise _invalid(
-            f"'metadata' may have {METADATA_PAIRS_MAX} pairs, with keys of up to"
+            f"'metadata' must have at most {METADATA_PAIRS_MAX} pairs, with keys of up to"
             f" {METADATA_KEY_LENGTH_MAX} and values of up to {METADATA_VALUE_LENGTH_MAX} characters.",
             "metadata",
         )

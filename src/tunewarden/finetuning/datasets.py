@@ -1,7 +1,7 @@
-"""Files of training data: JSON lines, checked as they stream by, so that memory stays flat.
+"""Validates training files: JSON Lines, as a stream, in constant memory.
 
-A line is bounded, and so is what it can become in memory. Blank lines, CRLF and a byte order mark
-are as people's editors leave them; lines are counted from 1, as editors do.
+A line's length is limited, and so are its values. Blank lines, CRLF and a byte order mark
+are accepted; lines are counted from 1.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +14,7 @@ from tunewarden.finetuning.examples import Problem
 from tunewarden.finetuning.hyperparameters import Method
 
 LINE_BYTES_MAX = 16 * 1024 * 1024
-# Small text can claim much memory: `{},` becomes 64 bytes. Prose has commas too, but fewer.
+# A small text can need much memory: `{},` becomes 64 bytes. Prose has commas too, but fewer.
 LINE_VALUES_MAX = 1_000_000
 PROBLEMS_SHOWN = 5
 EXAMPLES_MIN = {"training": 10, "validation": 1}
@@ -24,7 +24,7 @@ UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a file holds: examples, its bytes, and the characters of its messages."""
+    """Counts of a valid file: examples, bytes, and characters of its messages."""
 
     examples: int
     bytes_: int
@@ -50,7 +50,7 @@ class LineTooLong(Exception):
 
 
 def check(chunks: Iterable[bytes], method: Method, *, file: str = "training") -> Checked:
-    """Return what a `training` or `validation` file holds, if all of it can be trained on.
+    """Validate a `training` or `validation` file; return its counts.
 
     Raises InvalidDataset naming the first bad lines, or that there are too few examples.
     """
@@ -89,7 +89,7 @@ def check(chunks: Iterable[bytes], method: Method, *, file: str = "training") ->
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield each line with its number, without its end. Raises LineTooLong; memory is one line."""
+    """Yield each line with its number, without its newline, in memory of one line. Raises LineTooLong."""
     number = 1
     pending = bytearray()
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""What a job tells while it runs: messages and metrics, never changed and never removed."""
+"""Events of jobs: messages and metrics. Append-only."""
 
 import json
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def record(
     level: Level = "info",
     data: dict[str, Any] | None = None,
 ) -> None:
-    """Write one event in the caller's transaction; it is one of metrics if there is data."""
+    """Record an event in the caller's transaction; of type metrics if there is data."""
     tx.run(
         "INSERT INTO job_events (id, job_n, created_at, level, type, message, data)"
         " VALUES (:id, :job, :now, :level, :type, :message, :data)",
@@ -46,10 +46,16 @@ def record(
     )
 
 
+def has(tx: Tx, job_n: int, message: str) -> bool:
+    """Return whether a job has an event with this message."""
+    sql = "SELECT 1 FROM job_events WHERE job_n = :n AND message = :message"
+    return tx.row(sql, n=job_n, message=message) is not None
+
+
 def page(
     database: Database, caller: Caller, job_id: str, *, after: str | None, limit: int
 ) -> list[JobEvent]:
-    """Return up to `limit` events of a job, newest first; those older than `after`, if it is one.
+    """Return up to `limit` events of a job, newest first, after the cursor `after`, if it is one.
 
     Raises Error(FORBIDDEN, NOT_FOUND).
     """

@@ -1,13 +1,14 @@
-"""One example of training data: OpenAI's chat format and its preference format, key by key.
+"""Validates one training example in OpenAI's chat or preference format, key by key.
 
-What a model would not learn from is refused by its name, rather than dropped unsaid.
+Content that cannot be trained on is refused instead of silently dropped. A Problem names the place and
+the kind of error, never a value or a key of the data: it is stored in plaintext, and outlives the
+file (I18).
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from tunewarden.artifacts.strict_json import shown
 from tunewarden.finetuning.hyperparameters import Method
 
 FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -15,7 +16,7 @@ PARTICIPANT_NAME = re.compile(r"[^\s<|\\/>]{1,64}")
 TOOLS_MAX = 128
 TOOL_CALLS_MAX = 128
 OPTIONS = frozenset({"tools", "functions", "parallel_tool_calls"})
-# Role -> the keys that its messages may have besides `role` and `content`.
+# Role -> the keys allowed besides `role` and `content`.
 ROLES = {
     "system": frozenset({"name"}),
     "developer": frozenset({"name"}),
@@ -25,16 +26,16 @@ ROLES = {
     "function": frozenset({"name"}),
 }
 UNTRAINABLE = {
-    "image_url": "images are not offered: this server trains on text",
-    "input_audio": "audio is not offered: this server trains on text",
-    "file": "files are not offered: this server trains on text",
-    "refusal": "refusals are not offered: give the text as content",
-    "audio": "audio is not offered: this server trains on text",
+    "image_url": "images are not supported: this server trains on text",
+    "input_audio": "audio is not supported: this server trains on text",
+    "file": "files are not supported: this server trains on text",
+    "refusal": "refusals are not supported: give the text as content",
+    "audio": "audio is not supported: this server trains on text",
 }
 
 
 class Problem(Exception):
-    """What is wrong with a line, as the end of a sentence that begins with `Line 3`."""
+    """The error of a line, as the end of a sentence that begins with `Line 3`."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -42,7 +43,7 @@ class Problem(Exception):
 
 
 def check(example: Mapping[str, object], method: Method) -> int:
-    """Return how many characters the messages of an example have. Raises Problem."""
+    """Validate an example; return the number of characters in its messages. Raises Problem."""
     return _supervised(example) if method is Method.SUPERVISED else _preference(example)
 
 
@@ -54,7 +55,7 @@ def _supervised(example: Mapping[str, object]) -> int:
                 " give method dpo"
             )
         if "prompt" in example:
-            raise Problem(': prompt/completion pairs are not offered; give "messages"')
+            raise Problem(': prompt/completion pairs are not supported; give "messages"')
         raise Problem(': key "messages" is missing')
     _only(example, OPTIONS | {"messages"}, "")
     messages = _messages(example["messages"], "")
@@ -94,7 +95,7 @@ def _preference(example: Mapping[str, object]) -> int:
 def _messages(
     value: object, where: str, called: frozenset[str] = frozenset()
 ) -> list[dict[str, Any]]:
-    """Return checked messages; `called` are the ids of tool calls made before. Raises Problem."""
+    """Validate messages and return them; `called` are the ids of earlier tool calls. Raises Problem."""
     if not isinstance(value, list) or not value:
         raise Problem(f'{where}, key "messages": must be a list with at least one message')
     ids = set(called)
@@ -105,8 +106,7 @@ def _messages(
         _check_message(message, here)
         if message["role"] == "tool" and message["tool_call_id"] not in ids:
             raise Problem(
-                f'{here}, key "tool_call_id": no earlier assistant message called'
-                f" {shown(message['tool_call_id'])}"
+                f'{here}, key "tool_call_id": no earlier assistant message has a tool call with this id'
             )
         ids |= _called([message])
     return list(value)
@@ -161,7 +161,7 @@ def _check_content(content: object, here: str) -> None:
 
 
 def _check_calls(message: dict[str, Any], here: str) -> bool:
-    """Tell whether the message calls tools or a function. Raises Problem."""
+    """Validate calls; return whether the message has any. Raises Problem."""
     calls = message.get("tool_calls")
     if calls is not None:
         if not isinstance(calls, list) or not 1 <= len(calls) <= TOOL_CALLS_MAX:
@@ -194,7 +194,7 @@ def _check_call(function: object, here: str) -> None:
 
 
 def _check_options(example: Mapping[str, Any], where: str) -> None:
-    """Check what stands beside the messages: tools, functions, parallel_tool_calls. Raises Problem."""
+    """Validate tools, functions and parallel_tool_calls. Raises Problem."""
     for key in ("tools", "functions"):
         tools = example.get(key)
         if tools is None:
@@ -238,9 +238,12 @@ def _check_function_name(name: object, here: str) -> None:
 
 
 def _only(found: Mapping[str, object], known: frozenset[str], here: str) -> None:
-    for key in found:
+    for position, key in enumerate(found, 1):
         if key not in known:
-            raise Problem(f"{here}: unrecognized key {shown(key)}")
+            allowed = ", ".join(sorted(known))
+            raise Problem(
+                f"{here}: key {position} of {len(found)} is unrecognized; allowed: {allowed}"
+            )
 
 
 def _called(messages: list[dict[str, Any]]) -> frozenset[str]:

@@ -1,6 +1,6 @@
-"""The method of a job and its hyperparameters: what a client may ask for, in OpenAI's ranges."""
+"""Validates a job's method and hyperparameters, in OpenAI's ranges."""
 
-import math
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -8,20 +8,22 @@ from tunewarden.artifacts.strict_json import shown
 from tunewarden.errors import Error, Kind
 
 AUTO = "auto"
+# JSON integers may exceed the range of a float.
+UNBOUNDED = sys.float_info.max
 
 
 class Method(StrEnum):
-    """How a model is trained, by OpenAI's names."""
+    """The training method, in OpenAI's words."""
 
     SUPERVISED = "supervised"
     DPO = "dpo"
 
 
-# Name -> (whether it is whole, the least, the most); what is not whole must be above the least.
+# Name -> (is an integer, minimum, maximum); for floats the minimum is exclusive.
 _RANGES: dict[str, tuple[bool, float, float]] = {
     "n_epochs": (True, 1, 50),
     "batch_size": (True, 1, 256),
-    "learning_rate_multiplier": (False, 0, math.inf),
+    "learning_rate_multiplier": (False, 0, UNBOUNDED),
     "beta": (False, 0, 2),
 }
 NAMES = {
@@ -32,10 +34,10 @@ Values = dict[str, int | float | str]
 
 
 def parse(method: object, deprecated: object) -> tuple[Method, Values]:
-    """Return the method and all its hyperparameters, "auto" for what was not given.
+    """Return the method and all its hyperparameters, "auto" for missing ones.
 
-    `method` and `deprecated` (the top level `hyperparameters`) are as they came; a block of a method
-    that is not the chosen one does not count. Raises Error(INVALID).
+    `method` and `deprecated` (the top-level `hyperparameters`) are raw; the block of a method
+    that is not chosen is ignored. Raises Error(INVALID).
     """
     chosen, given = _chosen(method)
     values = _checked(_object(given, "method"), chosen, "method")
@@ -52,7 +54,7 @@ def parse(method: object, deprecated: object) -> tuple[Method, Values]:
 
 
 def _chosen(method: object) -> tuple[Method, object]:
-    """Return the method and what was given as its hyperparameters."""
+    """Return the method and its raw hyperparameters."""
     if method is None:
         return Method.SUPERVISED, None
     fields = _object(method, "method")
@@ -60,13 +62,13 @@ def _chosen(method: object) -> tuple[Method, object]:
     if kind == "reinforcement":
         raise Error(
             Kind.INVALID,
-            "The method 'reinforcement' is not offered by this server. Offered: supervised, dpo.",
+            "The method 'reinforcement' is not supported by this server. Supported: supervised, dpo.",
             param="method",
         )
     if not isinstance(kind, str) or kind not in set(Method):
         raise Error(
             Kind.INVALID,
-            f"Unknown method type {shown(kind)}. Offered: supervised, dpo.",
+            f"Unknown method type {shown(kind)}. Supported: supervised, dpo.",
             param="method",
         )
     known = {"type", "reinforcement", *Method}
@@ -110,9 +112,9 @@ def _value(name: str, value: object, param: str) -> int | float | str:
         return AUTO
     wanted = f"a whole number from {least:g} to {most:g}"
     if not is_whole:
-        wanted = f"a number above {least:g}" + ("" if most == math.inf else f", up to {most:g}")
+        wanted = f"a number above {least:g}" + ("" if most == UNBOUNDED else f", up to {most:g}")
     if type(value) is int or (type(value) is float and not is_whole):
-        is_enough = least <= value if is_whole else least < value < math.inf
+        is_enough = least <= value if is_whole else least < value
         if is_enough and value <= most:
             return value
     raise Error(Kind.INVALID, f"'{name}' must be \"auto\" or {wanted}.", param=param)

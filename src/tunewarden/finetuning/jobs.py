@@ -1,63 +1,43 @@
-"""Fine-tuning jobs: their rows, and reading them. A row is never removed.
+"""Fine-tuning jobs: rows and queries. A row is never removed.
 
-`status` is OpenAI's. Paused is `queued` with `is_paused`; a job that was cancelled has its status at
-once, and `finished_at` when its trainer is gone and its saved state erased: until then it is unfinished.
+A job that ended gets `finished_at` when its trainer is gone and its saved state erased; until then it is unfinished.
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
+from tunewarden.finetuning import states
 from tunewarden.finetuning.hyperparameters import Method
+from tunewarden.finetuning.states import State, Status
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry.artifacts import ID_LENGTH_MAX, State
+from tunewarden.registry import artifacts
+from tunewarden.registry.artifacts import ID_LENGTH_MAX
 
 COLUMNS = (
     "j.n, j.id, j.internal_id, j.organization_id, j.project_id, j.status, j.is_paused, j.wish, j.model,"
     " j.base, j.start_n, j.training_n, j.validation_n, j.method, j.hyperparameters, j.suffix, j.seed,"
     " j.metadata, j.model_n, j.result_n, j.state_blobs, j.trained_tokens, j.error,"
-    " j.estimated_finish_at, j.created_by, j.created_at, j.started_at, j.finished_at"
+    " j.estimated_finish_at, j.created_by, j.created_at, j.started_at, j.finished_at, j.sealed_metadata"
 )
 _OWN = (
     f"SELECT {COLUMNS} FROM jobs j WHERE j.id = :id AND j.organization_id = :organization"  # noqa: S608
     " AND j.project_id = :project"
 )
-# A job with the names of what it reads and makes; a tombstone keeps its name (I7).
+# A job with the ids of its inputs and outputs; a tombstone keeps its id (I7).
 _NAMED = (
-    f"SELECT {COLUMNS}, t.id, v.id, r.id, m.id, m.state FROM jobs j"  # noqa: S608
+    f"SELECT {COLUMNS}, t.key_id, t.id, v.id, r.id, m.id, m.state FROM jobs j"  # noqa: S608
     " JOIN artifacts t ON t.n = j.training_n LEFT JOIN artifacts v ON v.n = j.validation_n"
     " LEFT JOIN artifacts r ON r.n = j.result_n LEFT JOIN artifacts m ON m.n = j.model_n"
     " WHERE j.organization_id = :organization AND j.project_id = :project"
 )
+_COLUMN_NAMES = tuple(name.strip(" j.") for name in COLUMNS.split(","))
 _JSON = frozenset({"hyperparameters", "metadata", "state_blobs", "error"})
 _LAST_N = 9_223_372_036_854_775_807
 PAGE_SIZE = 100
-
-
-class Status(StrEnum):
-    """Where a job is, by OpenAI's names."""
-
-    VALIDATING_FILES = "validating_files"
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-# What a job is when nothing will be trained any more.
-ENDED = frozenset({Status.SUCCEEDED, Status.FAILED, Status.CANCELLED})
-
-
-class Wish(StrEnum):
-    """What a job's runner shall do with its trainer."""
-
-    CANCEL = "cancel"
-    PAUSE = "pause"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +45,8 @@ class Job:
     """A row of jobs. Times are microseconds; `*_n` are numbers of artifacts.
 
     `hyperparameters` has n_epochs, batch_size, learning_rate_multiplier and, for dpo, beta: numbers
-    or "auto", until the trainer's plan is known. `error` is OpenAI's {code, message, param}.
+    or "auto", until the trainer's plan is known. `error` is OpenAI's {code, message, param}. `metadata` is
+    None until `metadata.opened` has decrypted it.
     """
 
     n: int
@@ -73,9 +54,7 @@ class Job:
     internal_id: str
     organization_id: str
     project_id: str
-    status: Status
-    is_paused: bool
-    wish: Wish | None
+    state: State
     model: str
     base: str
     start_n: int | None
@@ -96,13 +75,20 @@ class Job:
     created_at: int
     started_at: int | None
     finished_at: int | None
+    sealed_metadata: bytes | None
+
+    @property
+    def status(self) -> Status:
+        """The state in OpenAI's words."""
+        return self.state.status
 
 
 @dataclass(frozen=True, slots=True)
 class NamedJob:
-    """A job with the public ids of its files and its model. `model_is_deleted` says that it is gone."""
+    """A job with the public ids of its files and its model. `model_is_deleted`: its model was deleted."""
 
     job: Job
+    training_key_id: str
     training_file: str
     validation_file: str | None
     result_file: str | None
@@ -111,20 +97,19 @@ class NamedJob:
 
 
 def from_row(row: Row) -> Job:
-    """Return a row of COLUMNS as a Job."""
-    fields = dict(zip(Job.__slots__, row, strict=True))
+    """Convert a row of COLUMNS."""
+    fields = dict(zip(_COLUMN_NAMES, row, strict=True))
     for name in _JSON:
         if fields[name] is not None:
             fields[name] = json.loads(fields[name])
-    fields["status"] = Status(fields["status"])
-    fields["is_paused"] = bool(fields["is_paused"])
-    fields["wish"] = Wish(fields["wish"]) if fields["wish"] else None
+    is_paused, wish = fields.pop("is_paused"), fields.pop("wish")
+    fields["state"] = states.stored(fields.pop("status"), is_paused, wish, fields["finished_at"])
     fields["method"] = Method(fields["method"])
     return Job(**fields)
 
 
 def find(database: Database, caller: Caller, job_id: str) -> Job | None:
-    """Return a job of the caller's project, or None: foreign and unknown alike (I9)."""
+    """Return a job of the caller's project, or None; foreign and unknown ones are indistinguishable (I9)."""
     row = database.peek(
         _OWN,
         id=job_id,
@@ -155,9 +140,9 @@ def by_n(tx: Tx, n: int) -> Job:
 
 
 def that_need(tx: Tx, artifact_n: int) -> list[str]:
-    """Return the ids of unfinished jobs that read an artifact, start from it or have made it."""
+    """Return the ids of unfinished jobs that read an artifact, start from it or created it."""
     rows = tx.rows(
-        # One look-up each: there may be any number of unfinished jobs.
+        # One index look-up each: there may be any number of unfinished jobs.
         "SELECT n, id FROM jobs WHERE training_n = :n AND finished_at IS NULL"
         " UNION SELECT n, id FROM jobs WHERE validation_n = :n AND finished_at IS NULL"
         " UNION SELECT n, id FROM jobs WHERE start_n = :n AND finished_at IS NULL"
@@ -166,6 +151,12 @@ def that_need(tx: Tx, artifact_n: int) -> list[str]:
         n=artifact_n,
     )
     return [str(row[1]) for row in rows]
+
+
+def is_unfinished(tx: Tx, internal_id: str) -> bool:
+    """Return whether an unfinished job has this internal id."""
+    sql = "SELECT 1 FROM jobs WHERE internal_id = :id AND finished_at IS NULL"
+    return tx.row(sql, id=internal_id) is not None
 
 
 def count_unfinished(tx: Tx, caller: Caller) -> int:
@@ -177,18 +168,8 @@ def count_unfinished(tx: Tx, caller: Caller) -> int:
     return 0 if row is None else int(row[0])
 
 
-def unfinished(tx: Tx) -> list[Job]:
-    """Return every job that still runs, waits, or is being wound up; oldest first."""
-    return [
-        from_row(row)
-        for row in tx.rows(
-            f"SELECT {COLUMNS} FROM jobs j WHERE j.finished_at IS NULL ORDER BY j.n"  # noqa: S608
-        )
-    ]
-
-
 def retrieve(database: Database, caller: Caller, job_id: str) -> NamedJob:
-    """Return a job of the caller's project with the names in it. Raises Error(FORBIDDEN, NOT_FOUND)."""
+    """Return a job of the caller's project with its public ids. Raises Error(FORBIDDEN, NOT_FOUND)."""
     authorize(caller, Action.READ_JOBS)
     return named(database, caller, job_id)
 
@@ -199,24 +180,24 @@ def page(
     *,
     after: str | None,
     limit: int,
+    opened: Callable[[list[NamedJob]], list[NamedJob]] = list,
     matches: Callable[[Job], bool] = lambda _: True,
 ) -> list[NamedJob]:
-    """Return up to `limit` jobs of the caller's project that match, newest first.
+    """Return up to `limit` matching jobs of the caller's project, newest first.
 
-    Those made before the job `after`, if there is such a job. Raises Error(FORBIDDEN).
+    After the cursor `after`, if it is a job. `opened` decrypts metadata. Raises Error(FORBIDDEN).
     """
     authorize(caller, Action.READ_JOBS)
     found: list[NamedJob] = []
-    for named in _newest_first(database, caller, after):
+    for some in _newest_first(database, caller, after):
+        found += [named for named in opened(some) if matches(named.job)][: limit - len(found)]
         if len(found) == limit:
             break
-        if matches(named.job):
-            found.append(named)
     return found
 
 
 def has_metadata(wanted: Mapping[str, str] | None) -> Callable[[Job], bool]:
-    """Return what tells jobs that carry every `wanted` pair; None asks for jobs without metadata."""
+    """Return a predicate for jobs with every `wanted` pair; None: for jobs without metadata."""
     if wanted is None:
         return lambda job: job.metadata is None
     pairs = wanted.items()
@@ -235,7 +216,7 @@ def missing(job_id: str) -> Error:
 
 
 def named(database: Database, caller: Caller, job_id: str) -> NamedJob:
-    """Return a job of the caller's project with the names in it. Raises Error(NOT_FOUND)."""
+    """Return a job of the caller's project with its public ids. Raises Error(NOT_FOUND)."""
     row = database.peek(
         f"{_NAMED} AND j.id = :id",
         organization=caller.organization_id,
@@ -247,8 +228,10 @@ def named(database: Database, caller: Caller, job_id: str) -> NamedJob:
     return _with_names(row)
 
 
-def _newest_first(database: Database, caller: Caller, after: str | None) -> Iterator[NamedJob]:
-    """Yield jobs by pages that are read one at a time: flat memory, however few match."""
+def _newest_first(
+    database: Database, caller: Caller, after: str | None
+) -> Iterator[list[NamedJob]]:
+    """Yield jobs page by page: constant memory, however few match."""
     last = find(database, caller, after) if after is not None else None
     before = last.n if last is not None else _LAST_N
     while True:
@@ -260,13 +243,13 @@ def _newest_first(database: Database, caller: Caller, after: str | None) -> Iter
                 before=before,
                 size=PAGE_SIZE,
             )
-        yield from map(_with_names, rows)
+        yield [_with_names(row) for row in rows]
         if len(rows) < PAGE_SIZE:
             return
         before = rows[-1][0]
 
 
 def _with_names(row: Row) -> NamedJob:
-    training, validation, result, model, state = row[-5:]
-    is_deleted = state in {State.DELETING, State.DELETED}
-    return NamedJob(from_row(row[:-5]), training, validation, result, model, is_deleted)
+    key_id, training, validation, result, model, state = row[-6:]
+    is_deleted = state in {artifacts.State.DELETING, artifacts.State.DELETED}
+    return NamedJob(from_row(row[:-6]), key_id, training, validation, result, model, is_deleted)

@@ -1,6 +1,6 @@
-"""Permissions of checkpoints: each lets one more project of the organization see and use a model.
+"""Checkpoint permissions: each grants another project of the organization access to a model.
 
-Only who may write checkpoints gives and takes them, with a key of the project that owns the model.
+Only a caller who may write checkpoints, with a key of the owning project, grants and revokes them.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from tunewarden import audit
 from tunewarden.audit import EventType
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
+from tunewarden.identity import organizations
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import Prefix, mint
 from tunewarden.registry import artifacts, models
@@ -22,17 +23,22 @@ _COLUMNS = "id, project_id, created_at"
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """One project that may see a model of another; `created_at` is in microseconds."""
+    """One project's access to another's model; `created_at` is in microseconds."""
 
     id: str
     project_id: str
     created_at: int
 
 
+def precheck(caller: Caller) -> None:
+    """Check whether the caller may grant permissions, before the body is read. Raises Error(FORBIDDEN)."""
+    authorize(caller, Action.WRITE_CHECKPOINTS)
+
+
 def create(
     database: Database, caller: Caller, model_id: str, project_ids: Sequence[str]
 ) -> list[Permission]:
-    """Let projects see a model, all or none of them; return their permissions, old ones included.
+    """Grant projects access to a model, all or none; return their permissions, existing ones included.
 
     Raises Error(FORBIDDEN, NOT_FOUND), Error(INVALID) for a project that is unknown or owns the model.
     """
@@ -57,7 +63,7 @@ def page(
 ) -> list[Permission]:
     """Return up to `limit` permissions of a model by age, newest first unless `is_ascending`.
 
-    Those that come after `after`, if it is one of them; those of one project, if one is named. Raises
+    After the cursor `after`, if it is one of them; only those of `project`, if given. Raises
     Error(FORBIDDEN, NOT_FOUND).
     """
     authorize(caller, Action.READ_CHECKPOINTS)
@@ -79,7 +85,7 @@ def page(
 
 
 def delete(database: Database, caller: Caller, model_id: str, permission_id: str) -> None:
-    """Take a permission away; from then on the model is not there for its project.
+    """Revoke a permission; from then on the model does not exist for its project.
 
     Raises Error(FORBIDDEN, NOT_FOUND).
     """
@@ -106,11 +112,7 @@ def _share(tx: Tx, caller: Caller, model: Model, project_id: str) -> Permission:
             f"The project '{project_id}' owns the checkpoint and needs no permission for it.",
             param="project_ids",
         )
-    if not tx.row(
-        "SELECT 1 FROM projects WHERE id = :id AND organization_id = :organization",
-        id=project_id,
-        organization=caller.organization_id,
-    ):
+    if not organizations.has_project(tx, caller.organization_id, project_id):
         raise Error(
             Kind.INVALID,
             f"Your organization has no project '{project_id[:ID_LENGTH_MAX]}'.",
@@ -141,7 +143,7 @@ def _share(tx: Tx, caller: Caller, model: Model, project_id: str) -> Permission:
 
 
 def _own(database: Database, caller: Caller, model_id: str) -> Model:
-    """Return a model that the caller's project owns."""
+    """Return a model owned by the caller's project."""
     model = models.find(database, caller, model_id)
     if model is None:
         raise models.missing(model_id)

@@ -1,8 +1,8 @@
-"""The state that a job goes on from after its trainer ended: sealed under the job's draft.
+"""A job's resume state, encrypted under the job's draft.
 
-There is always one whole state or none: the new one is sealed beside the old one, the job's row is
-switched in one transaction, and only then is the old one erased. What a crash leaves beside the
-row's state is erased with the next one, or with the draft when the job ends.
+There is always one complete state or none: the new one is stored beside the old one, the job's row is
+switched in one transaction, and only then the old one is erased. Leftovers of a crash
+are erased with the next state, or with the draft when the job ends.
 """
 
 import os
@@ -16,10 +16,10 @@ from tunewarden.artifacts.blobs import BlobErased, ErasableBlobs
 from tunewarden.artifacts.keyring import KeyErased, Keyring
 from tunewarden.db.database import Database
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning import transitions
+from tunewarden.finetuning import jobs, transitions
 from tunewarden.finetuning.jobs import Job
 from tunewarden.ids import token
-from tunewarden.registry.drafts import Draft, DraftKind, Drafts, blob_name
+from tunewarden.registry.drafts import Draft, DraftKind, Drafts, Reserving, blob_name
 
 FILES_MAX = 64
 NAME_LENGTH_MAX = 100
@@ -36,29 +36,33 @@ class SavedStates:
     scratch_may_be_a_disk: bool = False
 
     def save(self, job: Job, step: int, directory: Path) -> None:
-        """Seal a flat directory as the job's state, in place of the one before.
+        """Encrypt a flat directory as the job's state, replacing the previous one.
 
-        Raises Error; then the one before is still there.
+        Raises Error; then the previous one is kept.
         """
         draft = self._draft(job)
         parts = []
         for number, (name, file) in enumerate(_opened(directory)):
             blob = blob_name(draft.internal_id, f"state-{number}-{token(12)}")
             with file:
-                sealing.seal(file, draft.recipient, self.blobs, blob)
+                stored = Reserving(self.drafts, draft)
+                sealing.seal(file, draft.recipient, self.blobs, blob, digest=stored)
+                stored.return_unused()
             parts.append({"file": name, "blob": blob, "step": step})
         with self.database.write() as tx:
             transitions.switch_state(tx, job.n, parts)
+        erased = 0
         kept = {part["blob"] for part in parts}
         for blob in self.blobs.names(f"{draft.internal_id}/"):
             if blob not in kept:
-                self.blobs.erase(blob)
+                erased += self.blobs.erase(blob).bytes
+        self.drafts.unreserve(draft.internal_id, erased)
 
     def unseal(self, job: Job, directory: Path) -> int | None:
-        """Write the job's state into an empty directory in memory; return its step.
+        """Decrypt the job's state into an empty tmpfs directory; return its step.
 
-        None, with the directory empty, if there is no state or it cannot be opened any more (a
-        restored database may name what is gone): the job then begins anew.
+        None, with the directory empty, if there is no state or it cannot be decrypted (a
+        restored database may refer to an erased one): the job then starts over.
         """
         parts: list[dict[str, Any]] = job.state_blobs or []
         try:
@@ -75,35 +79,30 @@ class SavedStates:
         return int(parts[0]["step"]) if parts else None
 
     def exists(self, job: Job) -> bool:
-        """Tell whether anything was sealed for the job that is not erased yet."""
-        return (
-            self.database.peek("SELECT 1 FROM drafts WHERE internal_id = :id", id=job.internal_id)
-            is not None
-        )
+        """Return whether the job has a draft that is not erased yet."""
+        return self.drafts.exists(job.internal_id)
 
     def erase(self, job: Job) -> None:
-        """Erase all that was sealed for the job, key first."""
+        """Erase the job's draft, key first."""
         self.drafts.erase(job.internal_id)
 
     def sweep(self) -> int:
-        """Erase the states of jobs that ended or never were; at start, when nobody makes any."""
+        """Erase the states of ended or unknown jobs; at start, before jobs run."""
+        found = self.drafts.of_kind(DraftKind.JOB)
         with self.database.read() as tx:
-            left = tx.rows(
-                "SELECT internal_id FROM drafts d WHERE kind = 'job' AND NOT EXISTS (SELECT 1 FROM"
-                " jobs j WHERE j.internal_id = d.internal_id AND j.finished_at IS NULL)"
-            )
-        for (internal_id,) in left:
+            left = [one for one in found if not jobs.is_unfinished(tx, one)]
+        for internal_id in left:
             self.drafts.erase(internal_id)
         return len(left)
 
     def _draft(self, job: Job) -> Draft:
-        """Return the job's draft, made if it has none, or one whose key is gone."""
+        """Return the job's draft, created if it has none or its key is gone."""
         if self.exists(job):
             try:
                 return self.drafts.open(job.internal_id)
             except Error:
                 self.drafts.erase(job.internal_id)
-        return self.drafts.create(DraftKind.JOB, internal_id=job.internal_id)
+        return self.drafts.create(DraftKind.JOB, job.project_id, internal_id=job.internal_id)
 
 
 def _opened(directory: Path) -> list[tuple[str, BinaryIO]]:

@@ -1,9 +1,10 @@
-"""A trainer: a process of its own that is fed through pipes, asked over a socket, and dies with us.
+"""A trainer's child process: data through pipes, messages over a socket; it dies with its parent.
 
-Plain training data passes through the pipes only, never through a file (I16).
+Plaintext training data passes through the pipes only, never through a file (I16).
 """
 
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -18,28 +19,30 @@ from tunewarden import config
 from tunewarden.errors import Error, Kind
 from tunewarden.trainer.messages import Pause, Taken, Task, Told
 
-# What is run; tests put a stand-in here.
+# The command; tests replace it.
 TRAINER = "tunewarden.trainer"
 LINE_BYTES_MAX = 1024 * 1024
 LAST_WORDS_BYTES = 4096
-# Children of a killed trainer could hold its standard error for longer than it lived.
+# Children of a killed trainer may keep its standard error open.
 LAST_WORDS_SECONDS = 1.0
-# A socket holds more than all that we ever say at once.
+# A socket buffers more than we ever send at once.
 SEND_SECONDS = 1.0
-# Answers to clients come first where both need the same processors.
+# Inference has priority over training.
 NICENESS = 10
+
+logger = logging.getLogger(__name__)
 
 _RECEIVE_BYTES = 64 * 1024
 _TOLD: msgspec.json.Decoder[Told] = msgspec.json.Decoder(Told)
 
 
 class TrainerEnded(Exception):
-    """The trainer closed its end, or said what cannot be understood."""
+    """The trainer closed its socket, or sent an invalid message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The plain bytes of the files, to be read once, each in a thread of its own."""
+    """The files' plaintext, each read once in its own thread."""
 
     training: Generator[bytes, None, None]
     validation: Generator[bytes, None, None] | None
@@ -49,9 +52,9 @@ class TrainerProcess:
     """One running trainer. `end` must be called, by the thread that started it."""
 
     def __init__(self, task: Task, data: Data, *, keeps_open: int) -> None:
-        """Start it; `task.training` and `.validation` are filled in. Raises OSError.
+        """Start it; sets `task.training` and `.validation`. Raises OSError.
 
-        `keeps_open` is a descriptor that it has too, so that a lock lasts until it is really gone.
+        `keeps_open` is a descriptor that it inherits, so that a lock is held until it has really ended.
         """
         self._received = b""
         self._feeds = [_Feed(data.training)]
@@ -89,10 +92,10 @@ class TrainerProcess:
         self._send(told)
 
     def receive(self, seconds: float) -> Told | None:
-        """Return what it says next, or None if that is nothing for so long.
+        """Return its next message, or None after `seconds`.
 
-        Raises TrainerEnded; and what kept its files from being read, before anything that it says
-        of a file that was cut short is believed.
+        Raises TrainerEnded; and errors of reading its files, before any message
+        about a truncated file is returned.
         """
         line = self._line(seconds)
         self._check_feeds()
@@ -101,18 +104,18 @@ class TrainerProcess:
         try:
             return _TOLD.decode(line)
         except msgspec.DecodeError as error:
-            raise TrainerEnded(f"it said what cannot be understood: {error}") from error
+            raise TrainerEnded(f"invalid message: {error}") from error
 
     def taken(self) -> None:
-        """Tell it that what it offered last is stored."""
+        """Acknowledge its last offer: it is stored."""
         self._send(Taken())
 
     def ask_to_pause(self) -> None:
-        """Ask it to hand over its state and end."""
+        """Ask it to save its state and end."""
         self._send(Pause())
 
     def end(self, *, patience_seconds: float = 0.0) -> int:
-        """Kill it unless it ends by itself in time; return its status once nothing is left of it."""
+        """Wait, then kill it; return its exit status once it has ended."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             if patience_seconds:
                 self._process.wait(timeout=patience_seconds)
@@ -126,25 +129,25 @@ class TrainerProcess:
 
     @property
     def last_words(self) -> str:
-        """The end of what it wrote to its standard error."""
+        """The tail of its standard error."""
         return self._last_words.text
 
     def _send(self, message: Task | Taken | Pause) -> None:
-        with contextlib.suppress(OSError):  # That it ended is found by `receive`.
+        with contextlib.suppress(OSError):  # `receive` detects that it has ended
             self._control.settimeout(SEND_SECONDS)
             self._control.sendall(msgspec.json.encode(message) + b"\n")
 
     def _line(self, seconds: float) -> bytes | None:
         while b"\n" not in self._received:
             if len(self._received) > LINE_BYTES_MAX:
-                raise TrainerEnded("it said too much at once")
+                raise TrainerEnded("message too long")
             self._control.settimeout(seconds)
             try:
                 received = self._control.recv(_RECEIVE_BYTES)
             except TimeoutError:
                 return None
             except OSError as error:
-                raise TrainerEnded("its socket broke") from error
+                raise TrainerEnded("socket error") from error
             if not received:
                 raise TrainerEnded("it ended")
             self._received += received
@@ -158,7 +161,7 @@ class TrainerProcess:
 
 
 class _Feed(threading.Thread):
-    """Writes plain bytes into a pipe, as fast as they are read from it."""
+    """Writes plaintext into a pipe, at the reader's pace."""
 
     def __init__(self, chunks: Generator[bytes, None, None]) -> None:
         super().__init__(name="feed", daemon=True)
@@ -167,7 +170,7 @@ class _Feed(threading.Thread):
         self.failure: Error | None = None
 
     def run(self) -> None:
-        # `failure` is set before the pipe ends: a file that is cut short must not pass for a file.
+        # Set `failure` before closing the pipe: a truncated file must not pass for a complete one.
         failure: Error | None = Error(Kind.UNAVAILABLE, "A file could not be read to its end.")
         try:
             with contextlib.closing(self._chunks):
@@ -177,16 +180,19 @@ class _Feed(threading.Thread):
                         left = left[os.write(self.descriptor, left) :]
             failure = None
         except BrokenPipeError:
-            failure = None  # It ended, or has read enough.
+            failure = None  # the trainer ended, or has read enough
         except Error as error:
             failure = error
+        except Exception:
+            # Outer boundary: Python would print the exception's values; our log leaves them out.
+            logger.exception("a file could not be read for a trainer")
         finally:
             self.failure = failure
             os.close(self.descriptor)
 
 
 class _LastWords(threading.Thread):
-    """Reads a trainer's standard error and keeps the end of it."""
+    """Reads a trainer's standard error and keeps its tail."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         super().__init__(name="last words", daemon=True)

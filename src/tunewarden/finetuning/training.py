@@ -1,27 +1,28 @@
-"""One job and its trainers: from its turn in the queue to its end, a pause, or the server's stop.
+"""Runs one job's trainers: from its start to its end, a pause, or the server's shutdown.
 
-What a trainer hands over is durable before it is told so. Whatever is killed, the job goes on from the
-last state that was handed over.
+A trainer's offers are durable before they are acknowledged. After any crash the job continues from the
+last saved state.
 """
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
 from tunewarden.artifacts.blobs import BlobErased
 from tunewarden.artifacts.keyring import KeyErased
-from tunewarden.errors import Error
-from tunewarden.finetuning import jobs, outcomes, taking, transitions
-from tunewarden.finetuning.jobs import ENDED, Job, Wish
-from tunewarden.finetuning.outcomes import Cancelled, Died, Hopeless, PausedNow, Stopped
-from tunewarden.finetuning.parts import Parts
+from tunewarden.engines import scratch
+from tunewarden.errors import Error, Kind
+from tunewarden.finetuning import endings, handover, jobs, states, transitions
+from tunewarden.finetuning.context import TrainingContext
+from tunewarden.finetuning.endings import Cancelled, Died, Hopeless, PausedNow, Stopped
+from tunewarden.finetuning.jobs import Job
 from tunewarden.finetuning.trainer_process import Data, TrainerEnded, TrainerProcess
 from tunewarden.locks import ByteLocks
-from tunewarden.registry import artifacts, bases, files, models
+from tunewarden.registry import artifacts, bases, file_rows, models
 from tunewarden.registry.bases import BaseKind
-from tunewarden.registry.files import File
-from tunewarden.serving import scratch
+from tunewarden.registry.file_rows import File
 from tunewarden.trainer.messages import (
     Checkpoint,
     Failed,
@@ -37,16 +38,16 @@ from tunewarden.trainer.messages import (
 )
 
 POLL_SECONDS = 0.1
-# How long a trainer may take to hand over its state, when it is paused and when the server stops.
+# Timeouts for a trainer to save its state: on a pause, and on shutdown.
 PAUSE_SECONDS = 60.0
 STOP_SECONDS = 8.0
 EXIT_SECONDS = 2.0
-# A trainer that says nothing for so long is stuck.
+# A trainer silent for this long is considered hung.
 SILENCE_SECONDS = 3600.0
-# How often it may die without having saved anything new.
+# Attempts without progress before the job fails.
 DEATHS_MAX = 3
 RETRY_SECONDS = 1.0
-# Metrics are told each second at first, and ever less often in a job of days: some thousands in all.
+# Metrics are recorded each second at first, and less often in long jobs: some thousands in total.
 TELL_SECONDS = 1.0
 TELLINGS_MAX = 1000
 
@@ -54,14 +55,14 @@ logger = logging.getLogger(__name__)
 
 
 class Training:
-    """One running job; the caller holds `locks`, its byte of the jobs' lock file."""
+    """One running job; the caller holds `locks`, the job's byte of the lock file."""
 
-    def __init__(self, parts: Parts, job: Job, locks: ByteLocks, stop: Event) -> None:
-        self._parts = parts
+    def __init__(self, context: TrainingContext, job: Job, locks: ByteLocks, stop: Event) -> None:
+        self._context = context
         self._job = job
         self._locks = locks
         self._stop = stop
-        self._began = parts.clock.monotonic()
+        self._began = context.clock.monotonic()
         self._told = self._began - TELL_SECONDS
         self._extra_tellings = 0
         self._has_progressed = False
@@ -69,7 +70,7 @@ class Training:
         self._stopping_at: float | None = None
 
     def run(self) -> None:
-        """Work until the job has ended or is paused, or the server stops. Raises Error."""
+        """Run until the job has ended or is paused, or the server shuts down. Raises Error."""
         deaths = 0
         while True:
             self._has_progressed = False
@@ -81,30 +82,51 @@ class Training:
             except PausedNow:
                 if self._is_paused():
                     return
-                continue  # It was resumed meanwhile.
+                continue  # resumed in the meantime
             except Cancelled:
                 break
             except Hopeless as hopeless:
-                fail(self._parts, self._job, hopeless)
+                fail(self._context, self._job, hopeless)
                 break
             except (Died, Error) as failure:
+                if isinstance(failure, Error) and failure.kind is Kind.STORAGE_FULL:
+                    # Not the job's failure: it continues from its last state when there is space.
+                    self._wait_for_room()
+                    continue
+                if isinstance(failure, Error) and failure.kind is Kind.QUOTA_EXCEEDED:
+                    fail(self._context, self._job, endings.given_up(failure, 1))
+                    break
                 deaths = 1 if self._has_progressed else deaths + 1
                 if deaths >= DEATHS_MAX:
-                    fail(self._parts, self._job, outcomes.given_up(failure, deaths))
+                    fail(self._context, self._job, endings.given_up(failure, deaths))
                     break
-                logger.warning("job %s is tried again: %s", self._job.id, failure)
+                logger.warning("job %s is retried: %s", self._job.id, failure)
             if self._stop.wait(RETRY_SECONDS):
                 return
-        wind_up(self._parts, self._job)
+        wind_up(self._context, self._job)
+
+    def _wait_for_room(self) -> None:
+        """Wait for disk space, a cancellation, or shutdown."""
+        logger.warning("job %s waits: the disk is below its floor", self._job.id)
+        while not self._stop.wait(RETRY_SECONDS):
+            if (
+                transitions.state_now(self._context.database, self._job.n)
+                is not states.State.RUNNING
+            ):
+                return
+            with suppress(Error):
+                self._context.database.check_room()
+                return
 
     def _attempt(self) -> None:
-        """Run a trainer from the last state to the end of the job. Raises how else it came out."""
-        with self._parts.database.read() as tx:
+        """Run a trainer from the last state to the end of the job. Raises any other ending."""
+        with self._context.database.read() as tx:
             self._job = jobs.by_n(tx, self._job.n)
         self._asked_at = None
         self._look(None)
-        scratch.erase_all_of(self._parts.scratch, self._job.internal_id)
-        directory = scratch.new_directory(self._parts.scratch, self._job.internal_id)
+        self._context.database.check_room()
+        scratch.erase_all_of(self._context.scratch, self._job.internal_id)
+        directory = scratch.new_directory(self._context.scratch, self._job.internal_id)
         try:
             trainer = self._start(directory)
             try:
@@ -114,7 +136,7 @@ class Training:
             finally:
                 trainer.end()
         except OSError as error:
-            raise outcomes.no_room() from error
+            raise endings.no_room() from error
         finally:
             scratch.erase(directory)
 
@@ -127,24 +149,25 @@ class Training:
             status,
             trainer.last_words,
         )
-        self._look(None)  # It may have ended because we do.
+        self._look(None)  # It may have ended because the server shuts down.
         return Died(status)
 
     def _start(self, directory: Path) -> TrainerProcess:
-        """Start a trainer on what it may work with. Raises Hopeless if that is gone; OSError, Error."""
-        job, parts = self._job, self._parts
-        base = bases.find(parts.database, job.base)
+        """Start a trainer with its inputs. Raises Hopeless if one is gone; OSError, Error."""
+        job, context = self._job, self._context
+        base = bases.find(context.database, job.base)
         if base is None or base.kind is not BaseKind.LOCAL or not _is_base(Path(base.location)):
-            raise outcomes.base_gone(job.base)
+            raise endings.base_gone(job.base)
         data = self._data()
         for name in ("work", "start", "resume"):
             (directory / name).mkdir(mode=0o700)
         start = self._unseal_start(directory / "start")
-        step = parts.states.unseal(job, directory / "resume")
+        step = context.states.unseal(job, directory / "resume")
         if job.state_blobs:
-            with parts.database.write() as tx:
+            with context.database.write() as tx:
                 transitions.resumed(tx, job, step)
-        processors = len(os.sched_getaffinity(0))
+        # Leave one core to the server: torch's threads spin while a core is taken.
+        processors = len(os.sched_getaffinity(0)) - 1
         task = Task(
             base=base.location,
             method=job.method.value,
@@ -155,65 +178,65 @@ class Training:
             scratch=str(directory / "work"),
             seed=job.seed,
             hyperparameters=Hyperparameters(**job.hyperparameters),
-            rank=parts.rank,
-            threads=parts.threads or max(1, processors // max(1, parts.jobs_max)),
-            state_seconds=parts.state_seconds,
+            rank=context.rank,
+            threads=context.threads or max(1, processors // max(1, context.jobs_max)),
+            state_seconds=context.state_seconds,
         )
         return TrainerProcess(task, data, keeps_open=self._locks.fileno())
 
     def _data(self) -> Data:
-        job, parts = self._job, self._parts
-        training = active_file(parts, job.training_n, "training_file")
+        job, context = self._job, self._context
+        training = active_file(context, job.training_n, "training_file")
         validation = None
         if job.validation_n is not None:
-            file = active_file(parts, job.validation_n, "validation_file")
-            validation = parts.files.content(file)
-        return Data(parts.files.content(training), validation)
+            file = active_file(context, job.validation_n, "validation_file")
+            validation = context.files.content(file)
+        return Data(context.files.content(training), validation)
 
     def _unseal_start(self, directory: Path) -> bool:
-        """Write the model that the job starts from, if it starts from one."""
+        """Decrypt the job's start model, if any."""
         if self._job.start_n is None:
             return False
-        model = models.by_n(self._parts.database, self._job.start_n)
-        if not artifacts.is_active(self._parts.database, model.n):
-            raise outcomes.model_gone(model.id)
+        model = models.by_n(self._context.database, self._job.start_n)
+        if not artifacts.is_active(self._context.database, model.n):
+            raise endings.model_gone(model.id)
         try:
-            self._parts.imports.unseal(model, directory)
+            self._context.imports.unseal(model, directory)
         except (KeyErased, BlobErased) as error:
-            raise outcomes.model_gone(model.id) from error
+            raise endings.model_gone(model.id) from error
         return True
 
     def _follow(self, trainer: TrainerProcess, directory: Path) -> None:
-        """Do what the trainer says until the job has succeeded."""
-        heard_at = self._parts.clock.monotonic()
+        """Process the trainer's messages until the job has succeeded."""
+        heard_at = self._context.clock.monotonic()
         while True:
             message = trainer.receive(POLL_SECONDS)
             self._look(trainer)
-            now = self._parts.clock.monotonic()
+            now = self._context.clock.monotonic()
             if message is not None:
                 heard_at = now
                 if self._took(message, trainer, directory):
                     return
             elif now - heard_at > SILENCE_SECONDS:
-                raise TrainerEnded("it said nothing for too long")
+                raise TrainerEnded("silent for too long")
 
     def _took(self, message: Told, trainer: TrainerProcess, directory: Path) -> bool:
-        """Do what one message asks for; return whether it was the last one."""
-        job, parts, work = self._job, self._parts, directory / "work"
+        """Process one message; return whether it was the last one."""
+        job, context, work = self._job, self._context, directory / "work"
         match message:
             case Tokens():
-                with parts.database.write() as tx:
+                with context.database.write() as tx:
                     transitions.counted(tx, job, message)
             case Plan():
-                with parts.database.write() as tx:
+                with context.database.write() as tx:
                     transitions.planned(tx, job, message)
             case Progress():
                 self._tell(message)
             case Checkpoint():
-                taking.take_checkpoint(parts, job, message, work)
+                handover.take_checkpoint(context, job, message, work)
                 trainer.taken()
             case State():
-                taking.take_state(parts, job, message, work)
+                handover.take_state(context, job, message, work)
                 self._has_progressed = True
                 trainer.taken()
             case Finished():
@@ -222,7 +245,7 @@ class Training:
                     trainer.end()
                     scratch.erase(directory)
 
-                taking.finish(parts, job, message, work, let_go)
+                handover.finish(context, job, message, work, let_go)
                 return True
             case Paused():
                 trainer.end(patience_seconds=EXIT_SECONDS)
@@ -233,17 +256,17 @@ class Training:
         return False
 
     def _look(self, trainer: TrainerProcess | None) -> None:
-        """Do what is wished of the trainer. Raises what that comes to: at once if there is none."""
-        status, wish = transitions.wish_of(self._parts.database, self._job.n)
-        if status in ENDED:
+        """Apply a pending pause, cancellation or shutdown. Raises its ending, at once without a trainer."""
+        state = transitions.state_now(self._context.database, self._job.n)
+        if state.has_ended:
             raise Cancelled
         is_stopping = self._stop.is_set()
-        if not is_stopping and wish is not Wish.PAUSE:
+        if not is_stopping and state is not states.State.PAUSING:
             return
-        outcome = PausedNow if wish is Wish.PAUSE else Stopped
+        outcome = PausedNow if state is states.State.PAUSING else Stopped
         if trainer is None:
             raise outcome
-        now = self._parts.clock.monotonic()
+        now = self._context.clock.monotonic()
         if self._asked_at is None:
             trainer.ask_to_pause()
             self._asked_at = now
@@ -255,8 +278,8 @@ class Training:
             raise outcome
 
     def _tell(self, progress: Progress) -> None:
-        """Write metrics, but not more often than somebody wants to read them."""
-        now = self._parts.clock.monotonic()
+        """Record metrics, rate-limited."""
+        now = self._context.clock.monotonic()
         pause = max(TELL_SECONDS, (now - self._began) / TELLINGS_MAX)
         if now - self._told < pause:
             is_end = progress.step == progress.steps or float(progress.epoch).is_integer()
@@ -265,37 +288,39 @@ class Training:
             self._extra_tellings += 1
         self._told = now
         try:
-            with self._parts.database.write() as tx:
+            with self._context.database.write() as tx:
                 transitions.progressed(tx, self._job, progress)
-        except Error as error:  # Nothing that a job should begin again for.
+        except Error as error:  # no reason to restart the job
+            if error.kind is Kind.STORAGE_FULL:
+                return
             logger.warning("metrics of job %s were not written: %s", self._job.id, error.message)
 
     def _is_paused(self) -> bool:
-        with self._parts.database.write() as tx:
+        with self._context.database.write(below_floor=True) as tx:
             return transitions.paused(tx, self._job.n)
 
 
-def fail(parts: Parts, job: Job, hopeless: Hopeless) -> None:
-    """End a job with what is wrong, unless it was cancelled meanwhile."""
-    with parts.database.write() as tx:
+def fail(context: TrainingContext, job: Job, hopeless: Hopeless) -> None:
+    """Fail a job, unless it was cancelled in the meantime."""
+    with context.database.write(below_floor=True) as tx:
         transitions.failed(
             tx, job.n, code=hopeless.code, message=hopeless.message, param=hopeless.param
         )
 
 
-def wind_up(parts: Parts, job: Job) -> None:
-    """Erase what is left of a job that ended, its key first; from then on it is in nobody's way."""
-    scratch.erase_all_of(parts.scratch, job.internal_id)
-    parts.states.erase(job)
-    with parts.database.write() as tx:
+def wind_up(context: TrainingContext, job: Job) -> None:
+    """Clean up an ended job: erase its saved state, key first; then it blocks no deletion."""
+    scratch.erase_all_of(context.scratch, job.internal_id)
+    context.states.erase(job)
+    with context.database.write(below_floor=True) as tx:
         transitions.finished(tx, job.n)
 
 
-def active_file(parts: Parts, n: int, param: str) -> File:
-    """Return a file that a job reads. Raises Hopeless if it was deleted (a restored database)."""
-    file = files.of_number(parts.database, n)
+def active_file(context: TrainingContext, n: int, param: str) -> File:
+    """Return an input file of a job. Raises Hopeless if it was deleted (a restored database)."""
+    file = file_rows.of_number(context.database, n)
     if file is None:
-        raise outcomes.file_gone(param)
+        raise endings.file_gone(param)
     return file
 
 

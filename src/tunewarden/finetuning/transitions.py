@@ -1,7 +1,7 @@
-"""What happens to a job's row, and what its events say of it. Each is called within a transaction.
+"""State transitions of job rows, with their job events. Each runs in the caller's transaction.
 
-Every change names the status that it starts from, so that a job which was cancelled meanwhile stays
-cancelled: those that return a bool say whether the job was still where the caller thought.
+States and events are those of `states.py`: a cancelled job stays cancelled, and functions that
+return a bool return whether the transition was possible.
 """
 
 import json
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunewarden.db.database import Database, Tx
-from tunewarden.finetuning import events
-from tunewarden.finetuning.jobs import Job, Status, Wish
-from tunewarden.ids import Prefix, mint
+from tunewarden.finetuning import checkpoints, events, states
+from tunewarden.finetuning.hyperparameters import Method, Values
+from tunewarden.finetuning.jobs import Job
+from tunewarden.finetuning.states import TRANSITIONS, Event, State
+from tunewarden.identity.policy import Caller
 from tunewarden.trainer.messages import Plan, Progress, Tokens
 
 LINES_NAMED = 20
@@ -20,69 +22,130 @@ LINES_NAMED = 20
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A job that a runner has something to do for."""
+    """A job that needs the runner."""
 
     n: int
+    organization_id: str
     project_id: str
-    status: Status
-    is_paused: bool
-    wish: Wish | None
+    state: State
 
 
 def unfinished(tx: Tx) -> list[Unfinished]:
-    """Return every job that runs, waits, or is being wound up; oldest first."""
+    """Return every unfinished job, oldest first."""
     return [
-        Unfinished(n, project_id, Status(status), bool(is_paused), Wish(wish) if wish else None)
-        for n, project_id, status, is_paused, wish in tx.rows(
-            "SELECT n, project_id, status, is_paused, wish FROM jobs WHERE finished_at IS NULL"
-            " ORDER BY n"
+        Unfinished(n, owner, project, states.stored(*stored))
+        for n, owner, project, *stored in tx.rows(
+            f"SELECT n, organization_id, project_id, {states.COLUMNS} FROM jobs"  # noqa: S608
+            " WHERE finished_at IS NULL ORDER BY n"
         )
     ]
 
 
-def wish_of(database: Database, job_n: int) -> tuple[Status, Wish | None]:
-    """Return where a job is now, and what is wished of its runner."""
-    row = database.peek("SELECT status, wish FROM jobs WHERE n = :n", n=job_n)
+def state_now(database: Database, job_n: int) -> State:
+    """Return the state of a job, by one read outside any transaction."""
+    row = database.peek(f"SELECT {states.COLUMNS} FROM jobs WHERE n = :n", n=job_n)  # noqa: S608
     assert row is not None, "a job's row is never removed"
-    return Status(row[0]), Wish(row[1]) if row[1] else None
+    return states.stored(*row)
+
+
+def state_of(tx: Tx, job_n: int) -> State:
+    """Return the state of a job, within the caller's transaction."""
+    row = tx.row(f"SELECT {states.COLUMNS} FROM jobs WHERE n = :n", n=job_n)  # noqa: S608
+    assert row is not None, "a job's row is never removed"
+    return states.stored(*row)
 
 
 def is_running(tx: Tx, job_n: int) -> bool:
-    """Tell whether a job was neither ended nor cancelled, within the caller's transaction."""
-    row = tx.row("SELECT 1 FROM jobs WHERE n = :n AND status = 'running'", n=job_n)
-    return row is not None
+    """Return whether a job is running, in the caller's transaction."""
+    return state_of(tx, job_n) in states.TRAINING
+
+
+def created(
+    tx: Tx,
+    caller: Caller,
+    *,
+    job_id: str,
+    internal_id: str,
+    model: str,
+    base: str,
+    start_n: int | None,
+    training_n: int,
+    validation_n: int | None,
+    method: Method,
+    hyperparameters: Values,
+    suffix: str,
+    seed: int,
+    sealed_metadata: bytes | None,
+) -> int:
+    """Insert a job of the caller, in `validating_files`; return its number."""
+    tx.run(
+        "INSERT INTO jobs (id, internal_id, organization_id, project_id, status, model, base,"
+        " start_n, training_n, validation_n, method, hyperparameters, suffix, seed, sealed_metadata,"
+        " created_by, created_at) VALUES (:id, :internal_id, :organization, :project,"
+        " 'validating_files', :model, :base, :start, :training, :validation, :method,"
+        " :hyperparameters, :suffix, :seed, :metadata, :by, :now)",
+        id=job_id,
+        internal_id=internal_id,
+        organization=caller.organization_id,
+        project=caller.project_id,
+        model=model,
+        base=base,
+        start=start_n,
+        training=training_n,
+        validation=validation_n,
+        method=method.value,
+        hyperparameters=json.dumps(hyperparameters),
+        suffix=suffix,
+        seed=seed,
+        metadata=sealed_metadata,
+        by=caller.key_id,
+        now=tx.now_micros,
+    )
+    row = tx.row("SELECT n FROM jobs WHERE id = :id", id=job_id)
+    assert row is not None, "the row was written in this transaction"
+    return int(row[0])
 
 
 def validated(tx: Tx, job: Job) -> bool:
-    """Let the job wait for its turn: its files can be trained on."""
-    is_ours = _moved(tx, job.n, Status.VALIDATING_FILES, Status.QUEUED)
+    """Queue the job: its files are valid."""
+    is_ours = _moved(tx, job.n, Event.VALIDATED)
     if is_ours:
         events.record(tx, job.n, "Files validated, moving job to queued state")
     return is_ours
 
 
 def started(tx: Tx, job: Job) -> bool:
-    """Let the job run: its turn has come. A job that runs already is adopted."""
-    done = tx.run(
-        "UPDATE jobs SET status = 'running', started_at = COALESCE(started_at, :now) WHERE n = :n"
-        " AND finished_at IS NULL AND wish IS NULL AND (status = 'running' OR (status = 'queued'"
-        " AND is_paused = 0))",
-        n=job.n,
-        now=tx.now_micros,
-    )
-    if done and job.started_at is None:
+    """Set the job to running. A job that is running already is adopted."""
+    started_at = tx.now_micros if job.started_at is None else job.started_at
+    is_ours = _moved(tx, job.n, Event.STARTED, started_at=started_at)
+    if is_ours and job.started_at is None:
         events.record(tx, job.n, "Fine-tuning job started")
-    return bool(done)
+    return is_ours
+
+
+def cancelled(tx: Tx, job: Job) -> bool:
+    """Cancel the job; the runner then stops the trainer and erases the saved state."""
+    return _moved(tx, job.n, Event.CANCEL, estimated_finish_at=None)
+
+
+def pausing(tx: Tx, job: Job) -> bool:
+    """Pause the job; a running one saves its state first."""
+    return _moved(tx, job.n, Event.PAUSE)
+
+
+def unpaused(tx: Tx, job: Job) -> bool:
+    """Queue a paused job again."""
+    return _moved(tx, job.n, Event.RESUME)
 
 
 def resumed(tx: Tx, job: Job, step: int | None) -> None:
-    """Tell that the job goes on where an earlier trainer left it."""
+    """Record that the job continues from a saved state."""
     where = "from the beginning" if step is None else f"from its state at step {step}"
     events.record(tx, job.n, f"Fine-tuning job goes on {where}")
 
 
 def counted(tx: Tx, job: Job, tokens: Tokens) -> None:
-    """Tell which examples were too long for the base; once, however often they are counted."""
+    """Record which examples were too long for the base; only once."""
     if not tokens.truncated:
         return
     lines = ", ".join(str(line) for line in tokens.truncated_lines[:LINES_NAMED])
@@ -92,14 +155,12 @@ def counted(tx: Tx, job: Job, tokens: Tokens) -> None:
         f"{examples} of the {tokens.file} file exceed the context length of the base and were"
         f" truncated: line {lines}{more}. Shorten them to train on all of their text."
     )
-    if not tx.row(
-        "SELECT 1 FROM job_events WHERE job_n = :n AND message = :message", n=job.n, message=message
-    ):
+    if not events.has(tx, job.n, message):
         events.record(tx, job.n, message, level="warn")
 
 
 def planned(tx: Tx, job: Job, plan: Plan) -> None:
-    """Write the hyperparameters that are trained with."""
+    """Store the resolved hyperparameters."""
     resolved: dict[str, Any] = {
         "n_epochs": plan.n_epochs,
         "batch_size": plan.batch_size,
@@ -115,7 +176,7 @@ def planned(tx: Tx, job: Job, plan: Plan) -> None:
 
 
 def progressed(tx: Tx, job: Job, progress: Progress) -> None:
-    """Tell how far the job is, and when it may be done."""
+    """Record progress and the estimated finish."""
     tx.run(
         "UPDATE jobs SET estimated_finish_at = :at WHERE n = :n AND status = 'running'",
         n=job.n,
@@ -141,114 +202,94 @@ def progressed(tx: Tx, job: Job, progress: Progress) -> None:
 def checkpoint_made(
     tx: Tx, job: Job, model_n: int, *, step: int, metrics: dict[str, float]
 ) -> None:
-    """Write a checkpoint for a model that was registered in the same transaction."""
-    tx.run(
-        "INSERT INTO job_checkpoints (id, job_n, model_n, step, metrics, created_at)"
-        " VALUES (:id, :job, :model, :step, :metrics, :now)",
-        id=mint(Prefix.CHECKPOINT),
-        job=job.n,
-        model=model_n,
-        step=step,
-        metrics=json.dumps(metrics, allow_nan=False),
-        now=tx.now_micros,
-    )
+    """Insert a checkpoint for a model registered in the same transaction."""
+    checkpoints.insert(tx, job.n, model_n, step=step, metrics=metrics)
     events.record(tx, job.n, f"Checkpoint created at step {step}")
 
 
 def switch_state(tx: Tx, job_n: int, parts: Sequence[dict[str, Any]]) -> None:
-    """Name the sealed files that the job goes on from, in place of those before."""
+    """Set the blobs of the job's resume state, replacing the previous ones."""
     tx.run(
         "UPDATE jobs SET state_blobs = :parts WHERE n = :n", n=job_n, parts=json.dumps(list(parts))
     )
 
 
 def paused(tx: Tx, job_n: int) -> bool:
-    """Let the job wait until it is resumed: its trainer is gone."""
-    done = tx.run(
-        "UPDATE jobs SET status = 'queued', is_paused = 1, wish = NULL, estimated_finish_at = NULL"
-        " WHERE n = :n AND status = 'running' AND wish = 'pause'",
-        n=job_n,
-    )
-    if done:
+    """Set the job to paused: its trainer has ended."""
+    is_ours = _moved(tx, job_n, Event.PAUSED, estimated_finish_at=None)
+    if is_ours:
         events.record(tx, job_n, "Fine-tuning job paused")
-    return bool(done)
+    return is_ours
 
 
 def succeeded(
     tx: Tx, job: Job, *, model_n: int, model_id: str, result_n: int, trained_tokens: int
 ) -> bool:
-    """End the job with what it made, which was registered in the same transaction."""
-    done = tx.run(
-        "UPDATE jobs SET status = 'succeeded', model_n = :model, result_n = :result, wish = NULL,"
-        " trained_tokens = :tokens, estimated_finish_at = NULL WHERE n = :n AND status = 'running'",
-        n=job.n,
-        model=model_n,
-        result=result_n,
-        tokens=trained_tokens,
+    """Complete the job with its results, registered in the same transaction."""
+    is_ours = _moved(
+        tx,
+        job.n,
+        Event.SUCCEEDED,
+        model_n=model_n,
+        result_n=result_n,
+        trained_tokens=trained_tokens,
+        estimated_finish_at=None,
     )
-    if done:
+    if is_ours:
         events.record(tx, job.n, f"New fine-tuned model created: {model_id}")
-    return bool(done)
+    return is_ours
 
 
 def failed(tx: Tx, job_n: int, *, code: str, message: str, param: str | None) -> bool:
-    """End the job with what is wrong and what to do about it."""
-    done = tx.run(
-        "UPDATE jobs SET status = 'failed', error = :error, wish = NULL, estimated_finish_at = NULL"
-        " WHERE n = :n AND status IN ('validating_files', 'queued', 'running')",
-        n=job_n,
-        error=json.dumps({"code": code, "message": message, "param": param}),
-    )
-    if done:
+    """Fail the job with an error."""
+    error = json.dumps({"code": code, "message": message, "param": param})
+    is_ours = _moved(tx, job_n, Event.FAILED, error=error, estimated_finish_at=None)
+    if is_ours:
         events.record(tx, job_n, f"The job failed: {message}", level="error")
-    return bool(done)
+    return is_ours
 
 
 def finished(tx: Tx, job_n: int) -> bool:
-    """Note that nothing is left of a job that ended: it blocks nothing from now on.
+    """Note that an ended job is cleaned up: it blocks no deletion from now on.
 
-    False while its saved state is there: that is erased first.
+    False while its saved state exists.
     """
-    done = tx.run(
-        "UPDATE jobs SET finished_at = :now, wish = NULL, state_blobs = NULL WHERE n = :n"
-        " AND finished_at IS NULL AND status IN ('succeeded', 'failed', 'cancelled')"
-        " AND NOT EXISTS (SELECT 1 FROM drafts d WHERE d.internal_id = jobs.internal_id)",
+    if tx.row(
+        "SELECT 1 FROM drafts d JOIN jobs j ON j.internal_id = d.internal_id WHERE j.n = :n",
         n=job_n,
-        now=tx.now_micros,
-    )
-    if done and tx.row("SELECT 1 FROM jobs WHERE n = :n AND status = 'succeeded'", n=job_n):
+    ):
+        return False
+    is_ours = _moved(tx, job_n, Event.FINISHED, state_blobs=None)
+    if is_ours and state_of(tx, job_n) is State.SUCCEEDED:
         events.record(tx, job_n, "The job has successfully completed")
-    return bool(done)
+    return is_ours
 
 
-def model_of(tx: Tx, job_n: int, step: int | None) -> int | None:
-    """Return the number of the model that the job made at a step, or at its end, whatever became of it."""
-    row = tx.row(
-        "SELECT n FROM models WHERE job_n = :job AND COALESCE(step, 0) = :step",
-        job=job_n,
-        step=step or 0,
-    )
-    return int(row[0]) if row else None
+def last_starts(tx: Tx) -> dict[tuple[str, str], int]:
+    """Return when each project's last job was first started, in microseconds.
 
-
-def last_starts(tx: Tx) -> dict[str, int]:
-    """Return when each project's last job was started for the first time, in microseconds."""
+    The keys are (organization, project).
+    """
     return {
-        str(project): int(at)
-        for project, at in tx.rows(
-            # One look into the index for each project: jobs are kept for ever.
-            "SELECT p.id, (SELECT MAX(j.started_at) FROM jobs j WHERE j.project_id = p.id"
+        (str(organization), str(project)): int(at)
+        for organization, project, at in tx.rows(
+            # One index look-up per project: jobs are kept for ever.
+            "SELECT p.organization_id, p.id, (SELECT MAX(j.started_at) FROM jobs j WHERE j.project_id = p.id"
             " AND j.started_at IS NOT NULL) FROM projects p"
         )
         if at is not None
     }
 
 
-def _moved(tx: Tx, n: int, before: Status, after: Status) -> bool:
-    done = tx.run(
-        "UPDATE jobs SET status = :after WHERE n = :n AND status = :before",
-        n=n,
-        before=before.value,
-        after=after.value,
-    )
-    return bool(done)
+def _moved(tx: Tx, job_n: int, event: Event, **columns: Any) -> bool:
+    """Apply an event to a job, and write these columns with it.
+
+    False, with nothing written, if the state has no such event: for example, the job was cancelled in the meantime.
+    """
+    after = TRANSITIONS.get((state_of(tx, job_n), event))
+    if after is None:
+        return False
+    columns |= states.written(after, tx.now_micros)
+    assignments = ", ".join(f"{name} = :{name}" for name in columns)
+    tx.run(f"UPDATE jobs SET {assignments} WHERE n = :n", n=job_n, **columns)  # noqa: S608
+    return True

@@ -1,7 +1,7 @@
-"""API keys: `sk-tw-<id>-<secret><checksum>`, shown once, kept as SHA-256.
+"""API keys: `sk-tw-<id>-<secret><checksum>`, shown once, stored as SHA-256.
 
-The secret has 256 bits, so a plain hash is enough (a slow one guards guessable secrets only). The
-checksum lets a mistyped or invented key be refused before any SQL; the id finds the row, and the
+The secret has 256 bits, so a fast hash is enough (a slow one is for guessable secrets). The
+checksum rejects mistyped and invented keys without SQL; the id finds the row, and the
 secret is compared in constant time.
 """
 
@@ -36,7 +36,7 @@ HOLDER = (
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as lists show it; the secret is not in it."""
+    """A key as lists show it, without its secret."""
 
     id: str
     name: str
@@ -49,7 +49,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Presented:
-    """A well-formed key of whoever asks, not looked up yet; `shown` is how an error may show it."""
+    """A well-formed key from a request, not looked up yet; `shown` is its redacted form for errors."""
 
     id: str
     digest: bytes
@@ -59,14 +59,14 @@ class Presented:
 def create(
     tx: Tx, *, organization: str, role: Role, name: str, scopes: Iterable[str] = ()
 ) -> tuple[ApiKey, str]:
-    """Make a key for a user of `organization` with `role`; return it and its text, this once.
+    """Create a key for a user of `organization` with `role`; return it and its text, which is not stored.
 
-    The organization is made if it is new. Raises Error(INVALID) for an unknown scope or a bad name.
+    The organization is created if it is new. Raises Error(INVALID) for an unknown scope or a bad name.
     """
     chosen = sorted(set(scopes))
     if not 1 <= len(name) <= NAME_LENGTH_MAX or not name.isprintable():
         raise Error(
-            Kind.INVALID, "A key's name may have 1 to 100 printable characters.", param="name"
+            Kind.INVALID, "Invalid key name: use 1 to 100 printable characters.", param="name"
         )
     for scope in chosen:
         if scope not in SCOPES:
@@ -122,13 +122,22 @@ def list_all(database: Database) -> list[ApiKey]:
     return [ApiKey(*row) for row in rows]
 
 
+def exist(tx: Tx) -> bool:
+    """Return whether any key was ever created."""
+    return tx.row("SELECT 1 FROM api_keys LIMIT 1") is not None
+
+
+def ids_of(tx: Tx, organization_id: str) -> list[str]:
+    """Return the ids of an organization's keys, revoked ones too."""
+    rows = tx.rows("SELECT id FROM api_keys WHERE organization_id = :id", id=organization_id)
+    return [str(row[0]) for row in rows]
+
+
 def revoke(tx: Tx, key_id: str) -> None:
-    """Revoke a key for good; revoking twice changes nothing. Raises Error(NOT_FOUND)."""
+    """Revoke a key for good. Idempotent. Raises Error(NOT_FOUND)."""
     row = tx.row("SELECT organization_id FROM api_keys WHERE id = :id", id=key_id)
     if row is None:
-        raise Error(
-            Kind.NOT_FOUND, f"No API key '{key_id}'. See `tunewarden keys list`.", param="key"
-        )
+        raise missing(key_id)
     if tx.run(
         "UPDATE api_keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL",
         now=tx.now_micros,
@@ -143,8 +152,14 @@ def revoke(tx: Tx, key_id: str) -> None:
         )
 
 
+def missing(key_id: str) -> Error:
+    """Return the error for an unknown key."""
+    said = f"No API key '{key_id}'. See `tunewarden keys list`."
+    return Error(Kind.NOT_FOUND, said, param="key")
+
+
 def present(text: str) -> Presented:
-    """Return a key as it is presented; nothing was looked up. Raises Error(UNAUTHENTICATED)."""
+    """Parse a key, without looking it up. Raises Error(UNAUTHENTICATED)."""
     match = FORMAT.fullmatch(text)
     if match is None:
         raise _refused(text[:6])
@@ -155,22 +170,34 @@ def present(text: str) -> Presented:
 
 
 def holder(tx: Tx, presented: Presented, request_id: str) -> Caller:
-    """Return who holds a key in this transaction. Raises Error(UNAUTHENTICATED), the same for every reason."""
+    """Return the caller of a key, read in this transaction. Raises Error(UNAUTHENTICATED), the same for every reason."""
     return _caller(tx.row(HOLDER, id=presented.id), presented, request_id)
 
 
 def authenticate(database: Database, text: str, request_id: str) -> Caller:
-    """Return who holds the key `text`. Raises Error(UNAUTHENTICATED), the same for every reason."""
+    """Return the caller of the key `text`. Raises Error(UNAUTHENTICATED), the same for every reason."""
     return look_up(database, present(text), request_id)
 
 
 def look_up(database: Database, presented: Presented, request_id: str) -> Caller:
-    """Return who holds a key now. Raises Error(UNAUTHENTICATED)."""
+    """Return the caller of a key. Raises Error(UNAUTHENTICATED)."""
     return _caller(database.peek(HOLDER, id=presented.id), presented, request_id)
 
 
+def is_active(database: Database, key_id: str) -> bool:
+    """Return whether a key is not revoked: one read by primary key, no cache."""
+    row = database.peek("SELECT 1 FROM api_keys WHERE id = :id AND revoked_at IS NULL", id=key_id)
+    return row is not None
+
+
+def check_active(database: Database, caller: Caller) -> None:
+    """Check that the caller's key was not revoked since. Raises Error(UNAUTHENTICATED) (I19)."""
+    if not is_active(database, caller.key_id):
+        raise revoked()
+
+
 def role_now(tx: Tx, caller: Caller) -> Role | None:
-    """Return the role that the caller's user has in this transaction; None if its key is revoked."""
+    """Return the current role of the caller's user, read in this transaction; None if the key is revoked."""
     row = tx.row(
         "SELECT u.role FROM api_keys k JOIN users u ON u.id = k.user_id"
         " WHERE k.id = :id AND k.revoked_at IS NULL",
@@ -212,5 +239,14 @@ def _refused(beginning: str) -> Error:
     return Error(
         Kind.UNAUTHENTICATED,
         f"Incorrect API key provided: {shown}. Make one with `tunewarden keys create`.",
+        code="invalid_api_key",
+    )
+
+
+def revoked() -> Error:
+    """Return the error that ends a request whose API key was revoked while it ran."""
+    return Error(
+        Kind.UNAUTHENTICATED,
+        "The API key was revoked while this request was running.",
         code="invalid_api_key",
     )

@@ -9,7 +9,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Role
 from tunewarden.ids import Prefix, mint
 
-# The name becomes a part of model ids (section 9).
+# The name is part of model ids (section 9).
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -23,14 +23,14 @@ class Organization:
 
 
 def find_or_create(tx: Tx, name: str) -> Organization:
-    """Return the organization called `name`, made with a default project if it is new.
+    """Return the organization named `name`, created with a default project if it is new.
 
-    Raises Error(INVALID) for a name that could not stand in a model id.
+    Raises Error(INVALID) for a name that cannot be part of a model id.
     """
     if not NAME.fullmatch(name):
         raise Error(
             Kind.INVALID,
-            "An organization's name may have 1 to 64 letters, digits, dots, dashes and underscores.",
+            "Invalid organization name: use 1 to 64 letters, digits, dots, dashes and underscores.",
             param="organization",
         )
     row = tx.row("SELECT id FROM organizations WHERE name = :name", name=name)
@@ -44,7 +44,7 @@ def find_or_create(tx: Tx, name: str) -> Organization:
 
 
 def add_user(tx: Tx, organization: Organization, name: str, role: Role) -> str:
-    """Add a user with `role` and return its id. The same name and role is the same user."""
+    """Add a user with `role` and return its id; an existing user of that name and role is reused."""
     row = tx.row(
         "SELECT id FROM users WHERE organization_id = :organization AND name = :name AND role = :role",
         organization=organization.id,
@@ -97,6 +97,12 @@ def _create(tx: Tx, name: str) -> Organization:
     return organization
 
 
+def has_project(tx: Tx, organization_id: str, project_id: str) -> bool:
+    """Return whether an organization has this project."""
+    sql = "SELECT 1 FROM projects WHERE id = :id AND organization_id = :organization"
+    return tx.row(sql, id=project_id, organization=organization_id) is not None
+
+
 def name_of(tx: Tx, organization_id: str) -> str:
     """Return the name of an organization that must exist."""
     row = tx.row("SELECT name FROM organizations WHERE id = :id", id=organization_id)
@@ -108,5 +114,5 @@ def first_name(tx: Tx) -> str:
     """Return the name of the oldest organization. Raises Error(UNAVAILABLE) before the first start."""
     row = tx.row("SELECT name FROM organizations ORDER BY created_at, id LIMIT 1")
     if row is None:
-        raise Error(Kind.UNAVAILABLE, "There is no organization yet. Start the server once.")
+        raise Error(Kind.UNAVAILABLE, "No organization exists yet. Start the server once.")
     return str(row[0])

@@ -1,8 +1,8 @@
-"""Who may do what: one table. Everything that it does not allow is refused.
+"""The authorization policy: one table. Default deny.
 
-A call needs both a role of its user that allows the action and a key whose scopes include it
-(a key without scopes is unrestricted). Roles are read anew on each request; a delete reads them
-once more inside its own transaction (I8).
+A call needs both a user's role that allows the action and a key whose scopes include it
+(a key without scopes is unrestricted). Roles are read on each request; a delete reads them
+again inside its own transaction (I8).
 """
 
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from tunewarden.errors import Error, Kind
 
 
 class Role(StrEnum):
-    """A user's role in the organization, by OpenAI's names."""
+    """A user's role in the organization, in OpenAI's words."""
 
     OWNER = "owner"
     READER = "reader"
 
 
 class Action(StrEnum):
-    """What a request wants to do; the value is the scope that a restricted key needs for it."""
+    """An action; its value is the scope that a restricted key needs for it."""
 
     READ_MODELS = "api.model.read"
     USE_MODELS = "api.model.request"
@@ -50,7 +50,7 @@ ALLOWED: dict[Role, frozenset[Action]] = {
     Role.READER: _READING | {Action.USE_MODELS},
 }
 
-# A scope may stand for several: OpenAI's read-only keys carry `api.all.read`.
+# A scope may include several: OpenAI's read-only keys have `api.all.read`.
 IMPLIED: dict[str, frozenset[Action]] = {
     "api.all.read": _READING,
     "api.all": frozenset(Action),
@@ -73,7 +73,7 @@ class Caller:
 
     @property
     def actor(self) -> Actor:
-        """The caller as an audit event names it."""
+        """The caller as the actor of an audit event."""
         return Actor(
             key_id=self.key_id,
             user_id=self.user_id,
@@ -83,7 +83,7 @@ class Caller:
 
 
 def allows(caller: Caller, action: Action) -> bool:
-    """Tell whether the caller's role and the scopes of its key both include `action`."""
+    """Return whether the caller's role and key scopes both allow `action`."""
     if action not in ALLOWED[caller.role]:
         return False
     return not caller.scopes or any(
@@ -92,13 +92,13 @@ def allows(caller: Caller, action: Action) -> bool:
 
 
 def authorize(caller: Caller, action: Action) -> None:
-    """Return if `caller` may do `action`. Raises Error(FORBIDDEN)."""
+    """Check that `caller` may do `action`. Raises Error(FORBIDDEN)."""
     if not allows(caller, action):
         raise refusal(caller, action)
 
 
 def refusal(caller: Caller, action: Action) -> Error:
-    """Return the error that a refused caller gets. It says "permission", as OpenAI's does."""
+    """Return the error of a refused action, with the word "permission", like OpenAI's."""
     needs_owner = Role.READER not in {role for role in Role if action in ALLOWED[role]}
     role = " You must have the Owner role in your organization." if needs_owner else ""
     return Error(

@@ -1,1 +1,1 @@
-"""What models exist, and in which state."""
+"""Models, files, uploads and bases, and their states."""

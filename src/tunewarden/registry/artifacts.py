@@ -1,32 +1,40 @@
-"""Artifacts: models and files, each sealed under a key of its own. A row is never removed (I7).
+"""Artifacts: models and files, each encrypted under its own key. A row is never removed (I7).
 
-`active ⇄ archived` is reversible; `deleting` and `deleted` are not. The states are changed to these
-two by `deletion/` alone; everything else learns of a deletion by reading the state here.
+`active ⇄ archived` is reversible; `deleting` and `deleted` are not. Only `deletion/` sets these
+two; everything else sees a deletion by reading the state here.
 """
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from tunewarden.db.database import Database, Row, Tx
+from tunewarden.ids import random_bytes
+from tunewarden.registry import quota
 
 COLUMNS = (
     "a.n, a.id, a.internal_id, a.organization_id, a.project_id, a.state, a.epoch, a.key_id,"
     " a.manifest_sha256, a.created_by, a.created_at"
 )
-# How much of an id that a client sent is shown back to it.
+# In the manifest of public artifacts, such as the demo's weights, whose plaintext may be on a disk.
+PUBLIC = {"is_public": True}
+# Salt of the artifact's commitments in the log: created with it, and disclosed only in its receipt.
+SALT_BYTES = 32
+# Ids from clients are truncated to this length in messages.
 ID_LENGTH_MAX = 256
 
 
 class ArtifactKind(StrEnum):
-    """What an artifact is; receipts and answers call it so."""
+    """The kind of an artifact; receipts and responses use these words."""
 
     MODEL = "model"
     FILE = "file"
 
 
 class State(StrEnum):
-    """Where an artifact is in its life. Files are not archived."""
+    """The state of an artifact. Files are never archived."""
 
     ACTIVE = "active"
     ARCHIVED = "archived"
@@ -34,13 +42,13 @@ class State(StrEnum):
     DELETED = "deleted"
 
 
-# What its organization can see: everything else looks like an artifact that never was (I9).
+# States visible to its organization; in any other the artifact looks like one that never existed (I9).
 VISIBLE = frozenset({State.ACTIVE, State.ARCHIVED})
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What models and files share. `internal_id` names its blobs and, in engines, the model."""
+    """Fields of models and files. `internal_id` names its blobs and, in engines, the model."""
 
     n: int
     id: str
@@ -57,7 +65,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class SealedBlob:
-    """One blob of an artifact: `bytes` in the plain, `sealed_bytes` as stored."""
+    """One blob of an artifact: `bytes` of plaintext, `sealed_bytes` of ciphertext."""
 
     name: str
     bytes: int
@@ -67,11 +75,11 @@ class SealedBlob:
 def register(
     tx: Tx, kind: ArtifactKind, artifact: Artifact, *, manifest: str, blobs: list[SealedBlob]
 ) -> int:
-    """Write a new active artifact with its blobs, in their order; return its number."""
+    """Insert an active artifact with its blobs, in order; return its number."""
     tx.run(
         "INSERT INTO artifacts (kind, id, internal_id, organization_id, project_id, state, epoch,"
-        " key_id, manifest, manifest_sha256, created_by, created_at) VALUES (:kind, :id, :internal_id,"
-        " :organization, :project, 'active', 1, :key, :manifest, :sha, :by, :at)",
+        " key_id, manifest, manifest_sha256, salt, created_by, created_at) VALUES (:kind, :id,"
+        " :internal_id, :organization, :project, 'active', 1, :key, :manifest, :sha, :salt, :by, :at)",
         kind=kind.value,
         id=artifact.id,
         internal_id=artifact.internal_id,
@@ -80,6 +88,7 @@ def register(
         key=artifact.key_id,
         manifest=manifest,
         sha=artifact.manifest_sha256,
+        salt=random_bytes(SALT_BYTES),
         by=artifact.created_by,
         at=artifact.created_at,
     )
@@ -95,11 +104,13 @@ def register(
             bytes=blob.bytes,
             sealed_bytes=blob.sealed_bytes,
         )
+    size = sum(blob.sealed_bytes for blob in blobs)
+    quota.add_stored(tx, artifact.project_id, artifact.organization_id, size)
     return n
 
 
 def find_any(tx: Tx, kind: ArtifactKind, organization_id: str, artifact_id: str) -> Artifact | None:
-    """Return an organization's artifact in whatever state, or None."""
+    """Return an organization's artifact in any state, or None."""
     row = tx.row(
         f"SELECT {COLUMNS} FROM artifacts a WHERE a.id = :id AND a.kind = :kind"  # noqa: S608
         " AND a.organization_id = :organization",
@@ -110,14 +121,50 @@ def find_any(tx: Tx, kind: ArtifactKind, organization_id: str, artifact_id: str)
     return Artifact(*fields_of(row)) if row else None
 
 
+def find_internal(tx: Tx, kind: ArtifactKind, internal_id: str) -> tuple[Artifact, bytes] | None:
+    """Return the artifact of an internal id in any state, and its salt; None if there is none."""
+    row = tx.row(
+        f"SELECT {COLUMNS}, a.salt FROM artifacts a WHERE a.internal_id = :id AND a.kind = :kind",  # noqa: S608
+        id=internal_id,
+        kind=kind.value,
+    )
+    return (Artifact(*fields_of(row[:-1])), row[-1]) if row else None
+
+
 def is_active(database: Database, n: int) -> bool:
-    """Tell whether an artifact may be served at this moment: one read by primary key, no cache."""
+    """Return whether an artifact may be served now: one read by primary key, no cache."""
     row = database.peek("SELECT state FROM artifacts WHERE n = :n", n=n)
     return row is not None and row[0] == "active"
 
 
+def is_active_in_engines(database: Database, internal_id: str) -> bool:
+    """Return whether engines may hold the model with this internal id."""
+    sql = "SELECT 1 FROM artifacts WHERE internal_id = :id AND state = 'active'"
+    return database.peek(sql, id=internal_id) is not None
+
+
+def is_public(database: Database, n: int) -> bool:
+    """Return whether an artifact is public."""
+    row = database.peek("SELECT manifest FROM artifacts WHERE n = :n", n=n)
+    return row is not None and PUBLIC.items() <= json.loads(row[0]).items()
+
+
+def has_private(database: Database) -> bool:
+    """Return whether any non-public data is stored, drafts included."""
+    if database.peek("SELECT 1 FROM drafts WHERE kind <> 'import' LIMIT 1"):
+        return True
+    for page in database.pages(
+        "SELECT manifest, n FROM artifacts WHERE state IN ('active', 'archived')"
+        " AND n > COALESCE(:after, 0) ORDER BY n LIMIT :size",
+        size=100,
+    ):
+        if any(not PUBLIC.items() <= json.loads(row[0]).items() for row in page):
+            return True
+    return False
+
+
 def blobs_of(tx: Tx, n: int) -> list[SealedBlob]:
-    """Return the blobs of an artifact that are not erased yet, in the order of its bytes."""
+    """Return the blobs of an artifact that are not erased yet, in content order."""
     return [
         SealedBlob(*row)
         for row in tx.rows(
@@ -128,6 +175,44 @@ def blobs_of(tx: Tx, n: int) -> list[SealedBlob]:
     ]
 
 
+def by_key(database: Database, first: str, end: str) -> Iterator[list[Artifact]]:
+    """Yield the active and archived artifacts with key ids from `first` up to but excluding `end`, in order."""
+    for page in database.pages(
+        f"SELECT {COLUMNS}, a.key_id FROM artifacts a WHERE a.key_id >= :first"  # noqa: S608
+        " AND a.key_id < :end AND a.state IN ('active', 'archived')"
+        " AND a.key_id > COALESCE(:after, '') ORDER BY a.key_id LIMIT :size",
+        size=1000,
+        first=first,
+        end=end,
+    ):
+        yield [Artifact(*fields_of(row[:-1])) for row in page]
+
+
+def keys_of_deleted(database: Database) -> set[str]:
+    """Return the key ids of deleted artifacts and of those being deleted."""
+    with database.read() as tx:
+        rows = tx.rows("SELECT key_id FROM artifacts WHERE state IN ('deleting', 'deleted')")
+    return {str(row[0]) for row in rows}
+
+
+def begin_deletion(tx: Tx, n: int, epoch: int) -> None:
+    """Set an artifact to `deleting`, with a new epoch: it is not served any more (D3)."""
+    tx.run("UPDATE artifacts SET state = 'deleting', epoch = :epoch WHERE n = :n", epoch=epoch, n=n)
+
+
+def end_deletion(tx: Tx, n: int) -> None:
+    """Set an artifact to `deleted`: its row stays as a tombstone (D8)."""
+    if not tx.run(
+        "UPDATE artifacts SET state = 'deleted' WHERE n = :n AND state = 'deleting'", n=n
+    ):
+        raise RuntimeError("the artifact of an unfinished deletion is not in state deleting")
+
+
+def note_blobs_erased(tx: Tx, n: int) -> None:
+    """Note that all blobs of an artifact are erased (D9)."""
+    tx.run("UPDATE blobs SET erased_at = :now WHERE artifact_n = :n", now=tx.now_micros, n=n)
+
+
 def fields_of(row: Row) -> list[Any]:
-    """Return a row that begins with COLUMNS as the fields of an Artifact, or of what extends it."""
+    """Convert a row that begins with COLUMNS to the fields of an Artifact or a subclass."""
     return [State(value) if position == 5 else value for position, value in enumerate(row)]

@@ -1,7 +1,7 @@
-"""Base models: what they are called, where they are served, and which layers an adapter may change.
+"""Base models: their names, locations, and the layers that an adapter may change.
 
-A local base is a Hugging Face directory that the embedded engine serves; a remote one is whatever
-answers the OpenAI API at a URL. Bases belong to every organization and are never deleted (I8).
+A local base is a Hugging Face directory that the embedded engine serves; a remote one is a server
+with the OpenAI API at a URL. Bases belong to all organizations and are never deleted (I8).
 """
 
 import json
@@ -18,7 +18,7 @@ COLUMNS = "name, kind, location, engine_model, modules, created_at"
 
 
 class BaseKind(StrEnum):
-    """Who serves a base."""
+    """Which kind of engine serves a base."""
 
     LOCAL = "local"
     REMOTE = "remote"
@@ -26,7 +26,7 @@ class BaseKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base model. `engine_model` is what its engine calls it; `created_at` is in microseconds."""
+    """A base model. `engine_model` is its name in the engine; `created_at` is in microseconds."""
 
     name: str
     kind: BaseKind
@@ -53,13 +53,13 @@ def add(
     if not NAME.fullmatch(name) or name.startswith("ft"):
         raise Error(
             Kind.INVALID,
-            "A base's name may have 1 to 64 letters, digits, dots, dashes and underscores, and must"
+            "Invalid base name: use 1 to 64 letters, digits, dots, dashes and underscores; it must"
             " not begin with 'ft'.",
             param="name",
         )
     base = Base(name, kind, location, engine_model, json.dumps(modules), tx.now_micros)
-    if tx.row("SELECT 1 FROM bases WHERE name = :name", name=name):
-        raise Error(Kind.CONFLICT, f"There is a base called '{name}' already. Choose another name.")
+    if exists(tx, name):
+        raise Error(Kind.CONFLICT, f"A base named '{name}' already exists. Choose another name.")
     tx.run(
         f"INSERT INTO bases ({COLUMNS}) VALUES (:name, :kind, :location, :engine_model, :modules, :now)",  # noqa: S608
         name=name,
@@ -81,9 +81,14 @@ def add(
 
 
 def find(database: Database, name: str) -> Base | None:
-    """Return the base called `name`, or None."""
+    """Return the base named `name`, or None."""
     row = database.peek(f"SELECT {COLUMNS} FROM bases WHERE name = :name", name=name)  # noqa: S608
     return _base(row) if row else None
+
+
+def exists(tx: Tx, name: str) -> bool:
+    """Return whether a base named `name` exists."""
+    return tx.row("SELECT 1 FROM bases WHERE name = :name", name=name) is not None
 
 
 def list_all(database: Database) -> list[Base]:

@@ -1,17 +1,18 @@
-"""What a file may be called, what it may be for, and how long it may live: OpenAI's rules. Pure."""
+"""Validation of a file's name, purpose and expiry by OpenAI's rules. Pure."""
 
 import json
 import re
 import unicodedata
 from dataclasses import dataclass
 
+from tunewarden.artifacts.sealing import Readable
 from tunewarden.errors import Error, Kind
 
 FINE_TUNE = "fine-tune"
 RESULTS = "fine-tune-results"
 BATCH = "batch"
-# What clients may upload. `evals` is one, although OpenAI's own FileObject does not list it: a strictly
-# validating client (not the default) refuses such a file in an answer, from OpenAI as from us.
+# Purposes that clients may upload. `evals` is included, although OpenAI's FileObject does not list it: a strictly
+# validating client (not the default) rejects such a file in a response, from OpenAI as from us.
 UPLOADED = frozenset({"assistants", BATCH, FINE_TUNE, "vision", "user_data", "evals"})
 ANCHOR = "created_at"
 EXPIRY_SECONDS = (3600, 2_592_000)
@@ -19,17 +20,17 @@ BATCH_EXPIRY_SECONDS = 2_592_000
 NAME_LENGTH_MAX = 255
 MIME_TYPE = re.compile(r"[!-~][ -~]{0,254}")
 MD5 = re.compile(r"[0-9a-fA-F]{32}")
-# How much of a file's beginning is looked at before a job reads all of it.
+# Bytes of a file that are checked on upload; a job checks all of it.
 HEAD_BYTES = 64 * 1024
 
-# Controls, surrogates, line and paragraph separators; and what turns the direction of text around.
+# Control characters, surrogates, line and paragraph separators, and bidirectional overrides.
 _UNFIT = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _TURNS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a client says of a file. `expires_seconds` counts from its creation; None: never."""
+    """A client's description of a file. `expires_seconds` counts from its creation; None: never."""
 
     filename: str
     purpose: str
@@ -44,14 +45,14 @@ class Description:
         anchor: str | None = None,
         seconds: int | str | None = None,
     ) -> "Description":
-        """Return the description. Raises Error(INVALID) for what may not be."""
+        """Return the validated description. Raises Error(INVALID)."""
         check_purpose(purpose)
         check_name(filename, purpose)
         return cls(filename, purpose, _expiry(purpose, anchor, seconds))
 
 
 def check_purpose(purpose: str) -> None:
-    """Return if clients may upload files for this. Raises Error(INVALID)."""
+    """Check that clients may upload files for this purpose. Raises Error(INVALID)."""
     if purpose not in UPLOADED:
         raise Error(
             Kind.INVALID,
@@ -61,11 +62,11 @@ def check_purpose(purpose: str) -> None:
 
 
 def check_name(filename: str, purpose: str) -> None:
-    """Return if a file may be called so. Raises Error(INVALID)."""
+    """Check a file's name. Raises Error(INVALID)."""
     if not 1 <= len(filename) <= NAME_LENGTH_MAX:
         raise Error(
             Kind.INVALID,
-            f"A file's name may have 1 to {NAME_LENGTH_MAX} characters.",
+            f"Invalid file name: use 1 to {NAME_LENGTH_MAX} characters.",
             param="filename",
         )
     is_fit = not any(unicodedata.category(one) in _UNFIT or one in _TURNS for one in filename)
@@ -84,9 +85,9 @@ def check_name(filename: str, purpose: str) -> None:
 
 
 def check_beginning(purpose: str, head: bytes, *, is_whole: bool) -> None:
-    """Return if training data begins with a JSON object on each line. Raises Error(INVALID).
+    """Check that training data begins with a JSON object on each line. Raises Error(INVALID).
 
-    `head` is its beginning, or all of it. Only a first look: a job checks every line.
+    `head` is its beginning, or all of it. A quick check: a job checks every line.
     """
     if purpose != FINE_TUNE:
         return
@@ -107,15 +108,13 @@ def check_beginning(purpose: str, head: bytes, *, is_whole: bool) -> None:
 
 
 def check_mime_type(mime_type: str) -> None:
-    """Return if this can be a media type. Raises Error(INVALID)."""
+    """Check a media type's form. Raises Error(INVALID)."""
     if not MIME_TYPE.fullmatch(mime_type):
-        raise Error(
-            Kind.INVALID, "mime_type may have 1 to 255 ASCII characters.", param="mime_type"
-        )
+        raise Error(Kind.INVALID, "mime_type must be 1 to 255 ASCII characters.", param="mime_type")
 
 
 def check_md5(md5: str) -> None:
-    """Return if this can be a checksum. Raises Error(INVALID)."""
+    """Check an MD5 checksum's form. Raises Error(INVALID)."""
     if not MD5.fullmatch(md5):
         raise Error(Kind.INVALID, "md5 must have 32 hexadecimal digits.", param="md5")
 
@@ -145,3 +144,24 @@ def _is_object(line: bytes) -> bool:
         return isinstance(json.loads(line.decode()), dict)
     except (ValueError, RecursionError):
         return False
+
+
+class Watched:
+    """A reader that counts its bytes and keeps its beginning for `check`."""
+
+    def __init__(self, reader: Readable) -> None:
+        self._reader = reader
+        self.bytes = 0
+        self.head = b""
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes."""
+        data = self._reader.read(size)
+        if self.bytes < HEAD_BYTES:
+            self.head += data[: HEAD_BYTES - self.bytes]
+        self.bytes += len(data)
+        return data
+
+    def check(self, purpose: str) -> None:
+        """Check the beginning against the purpose. Raises Error(INVALID)."""
+        check_beginning(purpose, self.head, is_whole=self.bytes <= HEAD_BYTES)

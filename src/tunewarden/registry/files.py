@@ -1,56 +1,41 @@
-"""Files: what clients upload and what jobs leave, each sealed under a key of its own.
+"""Files that clients upload and jobs produce, each encrypted under its own key.
 
-A file's name is personal data: it stands in its row alone, never in a receipt, the log or an audit
-event, and is emptied when the file's deletion is done (`forget`).
+A file's name is personal data: it is stored only in its row, encrypted under the file's key, and never in a
+receipt, the log or an audit event.
 """
 
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from itertools import chain
 
 from tunewarden import audit
-from tunewarden.artifacts import sealing
+from tunewarden.artifacts import sealed_text, sealing
 from tunewarden.artifacts.blobs import BlobErased, Blobs
 from tunewarden.artifacts.keyring import KeyErased, Keyring
+from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.artifacts.sealing import Readable
 from tunewarden.audit import Actor
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import Prefix, mint
-from tunewarden.registry import artifacts, file_rules
-from tunewarden.registry.artifacts import (
-    ID_LENGTH_MAX,
-    VISIBLE,
-    Artifact,
-    ArtifactKind,
-    SealedBlob,
-    State,
-    fields_of,
-)
-from tunewarden.registry.drafts import Draft, Drafts, blob_name
-from tunewarden.registry.file_rules import HEAD_BYTES, Description
+from tunewarden.registry import artifacts, file_rows, lineage
+from tunewarden.registry.artifacts import SealedBlob, State
+from tunewarden.registry.drafts import GONE, Draft, Drafts, Reserving, blob_name
+from tunewarden.registry.file_rows import File
+from tunewarden.registry.file_rules import Description, Watched
+from tunewarden.registry.lineage import Origin
 
-COLUMNS = f"{artifacts.COLUMNS}, f.filename, f.purpose, f.bytes, f.expires_at"
-FROM = "FROM artifacts a JOIN files f ON f.n = a.n"
 CONTENT = "content"
-_LAST_N = 9_223_372_036_854_775_807
-
-
-@dataclass(frozen=True, slots=True)
-class File(Artifact):
-    """A file. `bytes` is its plain size; `expires_at` is in microseconds, None if it stays."""
-
-    filename: str
-    purpose: str
-    bytes: int
-    expires_at: int | None
+# Parameters that an audit event of a refused file may name.
+PARAMS = frozenset({"file", "filename", "purpose", "expires_after.anchor", "expires_after.seconds"})
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose a file is, and which key made it."""
+    """The owner of a file, and the API key that created it."""
 
     organization_id: str
     project_id: str
@@ -59,7 +44,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A blob as it was sealed, with the digest of its sealed bytes."""
+    """An encrypted blob, with the digest of its ciphertext."""
 
     blob: SealedBlob
     sha256: str
@@ -73,15 +58,26 @@ class Files:
     keyring: Keyring
     blobs: Blobs
     drafts: Drafts
+    memory: PlainMemory
 
-    def create(self, caller: Caller, reader: Readable, describe: Callable[[], Description]) -> File:
-        """Seal what `reader` yields, and register it as a file of the caller's project.
+    def precheck(self, caller: Caller) -> None:
+        """Check whether a file may be created, before its body is read.
 
-        `describe` is asked when the reader has ended: a form may say what a file is for after the
-        file. Raises Error(FORBIDDEN), Error(INVALID) and whatever the reader raises; then nothing of
-        it is left.
+        Raises Error(FORBIDDEN), Error(MISCONFIGURED) if memory may be swapped to a disk, Error(STORAGE_FULL).
         """
         authorize(caller, Action.WRITE_FILES)
+        self.memory.check()
+        self.database.check_room()
+
+    def create(self, caller: Caller, reader: Readable, describe: Callable[[], Description]) -> File:
+        """Encrypt `reader`, and register it as a file of the caller's project.
+
+        `describe` is called when the reader has ended: in a form, the purpose may follow the
+        file. Raises Error(FORBIDDEN), Error(INVALID), Error(MISCONFIGURED) and what the reader
+        raises; then nothing is left behind.
+        """
+        authorize(caller, Action.WRITE_FILES)
+        self.memory.check()
         owner = Owner(caller.organization_id, caller.project_id, caller.key_id)
         return self._bring_in(owner, caller.actor, reader, describe, lambda _tx, _file: None)
 
@@ -94,19 +90,19 @@ class Files:
         reader: Readable,
         within: Callable[[Tx, File], None] = lambda _tx, _file: None,
     ) -> File:
-        """Store a file that the server itself made, such as a job's results.
+        """Store a file that the server produced, such as a job's results.
 
-        `within` is run in the transaction that registers it: both are committed, or neither. When it
-        raises, or the reader does, nothing is left.
+        `within` runs in the transaction that registers it: both are committed, or neither. If it
+        or the reader raises, nothing is left behind.
         """
         made = Description(filename, purpose, None)
         return self._bring_in(owner, audit.SERVER, reader, lambda: made, within)
 
     def content(self, file: File) -> Generator[bytes, None, None]:
-        """Yield a file's plain bytes in order, in little memory. Close it to end early.
+        """Yield a file's plaintext in order, in bounded memory. Close the generator to end early.
 
-        Raises what `missing` returns if the file is deleted meanwhile, Error(UNAVAILABLE) if what is
-        stored is damaged, also after some bytes. Whoever serves them holds the file's guard.
+        Raises what `file_rows.missing` returns if the file is deleted in the meantime, Error(UNAVAILABLE) if the
+        stored data is damaged, possibly after some bytes. The caller must hold the file's guard.
         """
         with self.database.read() as tx:
             blobs = artifacts.blobs_of(tx, file.n)
@@ -116,7 +112,7 @@ class Files:
                 yield from sealing.unsealed(self.blobs, blob.name, identity)
         except (KeyErased, BlobErased) as error:
             if not artifacts.is_active(self.database, file.n):
-                raise missing(file.id) from error
+                raise file_rows.missing(file.id) from error
             raise Error(
                 Kind.UNAVAILABLE,
                 f"The stored bytes of {file.id} are gone. Upload it again.",
@@ -124,8 +120,8 @@ class Files:
             ) from error
 
     def refuse(self, caller: Caller, refused: Error) -> None:
-        """Record that a file was refused."""
-        with self.database.write() as tx:
+        """Record that a file was refused, unless the disk is full."""
+        with audit.unless_full(), self.database.write() as tx:
             audit.record(
                 tx,
                 audit.EventType.FILE_REFUSED,
@@ -133,7 +129,8 @@ class Files:
                 actor=caller.actor,
                 resource_id="",
                 reason=refused.kind.value,
-                param=refused.param,
+                # Field names of a form are arbitrary text: record only known ones.
+                param=refused.param if refused.param in PARAMS else None,
             )
 
     def _bring_in(
@@ -145,21 +142,104 @@ class Files:
         within: Callable[[Tx, File], None],
     ) -> File:
         watched = Watched(reader)
-        with self.drafts.importing() as draft:
+        with self.drafts.importing(owner.project_id) as draft:
             sealed = self.seal(draft, CONTENT, watched)
             described = describe()
             watched.check(described.purpose)
+            name = self.seal_name(draft, described.filename)
             with self.database.write() as tx:
-                file = self.register(tx, draft, owner, described, [sealed], actor=actor)
+                file = self.register(
+                    tx, draft, owner, described, [sealed], sealed_name=name, actor=actor
+                )
                 within(tx, file)
         return file
 
-    def seal(self, draft: Draft, name: str, reader: "Watched") -> Sealed:
-        """Seal what the reader yields as one blob of a draft."""
-        digest = sha256()
+    def seal(self, draft: Draft, name: str, reader: Watched) -> Sealed:
+        """Encrypt the reader as one blob of a draft."""
+        reserving = Reserving(self.drafts, draft)
         blob = blob_name(draft.internal_id, name)
-        stored = sealing.seal(reader, draft.recipient, self.blobs, blob, digest=digest)
-        return Sealed(SealedBlob(blob, reader.bytes, stored), digest.hexdigest())
+        try:
+            stored = sealing.seal(reader, draft.recipient, self.blobs, blob, digest=reserving)
+        except BaseException:
+            reserving.return_unused(failed=True)
+            raise
+        if not draft.reserved:  # an upload's, which stays; others are settled now
+            reserving.return_unused()
+        return Sealed(SealedBlob(blob, reader.bytes, stored), reserving.hexdigest())
+
+    def seal_name(self, draft: Draft, filename: str) -> bytes:
+        """Return the encrypted name for the row of this draft's file. Raises Error(UNAVAILABLE)."""
+        return self._seal_text(draft, draft.internal_id, filename)
+
+    def seal_source(self, draft: Draft, source: str) -> bytes:
+        """Return as it is stored where this draft's file came from. Raises Error(UNAVAILABLE)."""
+        return self._seal_text(draft, _context_of_source(draft.internal_id), source)
+
+    def _seal_text(self, draft: Draft, context: str, text: str) -> bytes:
+        try:
+            secret = sealed_text.key_of(self.keyring, draft.key_id)
+        except KeyErased as error:
+            raise Error(Kind.UNAVAILABLE, GONE) from error
+        return sealed_text.seal(secret, context, text)
+
+    def origin_of(self, file: File) -> Origin:
+        """Return what a file was made from. Raises Error(NOT_FOUND) if it is deleted in the meantime."""
+        file_ids, sealed = lineage.origins_of(self.database, file.n)
+        if sealed is None:
+            return Origin(file_ids)
+        try:
+            secret = sealed_text.key_of(self.keyring, file.key_id)
+        except KeyErased as error:
+            raise file_rows.missing(file.id) from error
+        context = _context_of_source(file.internal_id)
+        return Origin(file_ids, sealed_text.unseal(secret, context, sealed))
+
+    def named(self, found: Sequence[File]) -> list[File]:
+        """Return files with their names, without those whose key was erased in the meantime."""
+        secrets = sealed_text.keys_of(
+            self.keyring, {one.key_id for one in found if one.sealed_name}
+        )
+        shown = []
+        for one in found:
+            if one.sealed_name is None:
+                shown.append(one)  # Written by an older version, and not encrypted yet.
+            elif secret := secrets.get(one.key_id):
+                name = sealed_text.unseal(secret, one.internal_id, one.sealed_name)
+                shown.append(replace(one, filename=name))
+        return shown
+
+    def everything(
+        self,
+        caller: Caller,
+        *,
+        purpose: str | None = None,
+        after: str | None = None,
+        is_ascending: bool = False,
+        limit: int = 1000,
+    ) -> Iterator[File]:
+        """Return the files of the caller's project with their names, newest first unless `is_ascending`.
+
+        Lazy, in constant memory; `limit` is how many the caller will take. `after`: see `file_rows.pages`.
+        Raises Error(FORBIDDEN).
+        """
+        authorize(caller, Action.READ_FILES)
+        found = file_rows.pages(
+            self.database,
+            caller,
+            purpose=purpose,
+            after=after,
+            is_ascending=is_ascending,
+            size=min(limit, 1000),
+        )
+        return chain.from_iterable(map(self.named, found))
+
+    def retrieve(self, caller: Caller, file_id: str) -> File:
+        """Return a file of the caller's project with its name. Raises Error(FORBIDDEN, NOT_FOUND)."""
+        authorize(caller, Action.READ_FILES)
+        file = file_rows.find(self.database, caller, file_id)
+        if file is None or not (found := self.named([file])):
+            raise file_rows.missing(file_id)
+        return found[0]
 
     def register(
         self,
@@ -169,9 +249,10 @@ class Files:
         described: Description,
         sealed: list[Sealed],
         *,
+        sealed_name: bytes,
         actor: Actor,
     ) -> File:
-        """Make a draft the file of these blobs, in this order, in the caller's transaction."""
+        """Turn a draft into a file of these blobs, in this order, in the caller's transaction."""
         size = sum(one.blob.bytes for one in sealed)
         text = manifest(described.purpose, size, [one.sha256 for one in sealed])
         seconds = described.expires_seconds
@@ -191,18 +272,9 @@ class Files:
             purpose=described.purpose,
             bytes=size,
             expires_at=None if seconds is None else tx.now_micros + seconds * 1_000_000,
+            sealed_name=sealed_name,
         )
-        n = artifacts.register(
-            tx, ArtifactKind.FILE, file, manifest=text, blobs=[one.blob for one in sealed]
-        )
-        tx.run(
-            "INSERT INTO files VALUES (:n, :filename, :purpose, :bytes, :expires)",
-            n=n,
-            filename=file.filename,
-            purpose=file.purpose,
-            bytes=file.bytes,
-            expires=file.expires_at,
-        )
+        file = file_rows.register(tx, file, manifest=text, blobs=[one.blob for one in sealed])
         self.drafts.settle(tx, draft.internal_id)
         audit.record(
             tx,
@@ -213,120 +285,19 @@ class Files:
             purpose=file.purpose,
             bytes=file.bytes,
         )
-        return replace(file, n=n)
+        return file
 
 
-class Watched:
-    """A reader whose bytes are counted, and whose beginning is kept for a first look."""
-
-    def __init__(self, reader: Readable) -> None:
-        self._reader = reader
-        self.bytes = 0
-        self.head = b""
-
-    def read(self, size: int) -> bytes:
-        """Return the next bytes."""
-        data = self._reader.read(size)
-        if self.bytes < HEAD_BYTES:
-            self.head += data[: HEAD_BYTES - self.bytes]
-        self.bytes += len(data)
-        return data
-
-    def check(self, purpose: str) -> None:
-        """Return if the beginning is fit for the purpose. Raises Error(INVALID)."""
-        file_rules.check_beginning(purpose, self.head, is_whole=self.bytes <= HEAD_BYTES)
+def _context_of_source(internal_id: str) -> str:
+    """Return what a sealed source is bound to, so that it never passes for the file's name."""
+    return f"{internal_id} source"
 
 
 def manifest(purpose: str, size: int, sealed_sha256: list[str]) -> str:
-    """Return what a file is made of: the digest of this text stands in the receipt, for ever.
+    """Return a file's manifest, whose digest is in the receipt for ever.
 
-    It names the digests of the *sealed* bytes, which nobody can compute from the plain ones: so no
-    guess of what a deleted file held can be confirmed by the log.
+    It lists digests of the *ciphertext*, which cannot be computed from the plaintext: so no
+    guess of a deleted file's content can be confirmed by the log.
     """
     fields = {"blobs_sha256": sealed_sha256, "bytes": size, "purpose": purpose}
     return json.dumps(fields, sort_keys=True, separators=(",", ":"))
-
-
-def find(database: Database, caller: Caller, file_id: str) -> File | None:
-    """Return a file of the caller's project, or None: one query for foreign and unknown (I9)."""
-    row = database.peek(
-        f"SELECT {COLUMNS} {FROM} WHERE a.id = :id AND a.organization_id = :organization"
-        " AND a.project_id = :project",
-        id=file_id,
-        organization=caller.organization_id,
-        project=caller.project_id,
-    )
-    file = File(*fields_of(row)) if row else None
-    return file if file is not None and file.state in VISIBLE else None
-
-
-def of_number(database: Database, n: int) -> File | None:
-    """Return a file by its number, or None if it is deleted: for what the server does itself."""
-    row = database.peek(f"SELECT {COLUMNS} {FROM} WHERE a.n = :n", n=n)
-    file = File(*fields_of(row)) if row else None
-    return file if file is not None and file.state in VISIBLE else None
-
-
-def pages(
-    database: Database,
-    caller: Caller,
-    *,
-    purpose: str | None = None,
-    after: str | None = None,
-    is_ascending: bool = False,
-    size: int = 1000,
-) -> Iterator[list[File]]:
-    """Yield the files of the caller's project in the order of their creation, in flat memory.
-
-    `after` is the id of the last file that was seen, which may be deleted meanwhile; nothing follows
-    one that is unknown.
-    """
-    start = 0 if is_ascending else _LAST_N
-    if after is not None:
-        row = database.peek(
-            "SELECT n FROM artifacts WHERE id = :id AND kind = 'file' AND project_id = :project"
-            " AND organization_id = :organization",
-            id=after,
-            organization=caller.organization_id,
-            project=caller.project_id,
-        )
-        if row is None:
-            return
-        start = int(row[0])
-    sign, order = (">", "ASC") if is_ascending else ("<", "DESC")
-    for page in database.pages(
-        f"SELECT {COLUMNS}, a.n {FROM} WHERE a.organization_id = :organization AND a.kind = 'file'"
-        " AND a.project_id = :project AND a.state = 'active'"
-        " AND (:purpose IS NULL OR f.purpose = :purpose)"
-        f" AND a.n {sign} COALESCE(:after, :start) ORDER BY a.n {order} LIMIT :size",
-        size=size,
-        organization=caller.organization_id,
-        project=caller.project_id,
-        purpose=purpose,
-        start=start,
-    ):
-        yield [File(*fields_of(row[:-1])) for row in page]
-
-
-def due(database: Database, now_micros: int) -> Iterator[list[File]]:
-    """Yield the files that should have expired by now."""
-    for page in database.pages(
-        # The `+` keeps the order from choosing the plan: it would read every artifact, each second.
-        f"SELECT {COLUMNS}, f.n {FROM} WHERE f.expires_at <= :now AND a.state = 'active'"
-        " AND +f.n > COALESCE(:after, 0) ORDER BY +f.n LIMIT :size",
-        size=100,
-        now=now_micros,
-    ):
-        yield [File(*fields_of(row[:-1])) for row in page]
-
-
-def forget(tx: Tx, n: int) -> None:
-    """Empty what is personal in the rows of a file whose deletion is done; nothing if `n` is none."""
-    tx.run("UPDATE files SET filename = '', expires_at = NULL WHERE n = :n", n=n)
-    tx.run("UPDATE uploads SET filename = '' WHERE file_n = :n", n=n)
-
-
-def missing(file_id: str) -> Error:
-    """Return the one answer for a file that is unknown, foreign or deleted (I9)."""
-    shown = file_id if len(file_id) <= ID_LENGTH_MAX else f"{file_id[:ID_LENGTH_MAX]}…"
-    return Error(Kind.NOT_FOUND, f"No such File object: {shown}", param="id")

@@ -1,6 +1,6 @@
-"""Bringing an adapter in: checked, sealed, and only then a model. A refusal leaves nothing behind.
+"""Imports an adapter: check, encrypt, then register as a model. A refusal leaves nothing behind.
 
-The weights are sealed from the buffer that was checked, so that what is stored is what was checked.
+The weights are encrypted from the buffer that was checked, so that exactly the checked bytes are stored.
 """
 
 import json
@@ -18,10 +18,13 @@ from tunewarden.artifacts import sealing
 from tunewarden.artifacts.adapters import BaseShape, CheckedAdapter, Limits, check_adapter
 from tunewarden.artifacts.blobs import ErasableBlobs
 from tunewarden.artifacts.keyring import Keyring
+from tunewarden.artifacts.plain_memory import PlainMemory
+from tunewarden.artifacts.sealing import sealed_bytes
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
+from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import bases, models
+from tunewarden.registry import artifacts, bases, models
 from tunewarden.registry.artifacts import ID_LENGTH_MAX, SealedBlob, State
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.drafts import Draft, Drafts, blob_name
@@ -33,7 +36,7 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """An adapter that was checked, and the file of its weights, which must not change meanwhile."""
+    """A checked adapter, and the file of its weights, which must not change until it is sealed."""
 
     base: Base
     checked: CheckedAdapter
@@ -42,7 +45,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """An adapter that was checked and sealed into a draft."""
+    """A checked adapter, encrypted into a draft."""
 
     draft: Draft
     ready: Ready
@@ -51,7 +54,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """Whose a new model is, and what made it: an import, or a job (at a step: a checkpoint)."""
+    """The owner of a new model, and its origin: an import, or a job (at a step: a checkpoint)."""
 
     organization_id: str
     organization_name: str
@@ -60,35 +63,58 @@ class Made:
     suffix: str
     job_n: int | None = None
     step: int | None = None
+    is_public: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Imports:
-    """The operation and what it needs."""
+    """The import operation and its dependencies."""
 
     database: Database
     keyring: Keyring
     blobs: ErasableBlobs
     drafts: Drafts
     limits: Limits
+    memory: PlainMemory
     scratch_may_be_a_disk: bool = False
 
-    def bring_in(
-        self, caller: Caller, *, base: str, suffix: str, config: BinaryIO, weights: BinaryIO
-    ) -> Model:
-        """Check, seal and register an adapter; return the new model, which can be used at once.
+    def precheck(self, caller: Caller) -> None:
+        """Check whether an import may begin, before its body is read.
 
-        `weights` must be a real file (memory or disk), so that it can be mapped. Raises
-        Error(FORBIDDEN), Error(INVALID), Error(TOO_LARGE); then nothing is left behind.
+        Raises Error(FORBIDDEN), Error(MISCONFIGURED) if memory may be swapped to a disk, Error(STORAGE_FULL).
         """
         authorize(caller, Action.WRITE_MODELS)
+        self.memory.check()
+        self.database.check_room()
+
+    def bring_in(
+        self,
+        caller: Caller,
+        *,
+        base: str,
+        suffix: str,
+        config: BinaryIO,
+        weights: BinaryIO,
+        is_public: bool = False,
+    ) -> Model:
+        """Check, encrypt and register an adapter; return the new model, which can be used at once.
+
+        `weights` must have a file descriptor, so that it can be mapped. `is_public` weights, such
+        as the demo's, may be in plaintext on a disk. Raises Error(FORBIDDEN), Error(INVALID),
+        Error(TOO_LARGE), Error(MISCONFIGURED); then nothing is left behind.
+        """
+        authorize(caller, Action.WRITE_MODELS)
+        if not is_public:
+            self.memory.check()
         models.check_suffix(suffix)
         try:
             ready = self.check(base, config, weights)
         except Error as refused:
             self._record_refusal(caller, base, refused)
             raise
-        with self.sealing(ready) as sealed, self.database.write() as tx:
+        with self.sealing(ready, caller.project_id) as sealed, self.database.write() as tx:
+            if keys.role_now(tx, caller) is None:
+                raise keys.revoked()
             model = self.register(
                 tx,
                 sealed,
@@ -98,6 +124,7 @@ class Imports:
                     project_id=caller.project_id,
                     created_by=caller.key_id,
                     suffix=suffix,
+                    is_public=is_public,
                 ),
             )
             audit.record(
@@ -116,15 +143,17 @@ class Imports:
         return Ready(found, _checked(found, config, weights, self.limits), weights)
 
     @contextmanager
-    def sealing(self, ready: Ready) -> Iterator[Sealed]:
-        """Yield the sealed adapter, to be registered within the block; else nothing is left of it."""
-        with self.drafts.importing() as draft:
+    def sealing(self, ready: Ready, project_id: str) -> Iterator[Sealed]:
+        """Yield the encrypted adapter, to be registered inside the block; otherwise it is erased."""
+        checked = ready.checked
+        size = sum(sealed_bytes(one) for one in (len(checked.config), checked.weights_bytes))
+        with self.drafts.importing(project_id, size) as draft:
             yield Sealed(draft, ready, self._seal(draft, ready.checked, ready.weights))
 
     def register(self, tx: Tx, sealed: Sealed, made: Made) -> Model:
-        """Make a sealed adapter a model, under an id that was never used, in the caller's transaction."""
+        """Register a sealed adapter as a model, under a new id, in the caller's transaction."""
         base = sealed.ready.base
-        manifest = _manifest(base, sealed.ready.checked)
+        manifest = _manifest(base, sealed.ready.checked, is_public=made.is_public)
         model = Model(
             n=0,
             id=models.mint_id(
@@ -152,7 +181,12 @@ class Imports:
         return model
 
     def unseal(self, model: Model, directory: Path) -> None:
-        """Write a model's plain files into a directory in memory, for an engine to read (I16)."""
+        """Decrypt a model's files into a tmpfs directory, for an engine to read (I16).
+
+        Raises Error(MISCONFIGURED) if that memory may be swapped to a disk and the weights are not public.
+        """
+        if not self.memory.is_safe() and not artifacts.is_public(self.database, model.n):
+            self.memory.check()
         identity = self.keyring.open(model.key_id)
         for name in (CONFIG_NAME, WEIGHTS_NAME):
             sealing.unseal_to_file(
@@ -168,14 +202,14 @@ class Imports:
         if base is None:
             raise Error(
                 Kind.INVALID,
-                f"There is no base model '{name}'. Add it with `tunewarden base add`.",
+                f"The base model '{name}' does not exist. Add it with `tunewarden bases add`.",
                 param="base",
             )
         if base.kind is not BaseKind.LOCAL:
             raise Error(
                 Kind.INVALID,
-                f"'{name}' is served by another server, which cannot load adapters from here."
-                " Import onto a local base.",
+                f"'{name}' is served by a remote engine, which cannot load adapters from this server."
+                " Use a local base.",
                 param="base",
             )
         return base
@@ -194,14 +228,15 @@ class Imports:
         return sealed
 
     def _record_refusal(self, caller: Caller, base: str, refused: Error) -> None:
-        with self.database.write() as tx:
+        with audit.unless_full(), self.database.write() as tx:
             audit.record(
                 tx,
                 audit.EventType.MODEL_IMPORT_REFUSED,
                 organization_id=caller.organization_id,
                 actor=caller.actor,
                 resource_id=base[:ID_LENGTH_MAX],
-                reason=refused.message[:500],
+                reason=refused.kind.value,  # not its message, which may quote the request
+                code=refused.code,
             )
 
 
@@ -220,17 +255,16 @@ def _checked(base: Base, config: BinaryIO, weights: BinaryIO, limits: Limits) ->
         ) from error
 
 
-def _manifest(base: Base, checked: CheckedAdapter) -> str:
-    """Return what the model is made of: its digest stands in the receipt of its deletion."""
-    return json.dumps(
-        {
-            "base": base.name,
-            "config_sha256": sha256(checked.config).hexdigest(),
-            "weights_sha256": checked.weights_sha256,
-            "weights_bytes": checked.weights_bytes,
-            "rank": checked.rank,
-            "target_modules": list(checked.target_modules),
-        },
-        sort_keys=True,
-        separators=(",", ":"),
-    )
+def _manifest(base: Base, checked: CheckedAdapter, *, is_public: bool) -> str:
+    """Return the model's manifest, whose digest is in the receipt of its deletion."""
+    fields = {
+        "base": base.name,
+        "config_sha256": sha256(checked.config).hexdigest(),
+        "weights_sha256": checked.weights_sha256,
+        "weights_bytes": checked.weights_bytes,
+        "rank": checked.rank,
+        "target_modules": list(checked.target_modules),
+    }
+    if is_public:
+        fields |= artifacts.PUBLIC
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""Fine-tuned models: imported, made by a job, or a job's checkpoint (a model with a step)."""
+"""Fine-tuned models: imported, trained by a job, or a job's checkpoint (a model with a step)."""
 
 import re
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ SUFFIX = re.compile(r"[A-Za-z0-9._-]{0,64}")
 TAIL_LENGTH = 8
 COLUMNS = f"{artifacts.COLUMNS}, m.base, m.suffix, m.job_n, m.step"
 FROM = "FROM artifacts a JOIN models m ON m.n = a.n"
-# A checkpoint can be seen by its own project and by those that it is shared with.
+# A checkpoint is visible to its own project and to those with a permission.
 SEEN_BY = (
     "(m.step IS NULL OR a.project_id = :project OR EXISTS (SELECT 1 FROM checkpoint_permissions p"
     " WHERE p.model_n = m.n AND p.project_id = :project))"
@@ -31,7 +31,7 @@ SEEN_BY = (
 
 @dataclass(frozen=True, slots=True)
 class Model(Artifact):
-    """A fine-tuned model. Engines call it by its `internal_id`, used for no other model, ever."""
+    """A fine-tuned model. Its name in engines is its `internal_id`, which is never reused."""
 
     base: str
     suffix: str
@@ -40,27 +40,27 @@ class Model(Artifact):
 
 
 def mint_id(*, base: str, organization: str, suffix: str, step: int | None = None) -> str:
-    """Return a new public id. Raises Error(INVALID) for a suffix that could not stand in it."""
+    """Return a new public id. Raises Error(INVALID) for an invalid suffix."""
     check_suffix(suffix)
     checkpoint = "" if step is None else f":ckpt-step-{step}"
     return f"ft:{base}:{organization}:{suffix}:{token(TAIL_LENGTH)}{checkpoint}"
 
 
 def check_suffix(suffix: str) -> None:
-    """Return if `suffix` may stand in a model's id. Raises Error(INVALID)."""
+    """Check a suffix. Raises Error(INVALID)."""
     if not SUFFIX.fullmatch(suffix):
         raise Error(
             Kind.INVALID,
-            "A suffix may have up to 64 letters, digits, dots, dashes and underscores.",
+            "Invalid suffix: use up to 64 letters, digits, dots, dashes and underscores.",
             param="suffix",
         )
 
 
 def register(tx: Tx, *, model: Model, manifest: str, blobs: list[SealedBlob]) -> Model:
-    """Write a new active model with its blobs; return it with its number."""
+    """Insert an active model with its blobs; return it with its number."""
     n = artifacts.register(tx, ArtifactKind.MODEL, model, manifest=manifest, blobs=blobs)
     tx.run(
-        "INSERT INTO models VALUES (:n, :base, :suffix, :job, :step)",
+        "INSERT INTO models (n, base, suffix, job_n, step) VALUES (:n, :base, :suffix, :job, :step)",
         n=n,
         base=model.base,
         suffix=model.suffix,
@@ -86,9 +86,9 @@ def find(database: Database, caller: Caller, model_id: str) -> Model | None:
 def pages(
     database: Database, caller: Caller, *, after: str | None = None, size: int = 1000
 ) -> Iterator[list[Model]]:
-    """Yield the models that the caller can see, oldest first, in flat memory.
+    """Yield the models that the caller can see in pages, oldest first, in constant memory.
 
-    Those made after the model `after`, which may be deleted meanwhile; none if it was never seen.
+    `after` is the cursor: the id of the last model seen, which may have been deleted since; nothing follows an unknown one.
     """
     start = 0
     if after is not None:
@@ -103,7 +103,7 @@ def pages(
         start = int(row[0])
     for page in database.pages(
         f"SELECT {COLUMNS}, a.n {FROM} WHERE a.organization_id = :organization AND a.kind = 'model'"
-        f" AND a.state IN ('active', 'archived') AND a.n > COALESCE(:after, :start) AND {SEEN_BY}"
+        f" AND a.state IN ('active', 'archived') AND a.n > COALESCE(:after, CAST(:start AS BIGINT)) AND {SEEN_BY}"
         " ORDER BY a.n LIMIT :size",
         size=size,
         organization=caller.organization_id,
@@ -124,15 +124,25 @@ def checkpoints_of(tx: Tx, n: int) -> tuple[Model, ...]:
     return tuple(Model(*fields_of(row)) for row in rows)
 
 
+def made_by(tx: Tx, job_n: int, step: int | None) -> int | None:
+    """Return the number of the model that a job made at a step, or at its end, in any state."""
+    row = tx.row(
+        "SELECT n FROM models WHERE job_n = :job AND COALESCE(step, 0) = :step",
+        job=job_n,
+        step=step or 0,
+    )
+    return int(row[0]) if row else None
+
+
 def is_seen_by(tx: Tx, caller: Caller, n: int) -> bool:
-    """Tell whether the caller's project may see a model of its organization."""
+    """Return whether the caller's project may see a model of its organization."""
     seen = tx.row(f"SELECT 1 {FROM} WHERE a.n = :n AND {SEEN_BY}", n=n, project=caller.project_id)
     return seen is not None
 
 
 def newest(database: Database) -> str | None:
-    """Return the id of the newest model that can be served, or None if the newest ones cannot."""
-    # A few are looked at: behind them may stand nothing but a million tombstones.
+    """Return the id of the newest model that can be served, or None if none of the last 100 can."""
+    # Bounded, because the rest may be a million tombstones.
     row = database.peek(
         "SELECT a.id FROM (SELECT n FROM models ORDER BY n DESC LIMIT 100) m"
         " JOIN artifacts a ON a.n = m.n WHERE a.state = 'active' ORDER BY a.n DESC LIMIT 1"
@@ -140,8 +150,14 @@ def newest(database: Database) -> str | None:
     return str(row[0]) if row else None
 
 
+def were_made_on(database: Database, base: str) -> bool:
+    """Return whether a base has, or ever had, a model."""
+    with database.read() as tx:
+        return tx.row("SELECT 1 FROM models WHERE base = :base LIMIT 1", base=base) is not None
+
+
 def by_n(database: Database, n: int) -> Model:
-    """Return the model with this number, in whatever state; it must exist."""
+    """Return the model with this number, in any state; it must exist."""
     row = database.peek(f"SELECT {COLUMNS} {FROM} WHERE a.n = :n", n=n)
     assert row is not None, "a model's row is never removed"
     return Model(*fields_of(row))
@@ -156,3 +172,23 @@ def missing(model_id: str) -> Error:
         param="model",
         code="model_not_found",
     )
+
+
+def note_load(database: Database, n: int, incarnation: str, *, is_loaded: bool) -> str:
+    """Note which engine process has a model, or may have it once a load begins; return the noted one (D5).
+
+    Before a load the earlier process stays noted, until the later one has the model: its end must not be
+    hidden. Written once per process, not per load. A power cut that loses this write ends the engine too.
+    """
+    noted = loaded_by(database, n)
+    if noted == incarnation or (noted is not None and not is_loaded):
+        return noted
+    with database.write(survives=False, below_floor=True) as tx:
+        tx.run("UPDATE models SET loaded_by = :by WHERE n = :n", by=incarnation, n=n)
+    return incarnation
+
+
+def loaded_by(database: Database, n: int) -> str | None:
+    """Return the incarnation of the last engine process that had, or may have had, a model; None if none did."""
+    row = database.peek("SELECT loaded_by FROM models WHERE n = :n", n=n)
+    return row[0] if row else None

@@ -1,7 +1,6 @@
-"""The rows of uploads and of their parts, and what may be done in which state."""
+"""SQL on uploads, and which operations each state allows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -10,19 +9,19 @@ from tunewarden.audit import Actor
 from tunewarden.db.database import Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
-from tunewarden.registry.artifacts import ID_LENGTH_MAX, SealedBlob
-from tunewarden.registry.files import Sealed
+from tunewarden.registry import drafts
+from tunewarden.registry.artifacts import ID_LENGTH_MAX
 
 COLUMNS = (
-    "n, id, internal_id, organization_id, project_id, filename, purpose, mime_type, bytes, status,"
+    "n, id, internal_id, organization_id, project_id, filename, sealed_name, purpose, mime_type, bytes, status,"
     " file_n, file_seconds, created_by, created_at, expires_at"
 )
-PART_BYTES_MAX = 64 * 1024 * 1024
-PARTS_MAX = 10_000
+# Per project; saved states of its jobs count too.
+UNFINISHED_MAX = 2000
 
 
 class Status(StrEnum):
-    """Where an upload is, by OpenAI's names."""
+    """The status of an upload, in OpenAI's words."""
 
     PENDING = "pending"
     COMPLETED = "completed"
@@ -32,7 +31,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload. `bytes` is what was announced; times are microseconds; `file_seconds` is its file's life."""
+    """An upload. `bytes` is the announced size; times are microseconds; `file_seconds` is its file's lifetime.
+
+    `filename` is empty until `Uploads` has decrypted it.
+    """
 
     n: int
     id: str
@@ -40,6 +42,7 @@ class Upload:
     organization_id: str
     project_id: str
     filename: str
+    sealed_name: bytes | None
     purpose: str
     mime_type: str
     bytes: int
@@ -49,15 +52,6 @@ class Upload:
     created_by: str
     created_at: int
     expires_at: int
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One part that is stored whole. `created_at` is in microseconds."""
-
-    id: str
-    sealed: Sealed
-    created_at: int
 
 
 def missing(upload_id: str) -> Error:
@@ -82,23 +76,23 @@ def own(tx: Tx, caller: Caller, upload_id: str) -> Upload:
 
 
 def of_row(row: Row) -> Upload:
-    """Return the upload of a row that begins with COLUMNS."""
-    fields: list[Any] = [Status(value) if at == 9 else value for at, value in enumerate(row)]
+    """Convert a row that begins with COLUMNS."""
+    fields: list[Any] = [Status(value) if at == 10 else value for at, value in enumerate(row)]
     return Upload(*fields)
 
 
 def pending(tx: Tx, caller: Caller, upload_id: str) -> Upload:
-    """Return an upload that still takes parts. Raises Error(NOT_FOUND), Error(INVALID)."""
+    """Return a pending upload. Raises Error(NOT_FOUND), Error(INVALID)."""
     upload = own(tx, caller, upload_id)
     check_pending(tx, upload)
     return upload
 
 
 def check_pending(tx: Tx, upload: Upload) -> None:
-    """Return if an upload still takes parts. Raises Error(INVALID)."""
+    """Check that an upload is pending. Raises Error(INVALID)."""
     status = upload.status
     if status is Status.PENDING and upload.expires_at <= tx.now_micros:
-        status = Status.EXPIRED  # Its row says so within a moment.
+        status = Status.EXPIRED  # Its row is updated shortly.
     if status is not Status.PENDING:
         raise Error(
             Kind.INVALID,
@@ -109,96 +103,119 @@ def check_pending(tx: Tx, upload: Upload) -> None:
 
 
 def claim_draft(tx: Tx, internal_id: str) -> None:
-    """Note that a new draft is an upload's. Raises Error(INVALID) if it is gone.
+    """Note that a new draft belongs to an upload. Raises Error(INVALID) if the draft is gone.
 
-    `tidy` takes a draft that waits for too long to be told whose it is.
+    `tidy` erases a draft that stays unclaimed for too long.
     """
-    if not tx.run("UPDATE drafts SET is_claimed = 1 WHERE internal_id = :id", id=internal_id):
+    if not drafts.claim(tx, internal_id):
         raise gone()
 
 
-def make_whole(tx: Tx, part_id: str, sealed: Sealed) -> Part:
-    """Note that a part is stored. Raises Error(INVALID) if its row was taken away meanwhile."""
-    if not tx.run(
-        "UPDATE upload_parts SET is_whole = 1, bytes = :bytes, sealed_bytes = :sealed,"
-        " sealed_sha256 = :sha, created_at = :now WHERE id = :id",
-        bytes=sealed.blob.bytes,
-        sealed=sealed.blob.sealed_bytes,
-        sha=sealed.sha256,
-        now=tx.now_micros,
-        id=part_id,
-    ):
-        raise gone()
-    return Part(part_id, sealed, tx.now_micros)
-
-
-def check_count(tx: Tx, upload: Upload) -> None:
-    """Return if there may be one part more. Raises Error(INVALID)."""
-    row = tx.row("SELECT COUNT(*) FROM upload_parts WHERE upload_n = :n", n=upload.n)
-    if row is not None and row[0] >= PARTS_MAX:
-        raise Error(
-            Kind.INVALID, f"An upload may have {PARTS_MAX} parts. Send larger ones.", param="data"
-        )
-
-
-def check_room(tx: Tx, upload: Upload, size: int) -> None:
-    """Return if a part of this size fits in. Raises Error(INVALID).
-
-    Each byte may come twice: a client repeats a part whose answer was lost.
-    """
-    row = tx.row("SELECT SUM(bytes) FROM upload_parts WHERE upload_n = :n", n=upload.n)
-    stored = int(row[0] or 0) if row else 0
-    if size > upload.bytes or stored + size > 2 * upload.bytes:
-        raise Error(
-            Kind.INVALID,
-            f"The upload was created for {upload.bytes} bytes; its parts have more.",
-            param="data",
-            code="upload_too_large",
-        )
-
-
-def chosen(tx: Tx, upload: Upload, part_ids: Sequence[str]) -> list[Part]:
-    """Return the upload's parts in the order of `part_ids`. Raises Error(INVALID)."""
-    rows = tx.rows(
-        "SELECT id, blob, bytes, sealed_bytes, sealed_sha256, created_at FROM upload_parts"
-        " WHERE upload_n = :n AND is_whole = 1",
-        n=upload.n,
+def insert(tx: Tx, upload: Upload) -> Upload:
+    """Insert a pending upload; return it with its number. Its name is stored encrypted only."""
+    tx.run(
+        "INSERT INTO uploads (id, internal_id, organization_id, project_id, filename,"
+        " purpose, mime_type, bytes, status, file_seconds, created_by, created_at,"
+        " expires_at, sealed_name) VALUES (:id, :internal, :organization, :project, '', :purpose,"
+        " :mime, :bytes, 'pending', :seconds, :by, :now, :expires, :name)",
+        id=upload.id,
+        internal=upload.internal_id,
+        organization=upload.organization_id,
+        project=upload.project_id,
+        name=upload.sealed_name,
+        purpose=upload.purpose,
+        mime=upload.mime_type,
+        bytes=upload.bytes,
+        seconds=upload.file_seconds,
+        by=upload.created_by,
+        now=upload.created_at,
+        expires=upload.expires_at,
     )
-    known = {row[0]: Part(row[0], Sealed(SealedBlob(*row[1:4]), row[4]), row[5]) for row in rows}
-    for part_id in part_ids:
-        if part_id not in known:
-            raise Error(
-                Kind.INVALID,
-                f"The upload has no part '{part_id[:ID_LENGTH_MAX]}'.",
-                param="part_ids",
-            )
-    if len(set(part_ids)) != len(part_ids):
-        raise Error(Kind.INVALID, "A part may be named once.", param="part_ids")
-    parts = [known[part_id] for part_id in part_ids]
-    total = sum(part.sealed.blob.bytes for part in parts)
-    if total != upload.bytes:
+    row = tx.row("SELECT n FROM uploads WHERE id = :id", id=upload.id)
+    assert row is not None, "the row was written in this transaction"
+    return replace(upload, n=int(row[0]))
+
+
+def check_unfinished(tx: Tx, caller: Caller) -> None:
+    """Check that the project may have another draft. Raises Error(RATE_LIMITED)."""
+    if drafts.count_of(tx, caller.project_id) >= UNFINISHED_MAX:
+        raise Error(
+            Kind.RATE_LIMITED,
+            f"Too many unfinished uploads in this project (limit {UNFINISHED_MAX}). Complete or cancel some.",
+            code="too_many_uploads",
+        )
+
+
+def resized(upload: Upload, size: int | None) -> Upload:
+    """Return an upload with the size that it has after all; None is what was announced. Raises Error(INVALID)."""
+    if size is None:
+        return upload
+    if not 0 <= size <= upload.bytes:
         raise Error(
             Kind.INVALID,
-            f"The upload was created for {upload.bytes} bytes, but these parts have {total}.",
-            param="part_ids",
-            code="upload_size_mismatch",
+            f"bytes must be at most what the upload was created for ({upload.bytes}).",
+            param="bytes",
         )
-    return parts
+    return replace(upload, bytes=size)
 
 
 def end(tx: Tx, upload: Upload, status: Status) -> bool:
-    """Set the status of an upload that is pending; its name is personal data and goes with it."""
+    """End a pending upload with a status, and clear its name, which is personal data."""
     return bool(
         tx.run(
-            "UPDATE uploads SET status = :status, filename = '' WHERE n = :n AND status = 'pending'",
+            "UPDATE uploads SET status = :status, filename = '', sealed_name = NULL WHERE n = :n AND status = 'pending'",
             status=status.value,
             n=upload.n,
         )
     )
 
 
+def complete(tx: Tx, upload: Upload, file_n: int) -> None:
+    """Note that a pending upload became this file."""
+    tx.run(
+        "UPDATE uploads SET status = 'completed', file_n = :file, bytes = :bytes WHERE n = :n",
+        file=file_n,
+        bytes=upload.bytes,
+        n=upload.n,
+    )
+
+
+def due(tx: Tx, *, limit: int) -> list[Upload]:
+    """Return expired pending uploads, the oldest first."""
+    rows = tx.rows(
+        f"SELECT {COLUMNS} FROM uploads WHERE status = 'pending'"  # noqa: S608
+        " AND expires_at <= :now ORDER BY expires_at LIMIT :limit",
+        now=tx.now_micros,
+        limit=limit,
+    )
+    return [of_row(row) for row in rows]
+
+
+def untidy(tx: Tx, *, limit: int) -> list[tuple[int, str]]:
+    """Return (number, internal id) of ended uploads that may have leftovers."""
+    rows = tx.rows(
+        "SELECT n, internal_id FROM uploads WHERE status <> 'pending' AND is_tidy = 0 LIMIT :limit",
+        limit=limit,
+    )
+    return [(int(n), str(internal_id)) for n, internal_id in rows]
+
+
+def note_tidy(tx: Tx, n: int) -> None:
+    """Note that an ended upload has no leftovers, unless a part remains."""
+    tx.run(
+        "UPDATE uploads SET is_tidy = 1 WHERE n = :n"
+        " AND NOT EXISTS (SELECT 1 FROM upload_parts WHERE upload_n = :n)",
+        n=n,
+    )
+
+
+def forget_file(tx: Tx, file_n: int) -> None:
+    """Clear personal data in the upload of a deleted file, if it was uploaded in parts."""
+    tx.run("UPDATE uploads SET filename = '', sealed_name = NULL WHERE file_n = :n", n=file_n)
+
+
 def record(tx: Tx, event: audit.EventType, upload: Upload, actor: Actor, **details: object) -> None:
-    """Write an audit event of an upload, in the caller's transaction."""
+    """Record an audit event of an upload, in the caller's transaction."""
     audit.record(
         tx,
         event,

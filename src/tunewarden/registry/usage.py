@@ -1,6 +1,6 @@
-"""How much each model is used: counted in memory, written each second, kept by the hour.
+"""Usage counters per model: kept in memory, flushed each second, aggregated by the hour.
 
-A crash loses at most the second that was not written. Counts are for people and for retention, not
+A crash loses at most the last second. Counts are for people and for retention, not
 for billing.
 """
 
@@ -24,7 +24,7 @@ Counts = dict[tuple[str, str], _Count]
 
 
 class UsageCounter:
-    """Counts of one worker since the last flush. Not for use from several threads, `write` aside."""
+    """Counts of one worker since the last flush. Not thread-safe, except `write`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -35,10 +35,16 @@ class UsageCounter:
         self, organization_id: str, model_id: str, input_tokens: int, output_tokens: int
     ) -> None:
         """Count one finished request."""
-        self._add((organization_id, model_id), 1, input_tokens, output_tokens)
+        key = organization_id, model_id
+        count = self._counts.get(key)
+        if count is None:
+            count = self._counts[key] = _Count()
+        count.requests += 1
+        count.input_tokens += input_tokens
+        count.output_tokens += output_tokens
 
     def flush(self) -> None:
-        """Write what was counted, in one transaction; on failure it is kept for the next flush."""
+        """Write the counts in one transaction; on failure keep them for the next flush."""
         taken = self.take()
         try:
             self.write(taken)
@@ -47,17 +53,20 @@ class UsageCounter:
             raise
 
     def take(self) -> Counts:
-        """Return what was counted, to be written or put back, and start to count anew."""
+        """Return the counts, to be written or put back, and reset them."""
         taken, self._counts = self._counts, {}
         return taken
 
     def put_back(self, taken: Counts) -> None:
-        """Count again what could not be written."""
-        for key, count in taken.items():
-            self._add(key, count.requests, count.input_tokens, count.output_tokens)
+        """Add counts that could not be written."""
+        for key, old in taken.items():
+            count = self._counts.setdefault(key, _Count())
+            count.requests += old.requests
+            count.input_tokens += old.input_tokens
+            count.output_tokens += old.output_tokens
 
     def write(self, taken: Counts) -> None:
-        """Write what was taken, in one transaction; may be called from any thread."""
+        """Write counts in one transaction; thread-safe."""
         if not taken:
             return
         now = to_micros(self._clock.now())
@@ -78,13 +87,3 @@ class UsageCounter:
                     output=count.output_tokens,
                     now=now,
                 )
-
-    def _add(
-        self, key: tuple[str, str], requests: int, input_tokens: int, output_tokens: int
-    ) -> None:
-        count = self._counts.get(key)
-        if count is None:
-            count = self._counts[key] = _Count()
-        count.requests += requests
-        count.input_tokens += input_tokens
-        count.output_tokens += output_tokens

@@ -1,1 +1,1 @@
-"""From an admitted request to an engine and back."""
+"""Admission of requests to models, and the fence against deletions."""

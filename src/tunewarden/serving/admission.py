@@ -1,10 +1,10 @@
-"""Admission: who may begin on which model, and cutting what runs when that ends (I1, I2, D4).
+"""Admission: authorizes requests on models, and aborts them when a model or key is revoked (I1, I2, I19, D4).
 
-One `Admissions` a worker, on its event loop. What was read is believed as long as the database's stamp
-is the one that was taken before: then nothing was committed since, and reading again would say the same.
+One `Admissions` per worker, on its event loop. A cached read is valid as long as the database's stamp
+equals the one taken before it: then nothing was committed since (docs/decisions/0011).
 
-While anything that can be deleted is being served, or an answer of it leaves, the stamp is polled; when it
-moved, the states are read again and what runs on what is no longer active is cut.
+While anything is in flight, the stamp is polled; when it changes, the states are read
+again, and requests on a model that is no longer active, or with a revoked key, are aborted.
 """
 
 import asyncio
@@ -15,26 +15,32 @@ from dataclasses import dataclass
 
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
+from tunewarden.identity import keys
 from tunewarden.identity.keys import Presented
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import artifacts, served
+from tunewarden.registry import artifacts, model_lookup
 from tunewarden.registry.artifacts import ID_LENGTH_MAX
-from tunewarden.registry.served import Target
+from tunewarden.registry.model_lookup import Target
 from tunewarden.serving.fence import Fence
-from tunewarden.serving.leaving import Leaving, Receiver
+from tunewarden.serving.in_flight import Leaving, Receiver
 
 POLL_SECONDS = 0.004
-# After so many polls the answers that have left are let go of.
+# Polls between releases of the guards of acknowledged responses.
 SWEEP_POLLS = 8
-# How many pairs of a key and a model are kept with what was last read of them.
+# How long a deletion waits for acknowledgement of sent bytes before it resets the connection (D4). Clients
+# acknowledge up to 44 ms after they have read (delayed acknowledgements).
+ACK_SECONDS = 0.2
+# Polls between checks of keys: requests of a revoked one are aborted within about 0.3 s. I19 allows 1 s.
+KEY_POLLS = 64
+# Size of the cache of reads, by key and model.
 READINGS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the database said of a key and a model: true as long as its stamp is `stamp`.
+    """A cached read of a key and a model: valid while the database's stamp is `stamp`.
 
-    `digest` is of the key that was presented; whoever presents another one learns nothing from this.
+    `digest` is of the presented key, so that another key with the same id does not match.
     """
 
     stamp: object
@@ -44,28 +50,31 @@ class Reading:
 
 
 class Serving:
-    """One thing that runs on an artifact, or on a base (`n` is None). `cut` makes it end, once.
+    """One request on an artifact, or on a base (`n` is None), with a key. `cut` aborts it, once.
 
-    The artifact was active when the database's stamp was `stamp`.
+    The artifact was active when the database's stamp was `stamp`. `ended_by` is the reason of the abort.
     """
 
-    __slots__ = ("_cut", "is_cut", "n", "stamp")
+    __slots__ = ("_cut", "ended_by", "key_id", "n", "stamp")
 
-    def __init__(self, n: int | None, cut: Callable[[], object], stamp: object) -> None:
+    def __init__(
+        self, n: int | None, key_id: str, cut: Callable[[], object], stamp: object
+    ) -> None:
         self.n = n
+        self.key_id = key_id
         self.stamp = stamp
-        self.is_cut = False
+        self.ended_by: Error | None = None
         self._cut = cut
 
-    def cut(self) -> None:
-        """Make it end now."""
-        if not self.is_cut:
-            self.is_cut = True
+    def cut(self, reason: Error) -> None:
+        """Abort it."""
+        if self.ended_by is None:
+            self.ended_by = reason
             self._cut()
 
 
 class Admissions:
-    """Everything that this worker serves and that may be deleted meanwhile."""
+    """All requests of this worker on artifacts that may be deleted."""
 
     def __init__(self, database: Database, fence: Fence) -> None:
         self._database = database
@@ -75,6 +84,7 @@ class Admissions:
         self._leaving = Leaving(fence)
         self._polls = 0
         self._seen: object = None
+        self._keys_seen: object = None
         self._is_watching = False
 
     def admit(
@@ -84,18 +94,18 @@ class Admissions:
         identify: Callable[[Tx], Caller],
         cut: Callable[[], object],
     ) -> tuple[Reading, Serving]:
-        """Begin a request on what `name` means; whoever was admitted calls `end`.
+        """Admit a request on the model `name`; the caller must call `end` or `leave`.
 
-        `identify` reads who presents the key; `cut` is called if the model is deleted meanwhile. Raises
-        what `identify` raises, Error(FORBIDDEN), Error(NOT_FOUND); then nothing has begun.
+        `identify` reads the caller; `cut` is called if the model is deleted in the meantime. Raises
+        what `identify` raises, Error(FORBIDDEN), Error(NOT_FOUND); then nothing was admitted.
         """
         reading = self._readings.get((presented.id, name))
         if reading is not None and hmac.compare_digest(reading.digest, presented.digest):
             n = reading.target.n
             if n is None or self._fence.begin(n):
-                # Inside the guard: this look is what makes the admission true (section 5).
+                # This check must be inside the guard: before it, it is a race (section 5).
                 if reading.stamp == self._database.stamp():
-                    return reading, self._note(Serving(n, cut, reading.stamp))
+                    return reading, self._note(Serving(n, presented.id, cut, reading.stamp))
                 if n is not None:
                     self._fence.end(n)
         return self._read(name, presented, identify, cut)
@@ -107,8 +117,8 @@ class Admissions:
         identify: Callable[[Tx], Caller],
         cut: Callable[[], object],
     ) -> tuple[Reading, Serving]:
-        stamp = self._database.stamp()  # before anything is read
-        target = served.meaning(self._database, name)
+        stamp = self._database.stamp()  # before any read
+        target = model_lookup.meaning(self._database, name)
         n = None if target is None else target.n
         has_begun = n is not None and self._fence.begin(n)
         try:
@@ -116,7 +126,7 @@ class Admissions:
             with self._database.read() as tx:
                 caller = identify(tx)
                 authorize(caller, Action.USE_MODELS)
-                may = n is None or (has_begun and served.may_be_used(tx, caller, n))
+                may = n is None or (has_begun and model_lookup.may_be_used(tx, caller, n))
             if target is None or not may:
                 raise missing(name)  # noqa: TRY301  the guard is let go of in one place
         except BaseException:
@@ -125,34 +135,36 @@ class Admissions:
             raise
         reading = Reading(stamp, presented.digest, caller, target)
         self._keep(presented.id, name, reading)
-        return reading, self._note(Serving(n, cut, stamp))
+        return reading, self._note(Serving(n, presented.id, cut, stamp))
 
     def identify(self, identify: Callable[[Tx], Caller]) -> None:
-        """Read who asks, and nothing else. Raises what `identify` raises."""
+        """Read the caller only. Raises what `identify` raises."""
         with self._database.read() as tx:
             identify(tx)
 
     def end(self, serving: Serving) -> None:
-        """End what was admitted; nothing of it may be served any more."""
+        """End an admitted request; nothing more of it may be sent."""
+        self._running.discard(serving)
         if serving.n is not None:
-            self._running.discard(serving)
             self._fence.end(serving.n)
 
     def leave(self, serving: Serving, receiver: Receiver) -> None:
-        """End what was admitted, and whose answer `receiver` was written whole, once all of it has left."""
+        """End an admitted request, whose response was completely written to `receiver`, once it is acknowledged."""
         if serving.n is not None:
             self._running.discard(serving)
             self._leaving.add(serving.n, receiver)
 
     @contextmanager
-    def guarded(self, n: int, absent: Error, cut: Callable[[], object]) -> Iterator[Serving]:
-        """Hold the guard of an artifact, a file as well; `cut` is called if it is deleted meanwhile.
+    def guarded(
+        self, n: int, key_id: str, absent: Error, cut: Callable[[], object]
+    ) -> Iterator[Serving]:
+        """Hold the guard of an artifact (models and files); `cut` is called if it is deleted or the key revoked.
 
         Raises `absent` if it is no longer active.
         """
         if not self._fence.begin(n):
             raise absent
-        serving = Serving(n, cut, None)
+        serving = Serving(n, key_id, cut, None)
         try:
             # Inside the guard, as above.
             serving.stamp = self._database.stamp()
@@ -163,17 +175,18 @@ class Admissions:
             self.end(serving)
 
     def may_go_on(self, serving: Serving) -> bool:
-        """Tell, by a fresh look, whether one more chunk may leave (I2)."""
+        """Return whether one more chunk may be sent, by a current read (I2)."""
+        if serving.ended_by is not None:
+            return False
         if serving.n is None:
             return True
-        if not serving.is_cut:
-            stamp = self._database.stamp()
-            if serving.stamp == stamp:
-                return True
-            if artifacts.is_active(self._database, serving.n):
-                serving.stamp = stamp
-                return True
-        serving.is_cut = True
+        stamp = self._database.stamp()
+        if serving.stamp == stamp:
+            return True
+        if artifacts.is_active(self._database, serving.n):
+            serving.stamp = stamp
+            return True
+        serving.ended_by = deleted()
         return False
 
     def _keep(self, key_id: str, name: str, reading: Reading) -> None:
@@ -183,39 +196,50 @@ class Admissions:
         self._readings[key_id, name] = reading
 
     def _note(self, serving: Serving) -> Serving:
-        if serving.n is not None:
-            self._running.add(serving)
-            self._watch()
+        self._running.add(serving)
+        self._watch()
         return serving
 
     def _watch(self) -> None:
         if not self._is_watching:
             self._is_watching = True
-            self._seen = None
-            asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_was_deleted)
+            self._seen = self._keys_seen = None
+            asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_ended)
 
-    def _cut_what_was_deleted(self) -> None:
+    def _cut_what_ended(self) -> None:
         if not self._running and not self._leaving:
             self._is_watching = False
             return
-        # First of all, so that a look that fails is not the last one.
-        asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_was_deleted)
+        # Schedule the next poll first, so that a failing check is not the last one.
+        asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_ended)
         self._polls += 1
         if self._polls % SWEEP_POLLS == 0:
             self._leaving.sweep()
         stamp = self._database.stamp()
-        if stamp == self._seen:
-            return
+        if self._polls % KEY_POLLS == 0 and stamp != self._keys_seen:
+            self._keys_seen = stamp
+            self._cut_what_lost_its_key()
+        if stamp != self._seen:
+            self._cut_what_was_deleted(stamp)
+
+    def _cut_what_lost_its_key(self) -> None:
+        presented = {one.key_id for one in self._running}
+        lost = {key for key in presented if not keys.is_active(self._database, key)}
+        for serving in [one for one in self._running if one.key_id in lost]:
+            serving.cut(keys.revoked())
+
+    def _cut_what_was_deleted(self, stamp: object) -> None:
         numbers = {one.n for one in self._running if one.n is not None} | self._leaving.models()
         gone = {n for n in numbers if not artifacts.is_active(self._database, n)}
-        # What was dropped is closed in the loop's next turn: then it is looked at again.
-        self._seen = None if self._leaving.cut(gone) else stamp
+        # Poll again soon while responses wait for acknowledgement or connections are being closed.
+        now = asyncio.get_running_loop().time()
+        self._seen = None if self._leaving.cut(gone, now, ACK_SECONDS) else stamp
         for serving in [one for one in self._running if one.n in gone]:
-            serving.cut()
+            serving.cut(deleted())
 
 
 def missing(name: str) -> Error:
-    """Return the answer to inference on a model that is unknown, foreign, archived or deleted."""
+    """Return the error of inference on a model that is unknown, foreign, archived or deleted."""
     shown = name[:ID_LENGTH_MAX]
     return Error(
         Kind.NOT_FOUND,

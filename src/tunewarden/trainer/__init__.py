@@ -1,1 +1,1 @@
-"""The trainer: one process, one job. The only place that trains for users; imports nothing of the server."""
+"""The trainer: one process per job. Imports nothing of the server."""

@@ -1,10 +1,11 @@
-"""`python -m tunewarden.trainer --control FD`: do the one job that the runner gives (`messages.py`).
+"""`python -m tunewarden.trainer --control FD`: run one training job for the runner (`messages.py`).
 
-It dies with its parent, writes no core, and cannot be read by other processes of its user (I16).
+It dies with its parent, dumps no core, and cannot be traced by other processes of its user (I16).
 """
 
 import argparse
 import contextlib
+import faulthandler
 import logging
 import os
 import shutil
@@ -14,43 +15,45 @@ from pathlib import Path
 from types import TracebackType
 
 from tunewarden.clock import SystemClock
+from tunewarden.logs import trace
 from tunewarden.processes import die_with, keep_secrets_in_memory
 from tunewarden.trainer.control import Control
-from tunewarden.trainer.failures import told, trace
+from tunewarden.trainer.failures import told
 
 
 def main(arguments: list[str]) -> None:
-    """Do the job; return when it is finished or paused. Any exception is told, and the status is 1."""
-    # First of all, and before the seconds that importing torch takes. A parent that is gone already
+    """Run the job; return when it is finished or paused. Any exception is reported, and the exit status is 1."""
+    # Before importing torch, which takes seconds. A parent that has ended already
     # has closed its end of the socket.
     die_with(os.getppid())
     keep_secrets_in_memory()
     parser = argparse.ArgumentParser(prog="python -m tunewarden.trainer")
     parser.add_argument("--control", type=int, required=True, help="descriptor of the socket")
     control = Control(parser.parse_args(arguments).control)
-    # The outermost boundary: from here on whatever is not caught is told to the runner.
+    # Outer boundary: from here on uncaught exceptions are reported to the runner.
     telling = _Telling(control)
     sys.excepthook = telling
     task = control.read_task()
     telling.scratch = Path(task.scratch)
-    _quiet()
+    telling.stderr = _quiet()
     from tunewarden.trainer import work  # noqa: PLC0415 - as said above
 
     work.run(task, control, SystemClock())
 
 
 class _Telling:
-    """What Python calls for an exception that nobody caught; the process then ends with 1."""
+    """The excepthook: reports an uncaught exception to the runner; the process then exits with 1."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
         self.scratch: Path | None = None
+        self.stderr = sys.stderr.fileno()
 
     def __call__(
         self, kind: type[BaseException], error: BaseException, traceback: TracebackType | None
     ) -> None:
         del kind
-        sys.stderr.write(trace(error, traceback) + "\n")
+        os.write(self.stderr, f"{trace(error, traceback)}\n".encode())
         with contextlib.suppress(OSError):
             for place in self.scratch.iterdir() if self.scratch is not None else ():
                 if place.is_dir():
@@ -60,10 +63,20 @@ class _Telling:
         self._control.end_with(told(error))
 
 
-def _quiet() -> None:
-    """Keep libraries from writing to standard error: what they say may hold data."""
+def _quiet() -> int:
+    """Redirect standard error for everybody else, and return a duplicate of it.
+
+    Output of libraries may hold data: a panic of the tokenizer quotes its input. A crash
+    of native code still leaves its location.
+    """
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    faulthandler.enable(kept)
+    return kept
 
 
 if __name__ == "__main__":

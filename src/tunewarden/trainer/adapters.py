@@ -1,4 +1,4 @@
-"""The LoRA that is trained: made anew or gone on from, and written in peft's two files."""
+"""The LoRA being trained: created or loaded, and saved as peft's two files."""
 
 import json
 import warnings
@@ -16,13 +16,13 @@ from tunewarden.trainer.base import UNREADABLE, unreadable
 from tunewarden.trainer.failures import Failure
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# The linear layers of the usual architectures; of another one all are adapted.
+# The linear layers of common architectures; in others all are adapted.
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 NAME = "default"
 
 
 def new_adapter(model: Any, *, rank: int, seed: int) -> Any:
-    """Return the model with a fresh LoRA, which changes nothing until it is trained."""
+    """Return the model with a new LoRA, which has no effect until trained."""
     config = LoraConfig(
         r=rank,
         lora_alpha=2 * rank,
@@ -36,9 +36,9 @@ def new_adapter(model: Any, *, rank: int, seed: int) -> Any:
 
 
 def load_adapter(model: Any, directory: Path) -> Any:
-    """Return the model with a LoRA that was trained before, to be trained on. Raises Failure."""
+    """Return the model with an existing LoRA, to continue training. Raises Failure."""
     try:
-        if not (directory / WEIGHTS).is_file():  # peft would look for a pickle instead
+        if not (directory / WEIGHTS).is_file():  # else peft would load a pickle
             raise FileNotFoundError(WEIGHTS)
         with _peft():
             return PeftModel.from_pretrained(model, directory, is_trainable=True)
@@ -60,7 +60,7 @@ def save_adapter(model: Any, directory: Path) -> None:
         raise diverged()
     config = model.peft_config[NAME]
     fields = {
-        "base_model_name_or_path": None,  # a path of this machine; whoever stores it names the base
+        "base_model_name_or_path": None,  # a path of this machine; the importer sets the base
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
@@ -77,10 +77,10 @@ def save_adapter(model: Any, directory: Path) -> None:
 
 
 def diverged() -> Failure:
-    """Return the failure of a training whose numbers are not finite any more, or mean nothing."""
+    """Return the failure of a diverged training."""
     message = (
-        "The training diverged: the model got worse and worse, until its loss was no meaningful number"
-        " any more. Give a lower learning_rate_multiplier."
+        "The training diverged: its loss became infinite or meaningless."
+        " Use a lower learning_rate_multiplier."
     )
     return Failure("training_diverged", message, "hyperparameters")
 
@@ -105,7 +105,7 @@ def _names(targets: Any) -> list[str]:
 
 @contextmanager
 def _peft() -> Iterator[None]:
-    """Hide that peft asks transformers in a way that it will drop in its next major version."""
+    """Suppress a deprecation warning that peft causes in transformers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         yield

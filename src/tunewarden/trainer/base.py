@@ -1,14 +1,14 @@
-"""The base to train on, from a local Hugging Face directory, and how this machine trains it.
+"""Loads the base from a local Hugging Face directory, and chooses how this machine trains it.
 
-Never goes to the network, never runs code of the directory, reads safetensors only.
+No network access, no code from the directory, safetensors only.
 
 - A CUDA device that has bf16: weights and matrix products in bf16. Another CUDA device, and a CPU:
   float32; a base of more than LARGE_BYTES on a CPU stays bf16, or it would not fit. What is trained is
   float32 always.
-- A base of more than CHECKPOINTED_PARAMETERS keeps no activations but computes them again: slower by a
+- A base of more than CHECKPOINTED_PARAMETERS uses activation checkpointing: slower by a
   third, in a fraction of the memory. The demo's base is far below that.
-- Rows are put end to end where FlashAttention 2 is installed, on CUDA: it keeps them apart for free. Other
-  attentions would pay for it with the square of the row's length, so they get rows of like length.
+- Sequences are packed where FlashAttention 2 is installed, on CUDA: it separates them for free. With other
+  attentions packing costs the square of the row's length, so rows of similar length are padded instead.
 """
 
 import inspect
@@ -25,7 +25,7 @@ from tunewarden.trainer.failures import Failure
 CONTEXT_DEFAULT = 2048
 LARGE_BYTES = 4_000_000_000
 CHECKPOINTED_PARAMETERS = 300_000_000
-# Tokens that go through the model at once; a larger step is divided.
+# Tokens per forward pass; larger steps use gradient accumulation.
 TOKENS_AT_ONCE_SMALL, TOKENS_AT_ONCE_LARGE = 16_384, 4_096
 FLASH = "flash_attention_2"
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -42,7 +42,7 @@ class Machine:
 
     @property
     def autocast(self) -> bool:
-        """Whether matrix products are in bf16."""
+        """Whether matrix products use bf16 autocast."""
         return self.dtype is torch.bfloat16
 
 
@@ -66,14 +66,14 @@ def load_config(path: Path) -> Any:
 
 
 def context(config: Any) -> int:
-    """Return how many tokens the base reads at most."""
+    """Return the base's context length in tokens."""
     return int(
         getattr(config.get_text_config(), "max_position_embeddings", None) or CONTEXT_DEFAULT
     )
 
 
 def vocabulary(config: Any) -> int:
-    """Return how many tokens the base knows."""
+    """Return the base's vocabulary size."""
     return int(config.get_text_config().vocab_size)
 
 
@@ -92,11 +92,11 @@ def machine_for(path: Path) -> Machine:
 
 
 def load_model(path: Path, config: Any, machine: Machine) -> tuple[Any, Machine]:
-    """Return the base, frozen, on its device; and how it is trained, after all. Raises Failure."""
+    """Return the base, frozen, on its device; and the final training settings. Raises Failure."""
     if machine.is_packed:
         try:
             return _load(path, config, machine, FLASH), machine
-        except (ImportError, ValueError):  # This architecture does not know it.
+        except (ImportError, ValueError):  # not supported by this architecture
             machine = Machine(machine.device, machine.dtype, is_packed=False)
     try:
         return _load(path, config, machine, None), machine
@@ -119,7 +119,7 @@ def _load(path: Path, config: Any, machine: Machine, attention: str | None) -> A
 
 
 def save_memory(model: Any) -> None:
-    """Let a large base compute its activations again instead of keeping them."""
+    """Enable activation checkpointing for a large base."""
     if not getattr(model, "supports_gradient_checkpointing", False):
         return
     # Its name before transformers 5.20.
@@ -136,11 +136,11 @@ def unreadable(reason: str) -> Failure:
 
 
 def can_pick(model: Any) -> bool:
-    """Tell whether a model can be asked for the logits of some columns only."""
+    """Return whether a model can compute the logits of selected columns only."""
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def tokens_at_once(parameters: int) -> int:
-    """Return how many tokens go through a base of so many parameters at once."""
+    """Return the tokens per forward pass for a base of this many parameters."""
     is_large = parameters > CHECKPOINTED_PARAMETERS
     return TOKENS_AT_ONCE_LARGE if is_large else TOKENS_AT_ONCE_SMALL

@@ -1,8 +1,8 @@
-"""Which examples make a step, in which order, and the tensors that they become.
+"""Batching: the order of examples, their grouping into steps, and their tensors.
 
-A step's examples become pieces that each fit into memory at once. Examples of like length come
-together, so that little is spent on padding; where the attention can keep them apart, rows are put
-end to end and there is no padding at all.
+A step's examples are split into micro-batches ("pieces") that fit into memory. Examples of similar length are
+grouped, to reduce padding; if the attention supports it, sequences are packed
+without padding.
 """
 
 import math
@@ -16,18 +16,18 @@ import torch
 from tunewarden.trainer.chats import Row
 from tunewarden.trainer.examples import Example
 
-# So many batches are sorted by length together: enough for like lengths, few enough for chance.
+# Batches sorted by length together: enough for similar lengths, few enough for randomness.
 BATCHES_SORTED = 16
 PAD = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one forward pass reads, n learned tokens among it.
+    """The input of one forward pass, with n target tokens.
 
     `ids` [rows, width] is padded on the right; attention is causal, so no mask is needed. `positions`
-    is None but for rows put end to end. `columns` are those whose logits are needed, `places` [n] index
-    into (rows x columns), row by row, and `targets` [n] is what those logits must say. `owners` [n] is
+    is None unless sequences are packed. `columns` are those whose logits are needed, `places` [n] index
+    into (rows x columns), row by row, and `targets` [n] are the labels of those logits. `owners` [n] is
     each target's row; the rows are those of the examples whose numbers `members` are, in order.
     `references` [members] is for DPO: how much the reference prefers the preferred answers.
     """
@@ -56,9 +56,9 @@ class Piece:
 
 
 class Order:
-    """The numbers of each step's examples: a batch sampler. It depends on the seed and the epoch alone.
+    """A batch sampler: the example numbers of each step. It depends on the seed and the epoch only.
 
-    `epoch` is asked when a pass begins, so that a resumed run draws what the first one would have.
+    `epoch` is called when a pass begins, so that a resumed run draws the same order.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Order:
         return math.ceil(len(self._lengths) / self._batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield a list for each step: all examples once, in like lengths, otherwise at random."""
+        """Yield a list per step: all examples once, grouped by length, otherwise in random order."""
         generator = torch.Generator().manual_seed((self._seed * 1_000_003 + self._epoch()) % 2**63)
         drawn = torch.randperm(len(self._lengths), generator=generator).tolist()
         size = self._batch_size
@@ -92,7 +92,7 @@ def length(example: Example) -> int:
 
 
 class Cutter:
-    """Makes pieces of one file's examples. DPO sets `references` [examples] when it knows them."""
+    """Makes micro-batches of one file's examples. DPO sets `references` [examples] later."""
 
     def __init__(self, examples: Sequence[Example], *, tokens_max: int, is_packed: bool) -> None:
         self.examples = examples
@@ -135,7 +135,7 @@ def _padded(examples: Sequence[Example], members: Sequence[int]) -> Piece:
     ids = torch.full((len(rows), width), PAD, dtype=torch.long)
     for at, row in enumerate(rows):
         ids[at, : len(row.ids)] = _tensor(row)
-    # A token is said by the logits of the column before it.
+    # A token is predicted by the logits of the column before it.
     starts = [start - 1 for row in rows for start, _ in row.spans]
     first = min(starts)
     columns = torch.arange(first, width - 1)

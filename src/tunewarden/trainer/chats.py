@@ -1,8 +1,8 @@
-"""From messages to token ids, and which of them the model must learn to say: its own, and no others.
+"""Tokenizes chats, and marks the tokens to train on: the assistant's only.
 
-A base's own chat template decides what a chat looks like, and says nothing of which parts are the
+A base's chat template renders a chat, but does not mark which parts are the
 assistant's. They are found by rendering the chat up to an answer, as it is rendered for the model
-when it has to answer, and once more with the answer: what is new is the answer, with its end.
+for inference, and again with the answer: the difference is the answer, with its end token.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ Span = tuple[int, int]
 
 
 class BadExample(Exception):
-    """An example that cannot be learned from. The text ends a sentence that begins with "Line 3"."""
+    """An example that cannot be trained on. The text ends a sentence that begins with "Line 3"."""
 
 
 class BadTemplate(Exception):
-    """The base's chat template cannot be trained with. The text is a whole sentence."""
+    """The base's chat template cannot be used for training. The text is a full sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Row:
 
     @property
     def learned(self) -> int:
-        """How many tokens are learned."""
+        """The number of target tokens."""
         return sum(end - start for start, end in self.spans)
 
     def cut(self, length: int) -> "Row":

@@ -1,4 +1,4 @@
-"""The trainer's end of the control socket: what it tells, what it waits for, and when it must end."""
+"""The trainer's end of the control socket."""
 
 import os
 import queue
@@ -27,7 +27,7 @@ ORPHANED = 1  # exit status
 
 
 class Control:
-    """One conversation with the runner. Messages may be sent from any thread."""
+    """The connection to the runner. Sending is thread-safe."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
@@ -38,7 +38,7 @@ class Control:
         self.is_pausing = False
 
     def read_task(self) -> Task:
-        """Return the first line, and listen for the runner's end from now on.
+        """Return the first message, and watch for the runner's end from now on.
 
         Raises msgspec.DecodeError.
         """
@@ -55,18 +55,18 @@ class Control:
                 os._exit(ORPHANED)
 
     def offer(self, message: Offer) -> None:
-        """Send a message about files; return when the runner has taken them."""
+        """Send a message about files; return when the runner has acknowledged them."""
         self._is_ending = isinstance(message, Finished)
         self.tell(message)
         self._taken.get()
 
     def end_with(self, message: Told) -> None:
-        """Send the last message: the runner may hang up from now on."""
+        """Send the last message; the runner may close the socket from now on."""
         self._is_ending = True
         self.tell(message)
 
     def close(self) -> None:
-        """Close our end, if nobody listens."""
+        """Close our end."""
         self._lines.close()
         self._socket.close()
 
@@ -75,20 +75,20 @@ class Control:
             try:
                 answer = ANSWER.decode(line)
             except msgspec.DecodeError:
-                break  # Not our runner's language: better to end than to guess.
+                break  # an invalid message: exit instead of guessing
             if isinstance(answer, Pause):
                 self.is_pausing = True
             else:
                 self._taken.put(None)
         if not self._is_ending:
-            # At once, from this thread: nobody is there to tell, and what is below scratch is swept.
+            # Exit at once, from this thread: the runner is gone, and the scratch directory is swept later.
             os._exit(ORPHANED)
 
 
 class Reporter:
-    """Tells progress from a thread of its own, so that training never waits for it.
+    """Reports progress from a separate thread, so that training never waits for it.
 
-    Use it in a `with` block around the training; the last progress is told before the block ends.
+    Use it in a `with` block around the training; the last progress is reported before the block ends.
     """
 
     def __init__(self, control: Control, clock: Clock) -> None:
@@ -99,7 +99,7 @@ class Reporter:
         self._thread = threading.Thread(target=self._report, daemon=True)
 
     def note(self, progress: Progress) -> None:
-        """Remember how far it is; returns at once."""
+        """Store the progress; does not block."""
         self._latest = progress
 
     def __enter__(self) -> Self:

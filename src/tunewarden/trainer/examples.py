@@ -1,4 +1,4 @@
-"""From JSON lines in a pipe to token ids in memory. No text is kept."""
+"""Reads JSON Lines from a pipe and tokenizes them. No text is kept."""
 
 import os
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ UTF8_MARK = b"\xef\xbb\xbf"
 
 
 class _Chat(msgspec.Struct):
-    """The chat format, as far as it is looked at here."""
+    """The fields of the chat format that are used here."""
 
     messages: list[dict[str, Any]]
     tools: list[dict[str, Any]] | None = None
@@ -40,14 +40,14 @@ class _Preference(msgspec.Struct):
 
 @dataclass
 class Dataset:
-    """The examples of one file, and what was counted on the way."""
+    """The examples of one file, and their counts."""
 
     file: File
     examples: list[Example] = field(default_factory=list)
     truncated: list[int] = field(default_factory=list)
 
     def tokens(self) -> Tokens:
-        """Return what to tell of it."""
+        """Return the counts as a message."""
         rows = [row for example in self.examples for row in example]
         return Tokens(
             self.file,

@@ -1,8 +1,8 @@
-"""What is minimized, from the log-probabilities of the tokens to learn: supervised, and DPO.
+"""The training objectives, on log-probabilities of target tokens: supervised, and DPO.
 
 DPO (Rafailov et al. 2023, equation 7): -log sigmoid(beta * margin), where the margin is how much more
 than the reference the model prefers the preferred answer. The reference is the model before
-training, and it is asked once, before: so there is no second copy of it in memory.
+training; it is evaluated once, before training, so no second copy is in memory.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from tunewarden.trainer.batches import Cutter, Piece
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Sums over a piece: `loss` (with its graph), what went right, and of how many."""
+    """Sums over a micro-batch: `loss` (with its graph), correct predictions, and their count."""
 
     loss: torch.Tensor
     right: torch.Tensor
@@ -25,7 +25,7 @@ class Outcome:
 
 
 class Objective(Protocol):
-    """How a piece is judged."""
+    """An objective."""
 
     def __call__(self, model: Any, piece: Piece) -> Outcome:
         """Run the model on a piece."""
@@ -36,7 +36,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Runs a model on pieces. `picks` says that it can leave out the logits that nobody needs."""
+    """Runs a model on micro-batches. `picks`: it can compute only the needed logits."""
 
     picks: bool
     autocast: bool

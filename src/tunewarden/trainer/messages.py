@@ -1,10 +1,10 @@
-"""What the runner and the trainer tell each other: JSON, one message a line, UTF-8, on one socket.
+"""The protocol between runner and trainer: JSON Lines in UTF-8, on one socket.
 
 `python -m tunewarden.trainer --control FD`: FD is one end of a Unix stream socket pair. The runner
 writes a Task first. Then the trainer writes, in this order:
 
 - Tokens, for the training file and then for the validation file, if there is one. They are read
-  from pipes, each to its end; plain data never is in a file.
+  from pipes, each to its end; plaintext is never in a file.
 - Plan, with every "auto" resolved.
 - Progress, at least each 2 seconds from the end of the first step on, at most 4 a second. A long step
   repeats the last one.
@@ -13,11 +13,11 @@ writes a Task first. Then the trainer writes, in this order:
   State also each `state_seconds`, at the end of a step.
 - Finished, with the adapter as in a checkpoint and the results: CSV with a row for each step.
 
-Checkpoint, State and Finished wait for a Taken, and then their files are gone. A killed trainer that
-is resumed tells Tokens and Plan again, and goes on after the State's step: a Checkpoint whose State
-was not taken comes a second time. Pause may come at any time: at the end of the next step come a
-State and Paused, and the process ends with 0, as after Finished. What fails tells Failed and ends
-with 1. The end of the socket ends the process at once.
+Checkpoint, State and Finished wait for a Taken (acknowledgement), and then their files are gone. A killed trainer that
+is resumed sends Tokens and Plan again, and continues after the State's step: a Checkpoint whose State
+was not acknowledged comes a second time. Pause may come at any time: at the end of the next step come a
+State and Paused, and the process exits with 0, as after Finished. A failure sends Failed and exits
+with 1. Closing the socket ends the process at once.
 
 Loss is in nats a learned token, accuracy the share of learned tokens that were the likeliest. For
 `dpo` both are per pair: the DPO loss, and the share of pairs whose preferred answer has the higher
@@ -35,7 +35,7 @@ Auto = Literal["auto"]
 
 
 class Hyperparameters(msgspec.Struct, frozen=True):
-    """What the job asks for; `plan.py` resolves "auto"."""
+    """The requested hyperparameters; `schedule.py` resolves "auto"."""
 
     n_epochs: int | Auto = "auto"
     batch_size: int | Auto = "auto"
@@ -44,7 +44,7 @@ class Hyperparameters(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True, tag_field="type", tag="task", kw_only=True):
-    """What to train. `start` is a LoRA to go on from, `resume` an earlier State of this same task.
+    """The task. `start` is a LoRA to continue from, `resume` an earlier State of this task.
 
     `training` and `validation` are descriptors of pipes with JSON lines. All that is written goes below
     `scratch`, an empty directory in memory. `threads` 0 means all cores but one.
@@ -65,17 +65,17 @@ class Task(msgspec.Struct, frozen=True, tag_field="type", tag="task", kw_only=Tr
 
 
 class Taken(msgspec.Struct, frozen=True, tag_field="type", tag="taken"):
-    """The runner has what was offered last; its files may go."""
+    """Acknowledges the last offer; its files may be removed."""
 
 
 class Pause(msgspec.Struct, frozen=True, tag_field="type", tag="pause"):
-    """End soon, in a way that can be resumed."""
+    """Asks the trainer to save its state and end."""
 
 
 class Tokens(msgspec.Struct, frozen=True, tag_field="type", tag="tokens"):
-    """How large a file is. `truncated` examples were longer than the base's context.
+    """The size of a file. `truncated` examples were longer than the base's context.
 
-    `examples` counts those that are learned from: one whose answers were cut off wholly is not, and
+    `examples` counts those that are trained on: one whose answers were truncated completely is not, and
     counts as truncated. Lines are counted from 1; the first 20 truncated ones are named.
     """
 
@@ -88,7 +88,7 @@ class Tokens(msgspec.Struct, frozen=True, tag_field="type", tag="tokens"):
 
 
 class Plan(msgspec.Struct, frozen=True, tag_field="type", tag="plan"):
-    """The hyperparameters that are used, and how many steps they make."""
+    """The resolved hyperparameters, and the number of steps."""
 
     n_epochs: int
     batch_size: int
@@ -98,7 +98,7 @@ class Plan(msgspec.Struct, frozen=True, tag_field="type", tag="plan"):
 
 
 class Progress(msgspec.Struct, frozen=True, tag_field="type", tag="progress"):
-    """How far it is. `epoch` counts from 0 as a fraction; `trained_tokens` is up to now."""
+    """Progress. `epoch` counts from 0 as a fraction; `trained_tokens` is so far."""
 
     step: int
     steps: int
@@ -121,7 +121,7 @@ class Checkpoint(msgspec.Struct, frozen=True, tag_field="type", tag="checkpoint"
 
 
 class State(msgspec.Struct, frozen=True, tag_field="type", tag="state"):
-    """All that it takes to go on after this step."""
+    """The state for resuming after this step."""
 
     step: int
     directory: str
@@ -136,13 +136,13 @@ class Finished(msgspec.Struct, frozen=True, tag_field="type", tag="finished"):
 
 
 class Paused(msgspec.Struct, frozen=True, tag_field="type", tag="paused"):
-    """It ends now; the State of this step was taken."""
+    """The trainer ends now; the State of this step was acknowledged."""
 
     step: int
 
 
 class Failed(msgspec.Struct, frozen=True, tag_field="type", tag="failed"):
-    """It ends now. `message` says what to do, and holds nothing of the data."""
+    """The trainer ends now. `message` says what to do, and quotes no data."""
 
     code: str
     message: str

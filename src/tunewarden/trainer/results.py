@@ -1,4 +1,4 @@
-"""The numbers of each step: for the results file, for checkpoints, and for going on after a kill."""
+"""The metrics of each step: for the results file, for checkpoints, and for resuming."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from typing import Any
 
 HEADER = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
 DIGITS = 5
-# A base knows better than to guess. One whose weights have exploded may never again, and yet its loss
-# is a finite number: norms keep it so.
+# A base is better than random guessing. One whose weights have exploded may not be, and yet its loss
+# is finite, because norms keep it so.
 GUESSING_STEPS, GUESSING_SHARE = 20, 0.999
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A loss and an accuracy, as `messages.py` says what they are."""
+    """A loss and an accuracy, as defined in `messages.py`."""
 
     loss: float
     accuracy: float
@@ -21,7 +21,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class StepNumbers:
-    """What one step measured; `valid` if it measured a batch of the validation file."""
+    """The metrics of one step; `valid` if it evaluated a batch of the validation file."""
 
     step: int
     train: Measured
@@ -36,11 +36,11 @@ class Results:
     trained_tokens: int = 0
 
     def last_valid(self) -> Measured | None:
-        """Return what was last measured on the validation file."""
+        """Return the last metrics on the validation file."""
         return next((one.valid for one in reversed(self.steps) if one.valid is not None), None)
 
     def is_guessing(self, guess_loss: float) -> bool:
-        """Tell whether the last steps were no better than the loss of a model that guesses."""
+        """Return whether the last steps were no better than random guessing."""
         last = self.steps[-GUESSING_STEPS:]
         return len(last) == GUESSING_STEPS and all(
             one.train.loss >= GUESSING_SHARE * guess_loss for one in last
@@ -87,7 +87,7 @@ def loaded(values: dict[str, Any]) -> Results:
 
 
 def rounded(number: float) -> float:
-    """Return a number with as many digits as are worth telling."""
+    """Round a number to its significant digits."""
     return round(number, DIGITS)
 
 

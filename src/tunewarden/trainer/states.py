@@ -1,8 +1,8 @@
-"""A run on its way, as files: what it takes to go on after a kill as if nothing had been.
+"""The resume state of a run, as files: a resumed run gives the same result as an uninterrupted one.
 
 A flat directory: the adapter's two files, `optimizer.safetensors` (moments, random state, DPO's
 references), `trainer_state.json` (transformers' own) and `run.json`. No pickle is written or read.
-The order of the examples is not in it: it follows from the seed and the epoch.
+The order of the examples is not included: it follows from the seed and the epoch.
 """
 
 import json
@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from tunewarden.trainer.adapters import save_adapter
 from tunewarden.trainer.batches import Cutter
 from tunewarden.trainer.failures import Failure
-from tunewarden.trainer.plan import Schedule
 from tunewarden.trainer.results import Results, loaded
+from tunewarden.trainer.schedule import Schedule
 
 TENSORS, RUN, TRAINER_STATE = "optimizer.safetensors", "run.json", "trainer_state.json"
 MOMENT, RANDOM, CUDA_RANDOM, REFERENCES = "moment", "random", "random.cuda", "references"
@@ -27,13 +27,18 @@ MOMENT, RANDOM, CUDA_RANDOM, REFERENCES = "moment", "random", "random.cuda", "re
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a state's files say, but for the adapter."""
+    """A loaded state, without the adapter."""
 
     results: Results
     tensors: dict[str, torch.Tensor]
 
+    @property
+    def step(self) -> int:
+        """The last completed step."""
+        return self.results.steps[-1].step
+
     def restore_optimizer(self, optimizer: Any) -> None:
-        """Put the moments back. The optimizer must be of the same parameters in the same order."""
+        """Restore the moments. The optimizer must have the same parameters in the same order."""
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in self.tensors.items():
             if name.startswith(f"{MOMENT}."):
@@ -43,7 +48,7 @@ class Saved:
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
     def restore_random(self) -> None:
-        """Put torch's generators back."""
+        """Restore torch's random generators."""
         torch.set_rng_state(self.tensors[RANDOM])
         if torch.cuda.is_available() and CUDA_RANDOM in self.tensors:
             torch.cuda.set_rng_state(self.tensors[CUDA_RANDOM])
@@ -76,10 +81,10 @@ def save(
 
 
 def load(directory: Path, schedule: Schedule, cutters: Sequence[Cutter]) -> Saved:
-    """Read a state, and give the examples their references. Raises Failure if it is of another run."""
+    """Load a state, and set the examples' references. Raises Failure if it belongs to another run."""
     try:
         values = json.loads((directory / RUN).read_text("utf-8"))
-        # Cloned: the file's memory is not aligned, and products of what is not may differ in a bit.
+        # Cloned: the file's memory is unaligned, and products of unaligned tensors may differ in a bit.
         tensors = {name: tensor.clone() for name, tensor in load_file(directory / TENSORS).items()}
         saved = Saved(loaded(values["results"]), tensors)
         is_ours = values["run"] == _identity(schedule, cutters) and RANDOM in tensors
@@ -94,10 +99,10 @@ def load(directory: Path, schedule: Schedule, cutters: Sequence[Cutter]) -> Save
 
 
 def _identity(schedule: Schedule, cutters: Sequence[Cutter]) -> dict[str, Any]:
-    """Return what a run and the one that goes on from its state must have in common."""
+    """Return the properties that a state and its run must share."""
     return {"schedule": asdict(schedule), "examples": [len(one.examples) for one in cutters]}
 
 
 def _unfit() -> Failure:
-    message = "What was saved of this job does not fit it any more. Start a new job."
+    message = "The saved state does not match this job any more. Create a new job."
     return Failure("invalid_resume_state", message)

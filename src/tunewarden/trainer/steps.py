@@ -1,6 +1,6 @@
-"""What happens at the end of a step: it is counted and told, and from time to time something is kept.
+"""End-of-step processing: record metrics, report progress, and save checkpoints and states.
 
-Everything that is offered is a directory below scratch, and is gone when it was taken.
+Everything offered is a directory below scratch, and removed when acknowledged.
 """
 
 import shutil
@@ -12,8 +12,8 @@ from tunewarden.trainer import adapters, states
 from tunewarden.trainer.batches import Cutter
 from tunewarden.trainer.control import Control, Reporter
 from tunewarden.trainer.messages import Checkpoint, Finished, Offer, Progress, State
-from tunewarden.trainer.plan import Schedule
 from tunewarden.trainer.results import Measured, Results, StepNumbers, rounded
+from tunewarden.trainer.schedule import Schedule
 from tunewarden.trainer.training import Training
 
 # A batch of the validation file is measured this often, in steps; the whole file after each epoch.
@@ -22,7 +22,7 @@ ADAPTER, STATE, RESULTS = "adapter", "state", "results.csv"
 
 
 class Steps:
-    """The steps of one run. `is_paused` says that it ended because it was asked to pause."""
+    """The steps of one run. `is_paused`: it ended because of a pause."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Steps:
         results: Results,
         guess_loss: float,
     ) -> None:
-        """`guess_loss` is that of a model that knows nothing."""
+        """`guess_loss` is the loss of random guessing."""
         self.is_paused = False
         self._control = control
         self._reporter = reporter
@@ -52,11 +52,11 @@ class Steps:
         self._began_at = self._state_at = clock.monotonic()
 
     def begin(self) -> None:
-        """Count time from now on."""
+        """Start the timers."""
         self._began_at = self._state_at = self._clock.monotonic()
 
     def ended(self, training: Training) -> bool:
-        """Count a step, tell it, keep what has to be kept; return whether to stop. Raises Failure."""
+        """Record and report a step, save what is due; return whether to stop. Raises Failure."""
         step = training.step
         valid = self._measure_batch(training, step)
         self._results.steps.append(StepNumbers(step, training.measured, valid))
@@ -84,7 +84,7 @@ class Steps:
         )
 
     def _measure_batch(self, training: Training, step: int) -> Measured | None:
-        """Measure some of the validation file, each time the next ones, now and then."""
+        """Evaluate the next batch of the validation file, every few steps."""
         if len(self._cutters) < 2 or (step % VALID_STEPS and step != self._schedule.steps):
             return None
         cutter, size = self._cutters[1], self._schedule.batch_size

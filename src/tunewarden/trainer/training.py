@@ -1,7 +1,7 @@
-"""`transformers.Trainer` for one job: our pieces instead of padded batches, our files instead of its own.
+"""`transformers.Trainer` for one job, with our micro-batches and our files.
 
-What it does here: the epochs and steps, the optimizer, clipping, devices. One of its steps is one of
-ours, however many pieces the examples of a step are divided into.
+It provides the epochs and steps, the optimizer, clipping, devices. One of its steps is one of
+ours, for any number of micro-batches.
 """
 
 import math
@@ -17,8 +17,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from tunewarden.trainer.adapters import diverged
 from tunewarden.trainer.batches import Cutter, Order, Piece, length
 from tunewarden.trainer.losses import Objective
-from tunewarden.trainer.plan import Schedule
 from tunewarden.trainer.results import Measured
+from tunewarden.trainer.schedule import Schedule
 from tunewarden.trainer.states import Saved
 
 GRADIENT_NORM_MAX = 1.0
@@ -59,7 +59,7 @@ class Training(Trainer):  # type: ignore[misc]  # transformers is untyped
             log_level="error",
             dataloader_pin_memory=False,
         )
-        # More than one GPU would make it wrap the model in DataParallel, which our pieces do not fit.
+        # With more than one GPU it would wrap the model in DataParallel, which does not fit our micro-batches.
         arguments._n_gpu = min(1, arguments.n_gpu)  # noqa: SLF001 - as Trainer itself does
         super().__init__(model=model, args=arguments)
         self.remove_callback(PrinterCallback)
@@ -79,7 +79,7 @@ class Training(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     @property
     def step(self) -> int:
-        """How many steps are done, those before a resume included."""
+        """The number of completed steps, those before a resume included."""
         return int(self.state.global_step)
 
     def get_train_dataloader(self) -> Any:
@@ -121,7 +121,7 @@ class Training(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     @torch.no_grad()
     def measure(self, found: Sequence[Piece]) -> Measured:
-        """Return loss and accuracy of pieces, without learning. Raises Failure if not finite."""
+        """Evaluate loss and accuracy of micro-batches. Raises Failure if not finite."""
         self.model.eval()
         loss = torch.zeros((), device=self._device)
         right = torch.zeros((), device=self._device)
@@ -132,16 +132,18 @@ class Training(Trainer):  # type: ignore[misc]  # transformers is untyped
         return _mean(loss, right, self._objective.count(found))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Nothing: the adapter was loaded with the model."""
+        """Do nothing: the adapter was loaded with the model."""
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self._saved is None:
             return
         self._saved.restore_optimizer(self.optimizer)
-        rate = self._schedule.learning_rate * self._schedule.share(self.step)
+        # Not `self.step`: transformers before 5.3 reads its own state only after this.
+        step = self._saved.step
+        rate = self._schedule.learning_rate * self._schedule.share(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.lr_scheduler.last_epoch = self.step
+        self.lr_scheduler.last_epoch = step
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self._saved is not None:
@@ -149,7 +151,7 @@ class Training(Trainer):  # type: ignore[misc]  # transformers is untyped
 
 
 class _AfterStep(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Calls a function at the end of each step, and stops when it says so."""
+    """Calls a function at the end of each step, and stops if it returns True."""
 
     def __init__(self, training: Training, after_step: Callable[[Training], bool]) -> None:
         self._training = training

@@ -1,4 +1,4 @@
-"""One job, from its task to its end: what is read, trained, told and offered, and in which order."""
+"""Runs one job from its task to its end."""
 
 import math
 import os
@@ -17,16 +17,16 @@ from tunewarden.trainer.examples import Example, read
 from tunewarden.trainer.failures import Failure
 from tunewarden.trainer.losses import Objective, Preference, Reader, Supervised, ask_reference
 from tunewarden.trainer.messages import File, Paused, Plan, Task
-from tunewarden.trainer.plan import Schedule, schedule
 from tunewarden.trainer.results import Results
+from tunewarden.trainer.schedule import Schedule, schedule
 from tunewarden.trainer.steps import Steps
 from tunewarden.trainer.training import Training
 
 
 def run(task: Task, control: Control, clock: Clock) -> None:
-    """Do a task, to its end or to a pause. Raises Failure, and whatever else goes wrong."""
+    """Run a task to its end or to a pause. Raises Failure, and any other exception."""
     transformers_logging.disable_progress_bar()
-    # One core is left for the server: threads that wait for each other crawl when a core is taken.
+    # Leave one core to the server: torch's threads slow down when a core is taken.
     torch.set_num_threads(task.threads or max(1, len(os.sched_getaffinity(0)) - 1))
     path = Path(task.base)
     config = base.load_config(path)
@@ -105,7 +105,7 @@ def _plan(task: Task, control: Control, examples: int, parameters: int) -> Sched
 
 
 def _with_adapter(model: Any, task: Task) -> Any:
-    """Return the model with the adapter that is trained, wherever it comes from."""
+    """Return the model with the adapter to train: new, loaded, or resumed."""
     directory = task.resume or task.start
     if directory is None:
         return adapters.new_adapter(model, rank=task.rank, seed=task.seed)

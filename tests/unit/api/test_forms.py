@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.requests import Request
-from tests.uploading import CONTENT_TYPE, Field, form
+from tests.support.uploading import CONTENT_TYPE, Field, form
 
 from tunewarden.api import forms
 from tunewarden.api.forms import FileForm
+from tunewarden.api.memory_budget import MemoryBudget
 from tunewarden.errors import Error, Kind
 
 ALMOST = b"\r\n--a-boundary-of-our"
@@ -18,10 +19,10 @@ ALMOST = b"\r\n--a-boundary-of-our"
 
 def _request(pieces: list[bytes], *, ends: bool = True) -> Request:
     """A request whose body comes in these pieces; without an end its client then sends nothing more."""
-    waiting = iter(pieces)
+    waiting = iter(enumerate(pieces, 1))
 
     async def receive() -> dict[str, object]:
-        piece = next(waiting, None)
+        number, piece = next(waiting, (0, None))
         if piece is None and not ends:
             await asyncio.Event().wait()
         if piece is None:
@@ -29,7 +30,7 @@ def _request(pieces: list[bytes], *, ends: bool = True) -> Request:
         return {
             "type": "http.request",
             "body": piece,
-            "more_body": not ends or piece is not pieces[-1],
+            "more_body": not ends or number < len(pieces),
         }
 
     headers = [(b"content-type", CONTENT_TYPE.encode())]
@@ -50,6 +51,7 @@ def _cut(body: bytes, places: list[int]) -> Iterator[bytes]:
             at = place
 
 
+@settings(deadline=None)
 @given(
     content=st.lists(st.sampled_from([b"a", ALMOST, b"\r", b"\n", b"\r\n--", bytes(3000)])).map(
         b"".join
@@ -93,8 +95,54 @@ def test_a_client_that_goes_silent_is_not_waited_for_without_end(
 ) -> None:
     monkeypatch.setattr(forms, "SILENCE_SECONDS", 0.05)
     body = form(Field("file", b"content", "x"))
-    with pytest.raises(Error, match="ended before its body was complete"):
+    with pytest.raises(Error, match="did not arrive in time") as caught:
         asyncio.run(_read(_request([body[:-5]], ends=False)))
+    assert caught.value.kind is Kind.TOO_SLOW
+
+
+def _endless(first: bytes, piece: bytes, *, pause_seconds: float) -> Request:
+    """A request that goes on with the same piece for ever."""
+    came = 0
+
+    async def receive() -> dict[str, object]:
+        nonlocal came
+        came += 1
+        assert came < 100_000, "it is read without end"
+        await asyncio.sleep(pause_seconds)
+        return {"type": "http.request", "body": first if came == 1 else piece, "more_body": True}
+
+    headers = [(b"content-type", CONTENT_TYPE.encode())]
+    return Request({"type": "http", "headers": headers}, receive)
+
+
+def test_a_body_that_comes_in_drips_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "GRACE_SECONDS", 0.2)
+    body = form(Field("file", b"content", "x"))
+    with pytest.raises(Error) as caught:
+        asyncio.run(_read(_endless(body[:-30], b"x", pause_seconds=0.01)))
+    assert caught.value.kind is Kind.TOO_SLOW
+
+
+def test_what_follows_the_last_boundary_ends() -> None:
+    body = form(Field("file", b"content", "x"))
+    with pytest.raises(Error, match="after the multipart body"):
+        asyncio.run(_read(_endless(body, b"epilogue" * 100, pause_seconds=0)))
+
+
+def test_an_organization_holds_its_share_of_memory_and_gives_it_back() -> None:
+    budget = MemoryBudget(100, 60)
+    with budget.held("a", 50) as one, budget.held("b", 30):
+        with pytest.raises(Error) as caught:
+            one.cover(61)
+        assert caught.value.kind is Kind.RATE_LIMITED
+        with pytest.raises(Error) as caught, budget.held("c", 30):
+            pass
+        assert caught.value.kind is Kind.UNAVAILABLE
+        one.cover(60)
+        with budget.held("c", 10):
+            pass
+    with budget.held("a", 60), budget.held("c", 40):
+        pass
 
 
 def test_a_name_that_is_not_text_is_refused() -> None:

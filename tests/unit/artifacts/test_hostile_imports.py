@@ -267,6 +267,7 @@ JSON_VALUES = st.recursive(
 )  # fmt: skip
 
 
+@pytest.mark.long
 @given(
     changes=st.dictionaries(st.sampled_from(sorted(config())) | st.text(max_size=6), JSON_VALUES),
     entry=st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets"]), JSON_VALUES),

@@ -4,11 +4,13 @@ import re
 from importlib import resources
 from pathlib import Path
 
-from tests import servers
+from tests.support import fine_tuning_rows, servers
 
 from tunewarden import app as composition
 from tunewarden.deletion import inventory
-from tunewarden.deletion.inventory import FILES, TABLES
+from tunewarden.deletion.inventory import TABLES
+from tunewarden.deletion.requests import Attempt, request_deletion
+from tunewarden.registry.artifacts import ArtifactKind
 
 
 def test_every_table_is_in_the_inventory() -> None:
@@ -19,13 +21,6 @@ def test_every_table_is_in_the_inventory() -> None:
     )
     tables = set(re.findall(r"CREATE TABLE (\w+)", sql)) | {"migrations"}
     assert {place.name for place in TABLES} == tables
-
-
-def test_every_file_of_a_data_directory_in_use_is_in_the_inventory(server: servers.Server) -> None:
-    model = server.make_model()
-    assert server.request("DELETE", f"/v1/models/{model.id}", key=server.owner_key).status == 200
-    known = {place.name for place in FILES}
-    assert {path.name for path in server.data.iterdir()} <= known
 
 
 def test_a_clean_installation_has_no_remnants_and_planted_ones_are_found(tmp_path: Path) -> None:
@@ -51,14 +46,8 @@ def test_what_is_unfinished_is_not_an_orphan(tmp_path: Path) -> None:
     app = servers.open_data(data)
     key = (data / "owner.key").read_text().strip()
     model = servers.import_adapter(app, key)
-    with app.database.write() as tx:
-        tx.run("UPDATE artifacts SET state = 'deleting' WHERE n = :n", n=model.n)
-        tx.run(
-            "INSERT INTO deletions (id, artifact_n, organization_id, requested_by, request_id,"
-            " requested_at, epoch, log_since) VALUES ('del_x', :n, :organization, 'key_x', '', 1, 2, 0)",
-            n=model.n,
-            organization=model.organization_id,
-        )
+    caller = fine_tuning_rows.caller_of(app, key)
+    request_deletion(app.database, caller, ArtifactKind.MODEL, model.id, Attempt(), log_size=0)
     assert list(composition.inventory(app).remnants(is_running=False)) == []
 
 

@@ -55,6 +55,7 @@ def test_values_at_the_ends_of_their_ranges_are_accepted(name: str, value: float
         ("n_epochs", "3"),
         ("batch_size", 257),
         ("learning_rate_multiplier", 0),
+        pytest.param("learning_rate_multiplier", 10**400, id="beyond a float"),
         ("learning_rate_multiplier", -1.0),
         ("learning_rate_multiplier", float("inf")),
         ("beta", 0.0),
@@ -72,7 +73,7 @@ def test_values_beyond_their_ranges_are_refused_by_name(name: str, value: object
 @pytest.mark.parametrize(
     ("method", "deprecated", "told"),
     [
-        ({"type": "reinforcement"}, None, "'reinforcement' is not offered"),
+        ({"type": "reinforcement"}, None, "'reinforcement' is not supported"),
         ({"type": "magic"}, None, "Unknown method type 'magic'"),
         ({"type": []}, None, "Unknown method type []"),
         ({}, None, "Unknown method type None"),

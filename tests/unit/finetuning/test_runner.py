@@ -6,15 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests import jobs, servers
-from tests.jobs import Workplace
+from tests.support import jobs, servers
+from tests.support.jobs import Workplace
 
 from tunewarden import app as composition
-from tunewarden.finetuning import life
-from tunewarden.finetuning.jobs import Job, Status
+from tunewarden.finetuning import commands
+from tunewarden.finetuning.jobs import Job
+from tunewarden.finetuning.states import State, Status
 from tunewarden.finetuning.trainer_process import NICENESS
 from tunewarden.locks import ByteLocks
+from tunewarden.registry import artifacts
 from tunewarden.registry.drafts import DraftKind
+from tunewarden.registry.file_rows import File
+from tunewarden.registry.files import Files
 
 
 @pytest.fixture
@@ -66,7 +70,7 @@ def test_a_trainer_leaves_the_processors_to_others_and_keeps_its_jobs_lock(
         assert os.getpriority(os.PRIO_PROCESS, trainer) == NICENESS
         held = {str(one.readlink()) for one in Path(f"/proc/{trainer}/fd").iterdir()}
         assert str(place.config.run / "jobs.locks") in held
-        life.cancel(place.app.database, place.app.clock, place.caller, job.id)
+        commands.cancel(place.app.database, place.app.clock, place.caller, job.id)
 
 
 def test_a_file_that_is_damaged_is_never_trained_on_in_part(
@@ -74,10 +78,10 @@ def test_a_file_that_is_damaged_is_never_trained_on_in_part(
 ) -> None:
     jobs.use_fake_trainer(monkeypatch)
     job = place.job(place.file(jobs.chats(4000)))
-    with place.app.database.write() as tx:
-        tx.run("UPDATE jobs SET status = 'queued'")
-        [(name,)] = tx.rows("SELECT name FROM blobs WHERE artifact_n = :n", n=job.training_n)
-    with (place.config.blobs / name).open("r+b") as sealed:
+    place.validated(job)
+    with place.app.database.read() as tx:
+        [blob] = artifacts.blobs_of(tx, job.training_n)
+    with (place.config.blobs / blob.name).open("r+b") as sealed:
         sealed.seek(-100, os.SEEK_END)
         sealed.write(b"damaged")
     with place.running():
@@ -94,7 +98,7 @@ def test_a_start_erases_the_states_of_jobs_that_are_over_and_of_none_else(
     job = place.job()
     with place.running():
         servers.wait_until(lambda: place.now(job).state_blobs, "a state is saved")
-    place.app.drafts.create(DraftKind.JOB)
+    place.app.drafts.create(DraftKind.JOB, place.now(job).project_id)
     assert composition.saved_states(place.app).sweep() == 1
     with place.running():
         done = place.finished(job)
@@ -228,7 +232,7 @@ def test_a_cancelled_job_leaves_no_trainer_and_no_state(
     job = place.job()
     with place.running():
         servers.wait_until(lambda: place.now(job).state_blobs, "a state is saved")
-        named = life.cancel(place.app.database, place.app.clock, place.caller, job.id)
+        named = commands.cancel(place.app.database, place.app.clock, place.caller, job.id)
         assert named.job.finished_at is not None
         assert _trainers() == []
     assert place.now(job).status is Status.CANCELLED
@@ -243,11 +247,11 @@ def test_a_paused_job_holds_no_trainer_and_goes_on_when_it_is_resumed(
     database, clock = place.app.database, place.app.clock
     with place.running():
         servers.wait_until(lambda: place.now(job).state_blobs, "a state is saved")
-        paused = life.pause(database, clock, place.caller, job.id).job
-        assert (paused.status, paused.is_paused, paused.wish) == (Status.QUEUED, True, None)
+        paused = commands.pause(database, clock, place.caller, job.id).job
+        assert paused.state is State.PAUSED
         servers.wait_until(lambda: _trainers() == [], "the trainer is gone")
         assert place.events(job)[-1] == "Fine-tuning job paused"
-        life.resume(database, place.caller, job.id)
+        commands.resume(database, place.caller, job.id)
         assert place.finished(job).status is Status.SUCCEEDED
     assert any("goes on from its state at step" in said for said in place.events(job))
 
@@ -261,9 +265,9 @@ def test_a_trainer_that_does_not_pause_in_time_is_killed(
     database, clock = place.app.database, place.app.clock
     with place.running():
         servers.wait_until(lambda: place.now(job).state_blobs, "a state is saved")
-        assert life.pause(database, clock, place.caller, job.id).job.is_paused
+        assert commands.pause(database, clock, place.caller, job.id).job.state is State.PAUSED
         servers.wait_until(lambda: _trainers() == [], "the trainer is gone")
-        life.cancel(database, clock, place.caller, job.id)
+        commands.cancel(database, clock, place.caller, job.id)
 
 
 def test_a_stopped_runner_leaves_a_job_that_the_next_one_goes_on_with(
@@ -338,13 +342,34 @@ def test_a_mistake_of_ours_ends_one_job_and_no_other(
     assert "nonsense" in caplog.text
 
 
+def test_a_mistake_while_a_trainer_is_fed_is_logged_and_not_printed(
+    place: Workplace,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def broken(_files: Files, _file: File) -> Iterator[bytes]:
+        yield b""
+        raise RuntimeError("what a client wrote")
+
+    jobs.use_fake_trainer(monkeypatch)
+    monkeypatch.setattr("tunewarden.finetuning.runner.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(Files, "content", broken)
+    job = place.job()
+    place.validated(job)
+    with place.running():
+        done = place.finished(job)
+    assert done.status is Status.FAILED
+    assert "a file could not be read for a trainer" in caplog.text
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_jobs_of_many_projects_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Workplace(tmp_path, training_jobs_max=1)
     jobs.use_fake_trainer(monkeypatch, steps=1, checkpoints=[])
     first, second = place.project("proj_a"), place.project("proj_b")
     made = [place.job(caller=first) for _ in range(3)] + [place.job(caller=second)]
-    with place.app.database.write() as tx:
-        tx.run("UPDATE jobs SET status = 'queued'")
+    place.validated(*made)
     with place.running():
         place.finished(*made)
     started = sorted(made, key=lambda job: place.now(job).started_at or 0)
@@ -352,6 +377,7 @@ def test_jobs_of_many_projects_take_turns(tmp_path: Path, monkeypatch: pytest.Mo
     assert place.remnants() == []
 
 
+@pytest.mark.long
 def test_a_trainer_that_somebody_kills_is_started_again(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,1 @@
+"""Deletion receipts and their verifier, which needs nothing of the server."""

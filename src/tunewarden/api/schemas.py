@@ -1,0 +1,375 @@
+"""Types of request and response bodies, for the OpenAPI document. A test decodes real responses with them.
+
+Inference types list the fields that every engine supports; other fields are passed through.
+"""
+
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from tunewarden.deletion.reports import EngineReport
+from tunewarden.serving.fence import FencedWorker
+
+T = TypeVar("T")
+Seconds = Annotated[int, Meta(description="Unix seconds")]
+Fraction = Annotated[float, Meta(description="Unix seconds with fractions")]
+DeletionStatus = Literal["deleting", "deleted", "erased"]
+Binary = Annotated[
+    str, Meta(extra_json_schema={"contentMediaType": "application/octet-stream", "type": "string"})
+]
+
+
+class Problem(Struct, forbid_unknown_fields=True):
+    """An error; `param` names the offending parameter, `code` is the machine-readable reason."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(Struct, forbid_unknown_fields=True):
+    """The body of every response with a status of 400 or more."""
+
+    error: Problem
+
+
+class Listing(Struct, Generic[T], forbid_unknown_fields=True):
+    """A page of a list; `after` with `last_id` asks for the next."""
+
+    object: Literal["list"]
+    data: list[T]
+    has_more: bool
+    first_id: str | UnsetType | None = UNSET
+    last_id: str | UnsetType | None = UNSET
+
+
+class Deleted(Struct, forbid_unknown_fields=True):
+    """Confirms a deletion. For a model or a file the header `tunewarden-deletion` holds the deletion's id."""
+
+    id: str
+    object: str
+    deleted: Literal[True]
+
+
+class Model(Struct, forbid_unknown_fields=True):
+    """A base or a fine-tuned model; the latter has a `root`, its base."""
+
+    id: str
+    object: Literal["model"]
+    created: Seconds
+    owned_by: str
+    root: str | UnsetType = UNSET
+    archived: bool | UnsetType = UNSET
+
+
+class ImportForm(Struct):
+    """A PEFT LoRA."""
+
+    base: str
+    adapter_config: Binary
+    adapter_model: Binary
+    suffix: str = ""
+
+
+class Blocker(Struct, forbid_unknown_fields=True):
+    """What blocks a deletion."""
+
+    type: str
+    id: str
+
+
+class DeletionPlan(Struct, forbid_unknown_fields=True):
+    """What deleting a `model` or a `file` would also delete; `bytes` is the size of the sealed blobs."""
+
+    object: Literal["model.deletion_plan", "file.deletion_plan"]
+    checkpoints: list[str]
+    blobs: int
+    bytes: int
+    blockers: list[Blocker]
+    derived_files: list[str]
+    model: str | UnsetType = UNSET
+    file: str | UnsetType = UNSET
+
+
+class Deletion(Struct, forbid_unknown_fields=True):
+    """A deletion of a `model` or a `file`; the time of a step that is not done yet is null."""
+
+    id: str
+    object: str
+    parent: str | None
+    status: DeletionStatus
+    requested_by: str
+    requested_at: Fraction
+    fenced_at: Fraction | None
+    evicted_at: Fraction | None
+    key_erased_at: Fraction | None
+    deleted_at: Fraction | None
+    blobs_erased_at: Fraction | None
+    fence: tuple[FencedWorker, ...]
+    engines: tuple[EngineReport, ...]
+    log_index: int | None
+    blobs_log_index: int | None
+    model: str | UnsetType = UNSET
+    file: str | UnsetType = UNSET
+
+
+class File(Struct, forbid_unknown_fields=True):
+    """A file."""
+
+    id: str
+    object: Literal["file"]
+    bytes: int
+    created_at: Seconds
+    filename: str
+    purpose: str
+    status: Literal["processed"]
+    expires_at: Seconds | UnsetType = UNSET
+    derived_from: list[str] | UnsetType = UNSET
+    source: str | UnsetType = UNSET
+
+
+class FileForm(Struct):
+    """A file; `expires_after[anchor]` and `expires_after[seconds]` may follow."""
+
+    purpose: str
+    file: Binary
+
+
+class ExpiresAfter(Struct):
+    """When a file expires: this many seconds after `anchor`."""
+
+    anchor: str
+    seconds: int
+
+
+class NewUpload(Struct):
+    """A file to be uploaded in parts."""
+
+    bytes: int
+    filename: str
+    mime_type: str
+    purpose: str
+    expires_after: ExpiresAfter | None = None
+
+
+class PartForm(Struct):
+    """A part of an upload."""
+
+    data: Binary
+
+
+class CompleteUpload(Struct):
+    """The parts in their order, and if it is to be checked the MD5 of all of it.
+
+    `bytes` is for who did not know it at the beginning; `derived_from` names files that it was made from, `source`
+    says in words where it came from.
+    """
+
+    part_ids: list[str]
+    md5: str | None = None
+    bytes: int | None = None
+    derived_from: list[str] = []
+    source: str | None = None
+
+
+class Upload(Struct, forbid_unknown_fields=True):
+    """A file uploaded in parts; once completed, with its `file`."""
+
+    id: str
+    object: Literal["upload"]
+    bytes: int
+    created_at: Seconds
+    filename: str
+    purpose: str
+    status: Literal["pending", "completed", "cancelled", "expired"]
+    expires_at: Seconds
+    file: File | None
+
+
+class Part(Struct, forbid_unknown_fields=True):
+    """A part of an upload."""
+
+    id: str
+    object: Literal["upload.part"]
+    created_at: Seconds
+    upload_id: str
+
+
+class NewJob(Struct):
+    """A fine-tuning job: `method` chooses supervised fine-tuning or DPO and its hyperparameters."""
+
+    model: str
+    training_file: str
+    validation_file: str | None = None
+    method: dict[str, Any] | None = None
+    hyperparameters: dict[str, Any] | None = None
+    suffix: str | None = None
+    seed: int | None = None
+    metadata: dict[str, str] | None = None
+
+
+class Job(Struct, forbid_unknown_fields=True):
+    """A fine-tuning job. `paused` and `fine_tuned_model_deleted` are present only when true."""
+
+    id: str
+    object: Literal["fine_tuning.job"]
+    created_at: Seconds
+    finished_at: Seconds | None
+    status: str
+    model: str
+    fine_tuned_model: str | None
+    organization_id: str
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    hyperparameters: dict[str, Any]
+    method: dict[str, Any]
+    seed: int
+    trained_tokens: int | None
+    estimated_finish: Seconds | None
+    error: dict[str, Any] | None
+    integrations: list[Any]
+    metadata: dict[str, str] | None
+    user_provided_suffix: str | None
+    paused: Literal[True] | UnsetType = UNSET
+    fine_tuned_model_deleted: Literal[True] | UnsetType = UNSET
+
+
+class JobEvent(Struct, forbid_unknown_fields=True):
+    """An event of a job; `data` holds metrics."""
+
+    id: str
+    object: Literal["fine_tuning.job.event"]
+    created_at: Seconds
+    level: str
+    type: str
+    message: str
+    data: dict[str, Any] | UnsetType = UNSET
+
+
+class Checkpoint(Struct, forbid_unknown_fields=True):
+    """The model at one step of its job; `deleted` is present if it was deleted."""
+
+    id: str
+    object: Literal["fine_tuning.job.checkpoint"]
+    created_at: Seconds
+    fine_tuning_job_id: str
+    fine_tuned_model_checkpoint: str
+    step_number: int
+    metrics: dict[str, float]
+    deleted: Literal[True] | UnsetType = UNSET
+
+
+class NewPermissions(Struct):
+    """The projects to grant access to a checkpoint."""
+
+    project_ids: Annotated[list[str], Meta(min_length=1, max_length=100)]
+
+
+class Permission(Struct, forbid_unknown_fields=True):
+    """One project's access to a checkpoint."""
+
+    id: str
+    object: Literal["checkpoint.permission"]
+    created_at: Seconds
+    project_id: str
+
+
+class Health(Struct, forbid_unknown_fields=True):
+    """The worker is alive."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Struct, forbid_unknown_fields=True):
+    """Whether to send new requests here (else 503), and disk usage."""
+
+    status: Literal["ok", "draining"]
+    draining: bool
+    disk: str
+
+
+class Message(Struct):
+    """A turn of a chat."""
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class Sampling(Struct, kw_only=True):
+    """Fields that chat and completion requests share."""
+
+    model: str
+    stream: bool = False
+    stream_options: dict[str, Any] | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    n: int | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+
+
+class ChatRequest(Sampling, kw_only=True):
+    """A chat on a base or a fine-tuned model."""
+
+    messages: list[Message]
+
+
+class CompletionRequest(Sampling, kw_only=True):
+    """A text to continue."""
+
+    prompt: str | list[Any]
+
+
+class EmbeddingsRequest(Struct):
+    """Texts to embed, on an engine that supports embeddings."""
+
+    model: str
+    input: str | list[Any]
+
+
+class ResponsesRequest(Struct):
+    """A request of the responses API, on an engine that supports it."""
+
+    model: str
+    input: str | list[Any]
+    stream: bool = False
+
+
+class Usage(Struct):
+    """Prompt and completion tokens."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: int | UnsetType = UNSET
+
+
+class Completion(Struct):
+    """The response to a chat or completion request; a stream sends it as a series of events."""
+
+    id: str
+    object: str
+    created: Seconds
+    model: str
+    choices: list[dict[str, Any]]
+    usage: Usage | UnsetType | None = UNSET
+
+
+class Embeddings(Struct):
+    """One embedding for each input."""
+
+    object: Literal["list"]
+    model: str
+    data: list[dict[str, Any]]
+    usage: Usage | UnsetType = UNSET
+
+
+class ResponsesAnswer(Struct):
+    """The response of the responses API."""
+
+    id: str
+    object: str
+    model: str
+    output: list[dict[str, Any]]

@@ -1,0 +1,53 @@
+"""What the handlers of one worker share: the operations, and the limits on concurrent requests.
+
+FastAPI's application holds it (`app.state.services`); handlers get it as the dependency `parameters.InContext`.
+"""
+
+from dataclasses import dataclass, field
+
+from tunewarden.api.deleting import Deleting
+from tunewarden.api.downloads import Downloads
+from tunewarden.api.log_bundles import LogBundles
+from tunewarden.api.memory_budget import MemoryBudget
+from tunewarden.api.operations import Operations
+from tunewarden.api.upload_bridge import Intake
+from tunewarden.config import Config
+
+
+@dataclass(slots=True)
+class Readiness:
+    """The state behind `/readyz`; set when the worker begins to drain."""
+
+    is_draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Used on the worker's event loop only."""
+
+    operations: Operations
+    deleting: Deleting
+    downloads: Downloads
+    import_memory: MemoryBudget
+    log_bundles: LogBundles
+    readiness: Readiness = field(default_factory=Readiness)
+    file_intake: Intake = field(default_factory=Intake)
+    part_intake: Intake = field(default_factory=Intake)
+
+    @classmethod
+    def of(cls, operations: Operations) -> "Services":
+        """Return the services of a new worker."""
+        return cls(
+            operations,
+            Deleting(operations.executor),
+            Downloads(operations.admissions, operations.files.content),
+            _import_memory(operations.config),
+            LogBundles(operations.database, operations.open_log),
+        )
+
+
+def _import_memory(config: Config) -> MemoryBudget:
+    """Return the memory budget for imports: the largest import fits, and one organization gets at most half."""
+    most = config.adapter_bytes_max
+    memory = max(config.import_memory_max, most)
+    return MemoryBudget(memory, max(memory // 2, most))

@@ -1,0 +1,113 @@
+"""The client of all commands: HTTP to a server, or to the application in this process.
+
+Commands use paths below `/v1`, and print the API's responses.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from tunewarden import config, problems
+from tunewarden.cli import data_directory
+from tunewarden.cli.transport import Answer, Http, Request, Transport
+from tunewarden.errors import Error, Kind
+
+# How Python decodes command-line bytes that are not UTF-8.
+AS_IT_CAME = "surrogateescape"
+# The schema of objects: /openapi.json.
+Object = dict[str, Any]
+
+# For kinds with the same status and type the first one is used. Engines' errors have their own types.
+_OF_ANSWER = {wire: kind for kind, wire in reversed(problems.WIRE.items())}
+_OF_STATUS = {status: kind for kind, (status, _) in reversed(problems.WIRE.items())}
+
+
+@contextmanager
+def opened(data: Path | None) -> Iterator["Client"]:
+    """Open the server or data directory named by flags and environment. Raises Error.
+
+    `--data` names a data directory, else the environment a server (`config.CLIENT_VARIABLES`); without either it is
+    the usual data directory.
+    """
+    server = config.client_settings() if data is None else None
+    if server is not None:
+        yield Client(Http(*server))
+        return
+    with data_directory.opened(config.load(data=data)) as directory:
+        yield Client(directory)
+
+
+class Client:
+    """Sends requests with one API key. Each method raises Error with the server's message."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def is_served(self) -> bool:
+        """Return whether a server is running; without one no model answers and no job continues."""
+        return self._transport.is_served()
+
+    def get(self, *path: str, **query: str | int | None) -> Object:
+        """GET an object by path segments; query parameters that are None are omitted."""
+        return self._read(self.exchange(Request("GET", _path(path, query))))
+
+    def download(self, *path: str) -> bytes:
+        """Return the bytes at a path."""
+        return self.exchange(Request("GET", _path(path, {}))).body
+
+    def post(self, *path: str, fields: Object | None = None) -> Object:
+        """POST JSON, or nothing, and return the response."""
+        if fields is None:
+            return self._read(self.exchange(Request("POST", _path(path, {}))))
+        body = json.dumps(fields).encode()
+        return self.send(*path, body=[body], length=len(body), content_type="application/json")
+
+    def send(self, *path: str, body: Iterable[bytes], length: int, content_type: str) -> Object:
+        """POST a streamed body of `length` bytes, and return the response."""
+        headers = {"content-type": content_type, "content-length": str(length)}
+        return self._read(self.exchange(Request("POST", _path(path, {}), headers, body)))
+
+    def delete(self, *path: str) -> Object:
+        """DELETE a path; return the response, with the id of its `deletion`."""
+        answer = self.exchange(Request("DELETE", _path(path, {})))
+        return {**self._read(answer), "deletion": answer.headers.get("tunewarden-deletion")}
+
+    def exchange(self, request: Request) -> Answer:
+        """Send a request; return its response if it is 200."""
+        answer = self._transport.send(request)
+        if answer.status != 200:
+            raise self._error(answer)
+        return answer
+
+    def _read(self, answer: Answer) -> Object:
+        try:
+            read: Object = json.loads(answer.body)
+        except ValueError as error:
+            raise self._misread() from error
+        return read
+
+    def _error(self, answer: Answer) -> Error:
+        try:
+            error = json.loads(answer.body)["error"]
+            message, kind = str(error["message"]), str(error.get("type"))
+            param, code = error.get("param"), error.get("code")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return self._misread()
+        usual = _OF_STATUS.get(answer.status, Kind.INVALID)
+        found = _OF_ANSWER.get((answer.status, kind), usual)
+        return Error(found, message, param=param, code=code)
+
+    def _misread(self) -> Error:
+        return Error(
+            Kind.INVALID, f"{self._transport.name} does not answer as a Tunewarden server."
+        )
+
+
+def _path(segments: Iterable[str], query: dict[str, str | int | None]) -> str:
+    """Return a path with its query. Undecodable bytes of the command line are kept: the server refuses them."""
+    path = "".join(f"/{quote(segment, safe='', errors=AS_IT_CAME)}" for segment in segments)
+    chosen = {name: value for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(chosen, errors=AS_IT_CAME)}" if chosen else path

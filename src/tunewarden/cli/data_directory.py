@@ -1,0 +1,99 @@
+"""A data directory of this machine: uses its running server, or else the application in this process.
+
+The caller is the Owner whose key is in `DIR/owner.key`: anyone who can read that file is the Owner.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tunewarden.cli.transport import Answer, Http, NotServing, Request
+from tunewarden.config import Config
+from tunewarden.errors import Error, Kind
+from tunewarden.locks import ByteLocks
+
+if TYPE_CHECKING:
+    from tunewarden.cli.application import Application
+
+
+@contextmanager
+def opened(settings: Config) -> Iterator["DataDirectory"]:
+    """Open a data directory for the duration of the block. Raises Error(UNAVAILABLE), Error(UNAUTHENTICATED)."""
+    directory = DataDirectory(settings)
+    try:
+        directory.read_key()
+        yield directory
+    finally:
+        directory.close()
+
+
+class DataDirectory:
+    """Sends requests to a data directory. A server may start or stop between two of them."""
+
+    def __init__(self, settings: Config) -> None:
+        self.name = str(settings.data)
+        self._settings = settings
+        self._key = ""
+        self._http: Http | None = None
+        self._application: Application | None = None
+
+    def read_key(self) -> None:
+        """Read the Owner's key. Raises Error(UNAVAILABLE) without a data directory, else Error(UNAUTHENTICATED)."""
+        path = self._settings.owner_key
+        try:
+            self._key = path.read_text("utf-8").strip()
+        except FileNotFoundError as error:
+            self._opened()  # raises if it is not a data directory
+            raise Error(
+                Kind.UNAUTHENTICATED,
+                f"{path} is not there. Set TUNEWARDEN_URL and TUNEWARDEN_API_KEY to use another key.",
+            ) from error
+
+    def is_served(self) -> bool:
+        """Return whether a server runs on it; without one no model answers and no job continues."""
+        return server_url(self._settings) is not None
+
+    def send(self, request: Request) -> Answer:
+        """Send a request and return the complete response. Raises Error(UNAVAILABLE), Error(FORBIDDEN)."""
+        url = server_url(self._settings)
+        if url is not None:
+            try:
+                return self._server_at(url).send(request)
+            except NotServing:
+                pass  # It is starting or stopping, or at its connection limit.
+        return self._opened().send(request, self._key)
+
+    def close(self) -> None:
+        """Close the application, if it was opened."""
+        if self._application is not None:
+            self._application.close()
+
+    def _server_at(self, url: str) -> Http:
+        if self._http is None or self._http.name != url:
+            self._http = Http(url, self._key)
+        return self._http
+
+    def _opened(self) -> "Application":
+        if self._application is None:
+            from tunewarden.cli.application import Application  # noqa: PLC0415  half a second, for those without a server
+
+            self._application = Application(self._settings)
+        return self._application
+
+
+def server_url(settings: Config) -> str | None:
+    """Return the address of a data directory's running server, or None."""
+    try:
+        locks = ByteLocks(settings.run / "server.lock", create=False)
+    except FileNotFoundError:
+        return None
+    try:
+        if not locks.is_held_exclusively(0):
+            return None
+    finally:
+        locks.close()
+    try:
+        return str(json.loads((settings.run / "server.json").read_text("utf-8"))["url"])
+    except FileNotFoundError:
+        return None

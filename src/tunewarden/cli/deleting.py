@@ -1,0 +1,76 @@
+"""Deleting models and files: the plan, the confirmation, and the deletion."""
+
+from pathlib import Path
+
+import click
+
+from tunewarden.cli import client
+from tunewarden.cli.client import Object
+from tunewarden.cli.output import plain, show_json
+from tunewarden.errors import Error, Kind
+
+
+def delete(
+    what: str, artifact_id: str, data: Path | None, *, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Delete one of `what` (models, files) and print the deletion's id, or show the plan. Raises Error."""
+    with client.opened(data) as server:
+        if dry_run or not yes:
+            plan = server.get(what, artifact_id, "deletion_plan")
+            if dry_run:
+                _show(plan, as_json=as_json)
+                return
+            _ask(plan)
+        deleted = server.delete(what, artifact_id)
+    if as_json:
+        show_json(deleted)
+    else:
+        click.echo(deleted["deletion"])
+
+
+def _show(plan: Object, *, as_json: bool) -> None:
+    if as_json:
+        show_json(plan)
+    else:
+        kind = _kind(plan)
+        click.echo(f"{kind}: {plain(plan[kind])}")
+        for checkpoint in plan["checkpoints"]:
+            click.echo(f"checkpoint: {plain(checkpoint)}")
+        for file in plan["derived_files"]:
+            click.echo(f"derived file that stays: {plain(file)}")
+        click.echo(f"blobs: {plan['blobs']}")
+        click.echo(f"bytes: {plan['bytes']}")
+        for blocker in plan["blockers"]:
+            click.echo(f"blocker: {plain(blocker['id'])}")
+    click.echo("This was a dry run. Nothing was deleted.", err=True)
+
+
+def _ask(plan: Object) -> None:
+    """Show what will be deleted, and ask for the id; fail first if the deletion would be refused.
+
+    Raises Error(CONFLICT) if a job needs it, click.ClickException if the typed id does not match.
+    """
+    kind = _kind(plan)
+    wanted = plan[kind]
+    jobs = ", ".join(plain(one["id"]) for one in plan["blockers"][:5])
+    if jobs:
+        raise Error(
+            Kind.CONFLICT,
+            f"{plain(wanted)} is needed by a fine-tuning job that has not ended: {jobs}."
+            " Cancel it or wait for it, then delete.",
+        )
+    click.echo(f"This deletes {plain(wanted)} for good. It cannot be undone.", err=True)
+    if plan["checkpoints"]:
+        click.echo("These checkpoints of its job are deleted too:", err=True)
+    for checkpoint in plan["checkpoints"]:
+        click.echo(f"  {plain(checkpoint)}", err=True)
+    if plan["derived_files"]:
+        click.echo("These files were made from it and stay:", err=True)
+    for file in plan["derived_files"]:
+        click.echo(f"  {plain(file)}", err=True)
+    if click.prompt(f"Type the {kind}'s id to delete it", err=True) != wanted:
+        raise click.ClickException("The id does not match. Nothing was deleted.")
+
+
+def _kind(plan: Object) -> str:
+    return str(plan["object"]).partition(".")[0]

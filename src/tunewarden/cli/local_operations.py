@@ -1,0 +1,195 @@
+"""Operations of the operator, on the server's machine only: the API does not offer them.
+
+They affect all organizations, or use paths and addresses of this machine. All other commands use the API (`client`).
+"""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from tunewarden.api import views
+from tunewarden.app import open_app, recovery, resume_expiry, with_no_server
+from tunewarden.cli import data_directory, engine_lookup, waiting
+from tunewarden.cli.client import Client, Object
+from tunewarden.config import Config
+from tunewarden.engines import keys as engine_keys
+from tunewarden.engines.address import Address
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import keys as api_keys
+from tunewarden.identity import organizations
+from tunewarden.identity.keys import ApiKey
+from tunewarden.identity.policy import Role
+from tunewarden.registry import bases as base_rows
+from tunewarden.registry.bases import BaseKind
+from tunewarden.server.first_start import add_local_base
+
+# Base models
+
+
+def add_base(
+    settings: Config,
+    name: str,
+    *,
+    path: str | None,
+    engine_url: str | None,
+    engine_key_file: Path | None = None,
+) -> None:
+    """Register a base and return when it answers. Raises Error."""
+    app = open_app(settings)
+    if engine_url is not None:
+        address = Address.of_url(engine_url)
+        key = None if engine_key_file is None else engine_keys.given(engine_key_file)
+        if key is not None and address.is_open_to_readers:
+            click.echo(
+                f"Warning: the API key is sent to {address.host} without TLS, with each request, and so"
+                " are prompts and answers. Use an https:// URL.",
+                err=True,
+            )
+        advice = "Give its API key with --engine-key-file."
+        engine_model = engine_lookup.model_at(engine_url, name, key, advice)
+        with app.database.write() as tx:
+            base_rows.add(
+                tx,
+                name=name,
+                kind=BaseKind.REMOTE,
+                location=engine_url.rstrip("/"),
+                engine_model=engine_model,
+                modules={},
+            )
+            # Inside the transaction: if the key file cannot be written, the base is not created.
+            engine_keys.keep(settings.engine_keys, name, key)
+    else:
+        assert path is not None, "the command asks for one of the two"
+        add_local_base(app, name, _directory(path))
+    if settings.owner_key.exists() and data_directory.server_url(settings) is not None:
+        with data_directory.opened(settings) as directory:
+            waiting.until_it_answers(Client(directory), name)
+
+
+def bases(settings: Config) -> list[Object]:
+    """Return every base as the API shows it, and where it is served. Raises Error(UNAVAILABLE)."""
+    return [
+        {
+            **msgspec.to_builtins(views.base_object(one)),
+            "kind": one.kind.value,
+            "location": one.location,
+            "has_engine_key": engine_keys.has(settings.engine_keys, one.name),
+        }
+        for one in base_rows.list_all(open_app(settings).database)
+    ]
+
+
+def _directory(path: str) -> Path:
+    """Return a local directory; a hub id is downloaded, if the network and the extra allow it."""
+    directory = Path(path)
+    if directory.is_dir():
+        return directory
+    if path.count("/") != 1 or path.startswith((".", "/")):
+        raise Error(Kind.INVALID, f"Directory {path} does not exist.", param="path")
+    try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  comes with the local extra
+    except ImportError as error:
+        raise Error(
+            Kind.INVALID,
+            f"Directory {path} does not exist. To download it from the hub: pip install 'tunewarden[local]'.",
+        ) from error
+    try:
+        # Weights and tokenizer only: nothing executable.
+        found = snapshot_download(
+            path, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+        )
+    except (OSError, ValueError) as error:
+        raise Error(
+            Kind.INVALID,
+            f"There is no directory {path}, and the hub could not be reached for it.",
+            param="path",
+        ) from error
+    return Path(found)
+
+
+# API keys
+
+
+def create_key(
+    settings: Config, *, organization: str | None, role: str, name: str, scopes: tuple[str, ...]
+) -> Object:
+    """Create a key; its text is in `value`, and cannot be read again. Raises Error(INVALID)."""
+    with open_app(settings).database.write() as tx:
+        chosen = organization or organizations.first_name(tx)
+        key, text = api_keys.create(
+            tx, organization=chosen, role=Role(role), name=name, scopes=scopes
+        )
+    return {**_key_object(key), "value": text}
+
+
+def keys(settings: Config) -> list[Object]:
+    """Return the keys of all organizations, oldest first."""
+    return [_key_object(key) for key in api_keys.list_all(open_app(settings).database)]
+
+
+def key(settings: Config, key_id: str) -> Object:
+    """Return one key. Raises Error(NOT_FOUND)."""
+    for one in keys(settings):
+        if one["id"] == key_id:
+            return one
+    raise api_keys.missing(key_id)
+
+
+def revoke_key(settings: Config, key_id: str) -> None:
+    """Revoke a key permanently, even on a full disk. Raises Error(NOT_FOUND)."""
+    app = open_app(settings)
+
+    def revoke() -> None:
+        with app.database.write(below_floor=True) as tx:
+            api_keys.revoke(tx, key_id)
+
+    app.ballast.run(revoke)
+
+
+def _key_object(key: ApiKey) -> Object:
+    """Return a key as JSON shows it: times are Unix seconds, no scopes are no restriction."""
+    return {
+        "id": key.id,
+        "object": "api_key",
+        "name": key.name,
+        "role": key.role,
+        "organization": key.organization,
+        "scopes": key.scopes.split(),
+        "created_at": key.created_at // 1_000_000,
+        "revoked_at": None if key.revoked_at is None else key.revoked_at // 1_000_000,
+    }
+
+
+# The data directory
+
+
+def copy_database(settings: Config, file: Path) -> None:
+    """Write a consistent copy of the database; a server may be running.
+
+    Raises Error(INVALID) for a place in the data directory, Error(CONFLICT) for a file that is no database,
+    Error(UNAVAILABLE).
+    """
+    if file.resolve().is_relative_to(settings.data.resolve()):
+        raise Error(Kind.INVALID, "A copy belongs outside the data directory.", param="file")
+    open_app(settings).database.copy_to(file)
+
+
+def adopt_keyring(settings: Config, *, is_dry_run: bool) -> int:
+    """Accept an older keyring; return how many keys were, or would be, erased again.
+
+    Raises Error(CONFLICT) if a server is running.
+    """
+    with with_no_server(settings):
+        found = recovery(open_app(settings, migrate=True))
+        return len(found.keys_to_erase_again()) if is_dry_run else found.adopt_keyring()
+
+
+def let_expire(settings: Config) -> bool:
+    """Resume expiry after the clock jumped; False if it was not paused."""
+    return resume_expiry(open_app(settings))
+
+
+def log_key(settings: Config) -> bytes:
+    """Return the public key of the deletion log, in PEM."""
+    return open_app(settings).open_log()[1].public_pem()

@@ -1,0 +1,21 @@
+"""Commands that move models here from another server. Nothing is changed there."""
+
+import click
+
+from tunewarden.cli.migrate_download_command import download_command
+from tunewarden.cli.migrate_inventory_command import inventory_command
+from tunewarden.cli.migrate_record_command import record_command
+
+
+@click.group()
+def migrate() -> None:
+    """Moving models here from another server."""
+
+
+@migrate.group("openai")
+def openai() -> None:
+    """From OpenAI, Azure, or another server with OpenAI's API. Nothing is changed there."""
+
+
+for command in (inventory_command, download_command, record_command):
+    openai.add_command(command)

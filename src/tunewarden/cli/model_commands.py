@@ -1,0 +1,90 @@
+"""Commands about models."""
+
+from pathlib import Path
+
+import click
+
+from tunewarden.cli import client, deleting, forms, waiting
+from tunewarden.cli.options import (
+    data_option,
+    dry_run_option,
+    json_option,
+    refusing,
+    yes_option,
+)
+from tunewarden.cli.output import show_json, shown_time
+
+
+@click.group()
+def models() -> None:
+    """Fine-tuned models."""
+
+
+@models.command(
+    "import", epilog="\b\nExample:\n  tunewarden models import ./my-lora --base my-base"
+)
+@click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--base", "base_name", required=True, help="The base model it was trained on.")
+@click.option("--suffix", default="", help="A readable name, part of the model's id.")
+@json_option
+@data_option
+@refusing
+def models_import(
+    directory: Path, base_name: str, suffix: str, data: Path | None, *, as_json: bool
+) -> None:
+    """Import the PEFT LoRA in DIRECTORY; print its id when it answers."""
+    with client.opened(data) as server:
+        model = forms.import_adapter(server, directory, base_name, suffix)
+        waiting.until_it_answers(server, model["id"])
+    if as_json:
+        show_json(model)
+    else:
+        click.echo(model["id"])
+
+
+@models.command("list")
+@json_option
+@data_option
+@refusing
+def models_list(data: Path | None, *, as_json: bool) -> None:
+    """List bases and fine-tuned models: id, owner, creation time."""
+    with client.opened(data) as server:
+        found = server.get("models")
+    if as_json:
+        show_json(found)
+        return
+    for model in found["data"]:
+        click.echo(f"{model['id']}\t{model['owned_by']}\t{shown_time(model['created'])}")
+
+
+@models.command("show")
+@click.argument("model_id")
+@json_option
+@data_option
+@refusing
+def models_show(model_id: str, data: Path | None, *, as_json: bool) -> None:
+    """Show one model."""
+    with client.opened(data) as server:
+        model = server.get("models", model_id)
+    if as_json:
+        show_json(model)
+        return
+    for name, value in model.items():
+        click.echo(f"{name}: {shown_time(value) if name == 'created' else value}")
+
+
+@models.command("delete", epilog="\b\nExample:\n  tunewarden models delete ft:… --dry-run")
+@click.argument("model_id")
+@yes_option
+@dry_run_option
+@json_option
+@data_option
+@refusing
+def models_delete(
+    model_id: str, data: Path | None, *, yes: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Delete a model and its job's checkpoints, for good, and print the deletion's id.
+
+    They are gone when this returns.
+    """
+    deleting.delete("models", model_id, data, yes=yes, dry_run=dry_run, as_json=as_json)

@@ -1,0 +1,49 @@
+"""Builds a receipt's disclosure from the database: when a deletion is logged, and after a restore (D7, D10)."""
+
+from collections.abc import Iterable, Sequence
+
+from tunewarden.deletion.records import Deletion
+from tunewarden.registry.artifacts import SealedBlob
+from tunewarden_receipts import receipt
+from tunewarden_receipts.facts import FencedWorker, SealedBlobs
+from tunewarden_receipts.leaf import (
+    DeletionLeaf,
+    Disclosure,
+    EvictedEngine,
+    FencedHost,
+    opened,
+)
+
+# The only host so far: its workers acknowledge for it.
+HOSTS = (FencedHost("local", "acknowledged"),)
+
+
+def disclosure_of(deletion: Deletion, blobs: Sequence[SealedBlob]) -> Disclosure:
+    """Return every stored value that the leaf of a deletion commits to."""
+    return Disclosure(
+        salt=deletion.salt.hex(),
+        artifact_id=deletion.artifact_id,
+        organization_id=deletion.organization_id,
+        requested_by=deletion.requested_by,
+        manifest_sha256=deletion.manifest_sha256,
+        blobs=SealedBlobs(len(blobs), sum(blob.sealed_bytes for blob in blobs)),
+        hosts=HOSTS,
+        fence=tuple(FencedWorker(one.worker, one.how.value) for one in deletion.fence_report or ()),
+        engines=tuple(
+            EvictedEngine(one.engine, one.how, one.aborted) for one in deletion.evict_report or ()
+        ),
+    )
+
+
+def opened_by(statement: bytes, candidate: Disclosure) -> Disclosure | None:
+    """Return the part of a disclosure that a statement commits to; None for format 1, which has no commitments."""
+    leaf = receipt.parse(statement)
+    return opened(leaf, candidate) if isinstance(leaf, DeletionLeaf) else None
+
+
+def asker(leaf: DeletionLeaf, salt: bytes, candidates: Iterable[str]) -> str | None:
+    """Return which candidate requested a deletion; None if none did."""
+    for candidate in candidates:
+        if opened(leaf, Disclosure(salt.hex(), requested_by=candidate)).requested_by:
+            return candidate
+    return None

@@ -1,0 +1,83 @@
+"""Pauses expiry after the wall clock jumped, until an operator resumes it: expiry deletes for good.
+
+While the runner lives, the wall clock is compared with the clock since boot; at its start, with the last stored
+time: a restored database, a wrong clock and a long downtime cannot be told apart, and all pause.
+"""
+
+from dataclasses import dataclass
+
+from tunewarden.clock import Clock, to_micros
+from tunewarden.db.database import Database, Tx
+
+JUMP_MICROS = 24 * 3600 * 1_000_000
+# How often the time is stored: each time costs a commit.
+NOTE_MICROS = 600 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """When expiry was paused (microseconds since 1970, by the clock that jumped), and the size of the jump."""
+
+    since: int
+    jumped_micros: int
+
+
+def pause_of(database: Database) -> Pause | None:
+    """Return the pause, if there is one."""
+    row = database.peek(
+        "SELECT paused_at, jumped_micros FROM clock_seen WHERE paused_at IS NOT NULL"
+    )
+    return Pause(int(row[0]), int(row[1])) if row else None
+
+
+def resume(database: Database, clock: Clock) -> bool:
+    """Resume expiry by the present clock; False if it was not paused."""
+    with database.write(below_floor=True) as tx:
+        return bool(
+            tx.run(
+                "UPDATE clock_seen SET paused_at = NULL, jumped_micros = 0, seen_at = :now"
+                " WHERE paused_at IS NOT NULL",
+                now=to_micros(clock.now()),
+            )
+        )
+
+
+class ClockWatch:
+    """Compares the clocks for one runner."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        # Wall time minus time since boot, at this runner's start or the last resume.
+        self._difference: int | None = None
+
+    def trusted_now(self) -> int | None:
+        """Return the wall time in microseconds; None while expiry is paused."""
+        now = to_micros(self._clock.now())
+        difference = now - int(self._clock.monotonic() * 1_000_000)
+        row = self._database.peek("SELECT seen_at, paused_at FROM clock_seen")
+        if row is not None and row[1] is not None:
+            self._difference = None
+            return None
+        seen_at = now if row is None else int(row[0])
+        if self._difference is None:
+            self._difference = difference
+            jumped = now - seen_at
+        else:
+            jumped = difference - self._difference
+        is_jump = jumped > JUMP_MICROS
+        if row is None or is_jump or abs(now - seen_at) > NOTE_MICROS:
+            with self._database.write(below_floor=True) as tx:
+                _note(tx, now if not is_jump else seen_at, now if is_jump else None, jumped)
+        return None if is_jump else now
+
+
+def _note(tx: Tx, seen_at: int, paused_at: int | None, jumped_micros: int) -> None:
+    tx.run(
+        "INSERT INTO clock_seen VALUES (1, :seen_at, :paused_at, :jumped) ON CONFLICT (one) DO UPDATE"
+        " SET seen_at = excluded.seen_at, paused_at = excluded.paused_at,"
+        " jumped_micros = excluded.jumped_micros",
+        seen_at=seen_at,
+        paused_at=paused_at,
+        jumped=jumped_micros if paused_at is not None else 0,
+    )

@@ -1,0 +1,132 @@
+"""Parses the parameters of a request body one by one, with OpenAI's error messages."""
+
+from typing import Any, TypeVar
+
+from tunewarden.errors import Error, Kind
+
+T = TypeVar("T")
+NAMES = {
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal",
+    str: "a string",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+class Fields:
+    """The parameters not parsed yet. Null is the same as absent."""
+
+    def __init__(self, entries: dict[str, Any], within: str = "") -> None:
+        self._entries = dict(entries)
+        self._within = within
+
+    def path(self, name: str) -> str:
+        """Return a parameter's full name, such as `stream_options.include_usage`."""
+        return f"{self._within}.{name}" if self._within else name
+
+    def take(self, name: str) -> Any:
+        """Return a parameter's value, or None."""
+        return self._entries.pop(name, None)
+
+    def required(self, name: str) -> Any:
+        """Return a required value."""
+        value = self.take(name)
+        if value is None:
+            path = self.path(name)
+            message = f"Missing required parameter: '{path}'."
+            raise invalid(message, path, "missing_required_parameter")
+        return value
+
+    def text(self, name: str) -> str | None:
+        """Return a string, or None."""
+        return typed(self.take(name), str, self.path(name))
+
+    def flag(self, name: str) -> bool:
+        """Return a boolean; absent is false."""
+        return bool(typed(self.take(name), bool, self.path(name)))
+
+    def integer(self, name: str, low: int, high: int | None = None) -> int | None:
+        """Return an integer within bounds, or None."""
+        value = typed(self.take(name), int, self.path(name))
+        bounded(value, low, high, self.path(name), "integer")
+        return value
+
+    def decimal(self, name: str, low: float, high: float, default: float) -> float:
+        """Return a number within bounds."""
+        value = self.take(name)
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            value = float(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            bounded(value, low, high, self.path(name), "decimal")
+        value = typed(value, float, self.path(name))
+        bounded(value, low, high, self.path(name), "decimal")
+        return default if value is None else value
+
+    def ignore(self, *names: str) -> None:
+        """Accept parameters that have no effect here."""
+        for name in names:
+            self.take(name)
+
+    def refuse(self, *names: str) -> None:
+        """Refuse parameters that the embedded engine does not support."""
+        for name in names:
+            if self.take(name) not in (None, [], {}, False):
+                path = self.path(name)
+                message = f"Unsupported parameter: '{path}' is not supported with this model."
+                raise invalid(message, path, "unsupported_parameter")
+
+    def refuse_but(self, name: str, *harmless: Any) -> None:
+        """Refuse a parameter unless its value asks for the default behaviour."""
+        value = self.take(name)
+        if value is not None and value not in harmless:
+            path = self.path(name)
+            message = f"Unsupported value: '{path}' does not support this value with this model."
+            raise invalid(message, path, "unsupported_value")
+
+    def finish(self) -> None:
+        """Refuse all remaining parameters."""
+        for name in self._entries:
+            message = f"Unrecognized request argument supplied: {self.path(name)}"
+            raise Error(Kind.INVALID, message)
+
+
+def typed(value: Any, kind: type[T], path: str) -> T | None:
+    """Return the value, or None for None. Raises Error(INVALID) if it is of another type."""
+    if value is None:
+        return None
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise wrong_type(path, NAMES[kind], value)
+    return value
+
+
+def bounded(value: float | None, low: float, high: float | None, path: str, kind: str) -> None:
+    """Refuse a number outside its bounds; None bounds nothing."""
+    if value is None:
+        return
+    if value < low:
+        message = (
+            f"Invalid '{path}': {kind} below minimum value."
+            f" Expected a value >= {low}, but got {value} instead."
+        )
+        raise invalid(message, path, f"{kind}_below_min_value")
+    if high is not None and value > high:
+        message = (
+            f"Invalid '{path}': {kind} above maximum value."
+            f" Expected a value <= {high}, but got {value} instead."
+        )
+        raise invalid(message, path, f"{kind}_above_max_value")
+
+
+def wrong_type(path: str, expected: str, value: Any) -> Error:
+    """Return the error for a value of another type than `expected` (words, such as "a string")."""
+    got = NAMES.get(type(value), "something else")
+    message = f"Invalid type for '{path}': expected {expected}, but got {got} instead."
+    return invalid(message, path, "invalid_type")
+
+
+def invalid(message: str, path: str | None, code: str) -> Error:
+    """Return a 400 that names a parameter."""
+    return Error(Kind.INVALID, message, param=path, code=code)

@@ -1,0 +1,96 @@
+"""One request in flight, between the step thread and its connection."""
+
+import asyncio
+
+from tunewarden.embedded_engine import prompts
+from tunewarden.embedded_engine.engine import Served, of_request
+from tunewarden.embedded_engine.requests import Ask
+from tunewarden.embedded_engine.sequences import Delta, Ending, Row
+from tunewarden.errors import Error
+
+
+class Abandoned(Exception):
+    """The client has disconnected."""
+
+
+class Generation:
+    """The sequences of one request. Used on the event loop; the step loop's Receiver."""
+
+    def __init__(self, ask: Ask, served: Served, adapter: str | None, asked_by: str = "") -> None:
+        self.ask = ask
+        self.base = served.base
+        self.prompts: list[list[int]] = []
+        self._served = served
+        self._adapter = adapter
+        self._asked_by = asked_by
+        self._unfinished = 0
+        self._deltas: list[Delta] = []
+        self._end: Error | Abandoned | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def is_finished(self) -> bool:
+        """Return whether every sequence has ended by itself and was read."""
+        return self._unfinished == 0 and not self._deltas
+
+    def encode(self) -> None:
+        """Tokenize the prompts; slow for long ones. Raises Error(INVALID)."""
+        self.prompts = prompts.encode(self.ask, self.base)
+
+    def start(self) -> None:
+        """Queue the rows. Raises Error(UNAVAILABLE)."""
+        rows = [
+            self._row(ids, number * self.ask.choices + choice)
+            for number, ids in enumerate(self.prompts)
+            for choice in range(self.ask.choices)
+        ]
+        self._unfinished = len(rows)
+        self._served.steps.submit(rows)
+
+    def _row(self, prompt: list[int], index: int) -> Row:
+        tokens_max = prompts.tokens_max(self.ask, self.base, len(prompt))
+        return Row(
+            receiver=self,
+            adapter=self._adapter,
+            asked_by=self._asked_by,
+            index=index,
+            prompt=prompt,
+            sampling=self.ask.sampling,
+            ending=Ending(tokens_max, self.base.end_tokens, self.ask.stops),
+            decode=self.base.decode,
+        )
+
+    def receive(self, news: Delta | Error) -> None:
+        """Receive one step's delta. An Error also discards unread ones (I2)."""
+        if self._end is not None:
+            return
+        if isinstance(news, Error):
+            self._deltas.clear()
+            self._end = news
+        else:
+            self._deltas.append(news)
+            if news.finish is not None:
+                self._unfinished -= 1
+        self._news.set()
+
+    def abandon(self) -> None:
+        """Abort: the client has disconnected."""
+        if self._end is None:
+            self._end = Abandoned()
+            self._deltas.clear()
+            self._news.set()
+
+    async def next(self) -> list[Delta]:
+        """Wait for the deltas since the last call. Raises the step loop's Error, Abandoned."""
+        await self._news.wait()
+        self._news.clear()
+        if self._end is not None:
+            raise self._end
+        deltas, self._deltas = self._deltas, []
+        return deltas
+
+    def close(self) -> None:
+        """Drop the request from the step loop if it has not ended by itself."""
+        if self._unfinished and not isinstance(self._end, Error):
+            steps = self._served.steps
+            steps.between_steps(lambda: steps.drop(of_request(self), None))

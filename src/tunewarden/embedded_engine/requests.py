@@ -1,0 +1,287 @@
+"""OpenAI's two request bodies, parsed strictly into one internal form. Knows no tokenizer."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from tunewarden.embedded_engine.fields import Fields, invalid, typed, wrong_type
+from tunewarden.embedded_engine.sampling import Sampling
+from tunewarden.errors import Error, Kind
+
+CHOICES_MAX = 16
+PROMPTS_MAX = 16
+STOPS_MAX = 4
+STOP_CHARACTERS_MAX = 500
+BIASES_MAX = 300
+SEED_MAX = 2**63 - 1
+TOKEN_ID = re.compile("0|[1-9][0-9]{0,8}")
+COMPLETION_TOKENS = 16  # OpenAI's default for completions; chat has none
+ROLES = ("system", "developer", "user", "assistant", "tool")
+HARMLESS = (
+    "user",
+    "metadata",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+)
+UNSUPPORTED_IN_CHAT = (
+    "tools",
+    "tool_choice",
+    "functions",
+    "function_call",
+    "audio",
+    "prediction",
+    "web_search_options",
+    "reasoning_effort",
+    "verbosity",
+)
+
+Prompt = str | list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A parsed request. Exactly one of `messages` (chat) and `prompts` is set.
+
+    `tokens_max` None means: as many as the context has room for.
+    """
+
+    model: str
+    messages: list[dict[str, Any]] | None
+    prompts: list[Prompt] | None
+    choices: int
+    sampling: Sampling
+    tokens_max: int | None
+    stops: tuple[str, ...]
+    stream: bool
+    include_usage: bool
+    echo: bool = False
+
+    @property
+    def is_chat(self) -> bool:
+        """Return whether it is a chat request."""
+        return self.messages is not None
+
+
+def parse_chat(body: bytes) -> Ask:
+    """Parse the body of /v1/chat/completions. Raises Error(INVALID) that names the parameter."""
+    fields = _fields(body)
+    model = _model(fields)
+    messages = _messages(fields.required("messages"))
+    wants_logprobs = fields.flag("logprobs")
+    top = fields.integer("top_logprobs", 0, 20)
+    if top is not None and not wants_logprobs:
+        message = "'top_logprobs' is only allowed when 'logprobs' is enabled."
+        raise invalid(message, "top_logprobs", "invalid_value")
+    older, newer = fields.integer("max_tokens", 1), fields.integer("max_completion_tokens", 1)
+    fields.refuse(*UNSUPPORTED_IN_CHAT)
+    fields.refuse_but("response_format", {"type": "text"})
+    fields.refuse_but("modalities", ["text"])
+    fields.ignore("parallel_tool_calls")
+    ask = _shared(
+        fields,
+        model=model,
+        messages=messages,
+        tokens_max=newer if newer is not None else older,
+        top_logprobs=(top or 0) if wants_logprobs else None,
+    )
+    fields.finish()
+    return ask
+
+
+def parse_completion(body: bytes) -> Ask:
+    """Parse the body of /v1/completions. Raises Error(INVALID) that names the parameter."""
+    fields = _fields(body)
+    model = _model(fields)
+    prompts = _prompts(fields.required("prompt"))
+    tokens_max = fields.integer("max_tokens", 1)
+    top = fields.integer("logprobs", 0, 5)
+    echo = fields.flag("echo")
+    if echo and top is not None:
+        message = "'echo' together with 'logprobs' is not supported with this model."
+        raise invalid(message, "echo", "unsupported_value")
+    fields.refuse("suffix")
+    fields.refuse_but("best_of", 1)
+    ask = _shared(
+        fields,
+        model=model,
+        prompts=prompts,
+        tokens_max=COMPLETION_TOKENS if tokens_max is None else tokens_max,
+        top_logprobs=top,
+        echo=echo,
+    )
+    fields.finish()
+    return ask
+
+
+def _shared(
+    fields: Fields,
+    *,
+    model: str,
+    tokens_max: int | None,
+    top_logprobs: int | None,
+    messages: list[dict[str, Any]] | None = None,
+    prompts: list[Prompt] | None = None,
+    echo: bool = False,
+) -> Ask:
+    """Parse the fields common to both bodies."""
+    sampling = Sampling(
+        temperature=fields.decimal("temperature", 0, 2, 1.0),
+        top_p=fields.decimal("top_p", 0, 1, 1.0),
+        seed=fields.integer("seed", -SEED_MAX, SEED_MAX),
+        presence_penalty=fields.decimal("presence_penalty", -2, 2, 0.0),
+        frequency_penalty=fields.decimal("frequency_penalty", -2, 2, 0.0),
+        logit_bias=_logit_bias(fields.take("logit_bias")),
+        top_logprobs=top_logprobs,
+    )
+    stream = fields.flag("stream")
+    include_usage = _stream_options(fields.take("stream_options"), stream=stream)
+    fields.refuse("store")
+    fields.ignore(*HARMLESS)
+    return Ask(
+        model=model,
+        messages=messages,
+        prompts=prompts,
+        choices=fields.integer("n", 1, CHOICES_MAX) or 1,
+        sampling=sampling,
+        tokens_max=tokens_max,
+        stops=_stops(fields.take("stop")),
+        stream=stream,
+        include_usage=include_usage,
+        echo=echo,
+    )
+
+
+def _fields(body: bytes) -> Fields:
+    try:
+        entries = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = "We could not parse the JSON body of your request."
+        raise Error(Kind.INVALID, message) from error
+    if not isinstance(entries, dict):
+        raise Error(Kind.INVALID, "The body of the request must be a JSON object.")
+    return Fields(entries)
+
+
+def _model(fields: Fields) -> str:
+    model = typed(fields.take("model"), str, "model")
+    if not model:
+        raise Error(Kind.INVALID, "you must provide a model parameter", param="model")
+    return model
+
+
+def _messages(value: Any) -> list[dict[str, Any]]:
+    messages = typed(value, list, "messages") or []
+    if not messages:
+        text = "Invalid 'messages': empty array. Expected an array with minimum length 1."
+        raise invalid(text, "messages", "empty_array")
+    return [_message(message, f"messages[{at}]") for at, message in enumerate(messages)]
+
+
+def _message(value: Any, path: str) -> dict[str, Any]:
+    fields = Fields(typed(value, dict, path) or {}, path)
+    role = typed(fields.required("role"), str, fields.path("role"))
+    if role not in ROLES:
+        listed = ", ".join(f"'{one}'" for one in ROLES)
+        text = f"Invalid value: '{role}'. Supported values are: {listed}."
+        raise invalid(text, fields.path("role"), "invalid_value")
+    content = _content(fields.required("content"), fields.path("content"))
+    message: dict[str, Any] = {"role": role, "content": content}
+    for name in ("name", "tool_call_id"):
+        given = fields.text(name)
+        if given is not None:
+            message[name] = given
+    # Fields of the SDK's response objects, which clients send back as history.
+    fields.refuse("tool_calls", "function_call", "audio")
+    fields.ignore("refusal", "annotations")
+    fields.finish()
+    return message
+
+
+def _content(value: Any, path: str) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise wrong_type(path, "one of a string or array of objects", value)
+    texts = []
+    for at, part in enumerate(value):
+        fields = Fields(typed(part, dict, f"{path}[{at}]") or {}, f"{path}[{at}]")
+        kind = typed(fields.required("type"), str, fields.path("type"))
+        if kind != "text":
+            text = f"Invalid value: '{kind}'. Supported values are: 'text'."
+            raise invalid(text, fields.path("type"), "invalid_value")
+        texts.append(str(typed(fields.required("text"), str, fields.path("text"))))
+        fields.finish()
+    return "".join(texts)
+
+
+def _prompts(value: Any) -> list[Prompt]:
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise wrong_type("prompt", "one of a string, an array of strings or of tokens", value)
+    if not value:
+        text = "Invalid 'prompt': empty array. Expected an array with minimum length 1."
+        raise invalid(text, "prompt", "empty_array")
+    if _is_tokens(value):
+        return [value]
+    if len(value) > PROMPTS_MAX:
+        text = f"Invalid 'prompt': array too long. Expected at most {PROMPTS_MAX} prompts."
+        raise invalid(text, "prompt", "array_above_max_length")
+    for prompt in value:
+        if not isinstance(prompt, str) and not (isinstance(prompt, list) and _is_tokens(prompt)):
+            raise wrong_type("prompt", "only strings or only arrays of tokens in it", prompt)
+    return value
+
+
+def _is_tokens(value: list[Any]) -> bool:
+    return all(type(one) is int and one >= 0 for one in value)
+
+
+def _stops(value: Any) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else typed(value, list, "stop") or []
+    if len(stops) > STOPS_MAX:
+        text = f"Invalid 'stop': array too long. Expected at most {STOPS_MAX} strings."
+        raise invalid(text, "stop", "array_above_max_length")
+    for at, stop in enumerate(stops):
+        if not isinstance(stop, str):
+            raise wrong_type(f"stop[{at}]", "a string", stop)
+        if not stop:
+            raise invalid("Invalid 'stop': it must not be empty.", "stop", "empty_string")
+        if len(stop) > STOP_CHARACTERS_MAX:
+            text = f"Invalid 'stop[{at}]': string too long. Expected at most {STOP_CHARACTERS_MAX} characters."
+            raise invalid(text, f"stop[{at}]", "string_above_max_length")
+    return tuple(stops)
+
+
+def _stream_options(value: Any, *, stream: bool) -> bool:
+    if value is None:
+        return False
+    if not stream:
+        text = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+        raise invalid(text, "stream_options", "invalid_value")
+    fields = Fields(typed(value, dict, "stream_options") or {}, "stream_options")
+    include_usage = fields.flag("include_usage")
+    fields.ignore("include_obfuscation")
+    fields.finish()
+    return include_usage
+
+
+def _logit_bias(value: Any) -> tuple[tuple[int, float], ...]:
+    """Return (token id, bias) pairs; ids must be canonical, so that no token occurs twice."""
+    entries = typed(value, dict, "logit_bias") or {}
+    if len(entries) > BIASES_MAX:
+        text = f"Invalid 'logit_bias': too many tokens. Expected at most {BIASES_MAX} tokens."
+        raise invalid(text, "logit_bias", "object_above_max_properties")
+    biases = []
+    for name, bias in entries.items():
+        fields = Fields({name: bias}, "logit_bias")
+        if not TOKEN_ID.fullmatch(name):
+            raise invalid(
+                "Invalid key in 'logit_bias': not a token.", "logit_bias", "invalid_value"
+            )
+        biases.append((int(name), fields.decimal(name, -100, 100, 0.0)))
+    return tuple(biases)

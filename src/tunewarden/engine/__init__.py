@@ -1,1 +1,0 @@
-"""The embedded engine: one process, one batch for many adapters, and a delete between two steps."""

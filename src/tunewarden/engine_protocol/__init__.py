@@ -1,0 +1,1 @@
+"""The protocol between gateway and engine: paths, messages, error codes, version. Needs only msgspec."""

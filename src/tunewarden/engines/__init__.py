@@ -1,0 +1,1 @@
+"""Engines: the port, its drivers, and the connections to them."""

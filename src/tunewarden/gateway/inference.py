@@ -1,0 +1,55 @@
+"""The inference routes, and what all their exchanges on a worker share."""
+
+from tunewarden.engine_protocol import paths
+from tunewarden.errors import Error, Kind
+from tunewarden.gateway.long_bodies import LongBodies
+from tunewarden.gateway.routing import Gateway
+from tunewarden.registry.usage import UsageCounter
+from tunewarden.serving.admission import Admissions
+
+# Path -> the engine's path, and whether its streams carry usage only on request (`stream_options`).
+ROUTES = {
+    paths.CHAT_COMPLETIONS: (paths.CHAT_COMPLETIONS.removeprefix(paths.OPENAI), True),
+    paths.COMPLETIONS: (paths.COMPLETIONS.removeprefix(paths.OPENAI), True),
+    f"{paths.OPENAI}/embeddings": ("/embeddings", False),
+    f"{paths.OPENAI}/responses": ("/responses", False),
+}
+
+
+class Inference:
+    """What all exchanges of a worker share."""
+
+    def __init__(
+        self, admissions: Admissions, gateway: Gateway, usage: UsageCounter, body_bytes_max: int
+    ) -> None:
+        self.admissions = admissions
+        self.gateway = gateway
+        self.usage = usage
+        self.body_bytes_max = body_bytes_max
+        self.long_bodies = LongBodies()
+
+
+def too_slow() -> Error:
+    """Return the error for a request that arrives too slowly."""
+    return Error(Kind.TOO_SLOW, "The request did not arrive in time.", code="request_timeout")
+
+
+def too_large(bytes_max: int) -> Error:
+    """Return the error for a request whose body is over the limit."""
+    return Error(Kind.TOO_LARGE, f"Request body too large (limit {bytes_max} bytes).")
+
+
+def engine_silent(seconds: float) -> Error:
+    """Return the error for an engine that has sent nothing for that long."""
+    said = f"The engine of this model has been silent for {seconds:g} s."
+    return Error(Kind.UNAVAILABLE, said, code="engine_timeout")
+
+
+def shutting_down() -> Error:
+    """Return the error for requests that shutdown ends."""
+    return Error(
+        Kind.UNAVAILABLE,
+        "The server is shutting down. Try again shortly.",
+        code="server_shutting_down",
+        retry_after_seconds=1,
+    )

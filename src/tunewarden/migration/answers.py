@@ -1,0 +1,129 @@
+"""Answers on their way into sealed files of the target, and which questions have been answered.
+
+Each answer is a part of an upload, durable before the next question is asked in its place; an upload becomes a file
+when it has been open for a while. So a kill loses what is in flight, and nothing that was answered is asked again,
+unless the command stays away for so long that the target lets the upload expire.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any
+
+from tunewarden.clock import Clock
+from tunewarden.migration.state import State
+from tunewarden.migration.target import Origin, Target, UploadGone
+
+PURPOSE = "user_data"
+# An upload is closed at the first of these.
+ANSWERS_MAX = 200
+BYTES_MAX = 48 * 1024 * 1024
+OPEN_SECONDS_MAX = 600.0
+# What is announced: one answer may go beyond the bound above.
+ANNOUNCED_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Whose answers they are: a model of the source, and the target's file of its questions."""
+
+    source_url: str
+    model: str
+    prompts_file: str
+
+    @property
+    def name(self) -> str:
+        """What the state calls them."""
+        text = f"{self.model} {self.prompts_file}"
+        return f"answers-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+class Answers:
+    """The answers of one model to the questions of one file."""
+
+    def __init__(self, where: Where, state: State, target: Target, clock: Clock) -> None:
+        self.where = where
+        self._state = state
+        self._target = target
+        self._clock = clock
+        self._opened_at = clock.monotonic()
+        empty: dict[str, Any] = {
+            "done": [],
+            "files": [],
+            "upload": None,
+            "parts": [],
+            "without": [],
+        }
+        named = {"model": where.model, "prompts_file": where.prompts_file}
+        self._noted: dict[str, Any] = state.read(where.name) or {**named, **empty}
+
+    @property
+    def answered(self) -> set[int]:
+        """The lines of the questions that have been answered."""
+        return {*self._noted["done"], *(line for line, _, _ in self._noted["parts"])}
+
+    @property
+    def without(self) -> set[str]:
+        """The parameters that the model has refused."""
+        return set(self._noted["without"])
+
+    @property
+    def files(self) -> list[str]:
+        """The target's ids of the files of answers."""
+        return list(self._noted["files"])
+
+    def close(self) -> int:
+        """Make what has come a file; return how many answers are lost because their upload expired. Raises Error."""
+        parts = self._noted["parts"]
+        if self._noted["upload"] is None:
+            return 0
+        lost = 0
+        try:
+            if parts:
+                self._complete()
+        except UploadGone:
+            lost = len(parts)
+        self._noted |= {"upload": None, "parts": []}
+        self._note()
+        return lost
+
+    def add(self, number: int, line: bytes, without: set[str]) -> None:
+        """Seal an answer durably. Raises Error."""
+        try:
+            self._add(number, line)
+        except UploadGone:
+            # It has waited for too long, the machine was suspended, say. What it had is to be asked again.
+            self._noted |= {"upload": None, "parts": []}
+            self._add(number, line)
+        self._noted["without"] = sorted(without)
+        self._note()
+        parts = self._noted["parts"]
+        is_due = self._clock.monotonic() - self._opened_at > OPEN_SECONDS_MAX
+        if len(parts) >= ANSWERS_MAX or sum(size for _, _, size in parts) > BYTES_MAX or is_due:
+            self.close()
+
+    def _add(self, number: int, line: bytes) -> None:
+        if self._noted["upload"] is None:
+            count = len(self._noted["files"]) + 1
+            name = f"answers-{self.where.name.rpartition('-')[2]}-{count:03}.jsonl"
+            upload = self._target.begin_upload(name, PURPOSE, ANNOUNCED_BYTES)
+            self._noted |= {"upload": upload, "parts": []}
+            self._opened_at = self._clock.monotonic()
+            self._note()
+        part = self._target.add_part(self._noted["upload"], len(line), BytesIO(line).read)
+        self._noted["parts"].append([number, part, len(line)])
+
+    def _complete(self) -> None:
+        parts = self._noted["parts"]
+        origin = Origin([self.where.prompts_file], f"{self.where.source_url} {self.where.model}")
+        file = self._target.complete(
+            self._noted["upload"],
+            [part for _, part, _ in parts],
+            sum(size for _, _, size in parts),
+            origin,
+        )
+        self._noted["files"].append(file)
+        self._noted["done"] = sorted({*self._noted["done"], *(number for number, _, _ in parts)})
+
+    def _note(self) -> None:
+        self._state.write(self.where.name, self._noted)

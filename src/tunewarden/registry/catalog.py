@@ -1,0 +1,45 @@
+"""The bases and models that a caller can see: the operations behind `/v1/models`."""
+
+from collections.abc import Iterator
+
+from tunewarden.db.database import Database
+from tunewarden.identity.policy import Action, Caller, authorize
+from tunewarden.registry import bases, models
+from tunewarden.registry.bases import Base
+from tunewarden.registry.models import Model
+
+PAGE_SIZE = 1000
+
+
+def retrieve(database: Database, caller: Caller, model_id: str) -> Base | Model:
+    """Return a base or a model that the caller can see. Raises Error(FORBIDDEN, NOT_FOUND)."""
+    authorize(caller, Action.READ_MODELS)
+    found = bases.find(database, model_id) or models.find(database, caller, model_id)
+    if found is None:
+        raise models.missing(model_id)
+    return found
+
+
+def everything(
+    database: Database, caller: Caller, *, after: str | None = None, limit: int | None = None
+) -> Iterator[Base | Model]:
+    """Return the bases, then the models, that follow the id `after`; nothing if it is unknown.
+
+    Lazy, in constant memory; `limit` is how many the caller will take. Raises Error(FORBIDDEN).
+    """
+    authorize(caller, Action.READ_MODELS)
+    return _everything(database, caller, after, limit)
+
+
+def _everything(
+    database: Database, caller: Caller, after: str | None, limit: int | None
+) -> Iterator[Base | Model]:
+    found = bases.list_all(database)
+    names = [base.name for base in found]
+    if after in names:
+        found, after = found[names.index(after) + 1 :], None
+    if after is None:
+        yield from found
+    size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
+    for page in models.pages(database, caller, after=after, size=size):
+        yield from page

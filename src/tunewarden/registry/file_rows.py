@@ -1,0 +1,145 @@
+"""SQL on files: insert, find and list."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from tunewarden.db.database import Database, Tx
+from tunewarden.errors import Error, Kind
+from tunewarden.identity.policy import Caller
+from tunewarden.registry import artifacts
+from tunewarden.registry.artifacts import (
+    ID_LENGTH_MAX,
+    VISIBLE,
+    Artifact,
+    ArtifactKind,
+    SealedBlob,
+    fields_of,
+)
+
+COLUMNS = f"{artifacts.COLUMNS}, f.filename, f.sealed_name, f.purpose, f.bytes, f.expires_at"
+FROM = "FROM artifacts a JOIN files f ON f.n = a.n"
+_LAST_N = 9_223_372_036_854_775_807
+
+
+@dataclass(frozen=True, slots=True)
+class File(Artifact):
+    """A file. `bytes` is its plaintext size; `expires_at` is in microseconds, None: never.
+
+    `filename` is empty until `Files.named` has decrypted it.
+    """
+
+    filename: str
+    sealed_name: bytes | None
+    purpose: str
+    bytes: int
+    expires_at: int | None
+
+
+def register(tx: Tx, file: File, *, manifest: str, blobs: list[SealedBlob]) -> File:
+    """Insert an active file with its blobs, in order; return it with its number."""
+    n = artifacts.register(tx, ArtifactKind.FILE, file, manifest=manifest, blobs=blobs)
+    tx.run(
+        "INSERT INTO files (n, filename, purpose, bytes, expires_at, sealed_name)"
+        " VALUES (:n, '', :purpose, :bytes, :expires, :name)",
+        n=n,
+        name=file.sealed_name,
+        purpose=file.purpose,
+        bytes=file.bytes,
+        expires=file.expires_at,
+    )
+    return replace(file, n=n)
+
+
+def find(database: Database, caller: Caller, file_id: str) -> File | None:
+    """Return a file of the caller's project, or None: one query for foreign and unknown (I9)."""
+    row = database.peek(
+        f"SELECT {COLUMNS} {FROM} WHERE a.id = :id AND a.organization_id = :organization"
+        " AND a.project_id = :project",
+        id=file_id,
+        organization=caller.organization_id,
+        project=caller.project_id,
+    )
+    file = File(*fields_of(row)) if row else None
+    return file if file is not None and file.state in VISIBLE else None
+
+
+def of_number(database: Database, n: int) -> File | None:
+    """Return a file by its number, or None if it is deleted: for the server's own use."""
+    row = database.peek(f"SELECT {COLUMNS} {FROM} WHERE a.n = :n", n=n)
+    file = File(*fields_of(row)) if row else None
+    return file if file is not None and file.state in VISIBLE else None
+
+
+def pages(
+    database: Database,
+    caller: Caller,
+    *,
+    purpose: str | None = None,
+    after: str | None = None,
+    is_ascending: bool = False,
+    size: int = 1000,
+) -> Iterator[list[File]]:
+    """Yield the files of the caller's project in pages, by creation, in constant memory.
+
+    `after` is the cursor: the id of the last file seen, which may have been deleted since; nothing follows
+    an unknown one.
+    """
+    start = 0 if is_ascending else _LAST_N
+    if after is not None:
+        row = database.peek(
+            "SELECT n FROM artifacts WHERE id = :id AND kind = 'file' AND project_id = :project"
+            " AND organization_id = :organization",
+            id=after,
+            organization=caller.organization_id,
+            project=caller.project_id,
+        )
+        if row is None:
+            return
+        start = int(row[0])
+    sign, order = (">", "ASC") if is_ascending else ("<", "DESC")
+    for page in database.pages(
+        f"SELECT {COLUMNS}, a.n {FROM} WHERE a.organization_id = :organization AND a.kind = 'file'"
+        " AND a.project_id = :project AND a.state = 'active'"
+        " AND f.purpose = COALESCE(:purpose, f.purpose)"
+        f" AND a.n {sign} COALESCE(:after, CAST(:start AS BIGINT)) ORDER BY a.n {order} LIMIT :size",
+        size=size,
+        organization=caller.organization_id,
+        project=caller.project_id,
+        purpose=purpose,
+        start=start,
+    ):
+        yield [File(*fields_of(row[:-1])) for row in page]
+
+
+def due(database: Database, now_micros: int) -> Iterator[list[File]]:
+    """Yield the files whose expiry has passed."""
+    for page in database.pages(
+        # The `+` keeps SQLite from using the ORDER BY index: it would scan every artifact each second.
+        f"SELECT {COLUMNS}, f.n {FROM} WHERE f.expires_at <= :now AND a.state = 'active'"
+        " AND +f.n > COALESCE(:after, 0) ORDER BY +f.n LIMIT :size",
+        size=100,
+        now=now_micros,
+    ):
+        yield [File(*fields_of(row[:-1])) for row in page]
+
+
+def count_names_left(database: Database) -> int:
+    """Return the number of deleted files that still have a name."""
+    row = database.peek(
+        "SELECT COUNT(*) FROM files f JOIN artifacts a ON a.n = f.n"
+        " WHERE a.state = 'deleted' AND f.sealed_name IS NOT NULL"
+    )
+    return int(row[0]) if row else 0
+
+
+def forget(tx: Tx, n: int) -> None:
+    """Clear personal data in the row of a deleted file; no-op if `n` is not a file."""
+    tx.run(
+        "UPDATE files SET filename = '', sealed_name = NULL, expires_at = NULL WHERE n = :n", n=n
+    )
+
+
+def missing(file_id: str) -> Error:
+    """Return the one answer for a file that is unknown, foreign or deleted (I9)."""
+    shown = file_id if len(file_id) <= ID_LENGTH_MAX else f"{file_id[:ID_LENGTH_MAX]}…"
+    return Error(Kind.NOT_FOUND, f"No such File object: {shown}", param="id")

@@ -1,0 +1,95 @@
+"""The origin of a file: other files here, and a description of an external source.
+
+A deletion names what was made from what it deletes (I18). The words may hold a client's text, such as the suffix of a
+model, so they are sealed under the file's key and go with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunewarden.artifacts.strict_json import is_text
+from tunewarden.db.database import Database, Tx
+from tunewarden.errors import Error, Kind
+from tunewarden.identity.policy import Caller
+from tunewarden.registry import file_rows
+from tunewarden.registry.file_rows import File
+
+ORIGINS_MAX = 16
+SOURCE_LENGTH_MAX = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A client's statement of a file's origin: ids of files of its project, and a description."""
+
+    file_ids: tuple[str, ...] = ()
+    source: str | None = None
+
+    @classmethod
+    def checked(cls, file_ids: Sequence[str], source: str | None) -> "Origin":
+        """Return the validated origin. Raises Error(INVALID)."""
+        if len(file_ids) > ORIGINS_MAX:
+            said = f"A file can be derived from at most {ORIGINS_MAX} files."
+            raise Error(Kind.INVALID, said, param="derived_from")
+        if source is not None and not (
+            1 <= len(source) <= SOURCE_LENGTH_MAX and is_text(source) and source.isprintable()
+        ):
+            said = f"source must be 1 to {SOURCE_LENGTH_MAX} printable characters."
+            raise Error(Kind.INVALID, said, param="source")
+        return cls(tuple(dict.fromkeys(file_ids)), source)
+
+
+def note(tx: Tx, caller: Caller, file: File, origin: Origin, sealed_source: bytes | None) -> None:
+    """Store the origin of a new file, in the transaction that registers it.
+
+    Raises Error(NOT_FOUND) if one of the files is not in the caller's project, or was deleted in the meantime.
+    """
+    for file_id in origin.file_ids:
+        row = tx.row(
+            "SELECT n FROM artifacts WHERE id = :id AND kind = 'file' AND state = 'active'"
+            " AND organization_id = :organization AND project_id = :project",
+            id=file_id,
+            organization=caller.organization_id,
+            project=caller.project_id,
+        )
+        if row is None:
+            raise file_rows.missing(file_id)
+        tx.run("INSERT INTO derivations VALUES (:n, :origin)", n=file.n, origin=row[0])
+    if sealed_source is not None:
+        tx.run("INSERT INTO file_sources VALUES (:n, :sealed)", n=file.n, sealed=sealed_source)
+
+
+def derived_from(tx: Tx, n: int) -> tuple[str, ...]:
+    """Return the ids of all active files derived from an artifact, directly or indirectly."""
+    # One index look-up each, instead of a recursive statement that scans every artifact.
+    found: dict[int, str] = {}
+    seen, todo = {n}, [n]
+    while todo:
+        for made, file_id, state in tx.rows(
+            "SELECT d.n, a.id, a.state FROM derivations d JOIN artifacts a ON a.n = d.n"
+            " WHERE d.origin_n = :origin",
+            origin=todo.pop(),
+        ):
+            if made not in seen:
+                seen.add(made)
+                todo.append(made)
+                if state == "active":
+                    found[made] = str(file_id)
+    return tuple(found[made] for made in sorted(found))
+
+
+def origins_of(database: Database, n: int) -> tuple[tuple[str, ...], bytes | None]:
+    """Return the ids of a file's origins, deleted ones too, and its sealed source."""
+    with database.read() as tx:
+        rows = tx.rows(
+            "SELECT a.id FROM derivations d JOIN artifacts a ON a.n = d.origin_n WHERE d.n = :n"
+            " ORDER BY a.n",
+            n=n,
+        )
+        found = tx.row("SELECT sealed FROM file_sources WHERE n = :n", n=n)
+    return tuple(str(row[0]) for row in rows), bytes(found[0]) if found else None
+
+
+def forget(tx: Tx, n: int) -> None:
+    """Clear personal data in the origin of a deleted file; no-op if `n` is not a file."""
+    tx.run("DELETE FROM file_sources WHERE n = :n", n=n)

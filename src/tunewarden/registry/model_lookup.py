@@ -1,0 +1,47 @@
+"""Resolves a model name to its inference target, and checks whether the caller may use it now."""
+
+from dataclasses import dataclass
+
+from tunewarden.db.database import Database, Tx
+from tunewarden.identity.policy import Caller
+from tunewarden.registry import bases, models
+from tunewarden.registry.artifacts import State
+from tunewarden.registry.bases import Base
+
+_MEANING = f"SELECT a.n, a.internal_id, m.base {models.FROM} WHERE a.id = :id"
+_STATE = (
+    f"SELECT a.state {models.FROM} WHERE a.n = :n AND a.organization_id = :organization"
+    f" AND {models.SEEN_BY}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The target of a request: a base, or the fine-tuned model number `n` on it.
+
+    Immutable and cacheable: names are never reused, and bases never change (I7, I8).
+    """
+
+    public_id: str
+    base: Base
+    n: int | None
+    engine_model: str
+
+
+def meaning(database: Database, name: str) -> Target | None:
+    """Resolve a name, for any caller and in any state; None if it is unknown."""
+    if not name.startswith("ft:"):  # no base name starts like this
+        base = bases.find(database, name)
+        return Target(name, base, None, base.engine_model) if base else None
+    row = database.peek(_MEANING, id=name)
+    if row is None:
+        return None
+    base = bases.find(database, row[2])
+    assert base is not None, "a model's base is a foreign key"
+    return Target(name, base, row[0], row[1])
+
+
+def may_be_used(tx: Tx, caller: Caller, n: int) -> bool:
+    """Return whether model `n` is active and visible to the caller: one read by primary key (I9)."""
+    row = tx.row(_STATE, n=n, organization=caller.organization_id, project=caller.project_id)
+    return row is not None and row[0] == State.ACTIVE

@@ -1,0 +1,1 @@
+"""The server's processes: supervisor, worker, runner; and the first start."""

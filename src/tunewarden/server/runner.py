@@ -1,0 +1,183 @@
+"""`python -m tunewarden.server.runner`: the background runner.
+
+It adopts orphaned deletions (D9, D10), expires files and uploads, runs fine-tuning jobs, and
+keeps every local base loaded in the embedded engine.
+"""
+
+import logging
+import signal
+import sys
+import threading
+from http.client import HTTPException
+from pathlib import Path
+
+from tunewarden import config, logs, processes
+from tunewarden.app import App, expiry, open_app, reserve, training
+from tunewarden.clock import Throttle, to_micros
+from tunewarden.deletion import expiry_pause, records
+from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
+from tunewarden.errors import Error
+from tunewarden.finetuning import runner as finetuning
+from tunewarden.registry import bases, restore_marks
+
+POLL_SECONDS = 0.05
+RETRY_SECONDS = 1.0
+SWAP_NOTED_SECONDS = 60.0
+# Erasing blobs (D9) yields to incoming deletions, whose responses need the same disk and
+# locks; but not for longer than this.
+QUIET_MICROS = 200_000
+PATIENCE_MICROS = 5_000_000
+# The keyring's self-check is delayed so that it does not slow start-up.
+CHECK_AFTER_SECONDS = 10.0
+# Less than the supervisor's timeout: trainers save their state in this time.
+JOBS_STOP_SECONDS = 12.0
+
+NOTHING_EXPIRES = (
+    "expiry is paused: the clock jumped by more than a day, or the server was off for as long."
+    " Check the machine's clock, then run `tunewarden expiry resume`"
+)
+
+logger = logging.getLogger(__name__)
+
+
+def main(data: str, parent: str) -> None:
+    """Work until SIGTERM."""
+    processes.die_with(int(parent))
+    processes.keep_secrets_in_memory()
+    logs.to_stderr("runner[%(process)d]")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    app = open_app(config.load(data=Path(data)))
+    # Concurrently with deletions: loading a large base takes minutes.
+    threading.Thread(target=_keep_bases_loaded, args=(app, stop), daemon=True).start()
+    threading.Thread(target=_keep_room, args=(app, stop), daemon=True).start()
+    threading.Thread(target=_expire, args=(app, stop), daemon=True).start()
+    threading.Thread(target=_check_keyring, args=(app, stop), daemon=True).start()
+    threading.Thread(target=_watch_swap, args=(app, stop), daemon=True).start()
+    jobs = threading.Thread(target=_run_jobs, args=(app, stop), daemon=True)
+    jobs.start()
+    _resume_deletions(app, stop)
+    jobs.join(JOBS_STOP_SECONDS)
+
+
+def _resume_deletions(app: App, stop: threading.Event) -> None:
+    logged = Throttle(app.clock)
+    seen: object = None
+    due = 0.0
+    while not stop.is_set():
+        now = app.clock.monotonic()
+        stamp = app.database.stamp()
+        # Any commit may mean work; leftovers are retried after a short pause.
+        if stamp != seen or now >= due:
+            seen = stamp
+            pause = RETRY_SECONDS
+            try:
+                last = _last_step(app)
+                # Checked again between groups of erasures, because new deletions may arrive.
+                left = app.executor.resume(
+                    last=last, may_go_on=lambda: _last_step(app) is not ANSWERED_AFTER
+                )
+                if last is ANSWERED_AFTER:
+                    left += 1  # blobs that still wait to be erased
+                    pause = QUIET_MICROS / 1_000_000
+            except Error as error:
+                _log(logged, error)
+                left = 1
+            due = now + pause if left else float("inf")
+        stop.wait(POLL_SECONDS)
+
+
+def _last_step(app: App) -> Step:
+    """Return the last step to run now: the last of all, unless deletions are arriving."""
+    now = to_micros(app.clock.now())
+    newest, oldest = records.newest_request(app.database), records.oldest_unerased(app.database)
+    # A request time in the future means that the clock was set back.
+    is_quiet = newest is None or not 0 <= now - newest <= QUIET_MICROS
+    is_late = oldest is not None and now - oldest > PATIENCE_MICROS
+    return ORDER[-1] if is_quiet or is_late else ANSWERED_AFTER
+
+
+def _check_keyring(app: App, stop: threading.Event) -> None:
+    """Log damaged shards, once, in the background: start-up does not decrypt every shard."""
+    if stop.wait(CHECK_AFTER_SECONDS):
+        return
+    try:
+        for shard in app.keyring.damaged():
+            logger.error(
+                "shard %06d of the keyring is damaged: restore the keyring's mirror", shard
+            )
+    except Error as error:
+        logger.warning("%s", error.message)
+
+
+def _run_jobs(app: App, stop: threading.Event) -> None:
+    """Run fine-tuning jobs. If this thread fails, the process exits and is restarted."""
+    try:
+        finetuning.run(training(app), stop)
+    finally:
+        stop.set()
+
+
+def _expire(app: App, stop: threading.Event) -> None:
+    """Expire files and uploads; the resulting deletions are then resumed like any other."""
+    due = expiry(app)
+    logged = Throttle(app.clock)
+    while not stop.wait(RETRY_SECONDS):
+        try:
+            due.run()
+            if expiry_pause.pause_of(app.database) and logged.allows(NOTHING_EXPIRES):
+                logger.warning(NOTHING_EXPIRES)
+        except Error as error:
+            _log(logged, error)
+
+
+def _watch_swap(app: App, stop: threading.Event) -> None:
+    """Record for receipts that memory may be swapped to a disk: at once, and each minute while it may."""
+    noted_at = float("-inf")
+    while not stop.wait(RETRY_SECONDS):
+        now = app.clock.monotonic()
+        if now - noted_at >= SWAP_NOTED_SECONDS and app.memory.places():
+            noted_at = now
+            try:
+                restore_marks.see_swap(app.database)
+            except Error as error:
+                logger.warning("%s", error.message)
+
+
+def _keep_room(app: App, stop: threading.Event) -> None:
+    """Maintain the disk reserve for deletions: at once, and whenever some of it was used."""
+    kept = reserve(app)
+    logged = Throttle(app.clock)
+    while not stop.is_set():
+        try:
+            kept.restore()
+        except Error as error:
+            _log(logged, error)
+        stop.wait(RETRY_SECONDS)
+
+
+def _keep_bases_loaded(app: App, stop: threading.Event) -> None:
+    """Make the engine load missing local bases; it may restart at any time."""
+    logged = Throttle(app.clock)
+    while not stop.wait(RETRY_SECONDS):
+        try:
+            local = bases.local(app.database)
+            loaded = app.engine.bases() if local else set()
+            for base in local:
+                if base.name not in loaded:
+                    app.engine.load_base(base.name, base.location)
+        except Error as error:
+            _log(logged, error)
+        except (OSError, HTTPException, ValueError):
+            pass  # It is starting or restarting.
+
+
+def _log(logged: Throttle, error: Error) -> None:
+    """Log an error that is retried each second at most once a minute."""
+    if logged.allows(error.message):
+        logger.warning("%s", error.message)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,242 @@
+"""The supervisor: starts workers, runner and engine, and restarts those that die.
+
+It serves nothing itself. It opens the listening socket and shares it, so that a stopped or dead
+worker leaves no connections in a backlog of its own.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tunewarden import config, processes, space
+from tunewarden.app import App
+from tunewarden.errors import Error, Kind
+from tunewarden.registry import bases
+
+# Commands of the embedded engine and the runner; tests replace them.
+ENGINE = "tunewarden.embedded_engine.worker"
+RUNNER = "tunewarden.server.runner"
+POLL_SECONDS = 0.05
+# Shutdown timeouts: of the runner, from when accepting stops; of the engine, from when no worker is left.
+RUNNER_STOP_SECONDS = 15.0
+ENGINE_STOP_SECONDS = 5.0
+# A worker that has not ended this long after its drain timeout is killed.
+WORKER_STOP_SECONDS = 2.0
+# Time for a worker to end its streams after a second signal.
+HURRY_SECONDS = 0.7
+# A process that dies again within this time is restarted only after it (back-off).
+BACKOFF_SECONDS = 1.0
+# Back-off for an engine whose packages are missing; they may be installed in the meantime.
+NOT_INSTALLED_SECONDS = 60.0
+# A stopped process may hold a lock that others need: half of a deletion's timeout (I13).
+FROZEN_SECONDS = 5.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Child:
+    name: str
+    command: list[str]
+    descriptors: tuple[int, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+    started: float = float("-inf")
+    stopped_since: float | None = None
+
+
+class Supervisor:
+    """All processes of one server."""
+
+    def __init__(self, app: App, listening: socket.socket) -> None:
+        self._app = app
+        self._listening = listening
+        self._children: list[_Child] = []
+        self._signals = 0
+        self._has_engine = False
+        # Workers block on this pipe before they serve; `run` opens the gate by closing our end.
+        gate, self._gate = os.pipe()
+        self._data, self._pid = str(app.config.data), str(os.getpid())
+        descriptors = (listening.fileno(), gate)
+        for number in range(app.config.workers):
+            command = ["tunewarden.server.worker", self._data, *map(str, descriptors), self._pid]
+            self._children.append(_Child(f"worker {number}", command, descriptors))
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Let the workers import their code while the block prepares the data directory."""
+        try:
+            for child in self._children:
+                self._keep(child)
+            yield
+        except BaseException:
+            self._kill(self._children)
+            raise
+
+    def run(self, while_starting: Callable[[], bool]) -> None:
+        """Keep everything running until SIGTERM or SIGINT, then shut down.
+
+        `while_starting` is called repeatedly until it returns True.
+        """
+        for stopping in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stopping, self._take_signal)
+        os.close(self._gate)
+        self._children.append(_Child("runner", [RUNNER, self._data, self._pid]))
+        is_ready = False
+        try:
+            while not self._signals:
+                self._want_engine()
+                for child in self._children:
+                    self._keep(child)
+                is_ready = is_ready or while_starting()
+                self._app.clock.sleep(POLL_SECONDS)
+        finally:
+            try:
+                self._drain()
+            finally:
+                self._kill(self._children)
+
+    def _take_signal(self, *_: object) -> None:
+        # A counter, not an Event: the interrupted code may hold the Event's lock.
+        self._signals += 1
+
+    def _want_engine(self) -> None:
+        """Start an engine once a local base is registered."""
+        if self._has_engine:
+            return
+        if bases.local(self._app.database):
+            self._has_engine = True
+            socket_path = str(self._app.config.engine_socket)
+            command = [ENGINE, "--socket", socket_path, "--parent", self._pid]
+            if self._app.config.engine_threads:
+                command += ["--threads", str(self._app.config.engine_threads)]
+            if self._app.config.engine_dtype != "float32":  # its own default
+                command += ["--dtype", self._app.config.engine_dtype]
+            self._children.append(_Child("engine", command))
+
+    def _keep(self, child: _Child) -> None:
+        """Start a child that is not running, after a back-off if it died just before."""
+        now = self._app.clock.monotonic()
+        if child.process is not None:
+            status = child.process.poll()
+            if status is None:
+                self._end_if_frozen(child, now)
+            if status is None or now - child.started < _pause(status):
+                return
+            if status != os.EX_UNAVAILABLE:
+                logger.warning("%s ended with status %s and is restarted", child.name, status)
+            # Otherwise receipts would list every worker that ever died.
+            self._app.fence.sweep()
+        child.started, child.stopped_since = now, None
+        child.process = subprocess.Popen(
+            [sys.executable, "-m", *child.command],
+            pass_fds=child.descriptors,
+            env=config.child_environment(),
+            # A terminal's Ctrl-C must reach the supervisor only, which then shuts down gracefully.
+            start_new_session=True,
+        )
+
+    def _end_if_frozen(self, child: _Child, now: float) -> None:
+        """Kill a child that was stopped (SIGSTOP, a frozen terminal) and may hold locks that others need."""
+        if child.process is None or not processes.is_stopped(child.process.pid):
+            child.stopped_since = None
+            return
+        child.stopped_since = child.stopped_since or now
+        if now - child.stopped_since > FROZEN_SECONDS:
+            logger.warning("%s was stopped for too long and was killed", child.name)
+            child.process.kill()
+
+    def _drain(self) -> None:
+        """Graceful shutdown: stop accepting, drain the workers, then stop the engine.
+
+        Returns early at a second signal; the caller then kills the rest.
+        """
+        config, clock = self._app.config, self._app.clock
+        workers = [child for child in self._children if child.name.startswith("worker")]
+        others = [child for child in self._children if child not in workers]
+        _terminate(workers)
+        closing = clock.monotonic() + config.drain_delay_seconds
+        while clock.monotonic() < closing and self._signals <= 1:
+            for child in others:
+                self._keep(child)
+            clock.sleep(POLL_SECONDS)
+        self._refuse_connections()
+        _terminate([child for child in others if child.name == "runner"])  # Jobs save their state.
+        refused = clock.monotonic()
+        if not self._wait(workers, refused + config.drain_seconds + WORKER_STOP_SECONDS):
+            _terminate(workers)
+            self._wait(workers, clock.monotonic() + HURRY_SECONDS, is_hurried=True)
+        self._kill(workers)
+        _terminate(others)
+        end = max(refused + RUNNER_STOP_SECONDS, clock.monotonic() + ENGINE_STOP_SECONDS)
+        self._wait(others, end)
+
+    def _refuse_connections(self) -> None:
+        """Stop accepting on every copy of the listening socket, even a hung worker's (shutdown(2))."""
+        with contextlib.suppress(OSError):  # already shut down
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+
+    def _wait(self, children: list[_Child], until: float, *, is_hurried: bool = False) -> bool:
+        """Wait for children to end; False at a second signal."""
+        clock = self._app.clock
+        while clock.monotonic() < until and any(_is_running(child) for child in children):
+            if self._signals > 1 and not is_hurried:
+                return False
+            clock.sleep(POLL_SECONDS)
+        return True
+
+    def _kill(self, children: list[_Child]) -> None:
+        for child in children:
+            if child.process is not None and _is_running(child):
+                child.process.kill()
+                child.process.wait()
+
+
+def _pause(status: int) -> float:
+    return NOT_INSTALLED_SECONDS if status == os.EX_UNAVAILABLE else BACKOFF_SECONDS
+
+
+def _is_running(child: _Child) -> bool:
+    return child.process is not None and child.process.poll() is None
+
+
+def _terminate(children: list[_Child]) -> None:
+    for child in children:
+        if child.process is not None and _is_running(child):
+            child.process.terminate()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket. Raises Error(UNAVAILABLE)."""
+    try:
+        return socket.create_server((host, port), family=_family(host), backlog=2048)
+    except OSError as error:
+        raise Error(
+            Kind.UNAVAILABLE,
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port.",
+        ) from error
+
+
+def note_address(app: App, url: str) -> None:
+    """Write the server's address to the data directory, for commands."""
+    path = app.config.run / "server.json"
+
+    def write() -> None:
+        new = path.with_suffix(".new")
+        with space.translated():
+            new.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
+        new.rename(path)  # atomic rename: readers see the old or the new address
+
+    app.ballast.run(write)
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,0 +1,86 @@
+"""`python -m tunewarden.server.worker`: one gateway worker on the supervisor's listening socket."""
+
+import logging
+import os
+import resource
+import socket
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import uvicorn
+
+from tunewarden import config, logs, processes
+from tunewarden.api.server import Server
+from tunewarden.app import open_app, serving
+from tunewarden.config import Config
+from tunewarden.gateway.protocol import ClientProtocol
+from tunewarden.server.drain import DrainingServer
+
+BACKLOG = 2048
+# Descriptors for the worker itself: database, locks, log, event loop, and other routes.
+OWN_DESCRIPTORS = 128
+KEEP_ALIVE_SECONDS = 75
+
+logger = logging.getLogger(__name__)
+
+
+def main(data: str, descriptor: str, gate: str, parent: str) -> None:
+    """Serve until SIGTERM, then drain for up to `drain_seconds`.
+
+    The data directory is not touched before the pipe `gate` is closed: until then the
+    supervisor recovers it, while this process imports its code.
+    """
+    processes.die_with(int(parent))
+    processes.keep_secrets_in_memory()
+    logs.to_stderr("worker[%(process)d]")
+    descriptors = _take_descriptors()
+    os.read(int(gate), 1)
+    listening = socket.socket(fileno=int(descriptor))
+    settings = within(config.load(data=Path(data)), descriptors)
+    application = Server(serving(open_app(settings)))
+    server = DrainingServer(
+        uvicorn.Config(
+            application,
+            http=ClientProtocol,
+            loop="uvloop",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,  # uvicorn logs to our handlers
+            log_level="warning",
+            server_header=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        ),
+        application,
+        delay=settings.drain_delay_seconds,
+        seconds=settings.drain_seconds,
+    )
+    server.run(sockets=[listening])
+
+
+def within(settings: Config, descriptors: int) -> Config:
+    """Return settings with `connections_max` reduced to what `descriptors` allows; logs a reduction.
+
+    Each request in flight needs two. Without this limit, accept(2) fails when they run out, and a
+    client waits instead of getting a 503.
+    """
+    most = max(1, (descriptors - OWN_DESCRIPTORS) // 2)
+    if settings.connections_max <= most:
+        return settings
+    if settings.connections_max != Config().connections_max:
+        said = "connections_max is %d, but a limit of %d open files allows %d: raise it (ulimit -n)"
+        logger.warning(said, settings.connections_max, descriptors, most)
+    return replace(settings, connections_max=most)
+
+
+def _take_descriptors() -> int:
+    """Raise the soft limit of open files to the hard limit; return it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""The transparency log: an append-only Merkle tree of deletions (C2SP tlog-tiles)."""

@@ -1,0 +1,169 @@
+"""`/openapi.json` and `/docs`: they tell every route, who may ask, and what real answers hold."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.routing import Route
+from tests.api.test_authorization import FILE, GOLDEN, UNROUTED, UPLOAD
+from tests.support import fine_tuning_rows, golden_authorization, uploading
+from tests.support.servers import LOCAL_BASE, Server
+from tests.support.uploading import Field
+
+from tunewarden.api import docs_page, openapi
+from tunewarden.api.direct import Direct
+from tunewarden.api.schemas import ErrorAnswer, Health
+from tunewarden.api.server import ROUTERS
+from tunewarden.api.server import Server as Application
+from tunewarden.app import open_app, serving
+from tunewarden.config import Config
+from tunewarden.finetuning.states import State
+from tunewarden.gateway.inference import ROUTES
+
+METHODS = {"get", "post", "delete"}
+
+
+@pytest.fixture(scope="module")
+def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    config = Config(data=tmp_path_factory.mktemp("document") / "data")
+    application = Application(serving(open_app(config, migrate=True)))
+    return openapi.document(application._routes.routes, docs_are_open=False)
+
+
+def _told(document: dict[str, Any]) -> set[str]:
+    return {f"{method.upper()} {path}" for path, of in document["paths"].items() for method in of}
+
+
+def _path(text: str) -> str:
+    return text.replace("{path:path}", "{path}")
+
+
+def test_the_document_tells_every_route_and_no_other(document: dict[str, Any]) -> None:
+    routed = {f"POST {path}" for path in ROUTES}
+    for router in ROUTERS:
+        for route in router.routes:
+            assert isinstance(route, Route)
+            routed |= {f"{method} {_path(route.path)}" for method in route.methods or ()}
+    assert _told(document) == routed
+    assert openapi.ROUTED.keys() | {f"POST {path}" for path in openapi.INFERENCE} == routed
+    ids = [one["operationId"] for of in document["paths"].values() for one in of.values()]
+    assert len(ids) == len(set(ids))
+    assert "list_models" in ids
+
+
+def test_the_document_tells_who_needs_a_key_as_the_authorization_table_does(
+    document: dict[str, Any],
+) -> None:
+    public, _ = GOLDEN.read_text("utf-8").split("[with a key]\n")
+    open_ones = set(re.findall(r"^GET \S+", _path(public), re.MULTILINE))
+    others = {row.route for row in golden_authorization.read(GOLDEN)} - {*UNROUTED}
+    assert _told(document) == open_ones | others
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            is_open = f"{method.upper()} {path}" in open_ones
+            assert operation["security"] == ([] if is_open else [{"key": []}])
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    text = json.dumps(document)
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', text))
+    assert named <= document["components"]["schemas"].keys()
+    assert "HTTPValidationError" not in text
+    assert all(method in METHODS for of in document["paths"].values() for method in of)
+
+
+def test_the_page_tells_every_route_and_loads_nothing(document: dict[str, Any]) -> None:
+    page = docs_page.page(document)
+    for route in _told(document):
+        method, path = route.split()
+        assert f"<b>{method}</b> <code>{path}</code>" in page
+    for name in document["components"]["schemas"]:
+        assert f'id="{name}"' in page
+    assert not re.search(r"<script|<link|<img|src=|https?://|@import|url\(", page)
+
+
+def test_the_page_escapes_what_it_shows(document: dict[str, Any]) -> None:
+    title = {"title": "<script>", "version": "&"}
+    assert "<h1>&lt;script&gt; &amp;</h1>" in docs_page.page({**document, "info": title})
+
+
+def test_both_are_served_behind_a_key(server: Server, document: dict[str, Any]) -> None:
+    assert server.get("/openapi.json", key=None).status == 401
+    assert server.get("/docs", key=None).status == 401
+    found = server.get("/openapi.json", key=server.owner_key)
+    assert found.json == json.loads(json.dumps(document))
+    page = server.get("/docs", key=server.owner_key)
+    assert dict(page.headers)["content-type"].startswith("text/html")
+    assert dict(page.headers)["content-security-policy"] == docs_page.POLICY
+    assert page.body.decode() == docs_page.page(document)
+
+
+@pytest.mark.parametrize(("docs_are_open", "status"), [(True, 200), (False, 401)])
+def test_both_are_open_if_the_setting_says_so(
+    tmp_path: Path, docs_are_open: bool, status: int
+) -> None:
+    config = Config(data=tmp_path / "data", docs_are_open=docs_are_open)
+    application = Direct(Application(serving(open_app(config, migrate=True))))
+    for path in ("/openapi.json", "/docs"):
+        assert application.ask("GET", path, {}).status == status
+    assert application.ask("GET", "/v1/models", {}).status == 401
+    application.close()
+
+
+def test_real_answers_are_as_the_document_tells(server: Server) -> None:
+    key, app = server.owner_key, server.app
+    model, gone = server.make_model().id, server.make_model().id
+    deleted = server.request("DELETE", f"/v1/models/{gone}", key=key)
+    file = uploading.post(server, "/v1/files", *FILE).json["id"]
+    job = fine_tuning_rows.make_job(app, key, state=State.SUCCEEDED)
+    fine_tuning_rows.tell(app, job, "hello")
+    fine_tuning_rows.make_checkpoint(app, key, job, 3, {})
+    project, _ = fine_tuning_rows.make_project(app)
+    names = {
+        "model_id": model,
+        "file_id": str(file),
+        "job_id": job,
+        "deletion_id": dict(deleted.headers)["tunewarden-deletion"],
+    }
+    answers: dict[str, Any] = {"DELETE /v1/models/{model_id}": deleted.json}
+    route = f"{openapi.PERMISSIONS}"
+    answers[f"POST {route}"] = server.post(
+        route.format(model_id=model), {"project_ids": [project]}
+    ).json
+    upload = server.post("/v1/uploads", UPLOAD).json
+    answers["POST /v1/uploads"] = upload
+    place = f"/v1/uploads/{upload['id']}"
+    part = uploading.post(server, f"{place}/parts", Field("data", b"", "upload")).json
+    answers["POST /v1/uploads/{upload_id}/parts"] = part
+    answers["POST /v1/uploads/{upload_id}/complete"] = server.post(
+        f"{place}/complete", {"part_ids": [part["id"]]}
+    ).json
+    for route, described in openapi.ROUTED.items():
+        method, path = route.split()
+        if method == "GET" and not isinstance(described.answer, str):
+            reply = server.get(path.format(**names), key=key)
+            assert reply.status == 200, route
+            answers[route] = reply.json
+    for route, answer in answers.items():
+        msgspec.convert(answer, type=openapi.ROUTED[route].answer)
+    msgspec.convert(server.get("/v1/nothing", key=key).json, type=ErrorAnswer)
+    assert len(answers) >= 20
+    assert any(one["id"] == LOCAL_BASE for one in answers["GET /v1/models"]["data"])
+    assert answers[f"GET {openapi.JOBS}/{{job_id}}/checkpoints"]["data"]
+    with pytest.raises(msgspec.ValidationError):  # the control: a field that is not told
+        msgspec.convert({**answers["GET /healthz"], "x": 1}, type=Health)
+
+
+def test_a_receipt_has_the_media_type_that_the_document_says(
+    server: Server, document: dict[str, Any]
+) -> None:
+    model = server.make_model()
+    reply = server.request("DELETE", f"/v1/models/{model.id}", key=server.owner_key)
+    path = "/v1/deletions/{deletion_id}/receipt"
+    deletion = dict(reply.headers)["tunewarden-deletion"]
+    receipt = server.get(path.format(deletion_id=deletion), key=server.owner_key)
+    told = document["paths"][path]["get"]["responses"]["200"]["content"]
+    assert list(told) == [dict(receipt.headers)["content-type"]]

@@ -1,0 +1,111 @@
+"""Which tests need what, which begin first, and what each of `make quick`, `make test` and `make batteries` runs.
+
+`make quick`: what needs neither torch nor a server. `make test`: all but the batteries. A battery attacks one promise
+at random, with kills, crashes, power cuts, load or mutants: its short form is `make batteries`, its long one `make
+torture`.
+"""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+# Left out where torch is not installed, and of `make quick`.
+NEED_ENGINE = (
+    "cli/test_demo.py",
+    "conformance",
+    "contract/test_embedded_engine.py",
+    "packaging/test_demo.py",
+    "trainer",
+    "unit/artifacts/test_what_peft_writes.py",
+    "unit/embedded_engine",
+)
+# Of the quick directories, what starts servers.
+NEED_SERVERS = (
+    "docs/test_backup_and_restore.py",
+    "docs/test_moving_from_openai.py",
+    "properties/test_remnants_of_texts.py",
+)
+BATTERIES = (
+    "api/test_cut_answers.py",
+    "chaos",
+    "properties/test_deletion_of_parts.py",
+    "properties/test_deletions_together.py",
+    "properties/test_keyring_crashes.py",
+    "properties/test_log_crashes.py",
+    "properties/test_power_cuts.py",
+    "properties/test_protocol_mutants.py",
+    "properties/test_receipt_mutants.py",
+    "properties/test_receipt_mutations.py",
+    "properties/test_restores.py",
+    "properties/test_simulation.py",
+    "properties/test_upload_crashes.py",
+)
+# tests/test_house_rules.py keeps torch and servers out of these.
+QUICK = (
+    "unit",
+    "properties",
+    "contract",
+    "docs",
+    "test_house_rules.py",
+    "test_sql_dialect.py",
+    "test_table_owners.py",
+)
+# They run on one worker, which starts the server that they share: its engine takes ten seconds of a processor to start.
+ENGINE_SERVER = (
+    "api/test_deleting_in_use.py",
+    "api/test_fine_tuning.py",
+    "api/test_inference.py",
+    "api/test_receipts_of_engines.py",
+    "api/test_revoked_keys.py",
+    "api/test_seed_page.py",
+)
+# The longest files, longest first: a long one that began last would be waited for alone. The first stands for all
+# that share its server. The Makefile has xdist keep this order.
+FIRST = (
+    "api/test_seed_page.py",
+    "conformance/test_sdk_suite.py",
+    "cli/test_fine_tune_commands.py",
+    "trainer/test_supervised.py",
+    "chaos/test_three_organizations.py",
+    "chaos/test_kill_nine.py",
+    "cli/test_serve.py",
+    "cli/test_drain.py",
+    "properties/test_protocol_mutants.py",
+    "chaos/test_killed_jobs.py",
+    "api/test_file_streams.py",
+    "api/test_hostile_clients.py",
+    "trainer/test_dpo.py",
+    "chaos/test_streams_are_cut.py",
+    "api/test_hot_path.py",
+    "api/test_files.py",
+    "contract/test_embedded_engine.py",
+    "cli/test_demo.py",
+    "api/test_cut_answers.py",
+    "properties/test_deletion_crashes.py",
+    "properties/test_keyring_crashes.py",
+    "chaos/test_begun_after_ack.py",
+    "properties/test_remnants_of_texts.py",
+)
+
+
+def rank(path: Path) -> int:
+    """Tell how early a file's tests begin; 0 is first."""
+    below = path.relative_to(ROOT).as_posix()
+    return FIRST.index(below) if below in FIRST else len(FIRST)
+
+
+def has(group: str, path: Path) -> bool:
+    """Tell whether a group, as the Makefile names it, has the tests of this file."""
+    below = path.relative_to(ROOT)
+    match group:
+        case "quick":
+            return _is_in(below, QUICK) and not _is_in(
+                below, (*BATTERIES, *NEED_ENGINE, *NEED_SERVERS)
+            )
+        case "batteries":
+            return _is_in(below, BATTERIES)
+        case _:
+            return not _is_in(below, BATTERIES)
+
+
+def _is_in(path: Path, places: tuple[str, ...]) -> bool:
+    return any(path.is_relative_to(place) for place in places)

@@ -1,0 +1,85 @@
+"""The golden table of who may do what, in a width that a reviewer reads: written out of statuses, and read back."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunewarden.identity.policy import SCOPES
+
+WIDTH_MAX = 140
+INVALID = ("no key", "garbage", "revoked")
+PREFIX = "api."
+HEAD = ("target", "no valid key", "owner", "reader", "by scope")
+INDENT = "    "
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One route on one kind of target: each caller's status."""
+
+    route: str
+    target: str
+    found: Mapping[str, str]
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of the table: below each route, its targets."""
+    cells = [HEAD, *map(_cells, rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    by_route: dict[str, list[str]] = {"route": [_line(HEAD, widths)]}
+    for row in rows:
+        by_route.setdefault(row.route, []).append(_line(_cells(row), widths))
+    for route, lines in by_route.items():
+        yield route
+        yield from lines
+
+
+def read(path: Path) -> list[Row]:
+    """Return the rows of a written table."""
+    _, written = path.read_text("utf-8").split("[with a key]\n")
+    found: list[Row] = []
+    route = ""
+    for line in written.splitlines()[2:]:
+        if line.startswith(INDENT):
+            found.append(_row(route, line.split("|")))
+        else:
+            route = line
+    return found
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+    return f"{INDENT}{' | '.join(padded)}".rstrip()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    invalid = "/".join(dict.fromkeys(row.found[name] for name in INVALID))
+    return row.target, invalid, row.found["owner"], row.found["reader"], _by_scope(row)
+
+
+def _by_scope(row: Row) -> str:
+    """Return the rarer statuses with their scopes, and the one that all the others get."""
+    counts = Counter(row.found[scope] for scope in SCOPES)
+    *rare, (rest, _) = reversed(counts.most_common())
+    if not rare:
+        return rest
+    named = (f"{status} {' '.join(_scopes_of(row, status))}" for status, _ in rare)
+    return f"{'; '.join(named)}; else {rest}"
+
+
+def _scopes_of(row: Row, status: str) -> list[str]:
+    found = sorted(scope for scope in SCOPES if row.found[scope] == status)
+    return [scope.removeprefix(PREFIX) for scope in found]
+
+
+def _row(route: str, cells: Sequence[str]) -> Row:
+    target, invalid, owner, reader, by_scope = (cell.strip() for cell in cells)
+    assert "/" not in invalid, f"{route}: not every key that is not valid gets the same"
+    *rare, rest = by_scope.split("; ")
+    found = dict.fromkeys(SCOPES, rest.removeprefix("else "))
+    for group in rare:
+        status, *scopes = group.split(" ")
+        found |= {f"{PREFIX}{scope}": status for scope in scopes}
+    keys = dict.fromkeys(INVALID, invalid)
+    return Row(route, target, {**keys, "owner": owner, "reader": reader, **found})

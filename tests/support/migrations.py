@@ -1,0 +1,144 @@
+"""What tests of migrations share: an organization at OpenAI, as its stand-in has it, and the commands."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cli import in_process
+from tests.fakes.openai_source import KEY, OpenAI
+from tests.support import servers
+from tests.support.servers import Server
+
+BASE = "gpt-4o-mini-2024-07-18"
+OLD_BASE = "gpt-3.5-turbo-0613"
+FIRST = f"ft:{BASE}:acme:support:AbCd1234"
+SECOND = f"ft:{BASE}:acme::EfGh5678"
+GONE = f"ft:{OLD_BASE}:acme::8J6LXhXG"
+PROMPT_CANARY = "canary-in-a-prompt"
+ANSWER_CANARY = "canary-in-an-answer"
+
+
+def chat(number: int) -> bytes:
+    """Return one line of training data, with what a job may have beside the messages."""
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": f"{PROMPT_CANARY} {number}"},
+        {"role": "assistant", "content": f"{ANSWER_CANARY} {number}", "weight": 1},
+    ]
+    return json.dumps({"messages": messages}).encode() + b"\n"
+
+
+def chats(count: int, *, first: int = 0) -> bytes:
+    return b"".join(chat(number) for number in range(first, first + count))
+
+
+def acme() -> OpenAI:
+    """Two models that answer, a chain of jobs, and one whose base, file and model are gone."""
+    has = OpenAI()
+    has.models = [BASE, "gpt-4.1-2025-04-14", FIRST, SECOND]
+    training, validation = has.add_file(chats(12)), has.add_file(chats(3, first=100))
+    results = has.add_file(b"step,train_loss\n1,2.5\n", purpose="fine-tune-results")
+    first = has.add_job(
+        FIRST,
+        BASE,
+        training,
+        validation_file=validation,
+        result_files=[results],
+        user_provided_suffix="support",
+    )
+    has.add_job(SECOND, FIRST, training, seed=7)
+    expired = has.add_file(chats(2), expires_at=1_735_000_000, filename="old.jsonl")
+    has.add_job(GONE, OLD_BASE, "file-deleted", validation_file=expired, created_at=1_690_000_000)
+    metrics = {"step": 10.0, "train_loss": 0.9}
+    has.checkpoints[first] = [
+        {
+            "object": "fine_tuning.job.checkpoint",
+            "id": "ftckpt_zc4Q7MP6XxulcVzj4MZdwsAB",
+            "created_at": 1_731_001_000,
+            "fine_tuned_model_checkpoint": f"{FIRST}:ckpt-step-10",
+            "fine_tuning_job_id": first,
+            "metrics": metrics,
+            "step_number": 10,
+        }
+    ]
+    return has
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """One migration: its source, its state, and where it goes."""
+
+    url: str
+    key_file: Path
+    state: Path
+    settings: Mapping[str, str]
+
+    def options(self, step: str, *more: str) -> list[str]:
+        """Return the command line of a step."""
+        source = ["--source-url", self.url, "--source-key-file", str(self.key_file)]
+        return ["migrate", "openai", step, *source, "--state", str(self.state), *more]
+
+    def run(self, step: str, *more: str) -> subprocess.CompletedProcess[str]:
+        """Run a step in this process."""
+        return in_process.run_cli(*self.options(step, *more), settings=self.settings)
+
+    def start(self, step: str, *more: str) -> subprocess.Popen[bytes]:
+        """Start a step in a process of its own, which a test may kill."""
+        command = [sys.executable, "-m", "tunewarden", *self.options(step, *more)]
+        environment = servers.environment({}) | dict(self.settings)
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+
+    def noted(self, name: str) -> dict[str, object]:
+        """Return a file of the state directory."""
+        read = json.loads((self.state / f"{name}.json").read_text())
+        assert isinstance(read, dict)
+        return read
+
+
+def moving(
+    directory: Path, url: str, *, key: str = KEY, settings: Mapping[str, str] | None = None
+) -> Moving:
+    """Return a migration that begins in a directory."""
+    key_file = directory / "source.key"
+    key_file.write_text(f"{key}\n")
+    key_file.chmod(0o600)
+    return Moving(url, key_file, directory / "state", settings or {})
+
+
+def answer_notes(moving: Moving) -> list[dict[str, Any]]:
+    """What the state says of recorded answers, model by model."""
+    return [json.loads(path.read_text()) for path in moving.state.glob("answers-*.json")]
+
+
+def answers(server: Server, moving: Moving) -> list[dict[str, Any]]:
+    """Every recorded answer, from the sealed files that the state names."""
+    client = server.client()
+    files = [file for noted in answer_notes(moving) for file in noted["files"]]
+    contents = [client.files.content(file).read() for file in files]
+    return [json.loads(line) for content in contents for line in content.splitlines()]
+
+
+def files_with(needles: Sequence[str], *roots: Path) -> list[Path]:
+    """Return the files below these places that have any of the texts in the plain."""
+    paths = [path for root in roots for path in root.rglob("*") if path.is_file()]
+    return [
+        path
+        for path in paths
+        if any(needle.encode() in content for needle in needles for content in [path.read_bytes()])
+    ]
+
+
+def pairs(ran: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """Return the table of two columns that a command printed."""
+    return {row[0]: row[1] for row in lines(ran)}
+
+
+def lines(ran: subprocess.CompletedProcess[str]) -> Sequence[Sequence[str]]:
+    """Return the table that a command printed."""
+    return [line.split("\t") for line in ran.stdout.splitlines()]

@@ -1,0 +1,78 @@
+"""File systems of a size of one's own, for tests of what a full disk does."""
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+PIECE_BYTES = 64 * 1024
+
+
+@contextmanager
+def small_disk(directory: Path, mebibytes: int) -> Iterator[Path]:
+    """Mount a tmpfs of this size at a directory; skip the test where that is not allowed."""
+    directory.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=700", "tmpfs", str(directory)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+def free_bytes(directory: Path) -> int:
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def resize(directory: Path, mebibytes: int) -> None:
+    """Give the small disk another size."""
+    option = f"remount,size={mebibytes}m"
+    subprocess.run(["mount", "-o", option, str(directory)], check=True)
+
+
+class Filler:
+    """Another user of the disk, who leaves nothing free and seizes at once what others give back."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "filler-of-another-tenant"
+        self._stop = threading.Event()
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT)
+        self.seized = 0
+        self._fill()
+        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self._thread.start()
+
+    def _fill(self) -> None:
+        for size in (PIECE_BYTES, 4096):
+            with suppress(OSError):
+                while True:
+                    self.seized += os.write(self._file, b"x" * size)
+
+    def _go_on(self) -> None:
+        while not self._stop.wait(0.0001):
+            self._fill()
+
+    def end(self, *, keep: bool = False) -> None:
+        """Stop; give everything back unless it is kept."""
+        self._stop.set()
+        self._thread.join()
+        if not keep:
+            self._path.unlink()
+        os.close(self._file)
+
+
+@contextmanager
+def filled(directory: Path) -> Iterator[Filler]:
+    """Have the disk full, to the last byte, for a block."""
+    filler = Filler(directory)
+    try:
+        yield filler
+    finally:
+        filler.end()

@@ -1,0 +1,223 @@
+"""Who owns a table is one module's business, and only that module writes SQL on it (DESIGN, section 4).
+
+Its neighbours in the same package may join the table in a SELECT, since one statement is then what
+keeps a request at one query. Every other module calls a function of the owner. What is left apart
+from that is listed here with its reason; a line that is not needed any more fails, so that the lists
+only shrink.
+"""
+
+import ast
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tests.support import statements
+
+ROOT = Path(__file__).parent.parent
+MIGRATIONS = ROOT / "src" / "tunewarden" / "db" / "migrations"
+OWNERS = {
+    "organizations": "identity/organizations.py",
+    "users": "identity/organizations.py",
+    "projects": "identity/organizations.py",
+    "api_keys": "identity/keys.py",
+    "bases": "registry/bases.py",
+    "artifacts": "registry/artifacts.py",
+    "blobs": "registry/artifacts.py",
+    "models": "registry/models.py",
+    "files": "registry/file_rows.py",
+    "derivations": "registry/lineage.py",
+    "file_sources": "registry/lineage.py",
+    "drafts": "registry/drafts.py",
+    "uploads": "registry/upload_rows.py",
+    "upload_parts": "registry/upload_parts.py",
+    "stored_bytes": "registry/quota.py",
+    "log_seen": "registry/restore_marks.py",
+    "keyring_seen": "registry/restore_marks.py",
+    "swap_seen": "registry/restore_marks.py",
+    "usage": "registry/usage.py",
+    "jobs": "finetuning/transitions.py",
+    "job_events": "finetuning/events.py",
+    "job_checkpoints": "finetuning/checkpoints.py",
+    "checkpoint_permissions": "finetuning/permissions.py",
+    "deletions": "deletion/records.py",
+    "clock_seen": "deletion/expiry_pause.py",
+    "audit_events": "audit.py",
+    "reserved": "db/sqlite.py",
+    "migrations": "db/sqlite.py",
+}
+# Who else changes rows of a table, and why.
+WRITES = {
+    "finetuning/older_texts.py": {
+        "files": "a migration that needs keys: once, for data of 0.1",
+        "uploads": "the same",
+        "jobs": "the same",
+    },
+}
+# Who reads a table of another package, and why.
+READS = {
+    "deletion/records.py": {
+        "artifacts": "a deletion with what it is of, in one statement",
+        "drafts": "whether bytes or a key belong to anything, in one snapshot",
+    },
+    "finetuning/checkpoints.py": {
+        "artifacts": "a checkpoint with its model's id, in one statement",
+    },
+    "finetuning/jobs.py": {
+        "artifacts": "a job with the ids of its files, in one statement",
+        "models": "which jobs need an artifact, in one statement",
+    },
+    "finetuning/transitions.py": {
+        "drafts": "a job is finished only if its saved state is gone, in one statement",
+        "projects": "one look into an index of jobs for each project",
+    },
+    "finetuning/older_texts.py": {
+        "artifacts": "a migration that needs keys: once, for data of 0.1",
+        "drafts": "the same",
+        "files": "the same",
+        "uploads": "the same",
+    },
+    "registry/models.py": {
+        "checkpoint_permissions": "who sees a model, in the query that finds it",
+    },
+    "registry/quota.py": {
+        "projects": "what an organization has stored, in one statement",
+    },
+}
+CHANGED = re.compile(r"\b(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+([a-z_]+)")
+UNNAMED = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE)\s+\{\}")
+
+
+class Use(NamedTuple):
+    """A table in the SQL of a module."""
+
+    module: str
+    table: str
+    is_written: bool
+
+
+def uses(module: str, tree: ast.Module) -> set[Use]:
+    """Return which tables the SQL of a module reads and changes; `?` is a table that is not named."""
+    found = set()
+    for text, _ in statements.texts(tree):
+        changed = set(CHANGED.findall(text))
+        read = set(re.findall(r"[a-z_]+", re.sub(r"'[^']*'", "''", text))) & OWNERS.keys()
+        found |= {Use(module, table, is_written=True) for table in changed}
+        found |= {Use(module, table, is_written=False) for table in read - changed}
+        if UNNAMED.search(text):
+            found.add(Use(module, "?", is_written=True))
+    return found
+
+
+def borrowed(module: str, tree: ast.Module) -> list[str]:
+    """Return the names of other packages that are put into the SQL of a module: their tables would not show."""
+    imported = {
+        alias.asname or alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+    names = (
+        ast.unparse(value)
+        for _, put in statements.texts(tree)
+        for value in put
+        if any(
+            (imported.get(node.id) or "").startswith("tunewarden")
+            and _room_of(imported[node.id]) != module.split("/", maxsplit=1)[0]
+            for node in ast.walk(value)
+            if isinstance(node, ast.Name)
+        )
+    )
+    return [f"{module}: {name}" for name in names]
+
+
+def _room_of(name: str) -> str:
+    return name.split(".")[1] if "." in name else ""
+
+
+def _used() -> set[Use]:
+    return {use for module, tree in statements.modules() for use in uses(module, tree)}
+
+
+def _pairs(listed: dict[str, dict[str, str]]) -> set[tuple[str, str]]:
+    return {(module, table) for module, tables in listed.items() for table in tables}
+
+
+def _is_a_neighbour(use: Use) -> bool:
+    owner = OWNERS.get(use.table, "")
+    return "/" in owner and use.module.split("/")[0] == owner.split("/")[0]
+
+
+def test_only_its_owner_changes_a_table() -> None:
+    others = {
+        (use.module, use.table)
+        for use in _used()
+        if use.is_written and use.module != OWNERS.get(use.table)
+    }
+    assert others == _pairs(WRITES)
+
+
+def test_other_packages_read_a_table_through_its_owner() -> None:
+    others = {
+        (use.module, use.table)
+        for use in _used()
+        if not use.is_written and not _is_a_neighbour(use) and use.module != OWNERS[use.table]
+    }
+    assert others == _pairs(READS)
+
+
+def test_no_module_puts_another_packages_constants_into_its_sql() -> None:
+    assert [name for module, tree in statements.modules() for name in borrowed(module, tree)] == []
+
+
+def test_deletion_alone_takes_an_artifact_through_its_last_states() -> None:
+    steps = {"begin_deletion", "end_deletion", "note_blobs_erased"}
+    callers = {
+        (node.attr, module.split("/")[0])
+        for module, tree in statements.modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in steps
+    }
+    assert callers == {(step, "deletion") for step in steps}
+
+
+def test_every_table_has_an_owner_that_uses_it() -> None:
+    created = re.findall(
+        r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)",
+        "".join(path.read_text("utf-8") for path in sorted(MIGRATIONS.glob("*.sql"))),
+    )
+    assert {*created, "migrations"} == OWNERS.keys()  # which db/sqlite.py makes itself
+    assert OWNERS.items() <= {(use.table, use.module) for use in _used()}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ('tx.run("UPDATE jobs SET n = 1")', {("jobs", True)}),
+        ('tx.run(f"DELETE FROM jobs WHERE {which}")', {("jobs", True)}),
+        ('tx.run("INSERT INTO jobs SELECT n FROM files")', {("jobs", True), ("files", False)}),
+        ('FROM = "FROM artifacts a, swap_seen"', {("artifacts", False), ("swap_seen", False)}),
+        ('tx.row("SELECT 1 WHERE EXISTS (SELECT 1 FROM jobs)")', {("jobs", False)}),
+        ('tx.run(f"UPDATE {table} SET n = 1")', {("?", True)}),
+        ('"""DELETE FROM jobs is nothing that anybody does."""', set()),
+        ("tx.row(\"SELECT n FROM files WHERE purpose = 'jobs'\")", {("files", False)}),
+    ],
+)
+def test_control_the_rule_sees_the_tables_of_a_statement(
+    source: str, found: set[tuple[str, bool]]
+) -> None:
+    assert uses("here.py", ast.parse(source)) == {Use("here.py", *use) for use in found}
+
+
+def test_control_the_rule_sees_what_is_borrowed() -> None:
+    source = """
+from tunewarden.registry import models
+from tunewarden.registry.models import FROM
+tx.row(f"SELECT n {models.FROM}")
+tx.row(f"SELECT n {FROM}")
+"""
+    assert borrowed("deletion/records.py", ast.parse(source)) == [
+        "deletion/records.py: models.FROM",
+        "deletion/records.py: FROM",
+    ]
+    assert borrowed("registry/model_lookup.py", ast.parse(source)) == []

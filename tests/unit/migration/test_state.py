@@ -1,0 +1,47 @@
+"""What a migration keeps of what it has done."""
+
+from pathlib import Path
+
+import pytest
+
+from tunewarden.errors import Error, Kind
+from tunewarden.migration import state
+
+URL = "https://api.openai.com/v1"
+
+
+def test_what_is_written_is_read_by_the_next_command(tmp_path: Path) -> None:
+    with state.opened(tmp_path / "state", URL) as first:
+        assert first.read("downloads") is None
+        first.write("downloads", {"files": {"a": 1}})
+    # As a command leaves it that is killed while it writes.
+    (tmp_path / "state" / "downloads.new").write_bytes(b'{"version": 1, "fi')
+    with state.opened(tmp_path / "state", URL) as second:
+        found = second.read("downloads")
+        assert found is not None
+        assert found["files"] == {"a": 1}
+        second.write("downloads", {"files": {}})
+
+
+def test_two_commands_do_not_use_one_state(tmp_path: Path) -> None:
+    with (
+        state.opened(tmp_path, URL),
+        pytest.raises(Error, match="Another command") as raised,
+        state.opened(tmp_path, URL),
+    ):
+        pass
+    assert raised.value.kind is Kind.CONFLICT
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 2}', b"\xff"])
+def test_what_is_not_ours_is_refused(tmp_path: Path, content: bytes) -> None:
+    with state.opened(tmp_path, URL) as opened:
+        (tmp_path / "inventory.json").write_bytes(content)
+        with pytest.raises(Error, match="cannot be read, or is not of this version"):
+            opened.read("inventory")
+
+
+def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Error, match="cannot be used"), state.opened(tmp_path / "file", URL):
+        pass
