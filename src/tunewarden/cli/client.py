@@ -19,6 +19,8 @@ from tunewarden.errors import Error, Kind
 AS_IT_CAME = "surrogateescape"
 # The schema of objects: /openapi.json.
 Object = dict[str, Any]
+# Every paged list of the API allows it.
+PAGE_SIZE = 1000
 
 # For kinds with the same status and type the first one is used. Engines' errors have their own types.
 _OF_ANSWER = {wire: kind for kind, wire in reversed(problems.WIRE.items())}
@@ -53,6 +55,20 @@ class Client:
     def get(self, *path: str, **query: str | int | None) -> Object:
         """GET an object by path segments; query parameters that are None are omitted."""
         return self._read(self.exchange(Request("GET", _path(path, query))))
+
+    def pages(self, *path: str, limit: int | None, **query: str | None) -> Object:
+        """GET a list page by page: all of it, or its first `limit` objects; return one list object."""
+        found: list[Object] = []
+        after, has_more = None, True
+        while has_more and (limit is None or len(found) < limit):
+            size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(found))
+            page = self.get(*path, **query, limit=size, after=after)
+            found += page["data"]
+            has_more = page["has_more"]
+            after = page["data"][-1]["id"] if has_more else None
+        first_id, last_id = (found[0]["id"], found[-1]["id"]) if found else (None, None)
+        ends: Object = {"first_id": first_id, "last_id": last_id, "has_more": has_more}
+        return {"object": "list", "data": found, **ends}
 
     def download(self, *path: str) -> bytes:
         """Return the bytes at a path."""

@@ -6,10 +6,8 @@ from typing import Any
 import click
 
 from tunewarden.cli import client
-from tunewarden.cli.options import data_option, json_option, refusing
-from tunewarden.cli.output import show_json, shown_time
-
-DELETIONS_SHOWN = 1000
+from tunewarden.cli.options import data_option, json_option, limit_option, refusing
+from tunewarden.cli.output import say_if_more, show_json, shown_time
 
 
 @click.group()
@@ -18,13 +16,15 @@ def deletions() -> None:
 
 
 @deletions.command("list")
+@limit_option
 @json_option
 @data_option
 @refusing
-def deletions_list(data: Path | None, *, as_json: bool) -> None:
+def deletions_list(limit: int | None, data: Path | None, *, as_json: bool) -> None:
     """List deletions, newest first: id, status, time, model or file."""
     with client.opened(data) as server:
-        found = server.get("deletions", limit=DELETIONS_SHOWN)
+        found = server.pages("deletions", limit=limit)
+    say_if_more(found)
     if as_json:
         show_json(found)
         return

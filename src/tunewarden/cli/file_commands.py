@@ -9,10 +9,11 @@ from tunewarden.cli.options import (
     data_option,
     dry_run_option,
     json_option,
+    limit_option,
     refusing,
     yes_option,
 )
-from tunewarden.cli.output import show_json, show_table, shown_time
+from tunewarden.cli.output import say_if_more, show_json, show_table, shown_time
 
 
 @click.group()
@@ -44,20 +45,15 @@ def files_upload(path: Path, purpose: str, data: Path | None, *, as_json: bool) 
 
 @files.command("list", epilog="\b\nExample:\n  tunewarden files list --purpose fine-tune")
 @click.option("--purpose", help="Only files for this purpose.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 10_000),
-    default=100,
-    show_default=True,
-    help="How many to show, newest first.",
-)
+@limit_option
 @json_option
 @data_option
 @refusing
-def files_list(purpose: str | None, limit: int, data: Path | None, *, as_json: bool) -> None:
+def files_list(purpose: str | None, limit: int | None, data: Path | None, *, as_json: bool) -> None:
     """List files, newest first: id, purpose, bytes, creation time, name."""
     with client.opened(data) as server:
-        found = server.get("files", purpose=purpose, limit=limit)
+        found = server.pages("files", purpose=purpose, limit=limit)
+    say_if_more(found)
     if as_json:
         show_json(found)
         return

@@ -12,14 +12,19 @@ from tunewarden.cli import client, following, training_files
 from tunewarden.cli.client import Client, Object
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.cli.following import JOBS
-from tunewarden.cli.options import data_option, dry_run_option, json_option, refusing
-from tunewarden.cli.output import plain, show_json, show_table, shown_time
+from tunewarden.cli.options import (
+    data_option,
+    dry_run_option,
+    json_option,
+    limit_option,
+    refusing,
+)
+from tunewarden.cli.output import plain, say_if_more, show_json, show_table, shown_time
 from tunewarden.clock import SystemClock
 from tunewarden.finetuning import creation
 from tunewarden.finetuning.states import ENDED
 
 TIMES = frozenset({"created_at", "finished_at", "estimated_finish"})
-CHECKPOINTS_SHOWN = 1000
 
 
 @click.group(
@@ -111,20 +116,15 @@ def fine_tunes_create(
 
 
 @fine_tunes.command("list", epilog="\b\nExample:\n  tunewarden fine-tunes list --limit 5")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1000),
-    default=20,
-    show_default=True,
-    help="How many to show, newest first.",
-)
+@limit_option
 @json_option
 @data_option
 @refusing
-def fine_tunes_list(limit: int, data: Path | None, *, as_json: bool) -> None:
+def fine_tunes_list(limit: int | None, data: Path | None, *, as_json: bool) -> None:
     """List jobs, newest first: id, status, model, fine-tuned model, creation time."""
     with client.opened(data) as server:
-        found = server.get(*JOBS, limit=limit)
+        found = server.pages(*JOBS, limit=limit)
+    say_if_more(found)
     if as_json:
         show_json(found)
         return
@@ -152,7 +152,7 @@ def fine_tunes_show(job_id: str, data: Path | None, *, as_json: bool) -> None:
     """Show one job and its checkpoints."""
     with client.opened(data) as server:
         job = server.get(*JOBS, job_id)
-        checkpoints = server.get(*JOBS, job_id, "checkpoints", limit=CHECKPOINTS_SHOWN)
+        checkpoints = server.pages(*JOBS, job_id, "checkpoints", limit=None)
     if as_json:
         show_json({**job, "checkpoints": checkpoints})
         return

@@ -35,6 +35,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the AP
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show what would be done, without doing it."
 )
+limit_option = click.option(
+    "--limit", type=click.IntRange(min=1), help="Show only so many, the newest. [default: all]"
+)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation; for scripts.")
 
 

@@ -38,6 +38,12 @@ def show_json(value: Mapping[str, object], *, is_line: bool = False) -> None:
     click.echo(json.dumps(value, indent=indent))
 
 
+def say_if_more(found: Mapping[str, object]) -> None:
+    """Say on standard error that a list object is incomplete."""
+    if found["has_more"]:
+        click.echo("There are more. Raise --limit, or omit it to list all.", err=True)
+
+
 def listing(objects: Iterable[Mapping[str, object]]) -> dict[str, object]:
     """Return the API's list object for local data; always complete."""
     return {"object": "list", "data": list(objects), "has_more": False}
