@@ -51,7 +51,7 @@ def _files(client: openai.OpenAI, limited: openai.OpenAI, path: Path) -> None:
     assert brief.expires_at == brief.created_at + 3600
     listed = [file.id for file in client.files.list(limit=1, order="asc")]
     assert listed.index(made.id) < listed.index(brief.id), "page after page, oldest first"
-    assert client.files.list(limit=0, after="after", order="asc", purpose="purpose").data == []
+    assert client.files.list(limit=0, after=brief.id, order="asc", purpose="purpose").data == []
     _expect(openai.PermissionDeniedError, 403, lambda: limited.files.delete(made.id))
     _expect(
         openai.PermissionDeniedError, 403, lambda: limited.files.create(file=b"x", purpose="batch")

@@ -230,8 +230,6 @@ def test_a_list_goes_through_all_files_once_in_both_orders(data: Path) -> None:
         assert server.get(f"{FILES}?limit=7", key=server.owner_key).json["has_more"] is False
         empty = server.get(f"{FILES}?limit=0", key=server.owner_key).json
         assert (empty["data"], empty["first_id"], empty["has_more"]) == ([], None, True)
-        unknown = server.get(f"{FILES}?after=after&purpose=purpose", key=server.owner_key)
-        assert (unknown.status, unknown.json["data"]) == (200, [])
         client.files.delete(made[3])
         assert [file.id for file in client.files.list(after=made[3])] == made[2::-1], (
             "a cursor outlives its file"
@@ -268,7 +266,10 @@ def test_a_file_of_another_project_is_as_unknown_as_any(small: Server) -> None:
             }
     for key in (other_project, other_organization):
         assert small.get(FILES, key=key).json["data"] == []
-        assert small.get(f"{FILES}?after={file_id}", key=key).json["data"] == []
+        foreign = small.get(f"{FILES}?after={file_id}", key=key)
+        nobody = small.get(f"{FILES}?after={unknown}", key=key)
+        assert foreign.status == nobody.status == 400
+        assert foreign.body == nobody.body.replace(unknown.encode(), file_id.encode())
     assert small.client().files.content(file_id).read() == LINE
     small.client().files.delete(file_id)
     deleted = small.get(f"{FILES}/{file_id}", key=small.owner_key)

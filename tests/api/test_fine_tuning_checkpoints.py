@@ -88,7 +88,7 @@ def test_permissions_are_listed_in_either_order_and_by_project(
     assert (ascending.has_more, ascending.last_id) == (True, made[1])
     chosen = permissions.list(model.id, project_id=projects[1])
     assert [one.id for one in chosen] == [made[1]]
-    empty = permissions.list(model.id, project_id="project_id", limit=0, after="after")
+    empty = permissions.list(model.id, project_id="project_id", limit=0, after=made[2])
     assert (empty.data, empty.has_more) == ([], False)
     with pytest.warns(DeprecationWarning, match="deprecated"):
         older = permissions.retrieve(model.id)

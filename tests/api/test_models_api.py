@@ -393,7 +393,8 @@ def test_pages_go_on_behind_a_model_that_was_deleted_and_not_behind_a_foreign_on
     assert [model["id"] for model in bases["data"]] == [ids[0], ids[2]]  # type: ignore[attr-defined]
     foreign = server.get(f"/v1/models?after={ids[0]}", key=server.owner_key)
     unknown = server.get("/v1/models?after=nobody", key=server.owner_key)
-    assert foreign.body == unknown.body
+    assert foreign.status == unknown.status == 400
+    assert foreign.body == unknown.body.replace(b"nobody", ids[0].encode())
 
 
 def test_a_page_that_ends_with_the_last_model_says_that_there_is_no_more(
@@ -404,8 +405,6 @@ def test_a_page_that_ends_with_the_last_model_says_that_there_is_no_more(
     assert ([model["id"] for model in page["data"]], page["has_more"]) == ([ids[-1]], False)  # type: ignore[attr-defined]
     beyond = server.get(f"/v1/models?after={ids[-1]}", key=key).json
     assert (beyond["data"], beyond["has_more"]) == ([], False)
-    unknown = server.get("/v1/models?after=nobody", key=key)
-    assert (unknown.status, unknown.json["data"]) == (200, [])
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=-1", "limit=x", "limit=10001", "limit="])
@@ -421,18 +420,19 @@ def test_deletions_go_on_behind_ones_own_only(server: Server) -> None:
     for model, key in ((own[0], None), (foreign, other), (own[1], None)):
         server.client(key).models.delete(model.id)
 
-    def listed(after: object, key: str) -> list[object]:
-        found = server.get(f"/v1/deletions?after={after}", key=key).json["data"]
-        assert isinstance(found, list)
-        return [one["id"] for one in found]
+    def refused(after: object, key: str) -> bytes:
+        reply = server.get(f"/v1/deletions?after={after}", key=key)
+        assert (reply.status, reply.error["param"]) == (400, "after")
+        return reply.body.replace(str(after).encode(), b"ID")
 
     newest = server.get("/v1/deletions?limit=2", key=server.owner_key).json
     first, last = newest["first_id"], newest["last_id"]
     theirs = server.get("/v1/deletions?limit=1", key=other).json["first_id"]
-    assert listed(first, server.owner_key)[0] == last
+    page = server.get(f"/v1/deletions?after={first}", key=server.owner_key).json
+    assert page["first_id"] == last
     # Its place among ours would tell when it was.
-    assert listed(theirs, server.owner_key) == listed("del_unknown", server.owner_key) == []
-    assert listed(first, other) == []
+    unknown = refused("del_unknown", server.owner_key)
+    assert refused(theirs, server.owner_key) == refused(first, other) == unknown
 
 
 def test_nobody_sees_another_organizations_models(

@@ -92,6 +92,9 @@ def test_a_server_and_the_application_answer_alike(data: Path, tmp_path: Path) -
         model = server.make_model()
         server.client().files.create(file=b"{}", purpose="user_data")
         server.client().models.delete(model.id)
+        unfinished = "SELECT 1 FROM deletions WHERE blobs_erased_at IS NULL"
+        # The list of deletions must not change between the two.
+        servers.wait_until(lambda: server.app.database.peek(unfinished) is None, "it is erased")
         by_address = [
             in_process.run_cli(*one, "--json", settings=in_process.over_http(server))
             for one in commands

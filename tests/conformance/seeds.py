@@ -18,7 +18,7 @@ from tunewarden.artifacts.adapters import read_adapter_directory
 from tunewarden.db.database import Tx
 from tunewarden.finetuning import creation, events
 from tunewarden.identity import keys
-from tunewarden.ids import Prefix, mint, token
+from tunewarden.ids import token
 from tunewarden.registry.bases import BaseKind
 from tunewarden.registry.file_rules import Description
 from tunewarden.registry.files import Owner
@@ -39,8 +39,10 @@ CONTENT = b'{"foo":"bar"}'  # What the suite would have answered itself.
 UPLOAD = "upload_abc123"
 PART = "string"
 PART_CONTENT = b"Example data"
+CURSOR = "after"  # The suite's name of the last object of a page, in every list.
 PROJECT = "string"  # The suite shares a checkpoint with it.
 ANOTHER_PROJECT = "proj_conformance"
+THIRD_PROJECT = "proj_cursor"
 EVERY_PARAMETER = "create_with_all_params"
 
 
@@ -59,7 +61,7 @@ class Seeds:
         self._caller = keys.authenticate(app.database, key, "req_test")
         self._adapter = demo_models.demo_dir() / "adapter"
         with app.database.write() as tx:
-            for project in (PROJECT, ANOTHER_PROJECT):
+            for project in (PROJECT, ANOTHER_PROJECT, THIRD_PROJECT):
                 tx.run(
                     "INSERT INTO projects VALUES (:id, :organization, :id, 0, :now)",
                     id=project,
@@ -72,10 +74,12 @@ class Seeds:
         file, _, name = test.partition("::")
         self._file(FILE, "assistants", CONTENT)
         self._file(TRAINING_FILE, "fine-tune", _chats())
+        self._file(CURSOR, "assistants", CONTENT)
         for model in (DELETED_MODEL, SHARED_MODEL, JOB, CHECKPOINT_MODEL):
             self._model(model)
         self._upload()
-        self._job(is_paused="resume" in name)
+        self._job(JOB, is_paused="resume" in name)
+        self._job(CURSOR, is_paused=False)
         self._permissions()
         if file.endswith("test_completions.py"):
             base = CHAT_BASE if file.startswith("chat/") else COMPLETIONS_BASE
@@ -148,32 +152,46 @@ class Seeds:
             tx.run("UPDATE uploads SET id = :to WHERE id = :was", to=UPLOAD, was=upload.id)
             tx.run("UPDATE upload_parts SET id = :to WHERE id = :was", to=PART, was=part.id)
 
-    def _job(self, *, is_paused: bool) -> None:
-        """Have a job that waits, with an event of metrics and a checkpoint."""
+    def _job(self, job_id: str, *, is_paused: bool) -> None:
+        """Have a job that waits."""
         row = self._app.database.peek(
             "SELECT n, is_paused FROM jobs WHERE id = :id AND wish IS NULL AND finished_at IS NULL"
             " AND status IN ('validating_files', 'queued')",
-            id=JOB,
+            id=job_id,
         )
-        n = int(row[0]) if row else self._new_job()
+        n = int(row[0]) if row else self._new_job(job_id)
         if is_paused != bool(row and row[1]):
             with self._app.database.write() as tx:
                 tx.run("UPDATE jobs SET is_paused = :is WHERE n = :n", **{"is": is_paused}, n=n)
 
-    def _new_job(self) -> int:
-        self._retire("jobs", JOB)
+    def _new_job(self, job_id: str) -> int:
+        self._retire("jobs", job_id)
         asked = creation.parse({"model": TUNED_BASE, "training_file": TRAINING_FILE})
         job = creation.create(
             self._app.database, self._app.memory, self._app.keyring, self._caller, asked
         ).job
+        with self._app.database.write() as tx:
+            tx.run("UPDATE jobs SET id = :to WHERE n = :n", to=job_id, n=job.n)
+        if job_id == JOB:
+            self._progress(job.n)
+        return job.n
+
+    def _progress(self, job_n: int) -> None:
+        """Have an event of metrics and a checkpoint of a new job."""
+        self._retire("job_events", CURSOR)
         metrics = {"step": STEP, "train_loss": 1.5}
         with self._app.database.write() as tx:
-            events.record(tx, job.n, f"Step {STEP}/20: training loss=1.50", data=metrics)
-            tx.run("UPDATE jobs SET id = :to WHERE n = :n", to=JOB, n=job.n)
+            events.record(tx, job_n, f"Step {STEP}/20: training loss=1.50", data=metrics)
+            tx.run(
+                "UPDATE job_events SET id = :to WHERE n ="
+                " (SELECT MAX(n) FROM job_events WHERE job_n = :job)",
+                to=CURSOR,
+                job=job_n,
+            )
             model = _number(tx, CHECKPOINT_MODEL)
             tx.run(
                 "UPDATE models SET job_n = :job, step = :step WHERE n = :n",
-                job=job.n,
+                job=job_n,
                 step=STEP,
                 n=model,
             )
@@ -181,30 +199,34 @@ class Seeds:
             tx.run(
                 "INSERT INTO job_checkpoints (id, job_n, model_n, step, metrics, created_at)"
                 " VALUES (:id, :job, :model, :step, :metrics, :now)",
-                id=mint(Prefix.CHECKPOINT),
-                job=job.n,
+                id=CURSOR,
+                job=job_n,
                 model=model,
                 step=STEP,
                 metrics=json.dumps(metrics),
                 now=tx.now_micros,
             )
-        return job.n
 
     def _permissions(self) -> None:
         """Have the one that is deleted, one that is listed, and not the one that is created."""
         with self._app.database.read() as tx:
             there = tx.rows("SELECT id, project_id FROM checkpoint_permissions ORDER BY n")
-        if sorted(project for _, project in there) == [ANOTHER_PROJECT] * 2:
+        wanted = {
+            PERMISSION: (SHARED_MODEL, ANOTHER_PROJECT),
+            "cp_conformance": (JOB, ANOTHER_PROJECT),
+            CURSOR: (JOB, THIRD_PROJECT),
+        }
+        if dict(there) == {permission: project for permission, (_, project) in wanted.items()}:
             return
         with self._app.database.write() as tx:
             tx.run("DELETE FROM checkpoint_permissions")
-            for permission, model in ((PERMISSION, SHARED_MODEL), (mint(Prefix.PERMISSION), JOB)):
+            for permission, (model, project) in wanted.items():
                 tx.run(
                     "INSERT INTO checkpoint_permissions (id, model_n, project_id, created_by,"
                     " created_at) VALUES (:id, :model, :project, :by, :now)",
                     id=permission,
                     model=_number(tx, model),
-                    project=ANOTHER_PROJECT,
+                    project=project,
                     by=self._caller.user_id,
                     now=tx.now_micros,
                 )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.deletion import protocol, reports
 from tunewarden.deletion.protocol import Stage, Step
@@ -213,20 +214,25 @@ def oldest_unerased(database: Database) -> int | None:
 def page(
     database: Database, caller: Caller, *, after: str | None, limit: int
 ) -> Sequence[Deletion]:
-    """Return the deletions of the caller's organization, newest first, those older than `after` if it is given.
+    """Return the deletions of the caller's organization, newest first; `after` is the cursor, one of them.
 
-    Nothing if `after` is unknown or foreign: its position would reveal when another organization deleted. Raises Error(FORBIDDEN).
+    A foreign cursor is refused: its position would reveal when another organization deleted. Raises
+    Error(FORBIDDEN, INVALID).
     """
     authorize(caller, Action.READ_DELETIONS)
     with database.read() as tx:
-        rows: list[Row] = tx.rows(
-            f"SELECT {COLUMNS} {FROM} WHERE d.organization_id = :organization"  # noqa: S608
-            # Not an OR, which would also scan everything before `after`.
-            " AND d.n < CASE WHEN CAST(:after AS TEXT) IS NULL THEN 9223372036854775807"
-            " ELSE (SELECT n FROM deletions WHERE id = :after AND organization_id = :organization) END"
-            " ORDER BY d.n DESC LIMIT :limit",
-            organization=caller.organization_id,
+        before = cursors.position(
+            tx.row,
+            "SELECT n FROM deletions WHERE id = :after AND organization_id = :organization",
             after=after,
+            first=cursors.AFTER_ALL,
+            organization=caller.organization_id,
+        )
+        rows: list[Row] = tx.rows(
+            f"SELECT {COLUMNS} {FROM} WHERE d.organization_id = :organization"
+            " AND d.n < :before ORDER BY d.n DESC LIMIT :limit",
+            organization=caller.organization_id,
+            before=before,
             limit=limit,
         )
     return [from_row(row) for row in rows]

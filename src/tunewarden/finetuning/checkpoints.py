@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.finetuning import jobs
 from tunewarden.identity.policy import Caller
@@ -40,19 +41,25 @@ def insert(tx: Tx, job_n: int, model_n: int, *, step: int, metrics: dict[str, fl
 def page(
     database: Database, caller: Caller, job_id: str, *, after: str | None, limit: int
 ) -> list[Checkpoint]:
-    """Return up to `limit` checkpoints of a job, newest first, after the cursor `after`, if it is one.
+    """Return up to `limit` checkpoints of a job, newest first; `after` is the cursor, one of them.
 
-    One whose model was deleted stays, marked as deleted. Raises Error(FORBIDDEN, NOT_FOUND).
+    One whose model was deleted stays, marked as deleted. Raises Error(FORBIDDEN, NOT_FOUND, INVALID).
     """
     job = jobs.retrieve(database, caller, job_id).job
     with database.read() as tx:
+        before = cursors.position(
+            tx.row,
+            "SELECT n FROM job_checkpoints WHERE id = :after AND job_n = :job",
+            after=after,
+            first=cursors.AFTER_ALL,
+            job=job.n,
+        )
         rows = tx.rows(
             "SELECT c.id, c.created_at, c.step, c.metrics, a.id, a.state FROM job_checkpoints c"
-            " JOIN artifacts a ON a.n = c.model_n WHERE c.job_n = :job AND c.n < COALESCE((SELECT n"
-            " FROM job_checkpoints WHERE id = :after AND job_n = :job), 9223372036854775807)"
+            " JOIN artifacts a ON a.n = c.model_n WHERE c.job_n = :job AND c.n < :before"
             " ORDER BY c.n DESC LIMIT :limit",
             job=job.n,
-            after=after,
+            before=before,
             limit=limit,
         )
     gone = {State.DELETING, State.DELETED}

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.finetuning import jobs
 from tunewarden.identity.policy import Caller
@@ -55,18 +56,24 @@ def has(tx: Tx, job_n: int, message: str) -> bool:
 def page(
     database: Database, caller: Caller, job_id: str, *, after: str | None, limit: int
 ) -> list[JobEvent]:
-    """Return up to `limit` events of a job, newest first, after the cursor `after`, if it is one.
+    """Return up to `limit` events of a job, newest first; `after` is the cursor, one of them.
 
-    Raises Error(FORBIDDEN, NOT_FOUND).
+    Raises Error(FORBIDDEN, NOT_FOUND, INVALID).
     """
     job = jobs.retrieve(database, caller, job_id).job
     with database.read() as tx:
+        before = cursors.position(
+            tx.row,
+            "SELECT n FROM job_events WHERE id = :after AND job_n = :job",
+            after=after,
+            first=cursors.AFTER_ALL,
+            job=job.n,
+        )
         rows = tx.rows(
             "SELECT id, created_at, level, type, message, data FROM job_events WHERE job_n = :job"
-            " AND n < COALESCE((SELECT n FROM job_events WHERE id = :after AND job_n = :job),"
-            " 9223372036854775807) ORDER BY n DESC LIMIT :limit",
+            " AND n < :before ORDER BY n DESC LIMIT :limit",
             job=job.n,
-            after=after,
+            before=before,
             limit=limit,
         )
     return [

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import states
@@ -36,7 +37,6 @@ _NAMED = (
 )
 _COLUMN_NAMES = tuple(name.strip(" j.") for name in COLUMNS.split(","))
 _JSON = frozenset({"hyperparameters", "metadata", "state_blobs", "error"})
-_LAST_N = 9_223_372_036_854_775_807
 PAGE_SIZE = 100
 
 
@@ -185,7 +185,7 @@ def page(
 ) -> list[NamedJob]:
     """Return up to `limit` matching jobs of the caller's project, newest first.
 
-    After the cursor `after`, if it is a job. `opened` decrypts metadata. Raises Error(FORBIDDEN).
+    `after` is the cursor, a job of the project. `opened` decrypts metadata. Raises Error(FORBIDDEN, INVALID).
     """
     authorize(caller, Action.READ_JOBS)
     found: list[NamedJob] = []
@@ -232,8 +232,14 @@ def _newest_first(
     database: Database, caller: Caller, after: str | None
 ) -> Iterator[list[NamedJob]]:
     """Yield jobs page by page: constant memory, however few match."""
-    last = find(database, caller, after) if after is not None else None
-    before = last.n if last is not None else _LAST_N
+    before = cursors.position(
+        database.peek,
+        "SELECT n FROM jobs WHERE id = :after AND organization_id = :organization AND project_id = :project",
+        after=after,
+        first=cursors.AFTER_ALL,
+        organization=caller.organization_id,
+        project=caller.project_id,
+    )
     while True:
         with database.read() as tx:
             rows = tx.rows(

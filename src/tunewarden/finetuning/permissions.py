@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tunewarden import audit
 from tunewarden.audit import EventType
+from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import organizations
@@ -63,22 +64,27 @@ def page(
 ) -> list[Permission]:
     """Return up to `limit` permissions of a model by age, newest first unless `is_ascending`.
 
-    After the cursor `after`, if it is one of them; only those of `project`, if given. Raises
-    Error(FORBIDDEN, NOT_FOUND).
+    `after` is the cursor, one of them that still exists. Only those of `project_id`, if given. Raises
+    Error(FORBIDDEN, NOT_FOUND, INVALID).
     """
     authorize(caller, Action.READ_CHECKPOINTS)
     model = _own(database, caller, model_id)
     compared, order = (">", "ASC") if is_ascending else ("<", "DESC")
-    start = 0 if is_ascending else 9_223_372_036_854_775_807
     with database.read() as tx:
+        start = cursors.position(
+            tx.row,
+            "SELECT n FROM checkpoint_permissions WHERE id = :after AND model_n = :model",
+            after=after,
+            first=cursors.BEFORE_ALL if is_ascending else cursors.AFTER_ALL,
+            model=model.n,
+        )
         rows = tx.rows(
             f"SELECT {_COLUMNS} FROM checkpoint_permissions WHERE model_n = :model"  # noqa: S608
             " AND project_id = COALESCE(:project, project_id)"
-            f" AND n {compared} COALESCE((SELECT n FROM checkpoint_permissions WHERE id = :after"
-            f" AND model_n = :model), {start}) ORDER BY n {order} LIMIT :limit",
+            f" AND n {compared} :start ORDER BY n {order} LIMIT :limit",
             model=model.n,
             project=project_id,
-            after=after,
+            start=start,
             limit=limit,
         )
     return [Permission(*row) for row in rows]

@@ -1,6 +1,7 @@
 """The bases and models that a caller can see: the operations behind `/v1/models`."""
 
 from collections.abc import Iterator
+from itertools import chain
 
 from tunewarden.db.database import Database
 from tunewarden.identity.policy import Action, Caller, authorize
@@ -23,23 +24,19 @@ def retrieve(database: Database, caller: Caller, model_id: str) -> Base | Model:
 def everything(
     database: Database, caller: Caller, *, after: str | None = None, limit: int | None = None
 ) -> Iterator[Base | Model]:
-    """Return the bases, then the models, that follow the id `after`; nothing if it is unknown.
+    """Return the bases, then the models, that follow the id `after`.
 
-    Lazy, in constant memory; `limit` is how many the caller will take. Raises Error(FORBIDDEN).
+    Lazy, in constant memory; `limit` is how many the caller will take. Raises Error(FORBIDDEN, INVALID).
     """
     authorize(caller, Action.READ_MODELS)
-    return _everything(database, caller, after, limit)
-
-
-def _everything(
-    database: Database, caller: Caller, after: str | None, limit: int | None
-) -> Iterator[Base | Model]:
     found = bases.list_all(database)
     names = [base.name for base in found]
     if after in names:
         found, after = found[names.index(after) + 1 :], None
-    if after is None:
-        yield from found
+    elif after is not None:
+        found = []
+    # Before the first page: a cursor must be refused before the response begins.
+    start = models.position(database, caller, after)
     size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
-    for page in models.pages(database, caller, after=after, size=size):
-        yield from page
+    pages = models.pages(database, caller, start=start, size=size)
+    return chain(found, chain.from_iterable(pages))

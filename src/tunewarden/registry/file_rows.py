@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
@@ -18,7 +19,6 @@ from tunewarden.registry.artifacts import (
 
 COLUMNS = f"{artifacts.COLUMNS}, f.filename, f.sealed_name, f.purpose, f.bytes, f.expires_at"
 FROM = "FROM artifacts a JOIN files f ON f.n = a.n"
-_LAST_N = 9_223_372_036_854_775_807
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,32 +70,32 @@ def of_number(database: Database, n: int) -> File | None:
     return file if file is not None and file.state in VISIBLE else None
 
 
+def position(database: Database, caller: Caller, after: str | None, *, is_ascending: bool) -> int:
+    """Return where the page after a cursor begins; its file may have been deleted since. Raises Error(INVALID)."""
+    return cursors.position(
+        database.peek,
+        "SELECT n FROM artifacts WHERE id = :after AND kind = 'file' AND project_id = :project"
+        " AND organization_id = :organization",
+        after=after,
+        first=cursors.BEFORE_ALL if is_ascending else cursors.AFTER_ALL,
+        organization=caller.organization_id,
+        project=caller.project_id,
+    )
+
+
 def pages(
     database: Database,
     caller: Caller,
     *,
+    start: int = cursors.AFTER_ALL,
     purpose: str | None = None,
-    after: str | None = None,
     is_ascending: bool = False,
     size: int = 1000,
 ) -> Iterator[list[File]]:
     """Yield the files of the caller's project in pages, by creation, in constant memory.
 
-    `after` is the cursor: the id of the last file seen, which may have been deleted since; nothing follows
-    an unknown one.
+    `start`: see `position`.
     """
-    start = 0 if is_ascending else _LAST_N
-    if after is not None:
-        row = database.peek(
-            "SELECT n FROM artifacts WHERE id = :id AND kind = 'file' AND project_id = :project"
-            " AND organization_id = :organization",
-            id=after,
-            organization=caller.organization_id,
-            project=caller.project_id,
-        )
-        if row is None:
-            return
-        start = int(row[0])
     sign, order = (">", "ASC") if is_ascending else ("<", "DESC")
     for page in database.pages(
         f"SELECT {COLUMNS}, a.n {FROM} WHERE a.organization_id = :organization AND a.kind = 'file'"

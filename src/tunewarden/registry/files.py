@@ -219,15 +219,17 @@ class Files:
     ) -> Iterator[File]:
         """Return the files of the caller's project with their names, newest first unless `is_ascending`.
 
-        Lazy, in constant memory; `limit` is how many the caller will take. `after`: see `file_rows.pages`.
-        Raises Error(FORBIDDEN).
+        Lazy, in constant memory; `limit` is how many the caller will take. `after` is the cursor.
+        Raises Error(FORBIDDEN, INVALID).
         """
         authorize(caller, Action.READ_FILES)
+        # Before the first page: a cursor must be refused before the response begins.
+        start = file_rows.position(self.database, caller, after, is_ascending=is_ascending)
         found = file_rows.pages(
             self.database,
             caller,
+            start=start,
             purpose=purpose,
-            after=after,
             is_ascending=is_ascending,
             size=min(limit, 1000),
         )

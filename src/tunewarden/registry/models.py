@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
@@ -83,24 +84,25 @@ def find(database: Database, caller: Caller, model_id: str) -> Model | None:
     return model if model is not None and model.state in VISIBLE else None
 
 
+def position(database: Database, caller: Caller, after: str | None) -> int:
+    """Return where the page after a cursor begins; its model may have been deleted since. Raises Error(INVALID)."""
+    return cursors.position(
+        database.peek,
+        f"SELECT a.n {FROM} WHERE a.id = :after AND a.organization_id = :organization AND {SEEN_BY}",
+        after=after,
+        first=cursors.BEFORE_ALL,
+        organization=caller.organization_id,
+        project=caller.project_id,
+    )
+
+
 def pages(
-    database: Database, caller: Caller, *, after: str | None = None, size: int = 1000
+    database: Database, caller: Caller, *, start: int = cursors.BEFORE_ALL, size: int = 1000
 ) -> Iterator[list[Model]]:
     """Yield the models that the caller can see in pages, oldest first, in constant memory.
 
-    `after` is the cursor: the id of the last model seen, which may have been deleted since; nothing follows an unknown one.
+    `start`: see `position`.
     """
-    start = 0
-    if after is not None:
-        row = database.peek(
-            f"SELECT a.n {FROM} WHERE a.id = :id AND a.organization_id = :organization AND {SEEN_BY}",
-            id=after,
-            organization=caller.organization_id,
-            project=caller.project_id,
-        )
-        if row is None:
-            return
-        start = int(row[0])
     for page in database.pages(
         f"SELECT {COLUMNS}, a.n {FROM} WHERE a.organization_id = :organization AND a.kind = 'model'"
         f" AND a.state IN ('active', 'archived') AND a.n > COALESCE(:after, CAST(:start AS BIGINT)) AND {SEEN_BY}"
