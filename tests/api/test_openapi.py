@@ -24,6 +24,7 @@ from tunewarden.finetuning.states import State
 from tunewarden.gateway.inference import ROUTES
 
 METHODS = {"get", "post", "delete"}
+OPERATIONS = GOLDEN.parent / "operations.txt"
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +50,26 @@ def test_the_document_tells_every_route_and_no_other(document: dict[str, Any]) -
             routed |= {f"{method} {_path(route.path)}" for method in route.methods or ()}
     assert _told(document) == routed
     assert openapi.ROUTED.keys() | {f"POST {path}" for path in openapi.INFERENCE} == routed
+
+
+def test_every_operation_has_its_own_plain_id(document: dict[str, Any]) -> None:
     ids = [one["operationId"] for of in document["paths"].values() for one in of.values()]
     assert len(ids) == len(set(ids))
-    assert "list_models" in ids
+    assert [one for one in ids if not re.fullmatch("[a-z]+([A-Z][a-z]+)+", one)] == []
+
+
+def test_no_operation_has_changed_its_id(
+    document: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    """A method that a generated client has under one name must not get another: lines are only added."""
+    listed = "".join(
+        f"{method.upper()} {path} {one['operationId']}\n"
+        for path, of in sorted(document["paths"].items())
+        for method, one in sorted(of.items())
+    )
+    if request.config.getoption("--update-golden"):
+        OPERATIONS.write_text(listed, "utf-8")
+    assert listed == OPERATIONS.read_text("utf-8")
 
 
 def test_the_document_tells_who_needs_a_key_as_the_authorization_table_does(

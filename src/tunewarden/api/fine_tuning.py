@@ -166,8 +166,8 @@ def delete_permission(context: InContext, model_id: Segment, permission_id: Segm
     return JsonAnswer({"id": permission_id, "object": "checkpoint.permission", "deleted": True})
 
 
-@routes.post("/alpha/graders/run", operation_id="run_grader")
-@routes.post("/alpha/graders/validate", operation_id="validate_grader")
+@routes.post("/alpha/graders/run")
+@routes.post("/alpha/graders/validate")
 def refuse_grader(_: InContext) -> JsonAnswer:
     """Refuse: graders belong to reinforcement fine-tuning, which is not supported."""
     raise Error(

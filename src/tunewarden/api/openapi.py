@@ -31,8 +31,12 @@ METADATA = {
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A route: the type of its response (or the media type, if not JSON) and the type of its request body."""
+    """A route: its `operationId`, the type of its response (or the media type, if not JSON), and that of its body.
 
+    Generated clients name their methods by `operation`, so it never changes; it is OpenAI's where OpenAI has the route.
+    """
+
+    operation: str
     answer: Any
     body: Any = None
     body_media: str = JSON
@@ -41,50 +45,76 @@ class Described:
 
 
 ROUTED = {
-    "GET /healthz": Described(schemas.Health, is_public=True),
-    "GET /readyz": Described(schemas.Readiness, is_public=True),
-    "GET /v1/models": Described(schemas.Listing[schemas.Model]),
-    "POST /v1/models": Described(schemas.Model, schemas.ImportForm, FORM),
-    "GET /v1/models/{model_id}": Described(schemas.Model),
-    "DELETE /v1/models/{model_id}": Described(schemas.Deleted),
-    "GET /v1/models/{model_id}/deletion_plan": Described(schemas.DeletionPlan),
-    "GET /v1/deletions": Described(schemas.Listing[schemas.Deletion]),
-    "GET /v1/deletions/{deletion_id}": Described(schemas.Deletion),
-    "GET /v1/deletions/{deletion_id}/receipt": Described(MEDIA_TYPE),
-    "GET /v1/files": Described(schemas.Listing[schemas.File]),
-    "POST /v1/files": Described(schemas.File, schemas.FileForm, FORM),
-    "GET /v1/files/{file_id}": Described(schemas.File),
-    "GET /v1/files/{file_id}/content": Described(BINARY),
-    "GET /v1/files/{file_id}/deletion_plan": Described(schemas.DeletionPlan),
-    "DELETE /v1/files/{file_id}": Described(schemas.Deleted),
-    "POST /v1/uploads": Described(schemas.Upload, schemas.NewUpload),
-    "POST /v1/uploads/{upload_id}/parts": Described(schemas.Part, schemas.PartForm, FORM),
-    "POST /v1/uploads/{upload_id}/complete": Described(schemas.Upload, schemas.CompleteUpload),
-    "POST /v1/uploads/{upload_id}/cancel": Described(schemas.Upload),
-    f"GET {JOBS}": Described(schemas.Listing[schemas.Job], parameters=[METADATA]),
-    f"POST {JOBS}": Described(schemas.Job, schemas.NewJob),
-    f"GET {JOBS}/{{job_id}}": Described(schemas.Job),
-    f"GET {JOBS}/{{job_id}}/events": Described(schemas.Listing[schemas.JobEvent]),
-    f"GET {JOBS}/{{job_id}}/checkpoints": Described(schemas.Listing[schemas.Checkpoint]),
-    f"POST {JOBS}/{{job_id}}/cancel": Described(schemas.Job),
-    f"POST {JOBS}/{{job_id}}/pause": Described(schemas.Job),
-    f"POST {JOBS}/{{job_id}}/resume": Described(schemas.Job),
-    f"GET {PERMISSIONS}": Described(schemas.Listing[schemas.Permission]),
-    f"POST {PERMISSIONS}": Described(schemas.Listing[schemas.Permission], schemas.NewPermissions),
-    f"DELETE {PERMISSIONS}/{{permission_id}}": Described(schemas.Deleted),
-    "POST /v1/fine_tuning/alpha/graders/run": Described(None),
-    "POST /v1/fine_tuning/alpha/graders/validate": Described(None),
-    "GET /log/checkpoint": Described("text/plain", is_public=True),
-    "GET /log/tile/{path}": Described(BINARY, is_public=True),
-    "GET /.well-known/tunewarden-log-key": Described("application/x-pem-file", is_public=True),
-    "GET /openapi.json": Described(dict[str, Any]),
-    "GET /docs": Described("text/html"),
+    "GET /healthz": Described("checkHealth", schemas.Health, is_public=True),
+    "GET /readyz": Described("checkReadiness", schemas.Readiness, is_public=True),
+    "GET /v1/models": Described("listModels", schemas.Listing[schemas.Model]),
+    "POST /v1/models": Described("importModel", schemas.Model, schemas.ImportForm, FORM),
+    "GET /v1/models/{model_id}": Described("retrieveModel", schemas.Model),
+    "DELETE /v1/models/{model_id}": Described("deleteModel", schemas.Deleted),
+    "GET /v1/models/{model_id}/deletion_plan": Described("planModelDeletion", schemas.DeletionPlan),
+    "GET /v1/deletions": Described("listDeletions", schemas.Listing[schemas.Deletion]),
+    "GET /v1/deletions/{deletion_id}": Described("retrieveDeletion", schemas.Deletion),
+    "GET /v1/deletions/{deletion_id}/receipt": Described("downloadDeletionReceipt", MEDIA_TYPE),
+    "GET /v1/files": Described("listFiles", schemas.Listing[schemas.File]),
+    "POST /v1/files": Described("createFile", schemas.File, schemas.FileForm, FORM),
+    "GET /v1/files/{file_id}": Described("retrieveFile", schemas.File),
+    "GET /v1/files/{file_id}/content": Described("downloadFile", BINARY),
+    "GET /v1/files/{file_id}/deletion_plan": Described("planFileDeletion", schemas.DeletionPlan),
+    "DELETE /v1/files/{file_id}": Described("deleteFile", schemas.Deleted),
+    "POST /v1/uploads": Described("createUpload", schemas.Upload, schemas.NewUpload),
+    "POST /v1/uploads/{upload_id}/parts": Described(
+        "addUploadPart", schemas.Part, schemas.PartForm, FORM
+    ),
+    "POST /v1/uploads/{upload_id}/complete": Described(
+        "completeUpload", schemas.Upload, schemas.CompleteUpload
+    ),
+    "POST /v1/uploads/{upload_id}/cancel": Described("cancelUpload", schemas.Upload),
+    f"GET {JOBS}": Described(
+        "listPaginatedFineTuningJobs", schemas.Listing[schemas.Job], parameters=[METADATA]
+    ),
+    f"POST {JOBS}": Described("createFineTuningJob", schemas.Job, schemas.NewJob),
+    f"GET {JOBS}/{{job_id}}": Described("retrieveFineTuningJob", schemas.Job),
+    f"GET {JOBS}/{{job_id}}/events": Described(
+        "listFineTuningEvents", schemas.Listing[schemas.JobEvent]
+    ),
+    f"GET {JOBS}/{{job_id}}/checkpoints": Described(
+        "listFineTuningJobCheckpoints", schemas.Listing[schemas.Checkpoint]
+    ),
+    f"POST {JOBS}/{{job_id}}/cancel": Described("cancelFineTuningJob", schemas.Job),
+    f"POST {JOBS}/{{job_id}}/pause": Described("pauseFineTuningJob", schemas.Job),
+    f"POST {JOBS}/{{job_id}}/resume": Described("resumeFineTuningJob", schemas.Job),
+    f"GET {PERMISSIONS}": Described(
+        "listFineTuningCheckpointPermissions", schemas.Listing[schemas.Permission]
+    ),
+    f"POST {PERMISSIONS}": Described(
+        "createFineTuningCheckpointPermission",
+        schemas.Listing[schemas.Permission],
+        schemas.NewPermissions,
+    ),
+    f"DELETE {PERMISSIONS}/{{permission_id}}": Described(
+        "deleteFineTuningCheckpointPermission", schemas.Deleted
+    ),
+    "POST /v1/fine_tuning/alpha/graders/run": Described("runGrader", None),
+    "POST /v1/fine_tuning/alpha/graders/validate": Described("validateGrader", None),
+    "GET /log/checkpoint": Described("retrieveLogCheckpoint", "text/plain", is_public=True),
+    "GET /log/tile/{path}": Described("retrieveLogTile", BINARY, is_public=True),
+    "GET /.well-known/tunewarden-log-key": Described(
+        "retrieveLogKey", "application/x-pem-file", is_public=True
+    ),
+    "GET /openapi.json": Described("retrieveOpenApi", dict[str, Any]),
+    "GET /docs": Described("retrieveDocs", "text/html"),
 }
 INFERENCE = {
-    paths.CHAT_COMPLETIONS: Described(schemas.Completion, schemas.ChatRequest),
-    paths.COMPLETIONS: Described(schemas.Completion, schemas.CompletionRequest),
-    f"{paths.OPENAI}/embeddings": Described(schemas.Embeddings, schemas.EmbeddingsRequest),
-    f"{paths.OPENAI}/responses": Described(schemas.ResponsesAnswer, schemas.ResponsesRequest),
+    paths.CHAT_COMPLETIONS: Described(
+        "createChatCompletion", schemas.Completion, schemas.ChatRequest
+    ),
+    paths.COMPLETIONS: Described("createCompletion", schemas.Completion, schemas.CompletionRequest),
+    f"{paths.OPENAI}/embeddings": Described(
+        "createEmbedding", schemas.Embeddings, schemas.EmbeddingsRequest
+    ),
+    f"{paths.OPENAI}/responses": Described(
+        "createResponse", schemas.ResponsesAnswer, schemas.ResponsesRequest
+    ),
 }
 
 
@@ -101,8 +131,7 @@ def document(routes: Sequence[BaseRoute], *, docs_are_open: bool) -> dict[str, A
     references = dict(zip([*named, schemas.ErrorAnswer], shown, strict=True))
     for path in ROUTES:
         asked = INFERENCE[path].body
-        operation = {"summary": asked.__doc__.partition("\n")[0], "operationId": path[4:]}
-        found["paths"][path] = {"post": operation}
+        found["paths"][path] = {"post": {"summary": asked.__doc__.partition("\n")[0]}}
     for path, operations in found["paths"].items():
         for method, operation in operations.items():
             described = INFERENCE.get(path) or ROUTED[f"{method.upper()} {path}"]
@@ -123,6 +152,7 @@ def _describe(
     is_open: bool,
     streams: bool,
 ) -> None:
+    operation["operationId"] = described.operation
     operation["security"] = [] if is_open else [{"key": []}]
     operation["parameters"] = operation.get("parameters", []) + described.parameters
     if described.body is not None:

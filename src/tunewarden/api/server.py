@@ -214,7 +214,6 @@ async def _send(reply: _Headed, wire: Wire) -> None:
 
 def _application(services: Services) -> FastAPI:
     application = FastAPI(
-        generate_unique_id_function=lambda route: route.name,
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
