@@ -224,7 +224,7 @@ def test_deleting_the_collection_is_a_405(server: Server) -> None:
         (_path(UNKNOWN), {"GET", "DELETE"}),
         ("/v1/chat/completions", {"POST"}),
         ("/v1/embeddings", {"POST"}),
-        ("/healthz", {"GET"}),
+        ("/healthz", {"GET", "HEAD"}),
     ],
 )
 def test_a_method_that_is_not_there_is_a_405_naming_those_that_are(

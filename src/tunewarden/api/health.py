@@ -1,4 +1,4 @@
-"""Liveness and readiness probes. They need no key.
+"""Liveness and readiness probes, by GET or HEAD. They need no key.
 
 Neither uses the database or the thread pool: they answer even if the disk is full and every thread
 is busy, so that a load balancer does not take away the one server that can run deletions.

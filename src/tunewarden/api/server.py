@@ -110,14 +110,14 @@ class Server:
     async def _answer(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
         path: str = scope["path"]
         if self._is_public(path) and not _is_named(scope):
-            await self._routes(scope, receive, reply.send)
+            await self._routes(_routed(scope), receive, reply.send)
             return
         presented = self.presented(scope["headers"])
         caller = keys.look_up(self._operations.database, presented, reply.request_id)
         reply.organization = caller.organization_name.encode()
         scope["state"] = {"caller": caller}
         check_query(scope["query_string"])
-        await self._routes(scope, receive, reply.send)
+        await self._routes(_routed(scope), receive, reply.send)
 
     def _is_public(self, path: str) -> bool:
         is_open = self._operations.config.docs_are_open and path in docs.PATHS
@@ -171,6 +171,12 @@ def _is_named(scope: Scope) -> bool:
     """Return whether a request to a public route carries a key that matters there."""
     has_key = any(name == b"authorization" for name, _ in scope["headers"])
     return has_key and scope["path"].startswith(LOG_ENTRIES)
+
+
+def _routed(scope: Scope) -> Scope:
+    """Return the scope for the router: HEAD on a public path is GET, whose body `Cycle.send` then omits."""
+    is_head = scope["method"] == "HEAD" and PUBLIC.fullmatch(scope["path"])
+    return {**scope, "method": "GET"} if is_head else scope
 
 
 class _Headed:
@@ -261,7 +267,7 @@ class _NoSuchRoute:
         where = f"{request.method} {path}"
         if not found:
             return _answer(problems.wire(Error(Kind.NOT_FOUND, f"Invalid URL ({where})")))
-        allowed = ", ".join(sorted(found))
+        allowed = ", ".join(sorted(found | {"HEAD"} if PUBLIC.fullmatch(path) else found))
         message = f"Not allowed to {where}. Allowed: {allowed}."
         wire = problems.wire(Error(Kind.METHOD_NOT_ALLOWED, message))
         wire.headers.append((b"allow", allowed.encode()))
