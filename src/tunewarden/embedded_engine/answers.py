@@ -1,14 +1,19 @@
 """OpenAI's response objects and stream chunks, for chat and for completions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from tunewarden.clock import Clock
+from tunewarden.embedded_engine.logprobs import (
+    ChatLogprobs,
+    CompletionLogprobs,
+    Logprobs,
+)
+from tunewarden.embedded_engine.model import Base
 from tunewarden.embedded_engine.requests import Ask
-from tunewarden.embedded_engine.sequences import Delta, Entry, Finish
-from tunewarden.embedded_engine.text import piece_bytes
+from tunewarden.embedded_engine.sequences import Delta, Finish
 from tunewarden.engine_protocol.messages import Problem, Refusal
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import Prefix, mint
@@ -41,17 +46,20 @@ def event(entry: dict[str, Any] | Refusal) -> bytes:
 
 
 class Answer:
-    """Builds the response of one request. `tokenizer` names tokens for logprobs."""
+    """Builds the response of one request, step by step: a stream's chunks, or one JSON object.
+
+    No call takes long: what it does is bounded by the deltas that it is given.
+    """
 
     def __init__(
-        self, ask: Ask, prompts: Sequence[Sequence[int]], tokenizer: Any, clock: Clock
+        self, ask: Ask, prompts: Sequence[Sequence[int]], base: Base, clock: Clock
     ) -> None:
         self._ask = ask
-        self._tokenizer = tokenizer
-        self._count = len(prompts) * ask.choices
+        self._names = base.token_names
         self._prompt_tokens = sum(len(ids) for ids in prompts)
-        self._tokens = [0] * self._count
-        self._echoes = self._echoed(prompts) if ask.echo else [""] * self._count
+        count = len(prompts) * ask.choices
+        echoes = _echoed(ask, prompts, base) if ask.echo else [""] * count
+        self._choices = [_Choice(echo, self._no_logprobs()) for echo in echoes]
         kind = "chat.completion" if ask.is_chat else "text_completion"
         self._head = {
             "id": mint(Prefix.CHAT_COMPLETION if ask.is_chat else Prefix.COMPLETION),
@@ -64,24 +72,27 @@ class Answer:
     def opening(self) -> bytes:
         """Return the first chunks of a stream: each choice's role, or its echoed prompt."""
         chunks = []
-        for index, echo in enumerate(self._echoes):
+        for index, choice in enumerate(self._choices):
             if self._ask.is_chat:
-                chunks.append(self._chunk(index, {"role": "assistant", "content": ""}, [], None))
-            elif echo:
-                chunks.append(self._chunk(index, echo, [], None))
+                chunks.append(self._chunk(index, {"role": "assistant", "content": ""}))
+            elif choice.echo:
+                chunks.append(self._chunk(index, choice.echo))
         return b"".join(chunks)
 
     def chunks(self, deltas: Iterable[Delta]) -> bytes:
-        """Return the chunks for one step's deltas: text, then a separate chunk with the finish reason."""
+        """Return the chunks for some deltas: text, then a separate chunk with the finish reason."""
         events = []
         for delta in deltas:
-            self._tokens[delta.index] = delta.tokens
+            self._choices[delta.index].tokens = delta.tokens
             if delta.text or delta.entries:
                 text = {"content": delta.text} if self._ask.is_chat else delta.text
-                events.append(self._chunk(delta.index, text, delta.entries, None))
+                logprobs = self._no_logprobs() if delta.entries else None
+                if logprobs is not None:
+                    logprobs.add(delta.entries)
+                events.append(self._chunk(delta.index, text, logprobs))
             if delta.finish is not None:
                 nothing: dict[str, str] | str = {} if self._ask.is_chat else ""
-                events.append(self._chunk(delta.index, nothing, [], delta.finish))
+                events.append(self._chunk(delta.index, nothing, finish=delta.finish))
         return b"".join(events)
 
     def closing(self) -> bytes:
@@ -90,49 +101,44 @@ class Answer:
             return DONE
         return event({**self._head, "choices": [], "usage": self._usage()}) + DONE
 
-    def whole(self, deltas: Iterable[Delta]) -> bytes:
-        """Return the JSON body of a response that is not streamed, from all its deltas."""
-        texts = [[echo] for echo in self._echoes]
-        entries: list[list[Entry]] = [[] for _ in texts]
-        finishes: list[Finish | None] = [None for _ in texts]
+    def add(self, deltas: Iterable[Delta]) -> None:
+        """Add some deltas to a response that is not streamed."""
         for delta in deltas:
-            texts[delta.index].append(delta.text)
-            entries[delta.index] += delta.entries
-            finishes[delta.index] = delta.finish
-            self._tokens[delta.index] = delta.tokens
-        choices = []
-        for index, parts in enumerate(texts):
-            text = "".join(parts)
+            choice = self._choices[delta.index]
+            choice.texts.append(delta.text)
+            choice.finish = delta.finish
+            choice.tokens = delta.tokens
+            if choice.logprobs is not None:
+                choice.logprobs.add(delta.entries)
+
+    def whole(self) -> Iterator[bytes]:
+        """Yield the JSON body of a response that is not streamed, in small pieces."""
+        yield msgspec.json.encode({**self._head, "usage": self._usage()})[:-1]
+        opening = b',"choices":['
+        for index, choice in enumerate(self._choices):
+            text = choice.echo + "".join(choice.texts)
             said: dict[str, Any] = {"text": text}
             if self._ask.is_chat:
-                message: dict[str, Any] = {
-                    "role": "assistant",
-                    "content": text,
-                    "refusal": None,
-                    "annotations": [],
-                }
-                said = {"message": message}
-            choices.append(
-                {
-                    "index": index,
-                    **said,
-                    "logprobs": self._logprobs(entries[index]),
-                    "finish_reason": finishes[index],
-                }
-            )
-        return msgspec.json.encode({**self._head, "choices": choices, "usage": self._usage()})
+                message = {"role": "assistant", "content": text}
+                said = {"message": {**message, "refusal": None, "annotations": []}}
+            yield opening
+            fields = {"index": index, **said, "finish_reason": choice.finish}
+            yield msgspec.json.encode(fields)[:-1] + b',"logprobs":'
+            yield from (b"null",) if choice.logprobs is None else choice.logprobs.pieces()
+            opening = b"},"
+        yield b"}]}"
 
     def _chunk(
         self,
         index: int,
         said: dict[str, str] | str,
-        entries: Sequence[Entry],
-        finish: Finish | None,
+        logprobs: Logprobs | None = None,
+        finish: Finish | None = None,
     ) -> bytes:
         choice = {
             "index": index,
             ("delta" if self._ask.is_chat else "text"): said,
-            "logprobs": self._logprobs(entries) if entries else None,
+            "logprobs": logprobs and msgspec.Raw(b"".join(logprobs.pieces())),
             "finish_reason": finish,
         }
         chunk: dict[str, Any] = {**self._head, "choices": [choice]}
@@ -141,46 +147,35 @@ class Answer:
         return event(chunk)
 
     def _usage(self) -> dict[str, int]:
-        said = sum(self._tokens)
+        said = sum(choice.tokens for choice in self._choices)
         return {
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": said,
             "total_tokens": self._prompt_tokens + said,
         }
 
-    def _echoed(self, prompts: Sequence[Sequence[int]]) -> list[str]:
-        texts = [
-            given if isinstance(given, str) else str(self._tokenizer.decode(ids))
-            for given, ids in zip(self._ask.prompts or [], prompts, strict=True)
-        ]
-        return [text for text in texts for _ in range(self._ask.choices)]
-
-    def _logprobs(self, entries: Sequence[Entry]) -> dict[str, Any] | None:
+    def _no_logprobs(self) -> Logprobs | None:
+        """Return an empty collection, or None if the client wants none."""
         if self._ask.sampling.top_logprobs is None:
             return None
-        if self._ask.is_chat:
-            content = [
-                {
-                    **self._named(entry.choice.token, entry.choice.logprob),
-                    "top_logprobs": [self._named(*one) for one in entry.choice.top],
-                }
-                for entry in entries
-            ]
-            return {"content": content, "refusal": None}
-        return {
-            "tokens": [self._text(entry.choice.token) for entry in entries],
-            "token_logprobs": [entry.choice.logprob for entry in entries],
-            "top_logprobs": [
-                {self._text(token): logprob for token, logprob in entry.choice.top}
-                for entry in entries
-            ],
-            "text_offset": [entry.at for entry in entries],
-        }
+        return (ChatLogprobs if self._ask.is_chat else CompletionLogprobs)(self._names)
 
-    def _named(self, token: int, logprob: float | None) -> dict[str, Any]:
-        text = self._text(token)
-        piece = str(self._tokenizer.convert_ids_to_tokens(token))
-        return {"token": text, "logprob": logprob, "bytes": piece_bytes(piece, text)}
 
-    def _text(self, token: int) -> str:
-        return str(self._tokenizer.backend_tokenizer.decode([token], skip_special_tokens=False))
+class _Choice:
+    """What one choice has said so far."""
+
+    def __init__(self, echo: str, logprobs: Logprobs | None) -> None:
+        self.echo = echo
+        self.texts: list[str] = []
+        self.logprobs = logprobs
+        self.finish: Finish | None = None
+        self.tokens = 0
+
+
+def _echoed(ask: Ask, prompts: Sequence[Sequence[int]], base: Base) -> list[str]:
+    """Return each choice's echoed prompt. Token ids are decoded, which is slow for long prompts."""
+    texts = [
+        given if isinstance(given, str) else base.decode_long(ids)
+        for given, ids in zip(ask.prompts or [], prompts, strict=True)
+    ]
+    return [text for text in texts for _ in range(ask.choices)]

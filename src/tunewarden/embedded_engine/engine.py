@@ -4,6 +4,7 @@ All methods run on one event loop. Operations on a model run in its step loop, b
 """
 
 import asyncio
+import gc
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -162,6 +163,9 @@ class Engine:
             served = Served(name, base, self.settings, self._publish)
             served.steps.start()
             self.bases[name] = served
+            # torch, transformers and a base are some 400,000 objects that live as long as the process. Scanning
+            # them holds the GIL for a second, and a body of many small values makes the garbage collector do so.
+            gc.freeze()
 
     async def load_adapter(self, name: str, base: str, path: Path) -> None:
         """Load an adapter and unlink its files; only unlinks if it is loaded.

@@ -8,6 +8,9 @@ from tunewarden.embedded_engine.requests import Ask
 from tunewarden.embedded_engine.sequences import Delta, Ending, Row
 from tunewarden.errors import Error
 
+# Deltas that one turn of the event loop takes: in tokens named, alternatives included.
+NAMES_AT_ONCE = 2048
+
 
 class Abandoned(Exception):
     """The client has disconnected."""
@@ -23,6 +26,7 @@ class Generation:
         self._served = served
         self._adapter = adapter
         self._asked_by = asked_by
+        self._names_of_entry = 1 + (ask.sampling.top_logprobs or 0)
         self._unfinished = 0
         self._deltas: list[Delta] = []
         self._end: Error | Abandoned | None = None
@@ -81,12 +85,22 @@ class Generation:
             self._news.set()
 
     async def next(self) -> list[Delta]:
-        """Wait for the deltas since the last call. Raises the step loop's Error, Abandoned."""
+        """Wait for deltas; return those since the last call, or the first of them if they are many.
+
+        Raises the step loop's Error, Abandoned.
+        """
+        if self._deltas:
+            await asyncio.sleep(0)  # Other requests take turns with what has piled up here.
         await self._news.wait()
-        self._news.clear()
         if self._end is not None:
             raise self._end
-        deltas, self._deltas = self._deltas, []
+        taken, names = 0, 0
+        while taken < len(self._deltas) and names < NAMES_AT_ONCE:
+            names += 1 + len(self._deltas[taken].entries) * self._names_of_entry
+            taken += 1
+        deltas, self._deltas = self._deltas[:taken], self._deltas[taken:]
+        if not self._deltas:
+            self._news.clear()
         return deltas
 
     def close(self) -> None:

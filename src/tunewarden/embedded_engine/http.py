@@ -6,7 +6,7 @@ It listens on a unix socket that only its owner can open, so there is no authent
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +42,8 @@ VERB_BYTES_MAX = 64 * 1024
 # Larger bodies are parsed and tokenized in these threads, so as not to delay the other streams.
 LONG_BODY_BYTES = 16 * 1024
 TEXTS_AT_ONCE = 2
+# Longer responses are sent in parts of this size.
+PART_BYTES = 64 * 1024
 # Bytes of a body in addition to its text: names, roles, options.
 SPARE_BYTES = 64 * 1024
 SPARE_BYTES_A_MESSAGE = 128
@@ -139,21 +141,16 @@ class HttpApi:
         ask = await self._in_thread(parse, body) if is_long else parse(body)
         asked_by = dict(scope["headers"]).get(paths.ASKED_BY, b"").decode("latin-1")
         generation = Generation(ask, *self._engine.find(ask.model), asked_by)
-        if is_long:
-            await self._in_thread(generation.encode)
-        else:
+
+        def prepare() -> Answer:
             generation.encode()
-        answer = Answer(ask, generation.prompts, generation.base.tokenizer, self._clock)
+            return Answer(ask, generation.prompts, generation.base, self._clock)
+
+        answer = await self._in_thread(prepare) if is_long else prepare()
         generation.start()
         watcher = asyncio.ensure_future(_watch(receive, generation))
         try:
-            if ask.stream:
-                await _stream(send, generation, answer)
-            else:
-                deltas = []
-                while not generation.is_finished:
-                    deltas += await generation.next()
-                await _answer_bytes(send, 200, answer.whole(deltas))
+            await (send_stream if ask.stream else send_whole)(send, generation, answer)
         finally:
             watcher.cancel()
             generation.close()
@@ -169,7 +166,7 @@ class HttpApi:
         return asyncio.get_running_loop().run_in_executor(self._texts, work, *arguments)
 
 
-async def _stream(send: Send, generation: Generation, answer: Answer) -> None:
+async def send_stream(send: Send, generation: Generation, answer: Answer) -> None:
     """Send chunks as they are produced. A failure before the first token is a plain HTTP error."""
     deltas = await generation.next()
     headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
@@ -183,6 +180,35 @@ async def _stream(send: Send, generation: Generation, answer: Answer) -> None:
     except Error as error:
         chunks = event(refusal(error))
     await send({"type": "http.response.body", "body": chunks})
+
+
+async def send_whole(send: Send, generation: Generation, answer: Answer) -> None:
+    """Send one JSON object; a long one in parts, each in a turn of the event loop of its own."""
+    while not generation.is_finished:
+        answer.add(await generation.next())
+    pieces = answer.whole()
+    part, following = _part(pieces), _part(pieces)
+    if not following:
+        await _answer_bytes(send, 200, part)
+        return
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    while part:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        await asyncio.sleep(0)
+        part, following = following, _part(pieces)
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _part(pieces: Iterator[bytes]) -> bytes:
+    """Return the next pieces, PART_BYTES or a little more; nothing at the end."""
+    taken, size = [], 0
+    for piece in pieces:
+        taken.append(piece)
+        size += len(piece)
+        if size >= PART_BYTES:
+            break
+    return b"".join(taken)
 
 
 async def _watch(receive: Receive, generation: Generation) -> None:

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunewarden.embedded_engine import kv_cache as kv
 from tunewarden.embedded_engine.adapter_files import AdapterWeights
+from tunewarden.embedded_engine.logprobs import TokenNames
 from tunewarden.embedded_engine.lora import BASE_SLOT, Interrupted, Selection, use, wrap_linears
 from tunewarden.engine_protocol.codes import Code
 from tunewarden.errors import Error, Kind
@@ -59,6 +60,7 @@ class Base:
         self.vocabulary = int(config.vocab_size)
         # In bytes, an upper bound: byte-level vocabularies use up to two characters per byte.
         self.longest_token = max((len(t.encode()) for t in self.tokenizer.get_vocab()), default=1)
+        self.token_names = TokenNames(self.tokenizer)
         self.end_tokens = self._find_end_tokens()
         self.layers = wrap_linears(self._model, leave=self._model.get_output_embeddings())
         self._check_by_running()
@@ -104,6 +106,14 @@ class Base:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of token ids without special tokens."""
         text: str = self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=True)
+        return text
+
+    def decode_long(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids with special tokens, and let other threads run meanwhile."""
+        # `decode` keeps the GIL, `decode_batch` does not.
+        text: str = self.tokenizer.backend_tokenizer.decode_batch([ids], skip_special_tokens=False)[
+            0
+        ]
         return text
 
     @torch.inference_mode()

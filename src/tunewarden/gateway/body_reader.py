@@ -18,8 +18,6 @@ from tunewarden.errors import Error
 from tunewarden.gateway.rewriting import InferenceRequest
 
 LENGTH = struct.Struct(">Q")
-# Commas, colons and brackets outside strings: the engine allocates an object for each value.
-VALUES_MAX = 200_000
 READ_BYTES = 1024 * 1024
 
 
@@ -37,7 +35,7 @@ def main(descriptor: str, parent: str) -> None:
 def answer(body: bytes) -> tuple[dict[str, Any], bytes]:
     """Return the fields that the gateway reads, or an error, and the body's other fields as a JSON object."""
     try:
-        request, rest = InferenceRequest.taken_apart(body, VALUES_MAX)
+        request, rest = InferenceRequest.taken_apart(body)
     except Error as error:
         return {"kind": error.kind.value, "message": error.message, "param": error.param}, b""
     return {

@@ -21,7 +21,11 @@ USAGE = re.compile(rb'"usage"\s*:\s*\{')
 NAME = re.compile(rb'"model"\s*:\s*("(?:[^"\\\0-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})){0,1024}")')
 # Outside strings, these bytes of JSON bound the number of values.
 STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-STRUCTURE = (b",", b":", b"[", b"{")
+CONTAINERS = (b"[", b"{")
+STRUCTURE = (b",", b":", *CONTAINERS)
+# The engine allocates an object for each value, and its garbage collector tracks each container.
+VALUES_MAX = 200_000
+CONTAINERS_MAX = 50_000
 EVENT_BYTES_MAX = 8 * 1024 * 1024
 RENAMINGS_MAX = 1024
 
@@ -107,12 +111,15 @@ class InferenceRequest:
         return cls(model, body, is_stream=asked.stream is True, options=asked.stream_options)
 
     @classmethod
-    def taken_apart(cls, body: bytes, values_max: int) -> "tuple[InferenceRequest, bytes]":
+    def taken_apart(cls, body: bytes) -> "tuple[InferenceRequest, bytes]":
         """Parse and split a long body; return it and its other fields, for `of_parts`. Raises Error(INVALID)."""
         request = cls.parse(body)
         bare = STRING.sub(b"", body)
-        if sum(map(bare.count, STRUCTURE)) > values_max:
-            message = f"The body of your request has too many values (limit {values_max})."
+        if sum(map(bare.count, STRUCTURE)) > VALUES_MAX:
+            message = f"The body of your request has too many values (limit {VALUES_MAX})."
+            raise Error(Kind.INVALID, message)
+        if sum(map(bare.count, CONTAINERS)) > CONTAINERS_MAX:
+            message = f"The body of your request has too many arrays and objects (limit {CONTAINERS_MAX})."
             raise Error(Kind.INVALID, message)
         try:
             fields = _fields.decode(body)

@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewarden.errors import Error, Kind
-from tunewarden.gateway.body_reader import VALUES_MAX
 from tunewarden.gateway.long_bodies import WAITING_MAX, LongBodies
-from tunewarden.gateway.rewriting import InferenceRequest
+from tunewarden.gateway.rewriting import CONTAINERS_MAX, VALUES_MAX, InferenceRequest
 
 MEBIBYTE = 1024 * 1024
 LOOP_SECONDS = 0.010
@@ -84,9 +83,9 @@ def test_taken_apart_and_put_together_it_is_what_a_short_one_is(
         short = InferenceRequest.parse(body)
     except Error:
         with pytest.raises(Error):
-            InferenceRequest.taken_apart(body, VALUES_MAX)
+            InferenceRequest.taken_apart(body)
         return
-    read, rest = InferenceRequest.taken_apart(body, VALUES_MAX)
+    read, rest = InferenceRequest.taken_apart(body)
     whole = InferenceRequest.of_parts(
         read.model, rest, is_stream=read.is_stream, options=read.options
     )
@@ -106,6 +105,8 @@ def test_values_are_counted_outside_of_strings_only(bodies: LongBodies) -> None:
     assert _read(bodies, text).model == "m"
     with pytest.raises(Error, match="too many values"):
         _read(bodies, json.dumps({"model": "m", "x": [1] * (VALUES_MAX + 1)}).encode())
+    with pytest.raises(Error, match="too many arrays and objects"):
+        _read(bodies, json.dumps({"model": "m", "x": [[]] * CONTAINERS_MAX}).encode())
     with pytest.raises(Error, match="could not parse"):
         _read(bodies, b"{" * 1000)
 
