@@ -26,6 +26,8 @@ VERSIONS = ["HTTP/1.1"] * 12 + [
     "HTTP/0.9",
     "http/1.1",
     "HTTP/1.1x",
+    "RTSP/1.0",
+    " HTTP/1.1",
     "HTTP/11",
     "",
 ]

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 BODY_BYTES_MAX = 8 * 1024 * 1024
 VERB_BYTES_MAX = 64 * 1024
 # Larger bodies are parsed and tokenized in these threads, so as not to delay the other streams.
-LONG_BODY_BYTES = 16 * 1024
+LONG_BODY_BYTES = 8 * 1024
 TEXTS_AT_ONCE = 2
 # Longer responses are sent in parts of this size.
 PART_BYTES = 64 * 1024

@@ -10,6 +10,7 @@ from typing import Protocol
 import httptools
 
 from tunewarden.errors import Error, Kind
+from tunewarden.gateway.request_lines import RequestLines
 
 HEAD_BYTES_MAX = 64 * 1024  # OpenAI asks its clients for less than 64 KiB
 # RFC 9110 §7.2: a DNS name or an IP address, and an optional port; it may be empty.
@@ -46,7 +47,8 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_head_bytes", "_is_ended_by_offer", "_is_in_head", "_is_over", "_parser", "_receiver", "_trailers", "_unfinished_bytes",
+        "_head_bytes", "_is_ended_by_offer", "_is_in_head", "_is_in_message", "_is_over", "_lines",
+        "_parser", "_receiver", "_trailers", "_unfinished_bytes",
         "headers", "is_kept", "is_rewritten", "method", "path", "query", "url", "version",
     )  # fmt: skip
 
@@ -61,11 +63,13 @@ class RequestParser:
         self.is_kept = True  # Whether another request may follow it on the connection.
         self.is_rewritten = False  # Whether the head was changed (an upgrade was removed).
         self._is_in_head = False
+        self._is_in_message = False
         self._is_over = False
         self._is_ended_by_offer = False
         self._head_bytes = 0
         self._trailers = 0
         self._unfinished_bytes = 0
+        self._lines = RequestLines(UNFINISHED_BYTES_MAX)
         self._receiver = receiver
         self._parser = self._new_parser()
 
@@ -74,6 +78,7 @@ class RequestParser:
         if self._is_over:
             return
         self._unfinished_bytes += len(data)
+        self._lines.begin_read(data, is_between=not self._is_in_message)
         rest = memoryview(data)
         try:
             while rest:
@@ -82,6 +87,8 @@ class RequestParser:
             if not self._fails():
                 return
             raise _reason(error) from error
+        finally:
+            self._lines.end_read(is_in_head=self._is_in_head and not self._is_over)
         if self._unfinished_bytes > UNFINISHED_BYTES_MAX:
             self._is_over = True
             raise _head_too_large()
@@ -101,6 +108,7 @@ class RequestParser:
         """Ignore further input, and release the unfinished request."""
         self._is_over = True
         self.forget()
+        self._lines = RequestLines(UNFINISHED_BYTES_MAX)
         self._parser = self._new_parser()
 
     # What httptools calls:
@@ -109,7 +117,7 @@ class RequestParser:
         """Begin a head."""
         if self._is_over:
             raise _malformed()  # never sent: the connection is closed after the previous request
-        self._is_in_head = True
+        self._is_in_head = self._is_in_message = True
         self.forget()
         self._head_bytes = 0
         self._receiver.on_message_begin()
@@ -132,6 +140,8 @@ class RequestParser:
         parser = self._parser
         self.method = parser.get_method()
         self.version = parser.get_http_version()
+        if not self.is_rewritten:
+            self._lines.check(b"%b %b HTTP/%b\r\n" % (self.method, self.url, self.version.encode()))
         if self.method == b"CONNECT":
             raise Error(Kind.INVALID, "CONNECT is not supported.")
         if parser.should_upgrade():
@@ -148,14 +158,20 @@ class RequestParser:
         self._unfinished_bytes = 0
         self._receiver.on_headers_complete()
 
+    def on_chunk_header(self) -> None:
+        """Note that the body is chunked."""
+        self._lines.lose_place()
+
     def on_body(self, body: bytes) -> None:
         """Pass on."""
         self._unfinished_bytes = 0
+        self._lines.skip(len(body))
         self._receiver.on_body(body)
 
     def on_message_complete(self) -> None:
         """Pass on, unless an upgrade ended the message."""
         if not self._is_ended_by_offer:
+            self._is_in_message = False
             self._unfinished_bytes = 0
             self._is_over = not self.is_kept
             self._receiver.on_message_complete()
