@@ -109,7 +109,7 @@ class Base:
         return text
 
     def decode_long(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids with special tokens, and let other threads run meanwhile."""
+        """Return the text of token ids with special tokens, without holding the GIL."""
         # `decode` keeps the GIL, `decode_batch` does not.
         text: str = self.tokenizer.backend_tokenizer.decode_batch([ids], skip_special_tokens=False)[
             0
