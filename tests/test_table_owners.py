@@ -52,7 +52,9 @@ WRITES = {
         "files": "a migration that needs keys: once, for data of 0.1",
         "uploads": "the same",
         "jobs": "the same",
+        "?": "its statements are the tuples above them",
     },
+    "db/sqlite.py": {"?": "the driver runs everybody's statements"},
 }
 # Who reads a table of another package, and why.
 READS = {
@@ -80,12 +82,31 @@ READS = {
     "registry/models.py": {
         "checkpoint_permissions": "who sees a model, in the query that finds it",
     },
+    "registry/model_lookup.py": {
+        "checkpoint_permissions": "the same, for each request: by `models.SEEN_BY`",
+    },
     "registry/quota.py": {
         "projects": "what an organization has stored, in one statement",
     },
 }
-CHANGED = re.compile(r"\b(?:INSERT\s+INTO|UPDATE|DELETE\s+FROM)\s+([a-z_]+)")
-UNNAMED = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE)\s+\{\}")
+# What is put into a statement and is no constant, and why that is no table.
+UNSAID = {
+    "deletion/records.py": {"assignments": "columns, by the names of a dataclass"},
+    "finetuning/transitions.py": {"assignments": "columns, by the names of a dataclass"},
+    "finetuning/older_texts.py": {
+        "select": "one of its statements, whole",
+        "update": "one of its statements, whole",
+    },
+    "finetuning/permissions.py": {"compared": "< or >", "order": "ASC or DESC"},
+    "registry/file_rows.py": {"sign": "< or >", "order": "ASC or DESC"},
+}
+# A name may be quoted, and may have that of a schema before it.
+CHANGED = re.compile(
+    r"\b(?:(?:INSERT|REPLACE)(?:\s+OR\s+\w+)?\s+INTO|(?<!DO )UPDATE(?:\s+OR\s+\w+)?|DELETE\s+FROM)\s+"
+    r"(?:\w+\.)?[\"`\[]?([a-z_]\w*)",
+    re.IGNORECASE,
+)
+UNNAMED = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE)\s+\{\}|^\s*\{\}", re.IGNORECASE)
 
 
 class Use(NamedTuple):
@@ -99,9 +120,9 @@ class Use(NamedTuple):
 def uses(module: str, tree: ast.Module) -> set[Use]:
     """Return which tables the SQL of a module reads and changes; `?` is a table that is not named."""
     found = set()
-    for text, _ in statements.texts(tree):
-        changed = set(CHANGED.findall(text))
-        read = set(re.findall(r"[a-z_]+", re.sub(r"'[^']*'", "''", text))) & OWNERS.keys()
+    for text, _, _ in statements.texts(tree):
+        changed = {table.lower() for table in CHANGED.findall(text)}
+        read = set(re.findall(r"[a-z_]+", re.sub(r"'[^']*'", "''", text).lower())) & OWNERS.keys()
         found |= {Use(module, table, is_written=True) for table in changed}
         found |= {Use(module, table, is_written=False) for table in read - changed}
         if UNNAMED.search(text):
@@ -119,8 +140,8 @@ def borrowed(module: str, tree: ast.Module) -> list[str]:
     }
     names = (
         ast.unparse(value)
-        for _, put in statements.texts(tree)
-        for value in put
+        for one in statements.texts(tree)
+        for value in one.put
         if any(
             (imported.get(node.id) or "").startswith("tunewarden")
             and _room_of(imported[node.id]) != module.split("/", maxsplit=1)[0]
@@ -170,6 +191,16 @@ def test_no_module_puts_another_packages_constants_into_its_sql() -> None:
     assert [name for module, tree in statements.modules() for name in borrowed(module, tree)] == []
 
 
+def test_what_is_put_into_sql_is_constant() -> None:
+    put = {
+        (module, ast.unparse(value))
+        for module, tree in statements.modules()
+        for one in statements.texts(tree)
+        for value in one.unsaid
+    }
+    assert {one for one in put if not one[0].startswith(statements.DRIVER)} == _pairs(UNSAID)
+
+
 def test_deletion_alone_takes_an_artifact_through_its_last_states() -> None:
     steps = {"begin_deletion", "end_deletion", "note_blobs_erased"}
     callers = {
@@ -199,6 +230,25 @@ def test_every_table_has_an_owner_that_uses_it() -> None:
         ('FROM = "FROM artifacts a, swap_seen"', {("artifacts", False), ("swap_seen", False)}),
         ('tx.row("SELECT 1 WHERE EXISTS (SELECT 1 FROM jobs)")', {("jobs", False)}),
         ('tx.run(f"UPDATE {table} SET n = 1")', {("?", True)}),
+        ('tx.run("update jobs set n = 1")', {("jobs", True)}),
+        ('tx.run("insert into jobs select n from files")', {("jobs", True), ("files", False)}),
+        ('tx.run("UPDATE OR IGNORE main.jobs SET n = 1")', {("jobs", True)}),
+        ("tx.run('DELETE FROM \"jobs\"')", {("jobs", True)}),
+        ('tx.run("DELETE FROM " + "jobs")', {("jobs", True)}),
+        ('tx.run("DELETE FROM jobs" + which)', {("jobs", True)}),
+        ('tx.run("DELETE FROM " + table)', {("?", True)}),
+        ('sql = "UPDATE "\nsql += "jobs SET n = 1"\ntx.run(sql)', {("?", True)}),
+        ('tx.run("DELETE FROM %s" % "jobs")', {("jobs", True)}),
+        ('tx.run("DELETE FROM %(t)s WHERE n = %(n)s" % names)', {("?", True)}),
+        ('tx.run("DELETE FROM {}".format("jobs"))', {("jobs", True)}),
+        ('tx.run("DELETE FROM {t} WHERE n = {n}".format(**names))', {("?", True)}),
+        ('tx.run(" ".join(["DELETE FROM", "jobs"]))', {("jobs", True)}),
+        ('tx.run(" ".join(words))', {("?", True)}),
+        ('tx.run(sql_of("jobs"))', {("?", True)}),
+        ('T = "jobs"\ntx.run(f"DELETE FROM {T}")', {("jobs", True)}),
+        ('T = "jobs"\nV = f"DELETE FROM {T}"\ntx.run(V)', {("jobs", True)}),
+        ('tx.run(f"{verb} jobs SET n = 1")', {("?", True), ("jobs", False)}),
+        ("tx.run(f\"{'DELETE FROM'} jobs\")", {("jobs", True)}),
         ('"""DELETE FROM jobs is nothing that anybody does."""', set()),
         ("tx.row(\"SELECT n FROM files WHERE purpose = 'jobs'\")", {("files", False)}),
     ],
