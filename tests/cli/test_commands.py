@@ -1,7 +1,10 @@
 """The commands, each as a person types it; refusals of arguments and lists in this process (in_process.py)."""
 
+import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from tests.fakes.upstream import FakeUpstream
 from tests.support import servers
 from tests.support.servers import LOCAL_BASE, ORGANIZATION, Server, run_cli
 
+from tunewarden.cli import waiting
 from tunewarden.cli.commands import COMMANDS, cli
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.identity import keys
@@ -386,3 +390,24 @@ def test_doctor_names_a_key_that_everybody_can_read_and_what_to_do(server: Serve
         path.chmod(0o600)
     assert examined.returncode == 1
     assert _wrong(examined.stdout) == [f"FAIL owner.key: mode 0644: run chmod go= {path}"]
+
+
+def test_doctor_says_of_a_base_that_is_loading_that_it_is_and_fails_only_later(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="nothing else is wrong")
+    monkeypatch.setattr(waiting, "answers", lambda *_: False)
+    started = server.data / "run" / "server.json"
+    settings = {"TUNEWARDEN_SCRATCH": str(server.scratch)}
+
+    def examined(started_at: float) -> subprocess.CompletedProcess[str]:
+        os.utime(started, (started_at, started_at))
+        return in_process.on(server, "doctor", settings=settings)
+
+    now = time.time()
+    loading = examined(now)
+    assert re.search(rf"^wait base: {LOCAL_BASE} is loading", loading.stdout, re.MULTILINE)
+    assert _wrong(loading.stdout) == []
+    later = examined(now - waiting.WAIT_SECONDS - 1)
+    assert later.returncode == ExitCode.FAILED
+    assert [line.partition(":")[0] for line in _wrong(later.stdout)] == ["FAIL base"]

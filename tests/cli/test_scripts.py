@@ -142,6 +142,7 @@ def test_json_of_what_only_the_operator_sees_is_a_list_too(server: Server) -> No
         "is_well": True,
         "what": "server",
         "found": "running",
+        "is_pending": False,
     }
     assert _json(server, "expiry", "resume") == {"object": "expiry", "was_paused": False}
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tunewarden.cli.transport import Answer, Http, NotServing, Request
+from tunewarden.clock import SystemClock
 from tunewarden.config import Config
 from tunewarden.errors import Error, Kind
 from tunewarden.locks import ByteLocks
@@ -97,3 +98,12 @@ def server_url(settings: Config) -> str | None:
         return str(json.loads((settings.run / "server.json").read_text("utf-8"))["url"])
     except FileNotFoundError:
         return None
+
+
+def seconds_since_start(settings: Config) -> float:
+    """Return how long ago the running server wrote its address; infinite if it has not."""
+    try:
+        started = (settings.run / "server.json").stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
+    return SystemClock().now().timestamp() - started

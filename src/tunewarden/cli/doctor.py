@@ -23,11 +23,12 @@ from tunewarden.server import start_checks
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check."""
+    """The result of one check. `is_pending`: not yet as it will be, which is no failure."""
 
     is_well: bool
     what: str
     found: str
+    is_pending: bool = False
 
 
 def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
@@ -75,9 +76,20 @@ def _answering(settings: Config, local: list[Base]) -> Iterator[Finding]:
     try:
         with data_directory.opened(settings) as directory:
             for base in local:
-                yield Finding(waiting.answers(Client(directory), base.name), "base", base.name)
+                yield _local_base(settings, Client(directory), base.name)
     except Error as error:
         yield Finding(False, "base", error.message)  # noqa: FBT003
+
+
+def _local_base(settings: Config, client: Client, name: str) -> Finding:
+    if waiting.answers(client, name):
+        return Finding(True, "base", name)  # noqa: FBT003
+    seconds = data_directory.seconds_since_start(settings)
+    if seconds < waiting.WAIT_SECONDS:
+        found = f"{name} is loading; the server started {seconds:.0f} s ago"
+        return Finding(True, "base", found, is_pending=True)  # noqa: FBT003
+    advice = "it may still be loading, or the server's log says why it cannot be"
+    return Finding(False, "base", f"{name} does not answer: {advice}")  # noqa: FBT003
 
 
 def _engine_at(settings: Config, base: Base) -> Finding:

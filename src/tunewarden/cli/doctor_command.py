@@ -25,6 +25,7 @@ from tunewarden.cli.output import listing, show_json
 def doctor(data: Path | None, *, deep: bool, sweep: bool, dry_run: bool, as_json: bool) -> None:
     """Check the data directory and this machine; exit status 1 if something is wrong.
 
+    A base that is still loading after a start of the server is not wrong: `wait`, not `FAIL`.
     `--sweep --dry-run` erases nothing and shows for each remnant whether a sweep would erase it, like `--deep`.
     """
     if dry_run and not sweep:
@@ -39,7 +40,13 @@ def doctor(data: Path | None, *, deep: bool, sweep: bool, dry_run: bool, as_json
         if as_json:
             findings.append({"object": "finding", **asdict(finding)})
         else:
-            click.echo(f"{'ok  ' if finding.is_well else 'FAIL'} {finding.what}: {finding.found}")
+            click.echo(f"{_word(finding)} {finding.what}: {finding.found}")
     if as_json:
         show_json(listing(findings))
     sys.exit(ExitCode.DONE if is_well else ExitCode.FAILED)
+
+
+def _word(finding: checks.Finding) -> str:
+    if finding.is_pending:
+        return "wait"
+    return "ok  " if finding.is_well else "FAIL"
