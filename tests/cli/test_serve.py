@@ -102,17 +102,21 @@ def test_a_second_server_on_the_same_data_is_refused(server: Server) -> None:
     second = servers.run_cli("serve", "--data", str(server.data), "--port", "0")
     assert second.returncode == ExitCode.CONFLICT
     assert second.stderr == f"Error: A server is already running on {server.data}.\n"
+    # The same on the port of the first, which is the usual mistake.
+    third = servers.run_cli("serve", "--data", str(server.data), "--port", str(server.address[1]))
+    assert (third.returncode, third.stderr) == (second.returncode, second.stderr)
     assert (server.data / "run" / "server.json").read_bytes() == before
     assert server.get("/readyz").status == 200
 
 
-def test_a_port_in_use_is_said_in_one_line(data: Path) -> None:
+def test_a_port_in_use_is_said_in_one_line_and_nothing_is_made(data: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         refused = servers.run_cli("serve", "--data", str(data), "--port", port)
     assert refused.returncode == ExitCode.UNAVAILABLE
     assert refused.stderr.startswith(f"Error: Cannot listen on 127.0.0.1:{port}: ")
     assert refused.stderr.count("\n") == 1
+    assert not data.exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

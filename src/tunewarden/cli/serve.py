@@ -1,6 +1,7 @@
 """`tunewarden serve`: prepare the data directory, start everything, print how to use it."""
 
 import contextlib
+import socket
 import sys
 from enum import StrEnum
 from http.client import HTTPConnection, HTTPException
@@ -42,18 +43,28 @@ def run(settings: Config, *, demo: Demo) -> None:
         if demo is Demo.PACKAGED and not (settings.data / first_start.DEMO_BASE).exists():
             first_start.packaged_demo()
     start_checks.close_to_others(settings)
-    with with_no_server(settings):
+    # The port comes first: one that is in use must not leave a new data directory behind.
+    with _listening(settings) as listening, with_no_server(settings):
         scratch_directory(settings)  # first: it may choose its name
         app = open_app(settings, migrate=True)
         start_checks.check_swap(app)
         start_checks.warn_of_plain_http(settings)
-        _run(app, demo=demo)
+        _run(app, listening, demo=demo)
 
 
-def _run(app: App, *, demo: Demo) -> None:
-    settings = app.config
+def _listening(settings: Config) -> socket.socket:
+    """Open the listening socket. Raises Error(UNAVAILABLE), or Error(CONFLICT) beside a server on the same data."""
+    try:
+        return listen(settings.host, settings.port)
+    except Error:
+        if settings.run.exists():
+            with with_no_server(settings):
+                pass  # It says better than the port does what is wrong.
+        raise
+
+
+def _run(app: App, listening: socket.socket, *, demo: Demo) -> None:
     console = Console(stderr=True)
-    listening = listen(settings.host, settings.port)
     host, port = listening.getsockname()[:2]
     supervisor = Supervisor(app, listening)
     with supervisor.starting():
@@ -65,7 +76,6 @@ def _run(app: App, *, demo: Demo) -> None:
         announcement = _Announcement(app, host, port, is_first=is_first)
         note_address(app, announcement.url)
     supervisor.run(announcement.made)
-    listening.close()
     # No load is running, so the directory should be empty; if not, the next start sweeps it.
     with contextlib.suppress(OSError):
         scratch_directory(app.config).rmdir()
