@@ -15,12 +15,15 @@ from tests.fakes.upstream import FakeUpstream
 from tests.support import servers
 from tests.support.servers import LOCAL_BASE, ORGANIZATION, Server, run_cli
 
+from tunewarden import __version__
 from tunewarden.cli import waiting
 from tunewarden.cli.commands import COMMANDS, cli
 from tunewarden.cli.exit_codes import ExitCode
+from tunewarden.cli.lazy_group import ALIASES_END
 from tunewarden.identity import keys
 
 CONTEXT = click.Context(cli)
+STABILITY = Path(__file__).parents[2] / "docs/reference/stability.md"
 
 
 def _commands(
@@ -93,6 +96,24 @@ def test_an_older_name_works_and_is_shown_nowhere(older: str, name: str) -> None
     by_older, by_name = (in_process.run_cli(one, "--help") for one in (older, name))
     assert by_older.returncode == 0
     assert by_older.stdout == by_name.stdout.replace(f" {name} ", f" {older} ", 1)
+    assert by_name.stderr == ""
+    assert by_older.stderr == (
+        f"Warning: '{older}' is deprecated and will be removed in {ALIASES_END}. Use '{name}'.\n"
+    )
+
+
+def test_the_warning_of_an_older_name_stays_out_of_json(server: Server) -> None:
+    older, name = (in_process.on(server, one, "list", "--json") for one in ("base", "bases"))
+    assert (older.stdout, name.stderr) == (name.stdout, "")
+    assert older.stderr.count("\n") == 1
+
+
+def test_older_names_go_in_the_release_that_is_announced() -> None:
+    announced = tuple(map(int, ALIASES_END.split(".")))
+    assert tuple(map(int, __version__.split(".")[:2])) < announced, "remove them"
+    older = [f"`{alias}`" for one in COMMANDS.values() for alias in one.aliases]
+    [promise] = re.findall(rf"(`[^.|]*): removed in {ALIASES_END}\.", STABILITY.read_text("utf-8"))
+    assert sorted(re.findall("`[a-z]+`", promise)) == sorted(older)
 
 
 LOADED = """
@@ -134,12 +155,15 @@ def test_a_shell_completes_names_and_no_older_ones() -> None:
             "COMP_WORDS": " ".join(("tunewarden", *words)),
             "COMP_CWORD": str(len(words)),
         }
-        lines = run_cli(settings=asked).stdout.splitlines()
+        ran = run_cli(settings=asked)
+        assert ran.stderr == ""
+        lines = ran.stdout.splitlines()
         return [line.partition(",")[2] for line in lines]
 
     assert completed("b") == ["backup", "bases"]
     assert completed("f") == ["files", "fine-tunes"]
     assert completed("models", "d") == ["delete"]
+    assert completed("receipt", "v") == ["verify"]
     assert "--dry-run" in completed("models", "delete", "--")
 
 

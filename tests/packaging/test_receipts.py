@@ -93,7 +93,7 @@ def test_it_verifies_a_receipt_of_the_product_and_says_what_the_products_command
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith(f"model:        {proof.model}\n")
     shown = in_process.run_cli(
-        "receipt", "verify", str(proof.receipt), "--log-key", str(proof.log_key)
+        "receipts", "verify", str(proof.receipt), "--log-key", str(proof.log_key)
     )
     assert shown.returncode == 0
     assert shown.stdout == ran.stdout

@@ -111,7 +111,6 @@ def test_the_demo_without_torch_says_what_to_install(commands: Path, tmp_path: P
         (["serve"], 1, "Error: Tunewarden runs on Linux. On other systems, run it in a Linux "),
         (["models", "list"], 1, "Error: Tunewarden runs on Linux. "),
         (["receipts", "verify", "missing.json"], 2, "Usage: "),
-        (["receipt", "verify", "missing.json"], 2, "Usage: "),
         (["--help"], 0, ""),
         (["--version"], 0, ""),
     ],

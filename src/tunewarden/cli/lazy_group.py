@@ -8,12 +8,15 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+# The release that removes every alias (docs/reference/stability.md).
+ALIASES_END = "0.4"
+
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
     """A command's location, as "module:attribute", and its line in the group's help.
 
-    `aliases` are older names, which work but are not listed.
+    `aliases` are older names, which work until ALIASES_END but are not listed.
     """
 
     place: str
@@ -52,6 +55,19 @@ class LazyGroup(click.Group):
                 assert isinstance(command, click.Command), f"{one.place} is a command"
                 return command
         return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that is run; say on standard error that an alias is deprecated."""
+        found = super().resolve_command(ctx, args)
+        for name, one in self.lazy.items():
+            if args[0] in one.aliases and not ctx.resilient_parsing:  # which completion asks for
+                click.echo(
+                    f"Warning: '{args[0]}' is deprecated and will be removed in {ALIASES_END}. Use '{name}'.",
+                    err=True,
+                )
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands, without importing them."""
