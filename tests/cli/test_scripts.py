@@ -277,6 +277,8 @@ def test_a_backup_replaces_an_older_one_and_nothing_else(server: Server, tmp_pat
     text.write_text("These are notes.")
     for _ in range(2):
         assert in_process.run_cli("backup", "database", str(copy), *where).returncode == 0
+    made = _json(server, "backup", "database", str(copy))
+    assert made == {"object": "backup", "file": str(copy), "bytes": copy.stat().st_size}
     refused = {
         text: ExitCode.CONFLICT,
         tmp_path / "missing" / "copy.sqlite": ExitCode.UNAVAILABLE,

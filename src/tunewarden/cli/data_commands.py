@@ -23,11 +23,14 @@ def backup() -> None:
 
 @backup.command("database")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@json_option
 @data_option
 @refusing
-def backup_database(file: Path, data: Path | None) -> None:
+def backup_database(file: Path, data: Path | None, *, as_json: bool) -> None:
     """Write a consistent copy of the database to FILE, outside the data directory; a server may be running."""
     local_operations.copy_database(config.of_this_machine(data), file)
+    if as_json:
+        show_json({"object": "backup", "file": str(file), "bytes": file.stat().st_size})
 
 
 @click.group()

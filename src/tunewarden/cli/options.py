@@ -31,7 +31,7 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
 
 
 data_option = _option(config.SETTINGS["data"])
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show what would be done, without doing it."
 )
