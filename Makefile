@@ -18,8 +18,9 @@ LOCKED := $(PIP) install --no-deps --require-hashes
 UV := .cache/uv
 # Python keeps what it compiled, here too where the environment forbids it: a server of the tests is five processes.
 unexport PYTHONDONTWRITEBYTECODE
-# The server and the verifier of its receipts, which it needs, from this tree.
-EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable packages/receipts --editable .
+# The server, the verifier of its receipts, which it needs, and the plugin for vLLM, from this tree.
+EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable packages/receipts --editable . \
+  --editable packages/vllm
 
 .PHONY: run test batteries quick check conformance torture bench bench-guard setup lock lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
 
@@ -86,7 +87,7 @@ newest: $(UV)/bin/uv
 
 wheel: $(VENV)/.core
 	rm -rf dist
-	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist . ./packages/receipts ./packages/demo
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist . ./packages/receipts ./packages/vllm ./packages/demo
 
 # The bill of materials of what is released, beside the wheels: CycloneDX, from the locks with their digests.
 sbom: $(UV)/bin/uv
@@ -102,13 +103,14 @@ demo-weights: $(VENV)/.local
 
 # Puts the built wheels in place of the source tree, for tests of what users install; `make editable` undoes it.
 installed-wheel: wheel
-	$(PIP) install --no-deps --no-index --force-reinstall dist/tunewarden-*.whl dist/tunewarden_receipts-*.whl
+	$(PIP) install --no-deps --no-index --force-reinstall dist/tunewarden-*.whl dist/tunewarden_receipts-*.whl \
+	  dist/tunewarden_vllm-*.whl
 
 editable: $(VENV)/.core
 	$(EDITABLE)
 
 # The environment in layers, each with a lock of its own: the server alone, what `make run` needs, what tests need.
-$(VENV)/.core: pyproject.toml packages/receipts/pyproject.toml requirements/core.txt requirements/build.txt
+$(VENV)/.core: pyproject.toml packages/receipts/pyproject.toml packages/vllm/pyproject.toml requirements/core.txt requirements/build.txt
 	@test "$$(uname -s)" = Linux || { echo "Tunewarden runs on Linux. On other systems, run it in a Linux container or virtual machine." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tunewarden needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -36,7 +36,7 @@ create() { # NAME INTERPRETER: an empty environment
 
 package() { # The wheel's build backend is the pinned one.
   "${install[@]}" --no-deps --require-hashes --requirement requirements/build.txt
-  "${install[@]}" --no-deps --no-build-isolation --editable packages/receipts --editable . --editable packages/demo
+  "${install[@]}" --no-deps --no-build-isolation --editable packages/receipts --editable . --editable packages/vllm --editable packages/demo
 }
 
 try() { "$venv/bin/python" -m pytest --numprocesses "${JOBS:-2}" --dist loadfile --no-loadscope-reorder -p no:cacheprovider "$@"; }
@@ -67,7 +67,7 @@ floors | newest)
     --no-header --no-annotate --output-file "$sets/$kind.txt" --all-extras pyproject.toml packages/receipts/pyproject.toml
   "${install[@]}" --no-deps --requirement "$sets/$kind.txt"
   "${install[@]}" --requirement requirements/torch.in --requirement requirements/build.in
-  "${install[@]}" --no-deps --no-build-isolation --editable packages/receipts --editable . --editable packages/demo
+  "${install[@]}" --no-deps --no-build-isolation --editable packages/receipts --editable . --editable packages/vllm --editable packages/demo
   if [ "$kind" = newest ]; then
     # What is newer than the lock, which is what a failure may come from.
     diff <(grep -ho '^[a-z0-9._-]*==[^ ;\\]*' requirements/{core,local,dev}.txt | sort -u) "$sets/newest.txt" | grep '^>' || true

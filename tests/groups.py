@@ -17,6 +17,7 @@ NEED_ENGINE = (
     "trainer",
     "unit/artifacts/test_what_peft_writes.py",
     "unit/embedded_engine",
+    "unit/vllm_plugin/test_worker.py",
 )
 # Of the quick directories, what starts servers.
 NEED_SERVERS = (

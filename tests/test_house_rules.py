@@ -18,13 +18,25 @@ from tunewarden.engine_protocol.codes import Code
 ROOT = Path(__file__).parent.parent
 TESTS = ROOT / "tests"
 SOURCE = ROOT / "src" / "tunewarden"
-VERIFIER = ROOT / "packages" / "receipts" / "src" / "tunewarden_receipts"
+# The distributions beside the server: the verifier of its receipts, and the plugin for vLLM.
+PACKAGES = (
+    ROOT / "packages" / "receipts" / "src" / "tunewarden_receipts",
+    ROOT / "packages" / "vllm" / "src" / "tunewarden_vllm",
+)
 FILE_LINES_MAX = 400
 TEST_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
 PROSE_COLUMNS_MAX = 120
 GENERATED = {ROOT / "docs" / "performance.md", ROOT / "docs" / "evidence.md"}
-ASYNC_ROOMS = {"api", "gateway", "serving", "engines", "embedded_engine", "server"}
+ASYNC_ROOMS = {
+    "api",
+    "gateway",
+    "serving",
+    "engines",
+    "embedded_engine",
+    "server",
+    "tunewarden_vllm",
+}
 # Words that say nothing, or that would be a second word for a thing (DESIGN, section 2).
 WORDS = re.compile(r"(^|_)(manager|utils?|helpers?|common|misc|handle|purge|destroy)(_|$)")
 # Private phrases for which the field has a term: plaintext, concurrently, in the meantime, restart, identify, return.
@@ -55,10 +67,11 @@ BROAD_EXCEPT = {
     "finetuning/runner.py",
     "gateway/exchange.py",
     "server/drain.py",
+    "tunewarden_vllm/adapters.py",  # vLLM's workers report every failure as Exception
     "finetuning/trainer_process.py",  # in a thread, whose mistakes Python prints with their values
 }
 # Both sides of the engine protocol: what they agree on is written in engine_protocol/ alone.
-ENGINE_SIDES = ("gateway/", "engines/", "embedded_engine/")
+ENGINE_SIDES = ("gateway/", "engines/", "embedded_engine/", "tunewarden_vllm/")
 # Who may erase: the steps, the sweeps of what never became a model, and the stores themselves.
 MAY_ERASE = {
     "deletion/steps.py",
@@ -75,8 +88,8 @@ MAY_ERASE = {
 
 
 def sources() -> list[Path]:
-    """Every module of the product: of the server and of the verifier of its receipts."""
-    return [*sorted(SOURCE.rglob("*.py")), *sorted(VERIFIER.rglob("*.py"))]
+    """Every module of the product: of the server and of the distributions beside it."""
+    return [path for where in (SOURCE, *PACKAGES) for path in sorted(where.rglob("*.py"))]
 
 
 def documents() -> list[Path]:
@@ -84,8 +97,8 @@ def documents() -> list[Path]:
 
 
 def _name(path: Path) -> str:
-    """The path of a module below the server's package; of the verifier's, with the package's name."""
-    below = SOURCE if path.is_relative_to(SOURCE) else VERIFIER.parent
+    """The path of a module below the server's package; of another's, with the package's name."""
+    below = next((one.parent for one in PACKAGES if path.is_relative_to(one)), SOURCE)
     return path.relative_to(below).as_posix()
 
 
@@ -115,7 +128,7 @@ def _reached(path: Path) -> Iterator[str]:
 def _imports(path: Path) -> frozenset[str]:
     tree = ast.parse(path.read_text("utf-8"))
     # The product imports late what not every command needs.
-    is_ours = path.is_relative_to(SOURCE) or path.is_relative_to(VERIFIER)
+    is_ours = any(path.is_relative_to(one) for one in (SOURCE, *PACKAGES))
     nodes = tree.body if is_ours else list(ast.walk(tree))
     found = set()
     for node in nodes:
@@ -130,7 +143,7 @@ def _imports(path: Path) -> frozenset[str]:
 def _file_of(module: str) -> Path | None:
     """The source of a module of ours; None for a library's and for a name that is no module."""
     below = Path(*module.split("."))
-    places = (ROOT / below, SOURCE.parent / below, VERIFIER.parent / below)
+    places = [one / below for one in (ROOT, SOURCE.parent, *(two.parent for two in PACKAGES))]
     files = (file for place in places for file in (place.with_suffix(".py"), place / "__init__.py"))
     return next((file for file in files if file.is_file()), None)
 

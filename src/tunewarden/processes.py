@@ -35,7 +35,18 @@ def is_stopped(pid: int) -> bool:
 def identity(pid: int | None = None) -> bytes:
     """Return a unique identity (pid and start time) of a process, this one by default: pids are reused."""
     number = os.getpid() if pid is None else pid
-    return json.dumps({"pid": number, "start": _start_of(number)}).encode()
+    return json.dumps({"pid": number, "start": start_of(number)}).encode()
+
+
+def start_of(pid: int) -> str:
+    """Return a process's start time in clock ticks since boot."""
+    fields = _stat(pid)
+    return fields[19] if fields else ""
+
+
+def is_gone(pid: int, start: str) -> bool:
+    """Return whether the process that had this pid and start time has ended."""
+    return start_of(pid) != start
 
 
 def kill(identity_of_one: bytes, *, within_seconds: float) -> bool:
@@ -80,7 +91,7 @@ def _opened(identity_of_one: bytes) -> Iterator[int | None]:
         return
     try:
         # The pid cannot be reused while the pidfd is open, so checking the identity now is race-free.
-        yield descriptor if _start_of(pid) == named["start"] else None
+        yield descriptor if start_of(pid) == named["start"] else None
     finally:
         os.close(descriptor)
 
@@ -88,12 +99,6 @@ def _opened(identity_of_one: bytes) -> Iterator[int | None]:
 def _has_ended(descriptor: int, within_seconds: float) -> bool:
     # A pidfd is readable when the last thread has ended, which is after the files were closed.
     return bool(select.select([descriptor], [], [], within_seconds)[0])
-
-
-def _start_of(pid: int) -> str:
-    """Return a process's start time in clock ticks since boot."""
-    fields = _stat(pid)
-    return fields[19] if fields else ""
 
 
 def _stat(pid: int) -> list[str]:

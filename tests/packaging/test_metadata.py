@@ -28,6 +28,7 @@ def project(directory: Path) -> dict[str, Any]:
 
 PROJECT = project(ROOT)
 VERIFIER = project(ROOT / "packages" / "receipts")
+PLUGIN = project(ROOT / "packages" / "vllm")
 DEPENDENCIES = [Requirement(line) for line in PROJECT["dependencies"]]
 # Ours is pinned, not bounded, and is in this tree, not in the lock: docs/decisions/0020.
 (OURS,) = [one for one in DEPENDENCIES if one.name == VERIFIER["name"]]
@@ -37,6 +38,8 @@ EXTRAS = {
     name: [Requirement(line) for line in lines]
     for name, lines in PROJECT["optional-dependencies"].items()
 }
+# What the plugin runs in brings it.
+TORCH = Requirement("torch")
 # Installed apart from the lock: docs/decisions/0012.
 NOT_LOCKED = {"torch"}
 PINNED = re.compile(
@@ -95,11 +98,12 @@ def test_every_range_is_bounded_on_both_sides(requirement: Requirement) -> None:
     assert operators == ["<", ">="]
 
 
-def test_both_distributions_are_of_one_release_and_agree_on_what_they_need() -> None:
-    assert VERIFIER["version"] == PROJECT["version"] == tunewarden.__version__
+def test_the_distributions_are_of_one_release_and_agree_on_what_they_need() -> None:
+    assert VERIFIER["version"] == PLUGIN["version"] == PROJECT["version"] == tunewarden.__version__
     assert str(OURS.specifier) == f"=={VERIFIER['version']}"
+    assert f"tunewarden=={PROJECT['version']}" in PLUGIN["dependencies"]
     server = {one.name: one.specifier for one in CORE}
-    for one in RECEIPTS:
+    for one in (*RECEIPTS, *map(Requirement, PLUGIN["dependencies"])):
         assert server.get(one.name, one.specifier) == one.specifier
 
 
@@ -108,8 +112,9 @@ def test_both_distributions_are_of_one_release_and_agree_on_what_they_need() -> 
     [
         (ROOT / "src", [*DEPENDENCIES, *EXTRAS["local"]], 16),
         (ROOT / "packages" / "receipts" / "src", RECEIPTS, 2),
+        (ROOT / "packages" / "vllm" / "src", [*map(Requirement, PLUGIN["dependencies"]), TORCH], 3),
     ],
-    ids=["server", "receipts"],
+    ids=["server", "receipts", "vllm"],
 )
 def test_every_package_that_a_distribution_imports_is_declared(
     sources: Path, requirements: list[Requirement], at_least: int

@@ -12,14 +12,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from tunewarden import locks, space
+from tunewarden import locks, mounts, space
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import random_bytes
 
 # File systems that overwrite in place. Copy-on-write and log-structured ones (btrfs,
 # zfs, f2fs, bcachefs) and layers that hide the medium (overlay, fuse, network) are left out on purpose: I17.
 IN_PLACE_FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "tmpfs", "ramfs"})
-VOLATILE_FILESYSTEMS = frozenset({"tmpfs", "ramfs"})
 
 _NOISE_BYTES = 1024 * 1024
 
@@ -204,7 +203,7 @@ class LocalDisk:
 
     def overwrites_in_place(self, path: Path) -> bool:
         """Return whether the mount table names a file system that overwrites in place."""
-        kind, options = _filesystem(path)
+        kind, options = _file_system_of(path)
         # In data=journal mode ext4 writes every block to the journal first, where it stays for a while.
         return kind in IN_PLACE_FILESYSTEMS and "data=journal" not in options
 
@@ -241,24 +240,12 @@ def is_volatile(directory: Path) -> bool:
 
     # I16
     """
-    return _filesystem(directory)[0] in VOLATILE_FILESYSTEMS
+    return _file_system_of(directory).kind in mounts.IN_MEMORY
 
 
-def _filesystem(path: Path) -> tuple[str, frozenset[str]]:
-    """Return the type and the superblock options of the file system that holds `path`.
-
-    Both are empty if the mount table does not list it (proc(5), /proc/self/mountinfo).
-    """
+def _file_system_of(path: Path) -> mounts.FileSystem:
     with _translated():
-        device = path.stat().st_dev
-        table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in table.splitlines():
-        mount, _, source = line.partition(" - ")
-        fields, kind = mount.split(), source.split()
-        if len(fields) > 2 and fields[2] == wanted and len(kind) == 3:
-            return kind[0], frozenset(kind[2].split(","))
-    return "", frozenset()
+        return mounts.file_system_of(path)
 
 
 @contextmanager

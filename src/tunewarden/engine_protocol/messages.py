@@ -18,6 +18,8 @@ VERSION: Final = 1
 # Names in one eviction.
 EVICTIONS_MAX: Final = 256
 
+PUSH_HEAD_BYTES: Final = 8
+
 
 class NewBase(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Asks the engine to load a base; no-op if it is loaded. `path` is a directory on its machine."""
@@ -39,8 +41,21 @@ class NewAdapter(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     path: str
 
 
+def push_head(config_bytes: int) -> bytes:
+    """Return what begins the body of a push: the size of the config, little-endian.
+
+    `adapter_config.json` and `adapter_model.safetensors` follow, whole.
+    """
+    return config_bytes.to_bytes(PUSH_HEAD_BYTES, "little")
+
+
+def config_bytes_in(head: bytes) -> int:
+    """Return the size of the config that the first PUSH_HEAD_BYTES of a push state."""
+    return int.from_bytes(head, "little")
+
+
 class LoadedAdapter(msgspec.Struct, frozen=True):
-    """The response to NewAdapter once the adapter can be used. `incarnation`: see State."""
+    """The response to NewAdapter or a push once the adapter can be used. `incarnation`: see State."""
 
     name: str
     base: str
@@ -93,7 +108,11 @@ class Prefixes(msgspec.Struct, frozen=True):
 
 
 class LoadedBase(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One base of an engine; the response to NewBase. Gateways read `name` and `adapters`; the rest is for people.
+    """One base of an engine; the response to NewBase.
+
+    Gateways read `name` and `adapters`, and, of an engine that adapters are pushed to, `shapes` and `rank_max`: which
+    layers an adapter may change, with (out features, in features) by name, and its highest rank. The rest is for
+    people.
 
     `adapters`: names of those in its slots. `slots`: how many fit. `context`: tokens that a prompt and its answer may
     have together. `vocabulary`: how many tokens there are. `modules`: names of the layers that an adapter may change.
@@ -110,6 +129,8 @@ class LoadedBase(msgspec.Struct, frozen=True, omit_defaults=True):
     waiting: int | None = None
     tokens_generated: int | None = None
     prefixes: Prefixes | None = None
+    shapes: dict[str, tuple[int, int]] | None = None
+    rank_max: int | None = None
 
 
 class State(msgspec.Struct, frozen=True):

@@ -7,15 +7,17 @@
 | GET | `STATE` | - | `State` |
 | POST | `BASES` | `NewBase` | `LoadedBase` |
 | POST | `ADAPTERS` | `NewAdapter` | `LoadedAdapter` |
+| PUT | `push_path(name, base)` | the adapter's two files: `messages.push_head` | `LoadedAdapter` |
 | POST | `EVICTIONS` | `EvictionRequest` | `EvictionAnswer` |
 | POST | `abort_path(name)` | - | `AbortAnswer` |
 
-The messages are in `messages.py`. Any status but 200 has a `Refusal` with a code from `codes.py`.
+An adapter is loaded by POST where the engine can read the gateway's files, and else by PUT; an engine offers one of the
+two. The messages are in `messages.py`. Any status but 200 has a `Refusal` with a code from `codes.py`.
 """
 
 import re
 from typing import Final
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qs, quote, unquote
 
 # The suffix of an OpenAI-compatible engine's URL, and the prefix of each inference route.
 OPENAI: Final = "/v1"
@@ -24,15 +26,18 @@ COMPLETIONS: Final = f"{OPENAI}/completions"
 
 HEALTH: Final = "/health"
 
-STATE: Final = "/engine/state"
-BASES: Final = "/engine/bases"
-ADAPTERS: Final = "/engine/adapters"
-EVICTIONS: Final = "/engine/evictions"
+# The prefix of our own routes.
+ENGINE: Final = "/engine"
+STATE: Final = f"{ENGINE}/state"
+BASES: Final = f"{ENGINE}/bases"
+ADAPTERS: Final = f"{ENGINE}/adapters"
+EVICTIONS: Final = f"{ENGINE}/evictions"
 
 # Header of an inference request: the id of the caller's organization. An engine reuses cached prefixes only within
 # an organization, and shares its rows fairly between organizations.
 ASKED_BY: Final = b"tunewarden-asked-by"
 
+_ADAPTER = re.compile(rf"{ADAPTERS}/([^/]+)")
 _ABORT = re.compile(rf"{ADAPTERS}/([^/]+)/abort")
 
 
@@ -45,3 +50,14 @@ def name_in_abort_path(path: str) -> str | None:
     """Return the name of the adapter whose requests a path aborts, None if it is no such path."""
     found = _ABORT.fullmatch(path)
     return found and unquote(found[1])
+
+
+def push_path(name: str, base: str) -> str:
+    """Return the path and query that push an adapter on a base of the engine."""
+    return f"{ADAPTERS}/{quote(name, safe='')}?base={quote(base, safe='')}"
+
+
+def pushed_in(path: str, query: str) -> tuple[str, str] | None:
+    """Return the adapter's name and its base in a path and query of `push_path`, None if they are none."""
+    found, bases = _ADAPTER.fullmatch(path), parse_qs(query).get("base", [])
+    return (unquote(found[1]), bases[0]) if found and len(bases) == 1 else None

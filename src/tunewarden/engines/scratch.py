@@ -10,12 +10,12 @@ import shutil
 import stat
 from pathlib import Path
 
+from tunewarden import mounts
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import token
 
 # File in the data directory with the scratch directory's name, if the default name was taken by another user.
 CHOSEN = "run/scratch"
-MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs"})
 
 
 def prepare(root: Path, data: Path, *, may_be_a_disk: bool) -> Path:
@@ -24,7 +24,7 @@ def prepare(root: Path, data: Path, *, may_be_a_disk: bool) -> Path:
     Raises Error(UNAVAILABLE) if it would be on a disk and that was not accepted.
     """
     kind = _file_system_of(root)
-    if kind not in MEMORY_FILE_SYSTEMS and not may_be_a_disk:
+    if kind not in mounts.IN_MEMORY and not may_be_a_disk:
         raise Error(
             Kind.UNAVAILABLE,
             f"The scratch directory {root} is on {kind or 'an unknown file system'}, not in memory, so"
@@ -104,14 +104,7 @@ def sweep(scratch: Path) -> int:
 
 
 def _file_system_of(path: Path) -> str:
-    """Return the type of the file system that holds `path` (proc(5), mountinfo)."""
     try:
-        device = path.stat().st_dev
+        return mounts.file_system_of(path).kind
     except FileNotFoundError as error:
         raise Error(Kind.UNAVAILABLE, f"The scratch directory {path} does not exist.") from error
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text("utf-8").splitlines():
-        fields = line.split()
-        if fields[2] == wanted:
-            return fields[fields.index("-") + 1]
-    return ""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.support import servers
 
+from tunewarden import mounts
 from tunewarden.app import open_app, scratch_directory
 from tunewarden.config import Config
 from tunewarden.engines import scratch
@@ -16,7 +17,7 @@ MEMORY = Path("/dev/shm")
 
 
 def disk(tmp_path: Path) -> Path:
-    if scratch._file_system_of(tmp_path) in scratch.MEMORY_FILE_SYSTEMS:
+    if scratch._file_system_of(tmp_path) in mounts.IN_MEMORY:
         pytest.skip("the temporary directory is in memory on this machine")
     return tmp_path
 
