@@ -48,7 +48,7 @@ def main() -> None:
 
 def rounds(supervisor: int, data: Path, source: Path, digest: str, count: int) -> None:
     """Run every way `count` times, and print what each took."""
-    (worker,) = [pid for pid in children(supervisor) if "cli.worker" in command_of(pid)]
+    (worker,) = [pid for pid in children(supervisor) if "server.worker" in command_of(pid)]
     url = json.loads((data / "run" / "server.json").read_text())["url"]
     client = openai.OpenAI(base_url=url, api_key=(data / "owner.key").read_text().strip())
     # A small one first: code that is loaded by the first file is not what a large one costs.

@@ -331,10 +331,11 @@ def of_this_machine(data: Path | None) -> Config:
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment of child processes: hubs offline, no telemetry."""
+    """Return the environment of child processes: hubs offline, no telemetry, no plugins of other packages."""
     offline = {
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYDANTIC_DISABLE_PLUGINS": "__all__",
         "TOKENIZERS_PARALLELISM": "false",
     }
     return {**os.environ, **offline}

@@ -6,12 +6,16 @@ import os
 import resource
 import select
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_CHILD_SUBREAPER = 36
+# Indexes, among the fields that `_stat` returns, of the addresses where a process's arguments begin and end (proc(5)).
+ARG_START, ARG_END = 45, 46
 
 
 def keep_secrets_in_memory() -> None:
@@ -25,6 +29,43 @@ def die_with(parent_pid: int) -> None:
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os.kill(os.getpid(), signal.SIGKILL)  # the parent ended before prctl
+
+
+def adopt_orphans() -> None:
+    """Become the parent of all descendants whose parent ends (PR_SET_CHILD_SUBREAPER); `ended` collects them."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def start_module(module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Start `python -m module`, with the inheritable descriptors, in a new session; return its pid.
+
+    A terminal's Ctrl-C must reach the supervisor only, which then shuts down gracefully.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    return os.posix_spawn(
+        sys.executable, command, environment, setsid=True, setsigdef=[signal.SIGPIPE]
+    )
+
+
+def ended() -> Iterator[tuple[int, int]]:
+    """Yield pid and status, negative for a signal, of each child that has ended since."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, os.waitstatus_to_exitcode(status)
+
+
+def set_command_line(command: Sequence[str]) -> None:
+    """Set what `ps` shows of this process, as far as there is room."""
+    fields = _stat(os.getpid())
+    start, end = int(fields[ARG_START]), int(fields[ARG_END])
+    room = end - start
+    shown = "\0".join(command).encode()[: room - 1].ljust(room, b"\0")
+    ctypes.memmove(start, shown, room)
 
 
 def is_stopped(pid: int) -> bool:

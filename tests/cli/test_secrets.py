@@ -13,7 +13,7 @@ from tests.support import servers
 
 def test_no_process_of_ours_can_leave_a_core_dump(server: servers.Server) -> None:
     pids = server.processes()
-    assert len(pids) >= 4  # supervisor, two workers, runner
+    assert len(pids) >= 5  # supervisor, fork server, two workers, runner
     for pid in pids:
         limits = Path(f"/proc/{pid}/limits").read_text()
         found = re.search(r"Max core file size\s+(\d+|unlimited)\s+(\d+|unlimited)", limits)

@@ -123,7 +123,7 @@ def test_a_port_in_use_is_said_in_one_line_and_nothing_is_made(data: Path) -> No
 def test_a_signal_stops_everything_in_order(data: Path, how: signal.Signals) -> None:
     with servers.serving(data, workers=2) as server:
         family = server.processes()
-        assert len(family) == 4, "supervisor, two workers, runner"
+        assert len(family) == 5, "supervisor, fork server, two workers, runner"
         # A client that keeps its connection open must not hold the stop up.
         kept = HTTPConnection(*server.address, timeout=5)
         kept.request("GET", "/healthz")
@@ -160,7 +160,7 @@ def test_ctrl_c_while_the_demo_is_trained_ends_it_without_a_traceback(data: Path
 
 def test_a_killed_supervisor_leaves_no_process(data: Path) -> None:
     with servers.serving(data, workers=2, local_base=True) as server:
-        wait_until(lambda: len(server.processes()) == 5, "the engine is started too")
+        wait_until(lambda: len(server.processes()) == 6, "the engine is started too")
         family = server.processes()
         server.kill()
         wait_until(lambda: not [pid for pid in family if is_alive(pid)], "all have ended", 5)

@@ -21,23 +21,20 @@ class LoneWorker(Server):
     program: ClassVar[str] = "tunewarden.server.worker"
 
     def _start(self) -> None:
-        gate, opened = os.pipe()
         with (
             socket.create_server(("127.0.0.1", 0)) as listening,
             self._file("stdout").open("ab") as out,
             self._file("stderr").open("ab") as err,
         ):
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-            given = [str(listening.fileno()), str(gate), str(os.getpid())]
+            given = [str(os.getpid()), str(listening.fileno())]
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.program, str(self.data), *given],
                 stdout=out,
                 stderr=err,
-                pass_fds=(listening.fileno(), gate),
+                pass_fds=(listening.fileno(),),
                 env=servers.environment(self.settings) | {"TMPDIR": str(self.tmp)},
             )
-        os.close(gate)
-        os.close(opened)
         servers.wait_until(self._is_ready, "the worker answers", servers.START_SECONDS)
 
     def stop(self) -> None:

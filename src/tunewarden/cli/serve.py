@@ -14,6 +14,7 @@ from tunewarden.config import Config
 from tunewarden.errors import Error
 from tunewarden.registry import bases, models
 from tunewarden.server import first_start, start_checks
+from tunewarden.server.fork_server import ForkServer
 from tunewarden.server.supervisor import Supervisor, listen, note_address
 
 # Timeout for the state of an engine that is busy loading.
@@ -35,7 +36,7 @@ class Demo(StrEnum):
     TRAINED = "trained"
 
 
-def run(settings: Config, *, demo: Demo) -> None:
+def run(settings: Config, fork_server: ForkServer, *, demo: Demo) -> None:
     """Run a server until a signal stops it. Raises Error if it cannot start."""
     logs.to_stderr("supervisor")
     if demo is not Demo.NONE:  # Check before anything is created.
@@ -49,7 +50,7 @@ def run(settings: Config, *, demo: Demo) -> None:
         app = open_app(settings, migrate=True)
         start_checks.check_swap(app)
         start_checks.warn_of_plain_http(settings)
-        _run(app, listening, demo=demo)
+        _run(app, listening, fork_server, demo=demo)
 
 
 def _listening(settings: Config) -> socket.socket:
@@ -63,19 +64,17 @@ def _listening(settings: Config) -> socket.socket:
         raise
 
 
-def _run(app: App, listening: socket.socket, *, demo: Demo) -> None:
+def _run(app: App, listening: socket.socket, fork_server: ForkServer, *, demo: Demo) -> None:
     console = Console(stderr=True)
     host, port = listening.getsockname()[:2]
-    supervisor = Supervisor(app, listening)
-    with supervisor.starting():
-        recover(app)
-        is_first = first_start.owner_key(app) is None
-        first_start.make_owner(app)
-        if demo is not Demo.NONE:
-            first_start.make_demo(app, console, train=demo is Demo.TRAINED)
-        announcement = _Announcement(app, host, port, is_first=is_first)
-        note_address(app, announcement.url)
-    supervisor.run(announcement.made)
+    recover(app)
+    is_first = first_start.owner_key(app) is None
+    first_start.make_owner(app)
+    if demo is not Demo.NONE:
+        first_start.make_demo(app, console, train=demo is Demo.TRAINED)
+    announcement = _Announcement(app, host, port, is_first=is_first)
+    note_address(app, announcement.url)
+    Supervisor(app, listening, fork_server).run(announcement.made)
     # No load is running, so the directory should be empty; if not, the next start sweeps it.
     with contextlib.suppress(OSError):
         scratch_directory(app.config).rmdir()

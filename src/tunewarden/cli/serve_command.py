@@ -5,8 +5,8 @@ from typing import Any
 import click
 
 from tunewarden import config
-from tunewarden.cli import serve as serving
 from tunewarden.cli.options import refusing, setting_options
+from tunewarden.server.fork_server import ForkServer
 
 
 @click.command()
@@ -18,5 +18,9 @@ from tunewarden.cli.options import refusing, setting_options
 @refusing
 def serve(*, demo: bool, demo_train: bool, **flags: Any) -> None:
     """Start the server. The first start creates an organization and an Owner key."""
+    settings = config.load(**flags)
+    fork_server = ForkServer()
+    from tunewarden.cli import serve as serving  # noqa: PLC0415  while the fork server imports, too
+
     wanted = serving.Demo.PACKAGED if demo else serving.Demo.NONE
-    serving.run(config.load(**flags), demo=serving.Demo.TRAINED if demo_train else wanted)
+    serving.run(settings, fork_server, demo=serving.Demo.TRAINED if demo_train else wanted)

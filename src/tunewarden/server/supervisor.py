@@ -1,7 +1,8 @@
 """The supervisor: starts workers, runner and engine, and restarts those that die.
 
 It serves nothing itself. It opens the listening socket and shares it, so that a stopped or dead
-worker leaves no connections in a backlog of its own.
+worker leaves no connections in a backlog of its own. Workers and runner are forks of the fork server, and children of
+the supervisor all the same (`server/fork_server.py`).
 """
 
 import contextlib
@@ -10,18 +11,18 @@ import logging
 import os
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tunewarden import config, processes, space
 from tunewarden.app import App
 from tunewarden.errors import Error, Kind
 from tunewarden.registry import bases
+from tunewarden.server.fork_server import ForkServer
 
-# Commands of the embedded engine and the runner; tests replace them.
+# Modules of the children; tests replace some.
+WORKER = "tunewarden.server.worker"
 ENGINE = "tunewarden.embedded_engine.worker"
 RUNNER = "tunewarden.server.runner"
 POLL_SECONDS = 0.05
@@ -44,10 +45,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Child:
+    """`pid` is 0 while it does not run; `status` is that of its last end."""
+
     name: str
-    command: list[str]
-    descriptors: tuple[int, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
+    start: Callable[[], int]
+    pid: int = 0
+    status: int | None = None
     started: float = float("-inf")
     stopped_since: float | None = None
 
@@ -55,30 +58,20 @@ class _Child:
 class Supervisor:
     """All processes of one server."""
 
-    def __init__(self, app: App, listening: socket.socket) -> None:
+    def __init__(self, app: App, listening: socket.socket, fork_server: ForkServer) -> None:
         self._app = app
         self._listening = listening
-        self._children: list[_Child] = []
         self._signals = 0
         self._has_engine = False
-        # Workers block on this pipe before they serve; `run` opens the gate by closing our end.
-        gate, self._gate = os.pipe()
-        self._data, self._pid = str(app.config.data), str(os.getpid())
-        descriptors = (listening.fileno(), gate)
+        self._fork_server = fork_server
+        arguments = [str(app.config.data), str(os.getpid())]
+        fork = fork_server.fork
+        # In the order of their start.
+        self._children = [_Child("fork server", fork_server.start, pid=fork_server.pid)]
         for number in range(app.config.workers):
-            command = ["tunewarden.server.worker", self._data, *map(str, descriptors), self._pid]
-            self._children.append(_Child(f"worker {number}", command, descriptors))
-
-    @contextmanager
-    def starting(self) -> Iterator[None]:
-        """Let the workers import their code while the block prepares the data directory."""
-        try:
-            for child in self._children:
-                self._keep(child)
-            yield
-        except BaseException:
-            self._kill(self._children)
-            raise
+            start = partial(fork, WORKER, arguments, listening.fileno())
+            self._children.append(_Child(f"worker {number}", start))
+        self._children.append(_Child("runner", partial(fork, RUNNER, arguments)))
 
     def run(self, while_starting: Callable[[], bool]) -> None:
         """Keep everything running until SIGTERM or SIGINT, then shut down.
@@ -87,14 +80,11 @@ class Supervisor:
         """
         for stopping in (signal.SIGTERM, signal.SIGINT):
             signal.signal(stopping, self._take_signal)
-        os.close(self._gate)
-        self._children.append(_Child("runner", [RUNNER, self._data, self._pid]))
         is_ready = False
         try:
             while not self._signals:
                 self._want_engine()
-                for child in self._children:
-                    self._keep(child)
+                self._keep(self._children)
                 is_ready = is_ready or while_starting()
                 self._app.clock.sleep(POLL_SECONDS)
         finally:
@@ -114,44 +104,54 @@ class Supervisor:
         if bases.local(self._app.database):
             self._has_engine = True
             socket_path = str(self._app.config.engine_socket)
-            command = [ENGINE, "--socket", socket_path, "--parent", self._pid]
+            options = ["--socket", socket_path, "--parent", str(os.getpid())]
             if self._app.config.engine_threads:
-                command += ["--threads", str(self._app.config.engine_threads)]
+                options += ["--threads", str(self._app.config.engine_threads)]
             if self._app.config.engine_dtype != "float32":  # its own default
-                command += ["--dtype", self._app.config.engine_dtype]
-            self._children.append(_Child("engine", command))
+                options += ["--dtype", self._app.config.engine_dtype]
+            # A program of its own: nothing that it imports is of use to others.
+            start = partial(processes.start_module, ENGINE, options, config.child_environment())
+            self._children.append(_Child("engine", start))
 
-    def _keep(self, child: _Child) -> None:
-        """Start a child that is not running, after a back-off if it died just before."""
-        now = self._app.clock.monotonic()
-        if child.process is not None:
-            status = child.process.poll()
-            if status is None:
+    def _keep(self, children: list[_Child]) -> None:
+        """Start the children that do not run, after a back-off if they died just before."""
+        self._collect()
+        for child in children:
+            now = self._app.clock.monotonic()
+            if child.pid:
                 self._end_if_frozen(child, now)
-            if status is None or now - child.started < _pause(status):
-                return
-            if status != os.EX_UNAVAILABLE:
-                logger.warning("%s ended with status %s and is restarted", child.name, status)
+            elif child.status is None or now - child.started >= _pause(child.status):
+                self._start(child, now)
+
+    def _start(self, child: _Child, now: float) -> None:
+        if child.status is not None:
+            if child.status != os.EX_UNAVAILABLE:
+                logger.warning("%s ended with status %s and is restarted", child.name, child.status)
             # Otherwise receipts would list every worker that ever died.
             self._app.fence.sweep()
         child.started, child.stopped_since = now, None
-        child.process = subprocess.Popen(
-            [sys.executable, "-m", *child.command],
-            pass_fds=child.descriptors,
-            env=config.child_environment(),
-            # A terminal's Ctrl-C must reach the supervisor only, which then shuts down gracefully.
-            start_new_session=True,
-        )
+        try:
+            child.pid = child.start()
+        except OSError as error:
+            child.status = os.EX_OSERR
+            logger.warning("%s could not be started: %s", child.name, error)
+
+    def _collect(self) -> None:
+        """Note which children have ended; the others are orphans of those."""
+        for pid, status in processes.ended():
+            for child in self._children:
+                if child.pid == pid:
+                    child.pid, child.status = 0, status
 
     def _end_if_frozen(self, child: _Child, now: float) -> None:
         """Kill a child that was stopped (SIGSTOP, a frozen terminal) and may hold locks that others need."""
-        if child.process is None or not processes.is_stopped(child.process.pid):
+        if not processes.is_stopped(child.pid):
             child.stopped_since = None
             return
         child.stopped_since = child.stopped_since or now
         if now - child.stopped_since > FROZEN_SECONDS:
             logger.warning("%s was stopped for too long and was killed", child.name)
-            child.process.kill()
+            os.kill(child.pid, signal.SIGKILL)
 
     def _drain(self) -> None:
         """Graceful shutdown: stop accepting, drain the workers, then stop the engine.
@@ -161,20 +161,21 @@ class Supervisor:
         config, clock = self._app.config, self._app.clock
         workers = [child for child in self._children if child.name.startswith("worker")]
         others = [child for child in self._children if child not in workers]
-        _terminate(workers)
+        _signal(workers, signal.SIGTERM)
         closing = clock.monotonic() + config.drain_delay_seconds
         while clock.monotonic() < closing and self._signals <= 1:
-            for child in others:
-                self._keep(child)
+            self._keep(others)
             clock.sleep(POLL_SECONDS)
         self._refuse_connections()
-        _terminate([child for child in others if child.name == "runner"])  # Jobs save their state.
+        _signal(
+            [child for child in others if child.name == "runner"], signal.SIGTERM
+        )  # Jobs save their state.
         refused = clock.monotonic()
         if not self._wait(workers, refused + config.drain_seconds + WORKER_STOP_SECONDS):
-            _terminate(workers)
+            _signal(workers, signal.SIGTERM)
             self._wait(workers, clock.monotonic() + HURRY_SECONDS, is_hurried=True)
         self._kill(workers)
-        _terminate(others)
+        _signal(others, signal.SIGTERM)
         end = max(refused + RUNNER_STOP_SECONDS, clock.monotonic() + ENGINE_STOP_SECONDS)
         self._wait(others, end)
 
@@ -187,31 +188,28 @@ class Supervisor:
     def _wait(self, children: list[_Child], until: float, *, is_hurried: bool = False) -> bool:
         """Wait for children to end; False at a second signal."""
         clock = self._app.clock
-        while clock.monotonic() < until and any(_is_running(child) for child in children):
+        while clock.monotonic() < until and any(child.pid for child in children):
             if self._signals > 1 and not is_hurried:
                 return False
             clock.sleep(POLL_SECONDS)
+            self._collect()
         return True
 
     def _kill(self, children: list[_Child]) -> None:
-        for child in children:
-            if child.process is not None and _is_running(child):
-                child.process.kill()
-                child.process.wait()
+        _signal(children, signal.SIGKILL)
+        while any(child.pid for child in children):
+            self._collect()
+            self._app.clock.sleep(POLL_SECONDS)
 
 
 def _pause(status: int) -> float:
     return NOT_INSTALLED_SECONDS if status == os.EX_UNAVAILABLE else BACKOFF_SECONDS
 
 
-def _is_running(child: _Child) -> bool:
-    return child.process is not None and child.process.poll() is None
-
-
-def _terminate(children: list[_Child]) -> None:
+def _signal(children: list[_Child], number: signal.Signals) -> None:
     for child in children:
-        if child.process is not None and _is_running(child):
-            child.process.terminate()
+        if child.pid:  # not collected, so nobody else can have this pid
+            os.kill(child.pid, number)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,7 +1,6 @@
 """`python -m tunewarden.server.worker`: one gateway worker on the supervisor's listening socket."""
 
 import logging
-import os
 import resource
 import socket
 import sys
@@ -25,17 +24,12 @@ KEEP_ALIVE_SECONDS = 75
 logger = logging.getLogger(__name__)
 
 
-def main(data: str, descriptor: str, gate: str, parent: str) -> None:
-    """Serve until SIGTERM, then drain for up to `drain_seconds`.
-
-    The data directory is not touched before the pipe `gate` is closed: until then the
-    supervisor recovers it, while this process imports its code.
-    """
+def main(data: str, parent: str, descriptor: str) -> None:
+    """Serve on the listening socket `descriptor` until SIGTERM, then drain for up to `drain_seconds`."""
     processes.die_with(int(parent))
     processes.keep_secrets_in_memory()
     logs.to_stderr("worker[%(process)d]")
     descriptors = _take_descriptors()
-    os.read(int(gate), 1)
     listening = socket.socket(fileno=int(descriptor))
     settings = within(config.load(data=Path(data)), descriptors)
     application = Server(serving(open_app(settings)))
