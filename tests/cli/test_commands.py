@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 from tests.cli import in_process
 from tests.fakes.upstream import FakeUpstream
 from tests.support import servers
@@ -20,6 +21,8 @@ from tunewarden.cli import waiting
 from tunewarden.cli.commands import COMMANDS, cli
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.cli.lazy_group import ALIASES_END
+from tunewarden.cli.options import refusing
+from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 
 CONTEXT = click.Context(cli)
@@ -434,3 +437,15 @@ def test_doctor_says_of_a_base_that_is_loading_that_it_is_and_fails_only_later(
     later = examined(now - waiting.WAIT_SECONDS - 1)
     assert later.returncode == ExitCode.FAILED
     assert [line.partition(":")[0] for line in _wrong(later.stdout)] == ["FAIL base"]
+
+
+def test_an_error_prints_no_control_character() -> None:
+    """Its words may quote what another server says."""
+
+    @click.command()
+    @refusing
+    def command() -> None:
+        raise Error(Kind.NOT_FOUND, "No file \x1b]0;title\x07")
+
+    ran = CliRunner().invoke(command)
+    assert ran.stderr == "Error: No file \ufffd]0;title\ufffd\n"

@@ -197,6 +197,9 @@ def test_a_kill_loses_one_part_and_no_file_is_made_twice(
     (asked,) = [one for one in source.asked if one.path == f"/files/{name}/content"]
     assert asked.headers["range"] == f"bytes={at}-"
     _check_content(source, server, moving, name)
+    # What the killed command had read is not read again at the source.
+    whole = hashlib.sha256(source.contents[name]).hexdigest()
+    assert _saved(moving)[name]["sha256"] == whole
     made = {one.id for one in server.client().files.list()} - before
     assert made == {one["file"] for one in _saved(moving).values()}
 
@@ -226,7 +229,7 @@ def test_an_upload_that_ended_unfinished_is_begun_again(
     assert [part["sha256"] for part in _saved(moving)[name]["parts"]] == [
         hashlib.sha256(piece).hexdigest() for piece in pieces
     ]
-    assert _saved(moving)[name]["sha256"] is None
+    assert _saved(moving)[name]["sha256"] == hashlib.sha256(content).hexdigest()
 
 
 def _parts_of(moving: Moving, name: str) -> list[dict[str, int]]:

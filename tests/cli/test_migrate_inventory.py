@@ -157,3 +157,46 @@ def test_azure_differs_in_paths_and_header(source: OpenAI, moving: Moving) -> No
     assert not any("authorization" in one.headers for one in source.asked)
     # Azure has dates of its own.
     assert {one["shutdown_on"] for one in json.loads(ran.stdout)["models"]} == {None}
+
+
+ODD: list[tuple[str, object]] = [
+    ("id", "\x1b[2J../../etc/passwd\x00"),
+    ("created_at", "yesterday"),
+    ("finished_at", 1e300),
+    ("finished_at", -1),
+    ("trained_tokens", 10**400),
+    ("result_files", 5),
+    ("result_files", [{}, None, ["x"]]),
+    ("error", "it failed"),
+    ("error", {"code": ["x"]}),
+    ("fine_tuned_model", {"a": 1}),
+    ("training_file", ["x"]),
+    ("validation_file", "\ud800"),
+    ("model", 7),
+    ("method", "dpo"),
+    ("user_provided_suffix", 5),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), ODD)
+def test_whatever_a_job_has_the_inventory_is_read(
+    source: OpenAI, moving: Moving, field: str, value: object
+) -> None:
+    source.jobs[0][field] = value
+    ran = moving.run("inventory")
+    assert ran.returncode == 0, ran.stderr
+    assert "\x1b" not in ran.stdout + ran.stderr
+    assert len(json.loads(moving.run("inventory", "--json").stdout)["jobs"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("expires_at", -1e300), ("expires_at", True), ("filename", 5), ("bytes", -5), ("bytes", "x")],
+)
+def test_whatever_a_file_has_the_inventory_is_read(
+    source: OpenAI, moving: Moving, field: str, value: object
+) -> None:
+    name = source.jobs[0]["training_file"]
+    source.files[name][field] = value
+    found = json.loads(moving.run("inventory", "--json").stdout)
+    assert _by_id(found["files"])[name][field] is None

@@ -15,7 +15,9 @@ from tests.support.migrations import ANSWER_CANARY, FIRST, GONE, PROMPT_CANARY, 
 from tests.support.servers import Server
 
 from tunewarden.cli.exit_codes import ExitCode
+from tunewarden.errors import Error, Kind
 from tunewarden.migration.asking import LOGPROBS, SEED
+from tunewarden.migration.state import State
 
 
 @pytest.fixture
@@ -187,7 +189,9 @@ def test_a_question_that_is_refused_is_kept_with_its_reason(
 ) -> None:
     said = "Invalid 'messages': the content was flagged."
     source.refusals.append(Refusal(400, said, "content_policy_violation", "messages"))
-    assert moving.run("record", "--yes", "--model", FIRST).returncode == 0
+    ran = moving.run("record", "--yes", "--model", FIRST, "--concurrency", "1")
+    assert migrations.lines(ran) == [[FIRST, "2", "1"]]
+    assert _notes(moving)[FIRST]["refused"] == [1]
     (refused,) = [one for one in migrations.answers(server, moving) if one["status"] == 400]
     assert refused["error"]["message"] == said
     assert "1 models, 0 requests" in moving.run("record", "--model", FIRST).stderr
@@ -341,3 +345,40 @@ def test_azure_is_asked_at_its_deployments(source: OpenAI, server: Server, movin
     ran = azure.run("record", "--azure", "--yes", "--model", FIRST, *named)
     assert ran.returncode == 0, ran.stderr
     assert source.count_of("POST", "/deployments/support-deployment/chat/completions") == 3
+
+
+def test_questions_of_your_own_are_sealed_once_also_if_it_is_killed_at_the_worst_moment(
+    source: OpenAI, server: Server, moving: Moving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "own-questions-of-a-killed-command.jsonl"
+    path.write_bytes(migrations.chats(2))
+    command = ("record", "--yes", "--model", FIRST, "--prompts", str(path))
+    write = State.write
+
+    def killed(self: State, name: str, content: dict[str, Any]) -> Path:
+        if name == "prompts" and content["files"]:  # the file is there, and nobody has noted it
+            raise Error(Kind.UNAVAILABLE, "killed")
+        return write(self, name, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(State, "write", killed)
+        assert "killed" in moving.run(*command).stderr
+    assert moving.run(*command).returncode == 0
+    assert [one.filename for one in server.client().files.list()].count(path.name) == 1
+    assert len(source.answered) == 2
+
+
+def test_data_without_chats_is_named_and_the_other_models_are_asked(
+    source: OpenAI, moving: Moving
+) -> None:
+    completions = source.add_file(b'{"prompt": "Why?", "completion": "So."}\n')
+    name = "ft:davinci-002:acme::IjKl9012"
+    source.models.append(name)
+    source.add_job(name, "davinci-002", completions)
+    for step in ("inventory", "download"):
+        assert moving.run(step).returncode == 0
+    ran = moving.run("record", "--yes")
+    assert ran.returncode == 0, ran.stderr
+    assert f"{name} is not asked: file-" in ran.stderr
+    assert "has no chats." in ran.stderr
+    assert len(source.answered) == 15

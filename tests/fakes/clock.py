@@ -19,4 +19,5 @@ class HandClock:
         return self._elapsed.total_seconds()
 
     def sleep(self, seconds: float) -> None:
-        self._elapsed += timedelta(seconds=seconds)
+        # A sleep passes some time, or who waits for the rest of a microsecond would wait for ever.
+        self._elapsed += max(timedelta(seconds=seconds), timedelta(microseconds=1))

@@ -78,6 +78,9 @@ class OpenAI:
         self.has_ranges = True
         self.page_size = 100
         self.chat_seconds = 0.0
+        # Chats are answered when it is set.
+        self.is_answering = threading.Event()
+        self.is_answering.set()
         self.asked: list[Asked] = []
         self.answered: Counter[tuple[str, str]] = Counter()
         self.bytes_sent = 0
@@ -181,6 +184,7 @@ class OpenAI:
                 message = f"Unsupported parameter: '{name}' is not supported with this model."
                 return Refusal(400, message, "unsupported_parameter", name)
         time.sleep(self.chat_seconds)
+        self.is_answering.wait()
         said = f"{model} answers {body['messages'][-1]['content']}"
         with self.guard:
             self.answered[model, json.dumps(body["messages"])] += 1

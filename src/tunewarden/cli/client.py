@@ -4,7 +4,7 @@ Commands use paths below `/v1`, and print the API's responses.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,10 @@ class Client:
     def download(self, *path: str) -> bytes:
         """Return the bytes at a path."""
         return self.exchange(Request("GET", _path(path, {}))).body
+
+    def stream(self, *path: str, into: Callable[[bytes], object]) -> None:
+        """Give the bytes at a path to `into`, piece by piece."""
+        self.exchange(Request("GET", _path(path, {}), into=into))
 
     def post(self, *path: str, fields: Object | None = None) -> Object:
         """POST JSON, or nothing, and return the response."""

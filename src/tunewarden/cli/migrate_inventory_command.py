@@ -1,6 +1,6 @@
 """`migrate openai inventory`: what is at the source, until when it answers, and what cannot be had any more."""
 
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import click
@@ -8,7 +8,7 @@ import click
 from tunewarden.cli.migrate_options import Migration, opened, source_options
 from tunewarden.cli.options import json_option, refusing
 from tunewarden.cli.output import show_json, show_table
-from tunewarden.migration import deadlines, inventory
+from tunewarden.migration import deadlines, inventory, values
 from tunewarden.migration.state import Object
 
 UNKNOWN = "-"
@@ -78,4 +78,4 @@ def _days_left(shutdown_on: str | None, today: date) -> str:
 
 
 def _day(seconds: float | None) -> str:
-    return UNKNOWN if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d}"
+    return UNKNOWN if seconds is None else values.day(seconds)

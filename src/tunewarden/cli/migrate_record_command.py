@@ -20,7 +20,7 @@ from tunewarden.migration.answers import PURPOSE
 from tunewarden.migration.download import Downloads
 from tunewarden.migration.record import Outcome, Recording, Work
 from tunewarden.migration.state import Object
-from tunewarden.migration.target import Origin
+from tunewarden.migration.target import Origin, UploadGone
 
 OWN_PROMPTS = "prompts"
 VALIDATION, TRAINING = "validation", "training"
@@ -162,8 +162,10 @@ class _Questions:
                 migration.shown.say(
                     f"{model['id']} has no saved {' or '.join(kinds)} file: run `download`, or give --prompts."
                 )
+            elif questions := self._of(file):
+                work.append(Work(model["id"], file, questions))
             else:
-                work.append(Work(model["id"], file, self._of(file)))
+                migration.shown.say(f"{model['id']} is not asked: {file} has no chats.")
         return work
 
     def of_file(self, models: Sequence[Object], path: Path, *, is_to_be_sealed: bool) -> list[Work]:
@@ -177,7 +179,9 @@ class _Questions:
 
     def _of(self, file: str) -> list[prompts.Prompt]:
         if file not in self._read:
-            self._read[file] = prompts.read(self._target.content(file), last=self._last)
+            tail = prompts.Tail(self._last)
+            self._target.stream(file, tail.feed)
+            self._read[file] = tail.end()
         return self._read[file]
 
     def _sealed(self, name: str, content: bytes, *, is_to_be_sealed: bool) -> str:
@@ -187,12 +191,27 @@ class _Questions:
         file: str = known["files"].get(digest, "")
         if (file and self._target.has_file(file)) or not is_to_be_sealed:
             return file
-        upload = self._target.begin_upload(name, PURPOSE, len(content))
-        part = self._target.add_part(upload, len(content), BytesIO(content).read)
-        file = self._target.complete(upload, [part], len(content), Origin([], "prompts"))
+        try:
+            file = self._completed(known, digest, len(content))
+        except UploadGone:
+            upload = self._target.begin_upload(name, PURPOSE, len(content))
+            part = self._target.add_part(upload, len(content), BytesIO(content).read)
+            # Before it is completed: a killed command's file is found again, and not made twice.
+            known["uploads"] = {**known.get("uploads", {}), digest: [upload, part]}
+            self._migration.state.write(OWN_PROMPTS, known)
+            file = self._completed(known, digest, len(content))
         known["files"][digest] = file
+        known["uploads"].pop(digest)
         self._migration.state.write(OWN_PROMPTS, known)
         return file
+
+    def _completed(self, known: Object, digest: str, size: int) -> str:
+        """Complete the upload that the state knows of these questions. Raises UploadGone, also if it knows none."""
+        begun = known.get("uploads", {}).get(digest)
+        if begun is None:
+            raise UploadGone
+        upload, part = begun
+        return self._target.complete(upload, [part], size, Origin([], "prompts"))
 
 
 def _named(deployments: Sequence[str]) -> dict[str, str]:
@@ -217,10 +236,13 @@ def _show(outcome: Outcome, *, as_json: bool) -> None:
         show_json(
             {
                 "answered": outcome.answered,
+                "refused": outcome.refused,
                 "gone": outcome.gone,
+                "no_chats": outcome.no_chats,
                 "files": outcome.files,
                 "lost": outcome.lost,
             }
         )
     else:
-        show_table(("model", "answers"), outcome.answered.items())
+        rows = [(model, count, outcome.refused[model]) for model, count in outcome.answered.items()]
+        show_table(("model", "answers", "refused"), rows)

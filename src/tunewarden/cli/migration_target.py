@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from tunewarden.cli import forms
 from tunewarden.cli.client import Client
-from tunewarden.cli.transport import ANSWER_BYTES_MAX, Request
+from tunewarden.cli.transport import Request
 from tunewarden.errors import Error, Kind
 from tunewarden.migration.target import Origin, UploadGone
 
@@ -32,11 +32,9 @@ class HttpTarget:
             raise
         return True
 
-    def content(self, file_id: str) -> bytes:
-        """Return a file's bytes. Raises Error(TOO_LARGE) for one too large for a command's memory."""
-        if self._client.get("files", file_id)["bytes"] > ANSWER_BYTES_MAX:
-            raise Error(Kind.TOO_LARGE, f"{file_id} is too large to be read at once.")
-        return self._client.download("files", file_id, "content")
+    def stream(self, file_id: str, into: Callable[[bytes], object]) -> None:
+        """Give a file's bytes to `into`, piece by piece."""
+        self._client.stream("files", file_id, "content", into=into)
 
     def begin_upload(self, filename: str, purpose: str, size: int) -> str:
         """Begin an upload of at most `size` bytes; return its id."""

@@ -10,6 +10,7 @@ import click
 from tunewarden import config
 from tunewarden.cli import exit_codes
 from tunewarden.cli.exit_codes import ExitCode
+from tunewarden.cli.output import plain
 from tunewarden.errors import Error
 from tunewarden.settings import Setting
 
@@ -57,7 +58,7 @@ def refusing(command: Callable[Parameters, Result]) -> Callable[Parameters, Resu
         try:
             return command(*arguments, **options)
         except Error as error:
-            click.echo(f"Error: {error.message}", err=True)
+            click.echo(f"Error: {plain(error.message)}", err=True)
             raise click.exceptions.Exit(exit_codes.of(error.kind)) from error
         except BrokenPipeError:
             raise  # click ends such a command without a word

@@ -4,7 +4,7 @@ A key is sent only to a server that has identified itself as Tunewarden, and not
 SDK's environment variables may point there, and a command that deletes must not reach models there.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
@@ -15,6 +15,7 @@ from tunewarden.api.product import PRODUCT
 from tunewarden.errors import Error, Kind
 
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
+CHUNK_BYTES = 1024 * 1024
 ANSWER_SECONDS = 120.0
 ROOT = "/v1"
 # These hosts and their subdomains.
@@ -25,12 +26,16 @@ NOT_RUNNING = frozenset({502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `path` is relative to `/v1` and may have a query. The body is read once."""
+    """One request; `path` is relative to `/v1` and may have a query. The body is read once.
+
+    With `into`, the body of a response with status 200 goes there piece by piece, however large; that response has none.
+    """
 
     method: str
     path: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Iterable[bytes] | None = None
+    into: Callable[[bytes], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class Http:
             # If the server refuses a body early, sending fails with EPIPE; its response may still be readable.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(request.method, self._root + request.path, request.body, headers)
-            return _answer(connection)
+            return _answer(connection, request.into)
         except (OSError, HTTPException, ValueError) as error:
             raise Error(
                 Kind.UNAVAILABLE,
@@ -142,10 +147,15 @@ class Http:
         return Error(Kind.INVALID, said)
 
 
-def _answer(connection: HTTPConnection) -> Answer:
+def _answer(connection: HTTPConnection, into: Callable[[bytes], object] | None = None) -> Answer:
     response = connection.getresponse()
     headers = {name.lower(): value for name, value in response.getheaders()}
-    body = response.read(ANSWER_BYTES_MAX)
+    if into is None or response.status != 200:
+        body = response.read(ANSWER_BYTES_MAX)
+    else:
+        body = b""
+        while piece := response.read(CHUNK_BYTES):
+            into(piece)
     # What is cut short ends like what is whole, where a bound is given.
     if response.length:
         raise IncompleteRead(body, response.length)

@@ -60,6 +60,7 @@ def parse(
     except ValueError as error:
         raise _invalid(given) from error
     is_plain = not parts.query and not parts.fragment and "@" not in parts.netloc
+    is_plain = is_plain and given.isascii() and given.isprintable() and " " not in given
     if not host or parts.scheme not in {"http", "https"} or not is_plain:
         raise _invalid(given)
     if parts.scheme == "http" and host not in LOOPBACK:

@@ -2,7 +2,7 @@
 
 Each answer is a part of an upload, durable before the next question is asked in its place; an upload becomes a file
 when it has been open for a while. So a kill loses what is in flight, and nothing that was answered is asked again,
-unless the command stays away for so long that the target lets the upload expire.
+unless the command stays away for so long that the target lets the upload expire: that is counted, and asked again.
 """
 
 import hashlib
@@ -53,14 +53,21 @@ class Answers:
             "upload": None,
             "parts": [],
             "without": [],
+            "refused": [],
         }
         named = {"model": where.model, "prompts_file": where.prompts_file}
-        self._noted: dict[str, Any] = state.read(where.name) or {**named, **empty}
+        self._noted: dict[str, Any] = {**empty, **(state.read(where.name) or named)}
+        self._lost = 0
 
     @property
     def answered(self) -> set[int]:
-        """The lines of the questions that have been answered."""
+        """The lines of the questions that have been answered, or refused."""
         return {*self._noted["done"], *(line for line, _, _ in self._noted["parts"])}
+
+    @property
+    def refused(self) -> set[int]:
+        """The lines of those questions that the model does not take."""
+        return set(self._noted["refused"])
 
     @property
     def without(self) -> set[str]:
@@ -72,29 +79,34 @@ class Answers:
         """The target's ids of the files of answers."""
         return list(self._noted["files"])
 
-    def close(self) -> int:
-        """Make what has come a file; return how many answers are lost because their upload expired. Raises Error."""
-        parts = self._noted["parts"]
-        if self._noted["upload"] is None:
-            return 0
-        lost = 0
-        try:
-            if parts:
-                self._complete()
-        except UploadGone:
-            lost = len(parts)
-        self._noted |= {"upload": None, "parts": []}
-        self._note()
+    def take_lost(self) -> int:
+        """Return how many answers have been lost since the last call, because their upload expired unfinished."""
+        lost, self._lost = self._lost, 0
         return lost
 
-    def add(self, number: int, line: bytes, without: set[str]) -> None:
+    def close(self) -> None:
+        """Make what has come a file. Raises Error."""
+        if self._noted["upload"] is None:
+            return
+        try:
+            if self._noted["parts"]:
+                # A file never has answers that the state does not know: they would be asked for again.
+                self._note()
+                self._complete()
+            else:
+                self._noted["upload"] = None
+        except UploadGone:
+            self._lose()
+        self._note()
+
+    def add(self, number: int, line: bytes, *, without: set[str], is_refusal: bool = False) -> None:
         """Seal an answer durably. Raises Error."""
         try:
-            self._add(number, line)
+            self._add(number, line, is_refusal=is_refusal)
         except UploadGone:
-            # It has waited for too long, the machine was suspended, say. What it had is to be asked again.
-            self._noted |= {"upload": None, "parts": []}
-            self._add(number, line)
+            # It has waited for too long, the machine was suspended, say.
+            self._lose()
+            self._add(number, line, is_refusal=is_refusal)
         self._noted["without"] = sorted(without)
         self._note()
         parts = self._noted["parts"]
@@ -102,7 +114,15 @@ class Answers:
         if len(parts) >= ANSWERS_MAX or sum(size for _, _, size in parts) > BYTES_MAX or is_due:
             self.close()
 
-    def _add(self, number: int, line: bytes) -> None:
+    def _lose(self) -> None:
+        """Forget the upload that is gone; what it had is to be asked again."""
+        parts = self._noted["parts"]
+        self._lost += len(parts)
+        gone = {number for number, _, _ in parts}
+        refused = [number for number in self._noted["refused"] if number not in gone]
+        self._noted = {**self._noted, "upload": None, "parts": [], "refused": refused}
+
+    def _add(self, number: int, line: bytes, *, is_refusal: bool) -> None:
         if self._noted["upload"] is None:
             count = len(self._noted["files"]) + 1
             name = f"answers-{self.where.name.rpartition('-')[2]}-{count:03}.jsonl"
@@ -111,7 +131,9 @@ class Answers:
             self._opened_at = self._clock.monotonic()
             self._note()
         part = self._target.add_part(self._noted["upload"], len(line), BytesIO(line).read)
-        self._noted["parts"].append([number, part, len(line)])
+        refused = {*self._noted["refused"], *([number] if is_refusal else [])}
+        parts = [*self._noted["parts"], [number, part, len(line)]]
+        self._noted = {**self._noted, "parts": parts, "refused": sorted(refused)}
 
     def _complete(self) -> None:
         parts = self._noted["parts"]
@@ -122,8 +144,10 @@ class Answers:
             sum(size for _, _, size in parts),
             origin,
         )
-        self._noted["files"].append(file)
-        self._noted["done"] = sorted({*self._noted["done"], *(number for number, _, _ in parts)})
+        done = sorted({*self._noted["done"], *(number for number, _, _ in parts)})
+        files = [*self._noted["files"], file]
+        # At once: an interruption finds all of it changed, or nothing, and then completes the upload again.
+        self._noted = {**self._noted, "files": files, "done": done, "upload": None, "parts": []}
 
     def _note(self) -> None:
         self._state.write(self.where.name, self._noted)

@@ -19,6 +19,10 @@ class ModelGone(Exception):
     """The model answers nobody any more, or not this key."""
 
 
+class NoChats(Exception):
+    """The model is there, but answers no chat completions: a base of completions, or an Azure model not deployed."""
+
+
 @dataclass(slots=True)
 class Asker:
     """Asks one model. `without` are the parameters that it does not take, which grow as it refuses them."""
@@ -32,7 +36,7 @@ class Asker:
     def ask(self, prompt: Prompt) -> Object:
         """Return the request with its answer, or with the refusal if the model does not take this question.
 
-        Raises ModelGone, Error.
+        Raises ModelGone, NoChats, Error.
         """
         while True:
             with self._guard:
@@ -40,15 +44,19 @@ class Asker:
             request = self._request(prompt, left_out)
             reply = self.source.chat(self.model, request)
             answer = reply.object
-            if reply.status == 200 and answer is not None:
+            if reply.status == 200:
+                if answer is None or not isinstance(answer.get("choices"), list):
+                    raise self.source.misread()
                 return {"request": request, "status": 200, "response": answer}
             refused = _parameter(reply, request)
             if refused is None:
                 break
             with self._guard:
                 self.without |= {refused, *TOGETHER.get(refused, ())}
-        if reply.status in {404, 410} or reply.problem.get("code") == "model_not_found":
+        if reply.status == 410 or reply.problem.get("code") == "model_not_found":
             raise ModelGone
+        if reply.status == 404:
+            raise NoChats
         if reply.status not in {400, 422}:
             raise self.source.refused(reply)
         return {"request": request, "status": reply.status, "error": reply.problem}

@@ -5,12 +5,13 @@ Where the source does not serve ranges, it is read from the beginning again, and
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 
 from tunewarden.errors import Error, Kind
 from tunewarden.migration.source import Object, Reply, Source
-from tunewarden.migration.waiting import RETRIED, Patience
+from tunewarden.migration.waiting import Patience, is_retried
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -36,6 +37,7 @@ class Content:
         self._file_id = file_id
         self._parts = list(known)
         self._at = sum(part.bytes for part in known)
+        self._whole = None if known else hashlib.sha256()
         self._digest = hashlib.sha256()  # of the part that is being read
         self._in_part = 0
         self._patience = Patience(source.pauses)
@@ -60,6 +62,8 @@ class Content:
             self._at += len(data)
             self._in_part += len(data)
             self._digest.update(data)
+            if self._whole is not None:
+                self._whole.update(data)
             return data
         return b""
 
@@ -69,6 +73,16 @@ class Content:
         self._parts.append(part)
         self._digest, self._in_part = hashlib.sha256(), 0
         return part
+
+    def end(self) -> str | None:
+        """Return the SHA-256 of all of it; None if its beginning was read by an earlier command.
+
+        Raises Error(CONFLICT) if the source goes on behind the size that the inventory says.
+        """
+        with suppress(OSError, HTTPException):
+            if self._open is not None and self._open[1].read(1):
+                raise self._changed()
+        return None if self._whole is None else self._whole.hexdigest()
 
     def close(self) -> None:
         """Close the connection."""
@@ -90,7 +104,7 @@ class Content:
             headers_back = {name.lower(): value for name, value in response.getheaders()}
             reply = Reply(response.status, headers_back, response.read(CHUNK_BYTES))
             self.close()
-            if reply.status not in RETRIED:
+            if not is_retried(reply.status):
                 raise self._changed() if reply.status == 416 else self._source.refused(reply)
             self._source.wait_or_refuse(reply, self._patience)
         return self._open[1]

@@ -7,6 +7,7 @@ stop with their base. A family that is not here has no announced date that we kn
 from datetime import date
 
 LAST_NEW_JOB = date(2027, 1, 6)
+AZURE_MARK = ".ft-"
 # Prefix of a base's name -> the day on which its fine-tuned models stop answering.
 SHUTDOWNS = {
     "gpt-4o": date(2027, 1, 14),
@@ -23,13 +24,13 @@ def shutdown_of(base: str) -> date | None:
 
 
 def base_of(model: str) -> str:
-    """Return the base in a model's id: `ft:BASE:…`, or `BASE:ft-…` as it was until 2023; else the id itself."""
+    """Return the base in a model's id: `ft:BASE:…`, `BASE:ft-…` (until 2023), `BASE.ft-…` (Azure); else the id."""
     pieces = model.split(":")
     if pieces[0] == "ft" and len(pieces) > 1:
         return pieces[1]
-    return pieces[0]
+    return pieces[0].partition(AZURE_MARK)[0]
 
 
 def is_fine_tuned(model: str) -> bool:
     """Return whether an id is a fine-tuned model's."""
-    return model.startswith("ft:") or ":ft-" in model
+    return model.startswith("ft:") or ":ft-" in model or AZURE_MARK in model

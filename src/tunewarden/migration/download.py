@@ -4,6 +4,7 @@ Each file goes in parts of an upload, and the state is written after each, so th
 file is never made twice.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ class Downloads:
                 pass  # It waited for too long.
             else:
                 return
-        if not isinstance(file["bytes"], int):
+        if file["bytes"] is None:
             raise Error(Kind.INVALID, "the source does not say how large it is")
         purpose = PURPOSES.get(file["purpose"], OTHER_PURPOSE)
         name = _name(file, purpose)
@@ -101,22 +102,27 @@ class Downloads:
                 self._note(file["id"], entry)
                 at += size
                 self.shown(f"MiB of {file['id']}", at >> 20, content.size >> 20)
+            sha256 = content.end()
         saved = [one for one in map(self.saved_as, learned_from) if one]
         origin = Origin(saved, f"{self.source.address.url} {file['id']}")
         entry["file"] = self.target.complete(
             entry["upload"], entry["part_ids"], file["bytes"], origin
         )
-        digests = [part["sha256"] for part in entry["parts"]]
         self._note(
             file["id"],
             {
                 "file": entry["file"],
                 "bytes": file["bytes"],
-                # Of a file in several parts each has its own.
-                "sha256": digests[0] if len(digests) == 1 else None,
+                # What an earlier command began is read again, here: no digest of a beginning can be kept.
+                "sha256": sha256 or self._sha256_of(entry["file"]),
                 "parts": entry["parts"],
             },
         )
+
+    def _sha256_of(self, saved: str) -> str:
+        digest = hashlib.sha256()
+        self.target.stream(saved, digest.update)
+        return digest.hexdigest()
 
     def _entries(self) -> Object:
         entries: Object = (self.state.read(NAME) or {}).get("files", {})

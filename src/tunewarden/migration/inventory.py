@@ -5,33 +5,26 @@ error only the code, for its message may quote the training data.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 
 from tunewarden.clock import Clock, iso
 from tunewarden.errors import Error, Kind
-from tunewarden.migration import deadlines
+from tunewarden.migration import deadlines, values
 from tunewarden.migration.source import Object, Source
 
 NAME = "inventory"
 FILES_PAGE = 1000
 LISTED = "listed"
 GONE = "gone"
-OF_JOB = [
+TEXTS_OF_JOB = (
     "id",
     "status",
     "model",
     "fine_tuned_model",
-    "created_at",
-    "finished_at",
-    "trained_tokens",
-    "seed",
     "training_file",
     "validation_file",
-    "metadata",
-    "integrations",
-]
-OF_FILE = ["id", "filename", "purpose", "bytes", "created_at", "expires_at"]
+)
 
 
 class Missing:
@@ -97,16 +90,25 @@ def files_of(job: Mapping[str, Any]) -> list[str]:
 
 
 def _job(job: Object) -> Object:
-    method = job.get("method") or {"type": "supervised"}
-    error = job.get("error") or {}
+    texts = {name: values.text(job.get(name)) for name in TEXTS_OF_JOB}
+    results, error = job.get("result_files"), job.get("error")
+    suffix = values.text(job.get("user_provided_suffix"))
     return {
-        **{name: job.get(name) for name in OF_JOB},
-        "method": method,
+        **texts,
+        "created_at": values.seconds(job.get("created_at")),
+        "finished_at": values.seconds(job.get("finished_at")),
+        "trained_tokens": values.count(job.get("trained_tokens")),
+        "seed": values.count(job.get("seed")),
+        "metadata": job.get("metadata"),
+        "integrations": job.get("integrations"),
+        "method": job.get("method") or {"type": "supervised"},
         # Older jobs have them here, newer ones within the method.
         "hyperparameters": job.get("hyperparameters"),
-        "suffix": job.get("user_provided_suffix") or _suffix(job.get("fine_tuned_model")),
-        "result_files": list(job.get("result_files") or []),
-        "error_code": error.get("code"),
+        "suffix": suffix or _suffix(texts["fine_tuned_model"]),
+        "result_files": [one for one in results if values.text(one)]
+        if isinstance(results, list)
+        else [],
+        "error_code": values.text(error.get("code")) if isinstance(error, dict) else None,
     }
 
 
@@ -128,9 +130,9 @@ def _checkpoints(source: Source, job: Object, missing: Missing) -> list[Object]:
     return [
         {
             "id": one["id"],
-            "model": one.get("fine_tuned_model_checkpoint"),
-            "step": one.get("step_number"),
-            "created_at": one.get("created_at"),
+            "model": values.text(one.get("fine_tuned_model_checkpoint")),
+            "step": values.count(one.get("step_number")),
+            "created_at": values.seconds(one.get("created_at")),
             "metrics": one.get("metrics"),
         }
         for one in found
@@ -143,7 +145,7 @@ def _note_chains(jobs: Iterable[Object]) -> None:
     made = {one["model"]: job["id"] for job in jobs for one in job["checkpoints"]}
     made |= {job["fine_tuned_model"]: job["id"] for job in jobs if job["fine_tuned_model"]}
     for job in jobs:
-        job["continues"] = made.get(job["model"])
+        job["continues"] = made.get(job["model"]) if job["model"] else None
 
 
 def _models(
@@ -168,7 +170,8 @@ def _models(
             {
                 "id": name,
                 "base": base,
-                "created_at": listed.get(name, {}).get("created") or (job or {}).get("finished_at"),
+                "created_at": values.seconds(listed.get(name, {}).get("created"))
+                or (job or {}).get("finished_at"),
                 "job": job["id"] if job else None,
                 "state": LISTED if is_there else GONE,
                 "shutdown_on": shutdown.isoformat() if shutdown else None,
@@ -200,13 +203,23 @@ def _files(
             for user in users or [name]:
                 missing.add("file", name, reason, user)
         if file is not None:
-            known = {key: file.get(key) for key in OF_FILE}
-            found.append({**known, "used_by": users, "state": GONE if reason else LISTED})
+            found.append(
+                {
+                    "id": name,
+                    "filename": values.text(file.get("filename")),
+                    "purpose": values.text(file.get("purpose")),
+                    "bytes": values.count(file.get("bytes")),
+                    "created_at": values.seconds(file.get("created_at")),
+                    "expires_at": values.seconds(file.get("expires_at")),
+                    "used_by": users,
+                    "state": GONE if reason else LISTED,
+                }
+            )
     return found
 
 
 def _why_gone(file: Object, now: datetime) -> str | None:
-    expires = file.get("expires_at")
-    if isinstance(expires, int | float) and expires <= now.timestamp():
-        return f"expired on {datetime.fromtimestamp(expires, UTC):%Y-%m-%d}"
+    expires = values.seconds(file.get("expires_at"))
+    if expires is not None and expires <= now.timestamp():
+        return f"expired on {values.day(expires)}"
     return None

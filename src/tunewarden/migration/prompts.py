@@ -1,6 +1,7 @@
 """What a model is asked, from training data: the messages before the answer that the data has. Pure."""
 
 import json
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ Object = dict[str, Any]
 # What stands beside the messages of an example and belongs to the question.
 OPTIONS = ("tools", "functions", "parallel_tool_calls", "tool_choice", "response_format")
 BYTES_PER_TOKEN = 4
+MARK = b"\xef\xbb\xbf"  # of UTF-8, at the beginning of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +31,40 @@ class Prompt:
         return self.bytes // BYTES_PER_TOKEN + min(answer, answer_tokens_max)
 
 
-def read(content: bytes, *, last: int) -> list[Prompt]:
-    """Return the questions of the last `last` examples, in their order; lines that have none are left out."""
-    found: list[Prompt] = []
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
-        prompt = _prompt(number, line)
+class Tail:
+    """The questions of the last examples of a file that comes piece by piece; lines that have none are left out."""
+
+    def __init__(self, last: int) -> None:
+        self._found: deque[Prompt] = deque(maxlen=last)
+        self._lines = 0
+        self._begun: list[bytes] = []  # the line that is not whole yet
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece."""
+        *whole, rest = piece.split(b"\n")
+        for line in whole:
+            self._take(line)
+        self._begun.append(rest)
+
+    def end(self) -> list[Prompt]:
+        """Return the questions, in the order of the file."""
+        self._take(b"")
+        return list(self._found)
+
+    def _take(self, end_of_line: bytes) -> None:
+        line = b"".join([*self._begun, end_of_line])
+        self._begun.clear()
+        self._lines += 1
+        prompt = _prompt(self._lines, line.removeprefix(MARK) if self._lines == 1 else line)
         if prompt is not None:
-            found.append(prompt)
-    return found[-last:]
+            self._found.append(prompt)
+
+
+def read(content: bytes, *, last: int) -> list[Prompt]:
+    """Return the questions of the last `last` examples, in their order."""
+    tail = Tail(last)
+    tail.feed(content)
+    return tail.end()
 
 
 def _prompt(number: int, line: bytes) -> Prompt | None:
@@ -68,4 +96,5 @@ def _asked(message: Mapping[str, Any]) -> Object:
 
 
 def _size(value: object) -> int:
-    return len(json.dumps(value, ensure_ascii=False).encode())
+    # Half a surrogate pair, of an emoji that was cut, is legal in JSON.
+    return len(json.dumps(value, ensure_ascii=False).encode(errors="surrogatepass"))

@@ -8,10 +8,10 @@ from itertools import islice
 from typing import Any
 
 from tunewarden.clock import Clock
-from tunewarden.errors import Error
+from tunewarden.errors import Error, Kind
 from tunewarden.migration import asking, inventory
 from tunewarden.migration.answers import Answers, Where
-from tunewarden.migration.asking import Asker, ModelGone
+from tunewarden.migration.asking import Asker, ModelGone, NoChats
 from tunewarden.migration.prompts import Prompt
 from tunewarden.migration.source import Object, Source
 from tunewarden.migration.state import State
@@ -19,6 +19,8 @@ from tunewarden.migration.target import Target
 
 # About what an answer takes at OpenAI, to say how long it will take.
 ANSWER_SECONDS = 2.0
+# How often a model is asked what is left: again where answers were lost, but not for ever.
+ROUNDS_MAX = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,12 @@ class Estimate:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of it: counts of answers by model, models that are gone, files of answers, and what was lost."""
+    """What became of it: counts by model, models that did not answer, files of answers, and what was lost."""
 
     answered: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
+    no_chats: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     lost: int = 0
 
@@ -81,19 +85,17 @@ class Recording:
         outcome = Outcome()
         for one in work:
             answers = self._answers(one)
-            lost = answers.close()
-            if lost:
-                say(
-                    f"{lost} answers of {one.model} have expired unfinished; they are asked for again."
-                )
-                outcome.lost += lost
             try:
-                self._ask(one, answers, shown)
+                self._ask_all(one, answers, outcome, shown, say)
             except ModelGone:
                 outcome.gone.append(one.model)
                 say(f"{one.model} is gone: the source has no such model for this key any more.")
+            except NoChats:
+                outcome.no_chats.append(one.model)
+                say(f"{one.model} {self._why_no_chats()}")
             finally:
-                outcome.answered[one.model] = len(answers.answered)
+                outcome.refused[one.model] = len(answers.refused)
+                outcome.answered[one.model] = len(answers.answered - answers.refused)
                 outcome.files += answers.files
         return outcome
 
@@ -101,45 +103,105 @@ class Recording:
         where = Where(self.source.address.url, work.model, work.prompts_file)
         return Answers(where, self.state, self.target, self.clock)
 
-    def _ask(self, work: Work, answers: Answers, shown: Callable[[str, int, int], None]) -> None:
-        todo = iter(self.left(work))
+    def _why_no_chats(self) -> str:
+        if self.source.address.azure_version is None:
+            return "answers no chat completions at the source (status 404)."
+        return "has no deployment of that name: give --deployment MODEL=NAME."
+
+    def _ask_all(
+        self,
+        work: Work,
+        answers: Answers,
+        outcome: Outcome,
+        shown: Callable[[str, int, int], None],
+        say: Callable[[str], None],
+    ) -> None:
+        """Ask one model what is left, and again what expired. Raises ModelGone, NoChats, Error."""
+        answers.close()
+        for asked in range(ROUNDS_MAX + 1):
+            lost = answers.take_lost()
+            if lost:
+                say(
+                    f"{lost} answers of {work.model} have expired unfinished; they are asked for again."
+                )
+                outcome.lost += lost
+            left = [one for one in work.prompts if one.line not in answers.answered]
+            if not left:
+                return
+            if asked < ROUNDS_MAX:
+                self._ask(work, left, answers, shown, say)
+        raise Error(
+            Kind.UNAVAILABLE,
+            f"Uploads at the target end before they are complete: {len(left)} answers of {work.model} are missing.",
+        )
+
+    def _ask(
+        self,
+        work: Work,
+        left: Sequence[Prompt],
+        answers: Answers,
+        shown: Callable[[str, int, int], None],
+        say: Callable[[str], None],
+    ) -> None:
+        todo = iter(left)
         asker = Asker(self.source, work.model, self.answer_tokens_max, answers.without)
-        running: dict[Future[Object], Prompt] = {}
-        done = len(answers.answered)
-
-        def keep(finished: Future[Object]) -> None:
-            prompt = running[finished]
-            line = asking.line(
-                finished.result(),
-                model=work.model,
-                prompts_file=work.prompts_file,
-                number=prompt.line,
-            )
-            answers.add(prompt.line, line, asker.without)
-            del running[finished]
-
+        running: Running = {}
         with ThreadPoolExecutor(self.concurrency, "asking") as pool:
             try:
                 for prompt in islice(todo, self.concurrency):
                     running[pool.submit(asker.ask, prompt)] = prompt
                 while running:
-                    shown(work.model, done, len(work.prompts))
+                    shown(work.model, len(answers.answered), len(work.prompts))
                     for finished in wait(running, return_when=FIRST_COMPLETED).done:
-                        keep(finished)
-                        done += 1
+                        _keep(finished, running, work, answers, asker)
                         for prompt in islice(todo, 1):
                             running[pool.submit(asker.ask, prompt)] = prompt
-            except BaseException:
-                # What is in flight will be answered, and paid for: it is kept, if it can be.
-                for finished in wait(running).done:
-                    # The interruption may have come while one of them was being kept.
-                    if running[finished].line not in answers.answered:
-                        with suppress(Error, ModelGone):
-                            keep(finished)
-                with suppress(Error):
-                    answers.close()
+            except BaseException as error:
+                if not isinstance(error, ModelGone | NoChats):
+                    # The other models are not asked either: no thread waits for a limit to end.
+                    self.source.pauses.stop()
+                self._end(running, work, answers, asker, say)
                 raise
         answers.close()
+
+    def _end(
+        self,
+        running: "Running",
+        work: Work,
+        answers: Answers,
+        asker: Asker,
+        say: Callable[[str], None],
+    ) -> None:
+        """Keep what is in flight, if it can be: it will be answered, and paid for."""
+        try:
+            if not all(one.done() for one in running):
+                say("Waiting for answers that are on their way; Ctrl-C gives them up.")
+            finished = wait(running).done
+        except BaseException:
+            self.source.cut()
+            raise
+        for one in finished:
+            # The interruption may have come while one of them was being kept.
+            if running[one].line not in answers.answered:
+                with suppress(Error, ModelGone, NoChats):
+                    _keep(one, running, work, answers, asker)
+        with suppress(Error):
+            answers.close()
+
+
+Running = dict[Future[Object], Prompt]
+
+
+def _keep(
+    finished: Future[Object], running: Running, work: Work, answers: Answers, asker: Asker
+) -> None:
+    """Seal an answer that has come. Raises what asking did, and Error."""
+    prompt, answered = running[finished], finished.result()
+    line = asking.line(
+        answered, model=work.model, prompts_file=work.prompts_file, number=prompt.line
+    )
+    answers.add(prompt.line, line, without=asker.without, is_refusal=answered["status"] != 200)
+    del running[finished]
 
 
 def models_of(found: Mapping[str, Any], chosen: Sequence[str]) -> list[Object]:

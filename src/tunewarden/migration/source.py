@@ -5,7 +5,9 @@ without the source's own words, which may quote a key or a prompt.
 """
 
 import json
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import (
     HTTPConnection,
@@ -14,13 +16,23 @@ from http.client import (
     HTTPSConnection,
     IncompleteRead,
 )
+from threading import Lock
 from typing import Any
+from weakref import WeakSet
 
 from tunewarden import __version__
 from tunewarden.clock import Clock
 from tunewarden.errors import Error, Kind
+from tunewarden.migration import values
 from tunewarden.migration.addresses import Address, Query
-from tunewarden.migration.waiting import RETRIED, USED_UP, Patience, Pauses, asked_seconds
+from tunewarden.migration.waiting import (
+    RATE_LIMITED,
+    USED_UP,
+    Patience,
+    Pauses,
+    asked_seconds,
+    is_retried,
+)
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 ANSWER_SECONDS = 600.0
@@ -62,6 +74,8 @@ class Source:
     ) -> None:
         self.address = address
         self.pauses = Pauses(clock, say)
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._guard = Lock()
         self._headers = {
             **address.headers(key),
             "accept-encoding": "identity",
@@ -80,14 +94,17 @@ class Source:
     def listed(self, *segments: str, limit: int = PAGE_SIZE) -> Iterator[Object]:
         """Yield the objects of a list, page by page. Raises Error."""
         after: str | None = None
+        seen: set[str] = set()
         while True:
             page = self.get(*segments, limit=limit, after=after)
             objects = self._objects(page)
-            yield from objects
-            last = str(objects[-1]["id"]) if objects else None
-            if not page.get("has_more") or last in {None, after}:
+            fresh = {one["id"]: one for one in objects if one["id"] not in seen}
+            yield from fresh.values()
+            # Pages that lead back to what was read would never end.
+            if not page.get("has_more") or not fresh:
                 return
-            after = last
+            seen |= fresh.keys()
+            after = objects[-1]["id"]
 
     def everything(self, *segments: str) -> list[Object]:
         """Return a list without pagination. Raises Error."""
@@ -117,7 +134,7 @@ class Source:
             except (OSError, HTTPException):
                 patience.wait(f"{self.address.url} gave no answer, or not all of it")
                 continue
-            if reply.status not in RETRIED:
+            if not is_retried(reply.status):
                 return reply
             self.wait_or_refuse(reply, patience)
 
@@ -138,6 +155,8 @@ class Source:
         try:
             connection.connect()
             connection.sock.settimeout(ANSWER_SECONDS)
+            with self._guard:
+                self._sockets.add(connection.sock)
             sent = {**self._headers, **headers}
             if body is not None:
                 sent["content-type"] = "application/json"
@@ -147,25 +166,38 @@ class Source:
             connection.close()
             raise
 
+    def cut(self) -> None:
+        """End every request, also one that another thread is waiting for; none begins after this."""
+        self.pauses.stop()
+        with self._guard:
+            sockets = list(self._sockets)
+        for one in sockets:
+            with suppress(OSError):
+                # Below TLS, whose own farewell is not for another thread.
+                socket.socket.shutdown(one, socket.SHUT_RDWR)
+
     def wait_or_refuse(self, reply: Reply, patience: Patience) -> None:
         """Wait before a retry. Raises Error(QUOTA_EXCEEDED), and Error(UNAVAILABLE) after the last attempt."""
-        if reply.status == 429 and str(reply.problem.get("code")) in USED_UP:
+        if reply.status == RATE_LIMITED and str(reply.problem.get("code")) in USED_UP:
             raise Error(
                 Kind.QUOTA_EXCEEDED,
                 f"{self.address.url} says that the quota of this key's organization is used up. What is done is kept:"
                 " run the command again when there is more.",
             )
-        why = "is at its rate limit" if reply.status == 429 else f"answers {reply.status}"
-        patience.wait(f"{self.address.url} {why}", asked_seconds(reply.headers))
+        is_limit = reply.status == RATE_LIMITED
+        why = "is at its rate limit" if is_limit else f"answers {reply.status}"
+        patience.wait(f"{self.address.url} {why}", asked_seconds(reply.status, reply.headers))
 
     def refused(self, reply: Reply) -> Error:
         """Return the error for a response that is not 200."""
         name = self.address.url
         match reply.status:
             case 401:
-                return Error(Kind.UNAUTHENTICATED, f"{name} does not accept this key.")
+                return Error(
+                    Kind.UNAUTHENTICATED, f"{name} does not accept this key, or not for this."
+                )
             case 403:
-                said = f"{name} does not allow this key what the command reads. It needs to read models, files and fine-tuning."
+                said = f"{name} does not allow this key what the command reads. It needs to read models, files and fine-tuning, and for `record` to use models."
                 return Error(Kind.FORBIDDEN, said)
             case 404 | 410:
                 return Error(Kind.NOT_FOUND, f"{name} does not have what was asked for.")
@@ -174,19 +206,20 @@ class Source:
     def _objects(self, page: Object) -> list[Object]:
         found = page.get("data")
         if not isinstance(found, list):
-            raise self._misread()
-        if not all(isinstance(one, dict) and "id" in one for one in found):
-            raise self._misread()
+            raise self.misread()
+        if not all(isinstance(one, dict) and values.text(one.get("id")) for one in found):
+            raise self.misread()
         return found
 
     def _read(self, reply: Reply) -> Object:
         if reply.status != 200:
             raise self.refused(reply)
         if reply.object is None:
-            raise self._misread()
+            raise self.misread()
         return reply.object
 
-    def _misread(self) -> Error:
+    def misread(self) -> Error:
+        """Return the error for what is no answer of this API."""
         return Error(Kind.INVALID, f"{self.address.url} does not answer as OpenAI's API.")
 
 

@@ -7,7 +7,7 @@ target. A file is replaced as a whole and durably, so that it is never half writ
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +40,26 @@ class State:
         return found
 
     def write(self, name: str, content: Object) -> Path:
-        """Replace what a name has, durably; return the file. The first one binds the directory to its source."""
+        """Replace what a name has, durably; return the file. The first one binds the directory to its source.
+
+        Raises Error(UNAVAILABLE) where it cannot be written: the disk is full, say.
+        """
         if name != SOURCE and self.read(SOURCE) is None:
             self.write(SOURCE, {"url": self._url})
         path = self._path(name)
         fresh = path.with_suffix(".new")
+        try:
+            self._replace(path, fresh, {"version": VERSION, **content})
+        except OSError as error:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            raise Error(Kind.UNAVAILABLE, f"{path} cannot be written: {error.strerror}.") from error
+        return path
+
+    def _replace(self, path: Path, fresh: Path, content: Object) -> None:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(json.dumps({"version": VERSION, **content}, indent=1).encode() + b"\n")
+            file.write(json.dumps(content, indent=1).encode() + b"\n")
             file.flush()
             os.fsync(descriptor)
         fresh.replace(path)
@@ -56,7 +68,6 @@ class State:
             os.fsync(directory)
         finally:
             os.close(directory)
-        return path
 
     def check(self) -> None:
         """Return if the state is not of another source. Raises Error(CONFLICT)."""

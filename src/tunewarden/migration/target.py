@@ -23,8 +23,8 @@ class Target(Protocol):
     def has_file(self, file_id: str) -> bool:
         """Return whether a file still exists."""
 
-    def content(self, file_id: str) -> bytes:
-        """Return a file's bytes."""
+    def stream(self, file_id: str, into: Callable[[bytes], object]) -> None:
+        """Give a file's bytes to `into`, piece by piece."""
 
     def begin_upload(self, filename: str, purpose: str, size: int) -> str:
         """Begin an upload of at most `size` bytes; return its id. It expires after an hour."""

@@ -29,7 +29,16 @@ def test_a_key_is_sent_in_the_plain_to_this_machine_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["api.openai.com", "ftp://x", "https://", "https://x:y", "https://x?a=b"]
+    "url",
+    [
+        "api.openai.com",
+        "ftp://x",
+        "https://",
+        "https://x:y",
+        "https://x?a=b",
+        "https://x/\u00e9",
+        "https://x/ y",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(Error, match="no address"):

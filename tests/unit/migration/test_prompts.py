@@ -46,3 +46,22 @@ def test_tokens_are_estimated_from_bytes() -> None:
     assert prompt.tokens(1000) == 120
     assert prompt.tokens(10) == 110
     assert prompts.Prompt(1, {}, bytes=400, answer_bytes=0).tokens(1000) == 600
+
+
+def test_half_an_emoji_is_asked_as_it_stands() -> None:
+    (found,) = prompts.read(b'{"messages": [{"role": "user", "content": "\\ud83d"}]}\n', last=1)
+    assert found.fields == {"messages": [{"role": "user", "content": "\ud83d"}]}
+    assert found.bytes > 0
+
+
+def test_a_file_that_comes_in_pieces_is_the_same_file() -> None:
+    content = b"\xef\xbb\xbf" + _lines(
+        {"messages": [USER, ANSWER]}, {"no": "chat"}, {"messages": [USER]}
+    )
+    whole = prompts.read(content, last=5)
+    assert [one.line for one in whole] == [1, 3]
+    for size in (1, 7, 50):
+        tail = prompts.Tail(5)
+        for at in range(0, len(content), size):
+            tail.feed(content[at : at + size])
+        assert tail.end() == whole

@@ -45,7 +45,17 @@ def _answering(
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"[]", b"{}", b'{"data": 1}', b'{"data": [1]}', b'{"data": [{}]}']
+    "body",
+    [
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"data": 1}',
+        b'{"data": [1]}',
+        b'{"data": [{}]}',
+        b'{"data": [{"id": 7}]}',
+        b'{"data": [{"id": "\\ud800"}]}',
+    ],
 )
 def test_what_is_no_list_is_refused(body: bytes) -> None:
     with _answering(200, body) as (source, _), pytest.raises(Error, match="OpenAI's API"):
@@ -84,5 +94,25 @@ def test_an_answer_that_is_cut_short_is_asked_for_again_until_it_is_enough() -> 
 def test_a_list_whose_pages_do_not_move_on_ends() -> None:
     body = b'{"data": [{"id": "a"}], "has_more": true}'
     with _answering(200, body) as (source, asked):
-        assert [one["id"] for one in source.listed("files")] == ["a", "a"]
+        assert [one["id"] for one in source.listed("files")] == ["a"]
     assert len(asked) == 2
+
+
+def test_pages_that_lead_back_end_and_each_object_comes_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As of a list that changes while it is read, or of a server without an order."""
+    pages = {None: ["a", "b", "b"], "b": ["b", "c"], "c": ["a"], "a": ["c", "b"]}
+    asked: list[str | None] = []
+
+    def get(_: Source, *segments: str, limit: int, after: str | None) -> dict[str, object]:
+        asked.append(after)
+        assert len(asked) < 10
+        return {"data": [{"id": one} for one in pages[after]], "has_more": True}
+
+    monkeypatch.setattr(Source, "get", get)
+    source = Source(
+        addresses.parse("http://127.0.0.1:1/v1"), "key", clock=HandClock(), say=lambda _: None
+    )
+    assert [one["id"] for one in source.listed("files")] == ["a", "b", "c"]
+    assert asked == [None, "b", "c"]

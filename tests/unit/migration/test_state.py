@@ -1,5 +1,7 @@
 """What a migration keeps of what it has done."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,21 @@ def test_a_directory_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Error, match="cannot be used"), state.opened(tmp_path / "file", URL):
         pass
+
+
+def test_a_full_disk_is_said_with_the_file_and_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with state.opened(tmp_path, URL) as opened:
+        path = opened.write("downloads", {"files": {}})
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(Error) as raised:
+            opened.write("downloads", {"files": {"a": 1}})
+        # No error of one file: nothing that comes next could be noted either.
+        assert raised.value.kind is Kind.UNAVAILABLE
+        assert raised.value.message == f"{path} cannot be written: No space left on device."
+        assert not path.with_suffix(".new").exists()
+        assert (opened.read("downloads") or {})["files"] == {}
