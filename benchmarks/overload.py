@@ -115,7 +115,7 @@ async def _measured(server: EchoServer, slots: int, seconds: float) -> tuple[flo
         return stage.asked[-1]
 
     for stage in stages:
-        await load.offer(stage.rate, stage.seconds, lambda at, of=stage: noted(of, at))  # type: ignore[misc]
+        await load.offer(stage.rate, stage.seconds, lambda at, of=stage: noted(of, at))  # type: ignore[misc]  # mypy infers no lambda with a default
     await load.settled(ANSWER_SECONDS)
     load.close()
     await asyncio.sleep(0.1)

@@ -57,7 +57,7 @@ class Scaled(FakeEngineServer):
 
     def _is_ready(self) -> bool:
         if not self.ready_seconds:
-            if not servers.Server._is_ready(self):  # noqa: SLF001
+            if not servers.Server._is_ready(self):  # noqa: SLF001  its own class's
                 return False
             self.ready_seconds = time.perf_counter() - self.began
         return super()._is_ready()

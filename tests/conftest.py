@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
-    from tests import scheduling  # noqa: PLC0415
+    from tests import scheduling  # noqa: PLC0415  only where it is needed
 
     return scheduling.ByServer(config, log) if config.getoption("dist") == "loadfile" else None
 
@@ -76,7 +76,7 @@ def _nothing_is_swapped() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with two workers and the tiny base on the engine's stand-in, shared: leave no setting of it changed."""
-    from tests.support import servers  # noqa: PLC0415
+    from tests.support import servers  # noqa: PLC0415  only where it is needed
 
     data = tmp_path_factory.mktemp("server") / "data"
     with servers.serving(data, workers=2, local_base=True, kind=servers.WithoutTorch) as running:
@@ -93,7 +93,7 @@ def data(tmp_path: Path) -> Path:
 def engine_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with four workers on the real embedded engine and the demo's base, shared."""
     pytest.importorskip("torch")
-    from tests.support import engines  # noqa: PLC0415
+    from tests.support import engines  # noqa: PLC0415  only where it is needed
 
     data = tmp_path_factory.mktemp("engine-server") / "data"
     with engines.serving(data, workers=4) as running:

@@ -2,9 +2,11 @@
 
 import ast
 import functools
+import io
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +47,9 @@ PHRASES = re.compile(
     r"|tell whether|what came|nobody works on|goes? on all the same|flat memory|under way)\b",
     re.IGNORECASE,
 )
+# What turns a check off, and the same with a reason behind it.
+MARK = re.compile(r"#\s*(noqa\b|type:\s*ignore\b|pragma: no)")
+REASONED = re.compile(r"#\s*(noqa: [A-Z0-9, ]*[A-Z0-9](  | - )|type: ignore\[[a-z, -]+\]  # )\S")
 # Names that a library of ours calls.
 GIVEN_NAMES = {"handle_exit"}
 # Of the `local` extra; and what starts the embedded engine or a server of several processes.
@@ -418,3 +423,31 @@ def test_the_shared_fixtures_load_nothing_heavy() -> None:
     names = set(ran.stdout.split())
     assert {name for name in names if name.split(".")[0] == "tests"} <= ours
     assert not names & (HEAVY | {"fastapi", "hypothesis", "numpy", "openai", "safetensors"})
+
+
+def unreasoned(text: str) -> list[str]:
+    """Return the comments that turn a check off and do not say why."""
+    comments = [
+        one.string
+        for one in tokenize.generate_tokens(io.StringIO(text).readline)
+        if one.type == tokenize.COMMENT
+    ]
+    return [one for one in comments if MARK.search(one) and not REASONED.search(one)]
+
+
+def test_a_check_is_turned_off_for_a_reason_that_stands_beside_it() -> None:
+    found = {
+        path.relative_to(ROOT).as_posix(): marks
+        for folder in ("src", "tests", "packages", "benchmarks", "requirements")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        if (marks := unreasoned(path.read_text("utf-8")))
+    }
+    assert found == {}
+
+
+def test_control_a_mark_without_a_reason_is_seen() -> None:
+    without = ["# noqa: S101", "# noqa", "# type: ignore[misc]", "# type: ignore", "# noqa: A, B"]
+    for mark in without:
+        assert unreasoned(f"x = 1  {mark}\n") == [mark]
+    for mark in ("# noqa: S101  it is", "# noqa: A, B - it is", "# type: ignore[a-b, c]  # it is"):
+        assert unreasoned(f"x = 1  {mark}\ny = '# noqa'\n") == []

@@ -7,6 +7,7 @@ file that BENCH_COUNTS names: two numbers of 8 bytes.
 import mmap
 import os
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -17,7 +18,7 @@ COUNTS = "BENCH_COUNTS"
 
 def main() -> None:
     """Count in the thread that serves, from now on."""
-    with open(os.environ[COUNTS], "r+b") as file:  # noqa: PTH123
+    with Path(os.environ[COUNTS]).open("r+b") as file:
         counts = memoryview(mmap.mmap(file.fileno(), 16)).cast("Q")
 
     def inside(frame: FrameType, event: str, _: Any) -> Any:

@@ -4,7 +4,7 @@ import hashlib
 import os
 from typing import Any
 
-import httpx  # type: ignore[import-not-found]
+import httpx  # type: ignore[import-not-found]  # installed beside the peers only
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.background import BackgroundTask

@@ -329,7 +329,7 @@ def expiry(app: App) -> Expiry:
     """Return the expiry of files and uploads. Only for the runner."""
     # Lazy, as above: `open_log` is called when something is due.
     watch = ClockWatch(app.database, app.clock)
-    return Expiry(app.database, app.uploads, lambda: app.open_log()[0].size(), watch)  # noqa: PLW0108
+    return Expiry(app.database, app.uploads, lambda: app.open_log()[0].size(), watch)  # noqa: PLW0108  late, as above
 
 
 def resume_expiry(app: App) -> bool:

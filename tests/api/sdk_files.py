@@ -60,7 +60,7 @@ def _files(client: openai.OpenAI, limited: openai.OpenAI, path: Path) -> None:
         gone = client.files.delete(file.id)
         assert (gone.id, gone.object, gone.deleted) == (file.id, "file", True)
         for call in (client.files.retrieve, client.files.content, client.files.delete):
-            _expect(openai.NotFoundError, 404, lambda call=call, file=file: call(file.id))  # type: ignore[misc]
+            _expect(openai.NotFoundError, 404, lambda call=call, file=file: call(file.id))  # type: ignore[misc]  # mypy infers no lambda with a default
     _expect(
         openai.BadRequestError,
         400,

@@ -44,13 +44,13 @@ def _ask(gateway: Server, *, model: str = BASE, **fields: object) -> Reply:
     return gateway.post("/v1/chat/completions", body)
 
 
-def _chunks(reply: Reply) -> list[dict[str, object]]:
+def _chunks(reply: Reply) -> list[dict[str, Any]]:
     events = reply.body.decode().replace("\r\n", "\n").split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""]
     return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
 
 
-def _said(chunks: list[dict[str, object]]) -> str:
+def _said(chunks: list[dict[str, Any]]) -> str:
     parsed = [ChatCompletionChunk.model_validate(chunk) for chunk in chunks]
     return "".join(c.choices[0].delta.content or "" for c in parsed if c.choices)
 
@@ -239,7 +239,7 @@ def test_usage_is_counted_and_the_chunk_that_only_we_asked_for_stays_hidden(
     assert all(chunk["choices"] for chunk in hidden)
     shown = _chunks(_ask(gateway, stream=True, stream_options={"include_usage": True}))
     assert shown[-1]["choices"] == []
-    assert shown[-1]["usage"]["prompt_tokens"] == PROMPT_TOKENS  # type: ignore[index]
+    assert shown[-1]["usage"]["prompt_tokens"] == PROMPT_TOKENS
     _ask(gateway)
     expected = (before[0] + 3, before[1] + 3 * PROMPT_TOKENS, before[2] + 3 * len(WORDS))
     wait_until(lambda: _usage(gateway) == expected, f"usage is {expected}")
@@ -315,7 +315,7 @@ def test_a_client_that_goes_away_aborts_its_request_within_100_ms(
         assert connection.recv(64)
         left_at = time.monotonic()
         connection.close()
-        wait_until(lambda: len(upstream.gone_at) > seen, "the engine's client is gone", 5)  # noqa: B023
+        wait_until(lambda: len(upstream.gone_at) > seen, "the engine's client is gone", 5)  # noqa: B023  called at once
         took.append(upstream.gone_at[-1] - left_at)
     print(f"aborted after {max(took) * 1000:.1f} ms at most of {len(took)}")
     assert sorted(took)[len(took) // 2] < 0.1, took

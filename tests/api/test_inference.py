@@ -6,6 +6,7 @@ import signal
 import threading
 import urllib.error
 import urllib.request
+from typing import Any
 
 import openai
 import pytest
@@ -97,14 +98,14 @@ def test_a_stream_has_the_same_text_and_usage_as_the_whole_answer(
 def test_sampling_parameters_do_what_they_say(engine_server: Server, zebra: str) -> None:
     client = engine_server.client()
 
-    def complete(seed: int, **options: object) -> list[str]:
+    def complete(seed: int, **options: Any) -> list[str]:
         answer = client.completions.create(
             model=engines.BASE,
             prompt="Tell me",
             max_tokens=12,
             temperature=1.0,
             seed=seed,
-            **options,  # type: ignore[call-overload]
+            **options,
         )
         return [choice.text for choice in answer.choices]
 

@@ -337,7 +337,7 @@ def test_a_list_of_50_000_models_is_streamed_in_flat_memory(data: Path) -> None:
             before = _resident_mb(process, "VmRSS")
             (process / "clear_refs").write_text("5")  # the peak from here on: proc(5)
             answer = worker.get("/v1/models", key=worker.owner_key)
-            ids.append(len({model["id"] for model in answer.json["data"]}))  # type: ignore[attr-defined]
+            ids.append(len({model["id"] for model in answer.json["data"]}))
             grown = _resident_mb(process, "VmHWM") - before
         assert ids == [50_001, 50_001]
         assert len(answer.body) > 5_000_000
@@ -388,9 +388,9 @@ def test_pages_go_on_behind_a_model_that_was_deleted_and_not_behind_a_foreign_on
     ids = [server.make_model(key=key).id for _ in range(3)]
     assert server.request("DELETE", f"/v1/models/{ids[1]}", key=key).status == 200
     page = server.get(f"/v1/models?limit=1&after={ids[1]}", key=key).json
-    assert ([model["id"] for model in page["data"]], page["has_more"]) == ([ids[2]], False)  # type: ignore[attr-defined]
+    assert ([model["id"] for model in page["data"]], page["has_more"]) == ([ids[2]], False)
     bases = server.get(f"/v1/models?limit=2&after={LOCAL_BASE}", key=key).json
-    assert [model["id"] for model in bases["data"]] == [ids[0], ids[2]]  # type: ignore[attr-defined]
+    assert [model["id"] for model in bases["data"]] == [ids[0], ids[2]]
     foreign = server.get(f"/v1/models?after={ids[0]}", key=server.owner_key)
     unknown = server.get("/v1/models?after=nobody", key=server.owner_key)
     assert foreign.status == unknown.status == 400
@@ -402,7 +402,7 @@ def test_a_page_that_ends_with_the_last_model_says_that_there_is_no_more(
 ) -> None:
     key, ids = crowd
     page = server.get(f"/v1/models?limit=1&after={ids[-2]}", key=key).json
-    assert ([model["id"] for model in page["data"]], page["has_more"]) == ([ids[-1]], False)  # type: ignore[attr-defined]
+    assert ([model["id"] for model in page["data"]], page["has_more"]) == ([ids[-1]], False)
     beyond = server.get(f"/v1/models?after={ids[-1]}", key=key).json
     assert (beyond["data"], beyond["has_more"]) == ([], False)
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import apsw
 import pytest
@@ -132,8 +133,8 @@ def run_page(server: Server, code: str, *, sdk: str = "3") -> str:
 
 def older_sdk() -> str:
     """Where `make` puts the SDK's major 2."""
-    directory = os.path.join(sys.prefix, "openai-2")  # noqa: PTH118
-    if not os.path.isdir(directory):  # noqa: PTH112
+    directory = str(Path(sys.prefix, "openai-2"))
+    if not Path(directory).is_dir():
         pytest.skip("the SDK's major 2 is not installed: make setup")
     return directory
 

@@ -117,7 +117,7 @@ def test_deletions_that_were_under_way_end(old: Old) -> None:
     stated, asked = old.ids["half-stated"], old.ids["half-asked"]
     for model in (stated, asked, old.ids["gone-unerased"]):
         servers.wait_until(
-            lambda model=model: old.deletion_of(model, old.owner)["blobs_erased_at"],  # type: ignore[misc]
+            lambda model=model: old.deletion_of(model, old.owner)["blobs_erased_at"],  # type: ignore[misc]  # mypy infers no lambda with a default
             f"{model} is erased",
         )
     # What was stated before stands in the log as it was stated: it may have been there already.

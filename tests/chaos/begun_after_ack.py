@@ -149,7 +149,7 @@ class CachingDatabase(SqliteDatabase):
     @contextmanager
     def read(self) -> Iterator[Tx]:
         with super().read() as tx:
-            yield CachingTx(self, tx)  # type: ignore[misc]
+            yield CachingTx(self, tx)  # type: ignore[misc]  # it is a Tx by what it passes on
 
     def believe(
         self, read: Callable[..., Row | None], sql: str, parameters: dict[str, object]
@@ -357,7 +357,7 @@ def _id(n: int) -> str:
 
 
 def _in_child(target: object, *arguments: object) -> BaseProcess:
-    process = FORK.Process(target=target, args=arguments)  # type: ignore[arg-type]
+    process = FORK.Process(target=target, args=arguments)  # type: ignore[arg-type]  # any callable
     process.start()
     return process
 

@@ -223,7 +223,7 @@ def _kill_one(lives: Lives, numbers: random.Random) -> None:
 
 
 def _to_the_end(target: object) -> None:
-    process = FORK.Process(target=target)  # type: ignore[arg-type]
+    process = FORK.Process(target=target)  # type: ignore[arg-type]  # any callable
     process.start()
     process.join()
     assert process.exitcode == 0

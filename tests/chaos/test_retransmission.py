@@ -104,7 +104,7 @@ def _asking(server: Server, model: str, device: str) -> Iterator["subprocess.Pop
             if client.stdout.readline() == b"lost\n":
                 sent = (asked,)
                 wait_until(
-                    lambda: server.app.database.peek(counted, id=model) == sent,  # noqa: B023
+                    lambda: server.app.database.peek(counted, id=model) == sent,  # noqa: B023  called at once
                     "the answer is sent",
                 )
                 yield client

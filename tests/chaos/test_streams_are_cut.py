@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.chaos.fake_engine_server import FakeEngineServer, serving
@@ -59,7 +60,7 @@ def _answered(watcher: Watcher, model: Model) -> Exchange:
     return asked
 
 
-def _facts(server: FakeEngineServer, deletion: Exchange) -> dict[str, object]:
+def _facts(server: FakeEngineServer, deletion: Exchange) -> dict[str, Any]:
     return server.facts(deletion.head["tunewarden-deletion"])
 
 
@@ -210,7 +211,7 @@ def test_a_client_that_reads_slowly_does_not_cost_the_worker_its_life(
         stream = watcher.chat(
             model.id, read=False, receive_bytes=4096, chunks=10**9, size=size, pause=0.0001
         )
-        wait_until(lambda model=model: server.holders(model.n), "it runs")  # type: ignore[misc]
+        wait_until(lambda model=model: server.holders(model.n), "it runs")  # type: ignore[misc]  # mypy infers no lambda with a default
         watcher.watch_for(0.5)
         deletion = _deleted(watcher, model)
         assert _took(deletion) < FENCE_SECONDS
@@ -267,7 +268,7 @@ def test_a_worker_that_is_stopped_and_holds_the_model_is_killed(
     assert stream.bytes_after(deletion.ended_at or 0) == 0
     assert not stream.is_whole
     fenced = _facts(server, deletion)["fence"]
-    assert sorted(worker.how for worker in fenced) == ["killed"] + ["released"] * 3  # type: ignore[attr-defined]
+    assert sorted(worker.how for worker in fenced) == ["killed"] + ["released"] * 3
     wait_until(lambda: len(server.workers()) == WORKERS, "another worker was started")
 
 

@@ -109,7 +109,7 @@ def test_a_job_is_made_from_a_local_file_and_its_id_stands_alone(
     assert re.fullmatch(r"ftjob-\w+\n", made.stdout)
     assert re.fullmatch(r"chats\.jsonl: 12 examples, file-\w+\n", made.stderr)
     job = trained.client().fine_tuning.jobs.retrieve(made.stdout.strip())
-    assert (job.model, job.user_provided_suffix) == (LOCAL_BASE, "mine")  # type: ignore[attr-defined]
+    assert (job.model, job.user_provided_suffix) == (LOCAL_BASE, "mine")  # type: ignore[attr-defined]  # the SDK keeps what it does not know
     assert trained.client().files.content(job.training_file).read() == chats(12)
 
 

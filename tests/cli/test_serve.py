@@ -189,9 +189,9 @@ def test_a_killed_worker_is_started_again_and_requests_go_on(data: Path) -> None
         for _ in range(3):
             victim = _workers(server)[0]
             os.kill(victim, signal.SIGKILL)
-            wait_until(lambda: len(_workers(server)) == 2 and not is_alive(victim), "two again")  # noqa: B023
+            wait_until(lambda: len(_workers(server)) == 2 and not is_alive(victim), "two again")  # noqa: B023  called at once
             before = counts[0]
-            wait_until(lambda: counts[0] > before + 5, "requests go on")  # noqa: B023
+            wait_until(lambda: counts[0] > before + 5, "requests go on")  # noqa: B023  called at once
         stop.set()
         asking.join()
         print(f"{counts[0]} requests were answered while 3 workers were killed")
@@ -284,8 +284,8 @@ def test_a_server_beside_commands_that_look_for_it_starts_all_the_same(data: Pat
 
 
 def _look(data: Path, is_over: Callable[[], bool]) -> None:
-    from tunewarden.cli import data_directory  # noqa: PLC0415
-    from tunewarden.config import Config  # noqa: PLC0415
+    from tunewarden.cli import data_directory  # noqa: PLC0415  in the process that is timed
+    from tunewarden.config import Config  # noqa: PLC0415  in the process that is timed
 
     while not is_over():
         data_directory.server_url(Config(data=data))

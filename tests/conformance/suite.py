@@ -102,7 +102,7 @@ def _listening(
             return {}
         try:
             before(asked["before"].removeprefix(f"{FOLDER}/"))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  a boundary
             # A boundary: the test that asked fails with it, and the others go on.
             return {"problem": repr(error)}
         return {}

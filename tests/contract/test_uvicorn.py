@@ -173,7 +173,7 @@ def test_a_lost_connection_and_a_shutdown_touch_four_fields_of_a_cycle() -> None
         event = asyncio.Event()
         fields = {"disconnected": False, "keep_alive": True, "response_complete": False}
         cycle = SimpleNamespace(**fields, message_event=event)
-        protocol.cycle = cycle  # type: ignore[assignment]
+        protocol.cycle = cycle  # type: ignore[assignment]  # what uvicorn's shutdown reads of one
         protocol.shutdown()
         assert (cycle.keep_alive, protocol.transport.is_closing()) == (False, False)
         client.close()
@@ -196,7 +196,7 @@ def test_a_shutdown_closes_a_free_connection() -> None:
 def test_what_is_no_http_comes_to_send_400_response_and_the_connection_closes() -> None:
     async def check(protocol: _Recording, client: socket.socket, _: _Application) -> None:
         said: list[str] = []
-        protocol.send_400_response = said.append  # type: ignore[method-assign, assignment]
+        protocol.send_400_response = said.append  # type: ignore[method-assign, assignment]  # records what would be sent
         await _send(client, b"\x00\r\n\r\n")
         assert said == ["Invalid HTTP request received."]
         HttpToolsProtocol.send_400_response(protocol, said[0])

@@ -126,7 +126,7 @@ class Trainer:
             examples = sum(1 for line in stream if line.strip())
         lines = self._plan.truncated_lines
         assert file in {"training", "validation"}
-        told = messages.Tokens(file, examples, 10 * examples, 5 * examples, lines, len(lines))  # type: ignore[arg-type]
+        told = messages.Tokens(file, examples, 10 * examples, 5 * examples, lines, len(lines))  # type: ignore[arg-type]  # checked above
         self._tell(told)
 
     def _tell(self, message: Told) -> None:

@@ -160,7 +160,7 @@ def _stop_before(history: History, made: Made, effect: str) -> bool:
             world.power.cut_at = len(world.power.effects)
         step(what)
 
-    world.power.step = stop  # type: ignore[method-assign]
+    world.power.step = stop  # type: ignore[method-assign]  # the test's own step
     with one_dies():
         if history.fates[made.model.id].asked_at is None:
             world.delete(history.owner, made)

@@ -71,7 +71,7 @@ def record(original: World, owner: Caller, models: list[Made], synchronous: str)
                     with world.app.database.read() as tx:
                         acknowledged.append((len(vfs.ops), _states(tx.rows(QUERY))))
 
-            world.power.step = committed  # type: ignore[method-assign]
+            world.power.step = committed  # type: ignore[method-assign]  # the test's own step
             for made in models:
                 world.delete(owner, made)
                 world.resume()

@@ -29,10 +29,10 @@ class RecordingVfs(apsw.VFS):
         self.name = name
         super().__init__(name, "", exclude=set())
 
-    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:  # noqa: N802  apsw's name
         return _RecordingFile(self, name, flags)
 
-    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: N802  apsw's name
         self.ops.append(Op("delete", Path(filename).name))
         super().xDelete(filename, syncdir)
 
@@ -43,15 +43,15 @@ class _RecordingFile(apsw.VFSFile):
         self._name, self._ops = Path(path or "temporary").name, vfs.ops
         super().__init__("", name, flags)
 
-    def xWrite(self, data: Any, offset: int) -> None:  # noqa: N802
+    def xWrite(self, data: Any, offset: int) -> None:  # noqa: N802  apsw's name
         self._ops.append(Op("write", self._name, offset, bytes(data)))
         super().xWrite(data, offset)
 
-    def xTruncate(self, newsize: int) -> None:  # noqa: N802
+    def xTruncate(self, newsize: int) -> None:  # noqa: N802  apsw's name
         self._ops.append(Op("truncate", self._name, newsize))
         super().xTruncate(newsize)
 
-    def xSync(self, flags: int) -> None:  # noqa: N802
+    def xSync(self, flags: int) -> None:  # noqa: N802  apsw's name
         self._ops.append(Op("sync", self._name))
         super().xSync(flags)
 

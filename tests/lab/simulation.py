@@ -173,7 +173,7 @@ class Simulation:
             if self.machine.chance.random() < 0.3:
                 self._happens(self._worker_step)
 
-        clock.sleep = sleeping  # type: ignore[method-assign]
+        clock.sleep = sleeping  # type: ignore[method-assign]  # the test's own step
 
     def _event(self) -> None:
         chance, engine = self.machine.chance, self.world.engine
@@ -242,7 +242,7 @@ class Simulation:
         self.depth += 1
         with one_dies():
             process.open()
-            power.step = giving_way  # type: ignore[method-assign]
+            power.step = giving_way  # type: ignore[method-assign]  # the test's own step
             work(process)
         self.depth -= 1
         self.deaths += power.dead

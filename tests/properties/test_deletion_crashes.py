@@ -219,7 +219,7 @@ def test_deletions_of_different_models_at_once_all_succeed(
             ]
             _at_once(
                 [
-                    lambda one=one, made=made: one.delete(start.owner, made)  # type: ignore[misc]
+                    lambda one=one, made=made: one.delete(start.owner, made)  # type: ignore[misc]  # mypy infers no lambda with a default
                     for one, made in zip(others, start.made, strict=True)
                 ]
             )
@@ -245,7 +245,7 @@ def test_two_deletions_of_one_model_at_once_have_one_effect(start: Start, attemp
                 except Error as refused:
                     answers[refused.kind.value] += 1
 
-            _at_once([lambda one=one: ask(one) for one in worlds])  # type: ignore[misc]
+            _at_once([lambda one=one: ask(one) for one in worlds])  # type: ignore[misc]  # mypy infers no lambda with a default
             receipts = {one.acknowledged.get(start.made[0].model.id) for one in worlds} - {None}
             assert len(receipts) == 1, "I5: two receipts were handed out"
             world.restart()
@@ -260,7 +260,7 @@ def test_threads_that_raise_the_mark_at_once_leave_the_greatest(tmp_path: Path) 
     path = tmp_path / "log.mark"
     for base in range(0, budgets.count(400, 4_000), 8):
         sizes = range(base + 1, base + 9)
-        _at_once([lambda size=size: LogMark(path).raise_to(size) for size in sizes])  # type: ignore[misc]
+        _at_once([lambda size=size: LogMark(path).raise_to(size) for size in sizes])  # type: ignore[misc]  # mypy infers no lambda with a default
         assert LogMark(path).read() == base + 8
 
 
@@ -280,7 +280,7 @@ def test_two_runners_at_once_do_each_deletion_once(start: Start) -> None:
         with copied(start.world, parts=RealTime(), power=Power(8 + first)) as world:
             _delete_until(world, start)
             runners = [World(world.root, world.parts, Power()).open() for _ in range(3)]
-            _at_once([lambda one=one: _resume_all(one) for one in runners])  # type: ignore[misc]
+            _at_once([lambda one=one: _resume_all(one) for one in runners])  # type: ignore[misc]  # mypy infers no lambda with a default
             world.restart()
             assert judge(world, start.made[0]) is State.DELETED
 

@@ -114,7 +114,7 @@ def test_an_interrupt_just_after_an_import_was_committed_takes_nothing_back(
             if what == "committed" and world.power.effects.count("committed") == opened + 2:
                 raise KeyboardInterrupt
 
-        world.power.step = interrupt  # type: ignore[method-assign]
+        world.power.step = interrupt  # type: ignore[method-assign]  # the test's own step
         with pytest.raises(KeyboardInterrupt):
             world.make(before.owner)
         model = world.models(before.owner)[-1]

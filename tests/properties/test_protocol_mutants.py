@@ -210,7 +210,7 @@ def every_place_in_a_request(
                 sleep(seconds)
                 next(first, None)
 
-            world.clock.sleep = sleeping  # type: ignore[method-assign]
+            world.clock.sleep = sleeping  # type: ignore[method-assign]  # the test's own step
             for _ in range(place):
                 next(first, None)
             world.delete(stage.owner, made)

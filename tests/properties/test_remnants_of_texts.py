@@ -99,7 +99,7 @@ class Client:
             yield get(f"{JOBS}/{job}/events?limit=1000")
             yield get(f"{JOBS}/{job}/checkpoints")
         yield (deletions := get("/v1/deletions?limit=100"))
-        for one in deletions.json["data"]:  # type: ignore[attr-defined]
+        for one in deletions.json["data"]:
             yield get(f"/v1/deletions/{one['id']}")
             yield get(f"/v1/deletions/{one['id']}/receipt")
 
@@ -120,7 +120,7 @@ class Client:
         jobs = client.fine_tuning.jobs
         for job in self.jobs:
             servers.wait_until(
-                lambda job=job: (found := jobs.retrieve(job)).status in ended and found.finished_at,  # type: ignore[misc]
+                lambda job=job: (found := jobs.retrieve(job)).status in ended and found.finished_at,  # type: ignore[misc]  # mypy infers no lambda with a default
                 "the job ends",
                 60,
             )
@@ -200,7 +200,7 @@ class Client:
                 done = self._server.post(f"{path}/cancel", {}).json
             elif end == "complete":
                 done = self._server.post(f"{path}/complete", fields).json
-                assert done["file"]["filename"] == name  # type: ignore[index]
+                assert done["file"]["filename"] == name
             else:
                 done = self._server.post(f"{path}/complete", {**fields, "md5": "0" * 32}).json
                 assert "error" in done
@@ -277,7 +277,7 @@ def test_no_text_of_a_deleted_file_is_left_on_the_medium(medium: tuple[Path, Pat
     for _ in range(DELETES):
         content = BytesIO(canary("content").encode())
         described = Description(f"{canary('file')}.txt", "user_data", None)
-        file = app.files.create(caller, content, lambda described=described: described)  # type: ignore[misc]
+        file = app.files.create(caller, content, lambda: described)  # noqa: B023  called at once
         assert app.files.retrieve(caller, file.id).filename == described.filename
         app.executor.delete(caller, ArtifactKind.FILE, file.id, Attempt())
     assert app.executor.resume() == 0

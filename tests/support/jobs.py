@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.support import servers
@@ -34,13 +35,13 @@ def chats(count: int = 12, *, canary: str = CANARY) -> bytes:
 class Workplace:
     """A data directory, and what a client and a runner do on it."""
 
-    def __init__(self, directory: Path, **settings: object) -> None:
+    def __init__(self, directory: Path, **settings: Any) -> None:
         (directory / "scratch").mkdir(parents=True)
         self.config = Config(
             data=directory / "data",
             scratch=directory / "scratch",
             scratch_may_be_a_disk=True,
-            **settings,  # type: ignore[arg-type]
+            **settings,
         )
         servers.prepare_local_base(self.config.data)
         self.app: App = open_app(self.config)

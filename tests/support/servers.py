@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import openai
@@ -54,13 +54,13 @@ class Reply:
         return found[0] if found else None
 
     @property
-    def json(self) -> dict[str, object]:
+    def json(self) -> dict[str, Any]:
         read = json.loads(self.body)
         assert isinstance(read, dict)
         return read
 
     @property
-    def error(self) -> dict[str, object]:
+    def error(self) -> dict[str, Any]:
         found = self.json["error"]
         assert isinstance(found, dict)
         assert set(found) == {"message", "type", "param", "code"}
@@ -144,11 +144,11 @@ class Server:
     def log(self) -> str:
         return self._file("stderr").read_text()
 
-    def client(self, key: str | None = None, **options: object) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url, api_key=key or self.owner_key, **options)  # type: ignore[arg-type]
+    def client(self, key: str | None = None, **options: Any) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.url, api_key=key or self.owner_key, **options)
 
-    def async_client(self, key: str | None = None, **options: object) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=self.url, api_key=key or self.owner_key, **options)  # type: ignore[arg-type]
+    def async_client(self, key: str | None = None, **options: Any) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=self.url, api_key=key or self.owner_key, **options)
 
     def request(
         self,

@@ -99,9 +99,9 @@ def test_a_wrong_checksum_is_refused_before_any_sql(database: Database, key: str
 
     wrong = key[:-1] + ("a" if key[-1] != "a" else "b")
     with pytest.raises(Error):
-        keys.authenticate(Untouchable(), wrong, "req")  # type: ignore[arg-type]
+        keys.authenticate(Untouchable(), wrong, "req")  # type: ignore[arg-type]  # nothing but what it must not ask
     with pytest.raises(AssertionError, match="was asked"):
-        keys.authenticate(Untouchable(), key, "req")  # type: ignore[arg-type]
+        keys.authenticate(Untouchable(), key, "req")  # type: ignore[arg-type]  # nothing but what it must not ask
 
 
 def test_the_right_id_with_anothers_secret_is_refused(database: Database, key: str) -> None:

@@ -95,7 +95,7 @@ class _Download(Response):
                 chunk = await self._chunks.next()
         except Error as error:
             # The headers are sent: closing the connection is the only way left to signal the error.
-            logger.error("the content of %s could not be sent: %s", self._file.id, error.message)  # noqa: TRY400
+            logger.error("the content of %s could not be sent: %s", self._file.id, error.message)  # noqa: TRY400  expected: no traceback
             await client.cut()
             return
         if left:

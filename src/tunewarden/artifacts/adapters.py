@@ -239,7 +239,7 @@ def _placed(tensor: Tensor, rank: int, base: BaseShape) -> tuple[str, str]:
 
 def _is_finite(view: memoryview, data_start: int, tensor: Tensor) -> bool:
     # Imported late, so that a gateway worker without imports does not load numpy.
-    import numpy as np  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415  see above
 
     kind, exponent = _EXPONENTS[tensor.dtype]
     for start in range(data_start + tensor.start, data_start + tensor.end, _CHUNK_BYTES):

@@ -54,13 +54,13 @@ def unseal(secret: bytes, context: str, sealed: bytes) -> str:
 # Imported late: a worker without files does not need OpenSSL's start-up time and memory.
 @cache
 def _cipher() -> Any:
-    from cryptography.hazmat.primitives.ciphers import aead  # noqa: PLC0415
+    from cryptography.hazmat.primitives.ciphers import aead  # noqa: PLC0415  it loads OpenSSL
 
     return aead.ChaCha20Poly1305
 
 
 @cache
 def _invalid() -> type[Exception]:
-    from cryptography.exceptions import InvalidTag  # noqa: PLC0415
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415  it loads OpenSSL
 
     return InvalidTag

@@ -31,13 +31,21 @@ class Finding:
     is_pending: bool = False
 
 
+def _well(what: str, found: str) -> Finding:
+    return Finding(is_well=True, what=what, found=found)
+
+
+def _wrong(what: str, found: str) -> Finding:
+    return Finding(is_well=False, what=what, found=found)
+
+
 def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
     """Run all read-only checks; if `is_deep`, also search every place of the inventory."""
-    yield Finding(True, "SQLite", f"{apsw.sqlite_lib_version()}, bundled")  # noqa: FBT003
+    yield _well("SQLite", f"{apsw.sqlite_lib_version()}, bundled")
     try:
         app = open_app(settings)
     except Error as error:
-        yield Finding(False, "data directory", error.message)  # noqa: FBT003
+        yield _wrong("data directory", error.message)
         return
     yield _integrity(app.database.peek("PRAGMA quick_check"))
     yield from _private(settings)
@@ -47,9 +55,9 @@ def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
         f"{app.floor.state()}: {app.floor.free_bytes() >> 20} MiB free, the floor is {app.floor.floor_bytes >> 20} MiB",
     )
     try:
-        yield Finding(True, "scratch", f"{scratch_directory(settings)}, in memory")  # noqa: FBT003
+        yield _well("scratch", f"{scratch_directory(settings)}, in memory")
     except Error as error:
-        yield Finding(False, "scratch", error.message)  # noqa: FBT003
+        yield _wrong("scratch", error.message)
     yield _swap(app)
     yield _expiry(app)
     local = [base for base in bases.list_all(app.database) if base.kind is BaseKind.LOCAL]
@@ -60,7 +68,7 @@ def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
         "installed" if has_torch else "not installed: pip install 'tunewarden[local]'",
     )
     is_running = data_directory.server_url(settings) is not None
-    yield Finding(True, "server", "running" if is_running else "not running")  # noqa: FBT003
+    yield _well("server", "running" if is_running else "not running")
     if is_running:
         yield from _answering(settings, local)
     for base in bases.list_all(app.database):
@@ -78,18 +86,18 @@ def _answering(settings: Config, local: list[Base]) -> Iterator[Finding]:
             for base in local:
                 yield _local_base(settings, Client(directory), base.name)
     except Error as error:
-        yield Finding(False, "base", error.message)  # noqa: FBT003
+        yield _wrong("base", error.message)
 
 
 def _local_base(settings: Config, client: Client, name: str) -> Finding:
     if waiting.answers(client, name):
-        return Finding(True, "base", name)  # noqa: FBT003
+        return _well("base", name)
     seconds = data_directory.seconds_since_start(settings)
     if seconds < waiting.WAIT_SECONDS:
         found = f"{name} is loading; the server started {seconds:.0f} s ago"
-        return Finding(True, "base", found, is_pending=True)  # noqa: FBT003
+        return Finding(is_well=True, what="base", found=found, is_pending=True)
     advice = "it may still be loading, or the server's log says why it cannot be"
-    return Finding(False, "base", f"{name} does not answer: {advice}")  # noqa: FBT003
+    return _wrong("base", f"{name} does not answer: {advice}")
 
 
 def _engine_at(settings: Config, base: Base) -> Finding:
@@ -99,8 +107,8 @@ def _engine_at(settings: Config, base: Base) -> Finding:
     try:
         engine_lookup.model_at(base.location, base.engine_model, key, advice)
     except Error as error:
-        return Finding(False, "remote base", f"{base.name}: {error.message}")  # noqa: FBT003
-    return Finding(True, "remote base", f"{base.name} at {base.location}")  # noqa: FBT003
+        return _wrong("remote base", f"{base.name}: {error.message}")
+    return _well("remote base", f"{base.name} at {base.location}")
 
 
 def _remnants(app: App, *, is_running: bool) -> Iterator[Finding]:
@@ -109,9 +117,9 @@ def _remnants(app: App, *, is_running: bool) -> Iterator[Finding]:
     for remnant in inventory(app).remnants(is_running=is_running):
         count += 1
         advice = "; `tunewarden doctor --sweep` erases it" if remnant.can_be_swept else ""
-        yield Finding(False, remnant.place, remnant.what + advice)  # noqa: FBT003
+        yield _wrong(remnant.place, remnant.what + advice)
     if not count:
-        yield Finding(True, "remnants", "none in any place of the inventory")  # noqa: FBT003
+        yield _well("remnants", "none in any place of the inventory")
 
 
 def sweep(settings: Config) -> int:
@@ -125,19 +133,18 @@ def sweep(settings: Config) -> int:
 def _swap(app: App) -> Finding:
     where = ", ".join(app.memory.places())
     if not where:
-        return Finding(True, "swap", "memory is not swapped to a disk")  # noqa: FBT003
+        return _well("swap", "memory is not swapped to a disk")
     if app.memory.swap_is_accepted:
-        return Finding(True, "swap", f"plaintext weights may reach {where}, as accepted")  # noqa: FBT003
-    return Finding(False, "swap", f"memory may be swapped to {where}: {REMEDY}")  # noqa: FBT003
+        return _well("swap", f"plaintext weights may reach {where}, as accepted")
+    return _wrong("swap", f"memory may be swapped to {where}: {REMEDY}")
 
 
 def _expiry(app: App) -> Finding:
     pause = expiry_pause.pause_of(app.database)
     if pause is None:
-        return Finding(True, "expiry", "files and uploads expire in time")  # noqa: FBT003
+        return _well("expiry", "files and uploads expire in time")
     days = pause.jumped_micros / JUMP_MICROS
-    return Finding(
-        False,  # noqa: FBT003
+    return _wrong(
         "expiry",
         f"paused: the clock jumped {days:.1f} days ahead, or the server was off for as long. Check the"
         " machine's clock, then run `tunewarden expiry resume`",
@@ -153,6 +160,6 @@ def _private(settings: Config) -> Iterator[Finding]:
     """Search for files that other users can read."""
     found = list(start_checks.too_open(settings))
     for path, mode in found:
-        yield Finding(False, path.name, f"mode {mode:04o}: run chmod go= {path}")  # noqa: FBT003
+        yield _wrong(path.name, f"mode {mode:04o}: run chmod go= {path}")
     if not found:
-        yield Finding(True, "modes", "only its owner can access the data directory")  # noqa: FBT003
+        yield _well("modes", "only its owner can access the data directory")

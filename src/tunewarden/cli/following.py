@@ -142,8 +142,8 @@ class _JsonLines(_Lines):
 @contextmanager
 def _bar(stream: TextIO, clock: Clock) -> Iterator[View]:
     from rich import progress  # noqa: PLC0415  only where there is a terminal
-    from rich.console import Console  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415  likewise
+    from rich.text import Text  # noqa: PLC0415  likewise
 
     columns = (
         progress.TextColumn("{task.description}", markup=False),

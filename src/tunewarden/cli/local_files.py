@@ -44,7 +44,7 @@ class LocalFile:
     def shown(self, what: str) -> Iterator[None]:
         """Rewind, and show a progress bar on a terminal while the block reads the file."""
         from rich import progress  # noqa: PLC0415  only where there is something to show
-        from rich.console import Console  # noqa: PLC0415
+        from rich.console import Console  # noqa: PLC0415  likewise
 
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         self._left = self.size

@@ -246,7 +246,7 @@ def exist(database: Database) -> bool:
 def is_live(database: Database, internal_id: str) -> bool:
     """Return whether blobs below this internal id belong to an artifact or a draft."""
     row = database.peek(
-        f"SELECT 1 {_LIVE} AND a.internal_id = :id"  # noqa: S608
+        f"SELECT 1 {_LIVE} AND a.internal_id = :id"
         " UNION ALL SELECT 1 FROM drafts WHERE internal_id = :id LIMIT 1",
         id=internal_id,
     )
@@ -257,7 +257,7 @@ def live_keys(database: Database, first: str, end: str) -> set[str]:
     """Return the keys in use, of the ids from `first` up to but excluding `end`."""
     with database.read() as tx:
         rows = tx.rows(
-            f"SELECT a.key_id {_LIVE} AND a.key_id >= :first AND a.key_id < :end"  # noqa: S608
+            f"SELECT a.key_id {_LIVE} AND a.key_id >= :first AND a.key_id < :end"
             " UNION SELECT key_id FROM drafts WHERE key_id >= :first AND key_id < :end",
             first=first,
             end=end,
@@ -295,7 +295,7 @@ def record_facts(tx: Tx, deletion: Deletion, *fields: str) -> None:
     """Store the results of a step: these fields of the deletion."""
     assignments = ", ".join(f"{name} = :{name}" for name in fields)
     values = {name: _stored(name, getattr(deletion, name)) for name in fields}
-    tx.run(f"UPDATE deletions SET {assignments} WHERE n = :n", n=deletion.n, **values)  # noqa: S608
+    tx.run(f"UPDATE deletions SET {assignments} WHERE n = :n", n=deletion.n, **values)
 
 
 def _stored(field: str, value: Any) -> Any:

@@ -152,6 +152,6 @@ def use(
     """Make the next forward pass use this selection, and end as soon as `urgent` is set."""
     for layer in layers.values():
         # One object, shared by all layers.
-        current = layer._current  # noqa: SLF001
+        current = layer._current  # noqa: SLF001  of this module
         current.selection, current.urgent = selection, urgent
         return

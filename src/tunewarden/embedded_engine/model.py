@@ -39,7 +39,7 @@ class Precision(StrEnum):
     def of(self, stored: torch.dtype | None) -> torch.dtype:
         """Return the dtype for a base stored in `stored`."""
         if self is Precision.AUTO:
-            is_fit = stored is torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001
+            is_fit = stored is torch.bfloat16 and torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001  torch has no public one
             return torch.bfloat16 if is_fit else torch.float32
         return torch.bfloat16 if self is Precision.BFLOAT16 else torch.float32
 

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         logs.to_stderr("engine")
         said = "local bases are not served: %s cannot be made: %s"
-        logger.error(said, options.socket, error.strerror)  # noqa: TRY400
+        logger.error(said, options.socket, error.strerror)  # noqa: TRY400  expected: no traceback
         return os.EX_UNAVAILABLE
     try:
         service.serve(

@@ -25,12 +25,12 @@ COLUMNS = (
     " j.estimated_finish_at, j.created_by, j.created_at, j.started_at, j.finished_at, j.sealed_metadata"
 )
 _OWN = (
-    f"SELECT {COLUMNS} FROM jobs j WHERE j.id = :id AND j.organization_id = :organization"  # noqa: S608
+    f"SELECT {COLUMNS} FROM jobs j WHERE j.id = :id AND j.organization_id = :organization"
     " AND j.project_id = :project"
 )
 # A job with the ids of its inputs and outputs; a tombstone keeps its id (I7).
 _NAMED = (
-    f"SELECT {COLUMNS}, t.key_id, t.id, v.id, r.id, m.id, m.state FROM jobs j"  # noqa: S608
+    f"SELECT {COLUMNS}, t.key_id, t.id, v.id, r.id, m.id, m.state FROM jobs j"
     " JOIN artifacts t ON t.n = j.training_n LEFT JOIN artifacts v ON v.n = j.validation_n"
     " LEFT JOIN artifacts r ON r.n = j.result_n LEFT JOIN artifacts m ON m.n = j.model_n"
     " WHERE j.organization_id = :organization AND j.project_id = :project"
@@ -134,7 +134,7 @@ def own(tx: Tx, caller: Caller, job_id: str) -> Job:
 
 def by_n(tx: Tx, n: int) -> Job:
     """Return the job with this number; it must exist."""
-    row = tx.row(f"SELECT {COLUMNS} FROM jobs j WHERE j.n = :n", n=n)  # noqa: S608
+    row = tx.row(f"SELECT {COLUMNS} FROM jobs j WHERE j.n = :n", n=n)
     assert row is not None, "a job's row is never removed"
     return from_row(row)
 

@@ -79,7 +79,7 @@ def page(
             model=model.n,
         )
         rows = tx.rows(
-            f"SELECT {_COLUMNS} FROM checkpoint_permissions WHERE model_n = :model"  # noqa: S608
+            f"SELECT {_COLUMNS} FROM checkpoint_permissions WHERE model_n = :model"
             " AND project_id = COALESCE(:project, project_id)"
             f" AND n {compared} :start ORDER BY n {order} LIMIT :limit",
             model=model.n,
@@ -125,7 +125,7 @@ def _share(tx: Tx, caller: Caller, model: Model, project_id: str) -> Permission:
             param="project_ids",
         )
     row = tx.row(
-        f"SELECT {_COLUMNS} FROM checkpoint_permissions WHERE model_n = :model"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM checkpoint_permissions WHERE model_n = :model"
         " AND project_id = :project",
         model=model.n,
         project=project_id,

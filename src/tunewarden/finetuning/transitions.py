@@ -35,7 +35,7 @@ def unfinished(tx: Tx) -> list[Unfinished]:
     return [
         Unfinished(n, owner, project, states.stored(*stored))
         for n, owner, project, *stored in tx.rows(
-            f"SELECT n, organization_id, project_id, {states.COLUMNS} FROM jobs"  # noqa: S608
+            f"SELECT n, organization_id, project_id, {states.COLUMNS} FROM jobs"
             " WHERE finished_at IS NULL ORDER BY n"
         )
     ]
@@ -43,14 +43,14 @@ def unfinished(tx: Tx) -> list[Unfinished]:
 
 def state_now(database: Database, job_n: int) -> State:
     """Return the state of a job, by one read outside any transaction."""
-    row = database.peek(f"SELECT {states.COLUMNS} FROM jobs WHERE n = :n", n=job_n)  # noqa: S608
+    row = database.peek(f"SELECT {states.COLUMNS} FROM jobs WHERE n = :n", n=job_n)
     assert row is not None, "a job's row is never removed"
     return states.stored(*row)
 
 
 def state_of(tx: Tx, job_n: int) -> State:
     """Return the state of a job, within the caller's transaction."""
-    row = tx.row(f"SELECT {states.COLUMNS} FROM jobs WHERE n = :n", n=job_n)  # noqa: S608
+    row = tx.row(f"SELECT {states.COLUMNS} FROM jobs WHERE n = :n", n=job_n)
     assert row is not None, "a job's row is never removed"
     return states.stored(*row)
 
@@ -291,5 +291,5 @@ def _moved(tx: Tx, job_n: int, event: Event, **columns: Any) -> bool:
         return False
     columns |= states.written(after, tx.now_micros)
     assignments = ", ".join(f"{name} = :{name}" for name in columns)
-    tx.run(f"UPDATE jobs SET {assignments} WHERE n = :n", n=job_n, **columns)  # noqa: S608
+    tx.run(f"UPDATE jobs SET {assignments} WHERE n = :n", n=job_n, **columns)
     return True

@@ -99,7 +99,7 @@ class Arrival:
             return False
         return now - self._since > client_seconds or self._trickles(now, client_seconds, is_read)
 
-    def _trickles(self, now: float, client_seconds: float, is_read: bool) -> bool:  # noqa: FBT001
+    def _trickles(self, now: float, client_seconds: float, is_read: bool) -> bool:  # noqa: FBT001  on the hot path
         if self.waiting is not BODY:
             return False
         if not is_read:

@@ -145,7 +145,7 @@ def new_cycle(
         "query_string": parser.query,
         "headers": parser.headers,
         "state": protocol.app_state.copy(),
-        "extensions": {EXTENSION: client},  # type: ignore[dict-item]
+        "extensions": {EXTENSION: client},  # type: ignore[dict-item]  # uvicorn's type wants dicts of JSON
     }
     return Cycle(
         scope=scope,

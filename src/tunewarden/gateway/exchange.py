@@ -296,7 +296,7 @@ class Exchange:
 
     def _reason(self) -> Error:
         serving = self._serving
-        assert serving is not None and serving.ended_by is not None, "it was admitted and aborted"  # noqa: PT018
+        assert serving is not None and serving.ended_by is not None, "admitted, aborted"  # noqa: PT018  one fact
         return serving.ended_by
 
     def _written(self) -> None:

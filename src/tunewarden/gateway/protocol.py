@@ -47,16 +47,16 @@ class ClientProtocol(HttpToolsProtocol):
     """HTTP/1.1 with httptools, in uvicorn."""
 
     # The arriving request, the one being answered, and those in between.
-    cycle: Cycle | Exchange | None  # type: ignore[assignment]
+    cycle: Cycle | Exchange | None  # type: ignore[assignment]  # narrower than uvicorn's, or our own in its place
     running: Cycle | Exchange | None = None
     exchange: Exchange | None = None  # `running`, if it is one
-    pipeline: deque[tuple[Cycle | Exchange, ASGI3Application]]  # type: ignore[assignment]
+    pipeline: deque[tuple[Cycle | Exchange, ASGI3Application]]  # type: ignore[assignment]  # narrower than uvicorn's, or our own in its place
     # Input that is not parsed yet, and the parse error after the last request.
     held = b""
     is_flooded = False  # One read may have held more requests than the pipeline takes.
     failure: Error | None = None
     peer: ClientConnection
-    parser: RequestParser  # type: ignore[assignment]
+    parser: RequestParser  # type: ignore[assignment]  # narrower than uvicorn's, or our own in its place
     flow: Flow
     worker: Worker
     arrival: Arrival
@@ -64,7 +64,7 @@ class ClientProtocol(HttpToolsProtocol):
 
     # What the event loop calls:
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn declares asyncio.Transport, but as its own type
         """Register the connection, or refuse it beyond the limits."""
         super().connection_made(transport)
         self.worker = cast("Worker", self.config.app)

@@ -112,7 +112,7 @@ def register(
 def find_any(tx: Tx, kind: ArtifactKind, organization_id: str, artifact_id: str) -> Artifact | None:
     """Return an organization's artifact in any state, or None."""
     row = tx.row(
-        f"SELECT {COLUMNS} FROM artifacts a WHERE a.id = :id AND a.kind = :kind"  # noqa: S608
+        f"SELECT {COLUMNS} FROM artifacts a WHERE a.id = :id AND a.kind = :kind"
         " AND a.organization_id = :organization",
         id=artifact_id,
         kind=kind.value,
@@ -124,7 +124,7 @@ def find_any(tx: Tx, kind: ArtifactKind, organization_id: str, artifact_id: str)
 def find_internal(tx: Tx, kind: ArtifactKind, internal_id: str) -> tuple[Artifact, bytes] | None:
     """Return the artifact of an internal id in any state, and its salt; None if there is none."""
     row = tx.row(
-        f"SELECT {COLUMNS}, a.salt FROM artifacts a WHERE a.internal_id = :id AND a.kind = :kind",  # noqa: S608
+        f"SELECT {COLUMNS}, a.salt FROM artifacts a WHERE a.internal_id = :id AND a.kind = :kind",
         id=internal_id,
         kind=kind.value,
     )
@@ -178,7 +178,7 @@ def blobs_of(tx: Tx, n: int) -> list[SealedBlob]:
 def by_key(database: Database, first: str, end: str) -> Iterator[list[Artifact]]:
     """Yield the active and archived artifacts with key ids from `first` up to but excluding `end`, in order."""
     for page in database.pages(
-        f"SELECT {COLUMNS}, a.key_id FROM artifacts a WHERE a.key_id >= :first"  # noqa: S608
+        f"SELECT {COLUMNS}, a.key_id FROM artifacts a WHERE a.key_id >= :first"
         " AND a.key_id < :end AND a.state IN ('active', 'archived')"
         " AND a.key_id > COALESCE(:after, '') ORDER BY a.key_id LIMIT :size",
         size=1000,

@@ -61,7 +61,7 @@ def add(
     if exists(tx, name):
         raise Error(Kind.CONFLICT, f"A base named '{name}' already exists. Choose another name.")
     tx.run(
-        f"INSERT INTO bases ({COLUMNS}) VALUES (:name, :kind, :location, :engine_model, :modules, :now)",  # noqa: S608
+        f"INSERT INTO bases ({COLUMNS}) VALUES (:name, :kind, :location, :engine_model, :modules, :now)",
         name=name,
         kind=kind.value,
         location=location,
@@ -82,7 +82,7 @@ def add(
 
 def find(database: Database, name: str) -> Base | None:
     """Return the base named `name`, or None."""
-    row = database.peek(f"SELECT {COLUMNS} FROM bases WHERE name = :name", name=name)  # noqa: S608
+    row = database.peek(f"SELECT {COLUMNS} FROM bases WHERE name = :name", name=name)
     return _base(row) if row else None
 
 
@@ -95,8 +95,7 @@ def list_all(database: Database) -> list[Base]:
     """Return every base, oldest first."""
     with database.read() as tx:
         return [
-            _base(row)
-            for row in tx.rows(f"SELECT {COLUMNS} FROM bases ORDER BY created_at, name")  # noqa: S608
+            _base(row) for row in tx.rows(f"SELECT {COLUMNS} FROM bases ORDER BY created_at, name")
         ]
 
 

@@ -118,7 +118,7 @@ def pages(
 def checkpoints_of(tx: Tx, n: int) -> tuple[Model, ...]:
     """Return the visible checkpoints of the job that made model `n`, unless `n` is one of them."""
     rows = tx.rows(
-        f"SELECT {COLUMNS} {FROM} WHERE m.step IS NOT NULL AND m.job_n ="  # noqa: S608
+        f"SELECT {COLUMNS} {FROM} WHERE m.step IS NOT NULL AND m.job_n ="
         " (SELECT job_n FROM models WHERE n = :n AND step IS NULL)"
         " AND a.state IN ('active', 'archived') ORDER BY m.step",
         n=n,

@@ -64,7 +64,7 @@ def missing(upload_id: str) -> Error:
 def own(tx: Tx, caller: Caller, upload_id: str) -> Upload:
     """Return an upload of the caller's project. Raises Error(NOT_FOUND)."""
     row = tx.row(
-        f"SELECT {COLUMNS} FROM uploads WHERE id = :id AND organization_id = :organization"  # noqa: S608
+        f"SELECT {COLUMNS} FROM uploads WHERE id = :id AND organization_id = :organization"
         " AND project_id = :project",
         id=upload_id,
         organization=caller.organization_id,
@@ -183,7 +183,7 @@ def complete(tx: Tx, upload: Upload, file_n: int) -> None:
 def due(tx: Tx, *, limit: int) -> list[Upload]:
     """Return expired pending uploads, the oldest first."""
     rows = tx.rows(
-        f"SELECT {COLUMNS} FROM uploads WHERE status = 'pending'"  # noqa: S608
+        f"SELECT {COLUMNS} FROM uploads WHERE status = 'pending'"
         " AND expires_at <= :now ORDER BY expires_at LIMIT :limit",
         now=tx.now_micros,
         limit=limit,

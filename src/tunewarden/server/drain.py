@@ -86,7 +86,7 @@ class DrainingServer(uvicorn.Server):
         until = loop.time() + seconds
         state = self.server_state
         # Polls, because uvicorn does not notify when a connection ends.
-        while (  # noqa: ASYNC110
+        while (  # noqa: ASYNC110  see above
             (state.connections or state.tasks) and not self._is_hurried and loop.time() < until
         ):
             await asyncio.sleep(POLL_SECONDS)

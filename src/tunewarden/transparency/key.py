@@ -17,7 +17,7 @@ class LogSigner:
     def __init__(self, name: str, seed: bytes) -> None:
         """`ValueError` for a name that is not a log's or a seed that is not 32 bytes."""
         # Imported late, so that importing the log does not load OpenSSL.
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415  see above
             Ed25519PrivateKey,
         )
 

@@ -85,7 +85,7 @@ def test_sealing_and_unsealing_need_little_memory(blobs: DirectoryBlobs, memory:
 
     tracemalloc.start()
     try:
-        source: BinaryIO = Zeros()  # type: ignore[assignment]
+        source: BinaryIO = Zeros()  # type: ignore[assignment]  # only what `seal` reads
         seal(source, RECIPIENT, blobs, NAME)
         unseal_to_file(blobs, NAME, IDENTITY, memory / "plain")
         assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
@@ -161,7 +161,7 @@ def test_a_reader_that_breaks_leaves_no_blob_and_its_own_exception(blobs: Direct
 def test_a_reader_that_answers_nonsense_leaves_no_blob(blobs: DirectoryBlobs) -> None:
     class Nonsense(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
-            return "text"  # type: ignore[return-value]
+            return "text"  # type: ignore[return-value]  # wrong on purpose
 
     with pytest.raises(pyrage.EncryptError):
         seal(Nonsense(), RECIPIENT, blobs, NAME)

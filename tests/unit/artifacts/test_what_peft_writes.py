@@ -30,8 +30,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     peft = pytest.importorskip("peft")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import torch  # noqa: PLC0415
-        from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415
+        import torch  # noqa: PLC0415  it warns when it is imported
+        from transformers import LlamaConfig, LlamaForCausalLM  # noqa: PLC0415  it warns when it is imported
 
         torch.manual_seed(7)
         shape = LlamaConfig(
@@ -73,9 +73,9 @@ def test_peft_computes_the_same_with_the_rewritten_config(made: Made, tmp_path: 
     (tmp_path / "adapter_model.safetensors").write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import torch  # noqa: PLC0415
-        from peft import PeftModel  # noqa: PLC0415
-        from transformers import LlamaForCausalLM  # noqa: PLC0415
+        import torch  # noqa: PLC0415  it warns when it is imported
+        from peft import PeftModel  # noqa: PLC0415  it warns when it is imported
+        from transformers import LlamaForCausalLM  # noqa: PLC0415  it warns when it is imported
 
         again = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(made.base), tmp_path)
         tokens = torch.arange(12).reshape(1, 12)
@@ -99,7 +99,7 @@ def test_an_adapter_of_another_base_is_refused(made: Made) -> None:
 def test_a_base_in_several_files_has_the_same_shape_as_in_one(made: Made, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from transformers import LlamaForCausalLM  # noqa: PLC0415
+        from transformers import LlamaForCausalLM  # noqa: PLC0415  it warns when it is imported
 
         model = LlamaForCausalLM.from_pretrained(made.base)
         model.save_pretrained(tmp_path, max_shard_size="8KB")

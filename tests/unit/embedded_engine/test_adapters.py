@@ -138,13 +138,13 @@ async def evict_what_cannot_be_overwritten(tmp_path: Path) -> None:
         served = engine.bases["demo"]
         await engine.load_adapter("m_1", "demo", copy_of_adapter(tmp_path / "m_1"))
         erase = served.base.erase
-        served.base.erase = lambda slot: None  # type: ignore[method-assign]
+        served.base.erase = lambda slot: None  # type: ignore[method-assign]  # an engine that overwrites nothing, and back
         with pytest.raises(Error, match="failed to overwrite"):
             await engine.load_adapter("m_2", "demo", copy_of_adapter(tmp_path / "m_2"))
         assert not served.slots, "a slot that is not clean serves nobody"
         for _ in range(2):
             assert (await engine.evict("m_1")).residue > 0, "and the next try is made anew"
-        served.base.erase = erase  # type: ignore[method-assign]
+        served.base.erase = erase  # type: ignore[method-assign]  # an engine that overwrites nothing, and back
         assert await engine.evict("m_1") == Evicted(was_loaded=True, aborted=0, residue=0.0)
         await engine.load_adapter("m_3", "demo", copy_of_adapter(tmp_path / "m_3"))
     finally:

@@ -275,7 +275,7 @@ JSON_VALUES = st.recursive(
 
 
 def _paths(value: object, prefix: str = "") -> Iterator[str]:
-    pairs = value.items() if isinstance(value, dict) else enumerate(value)  # type: ignore[arg-type]
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)  # type: ignore[arg-type]  # a list, if not a dict
     for key, inner in pairs:
         path = f"{prefix}{key}"
         yield path

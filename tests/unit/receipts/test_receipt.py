@@ -11,7 +11,7 @@ import pytest
 import rfc8785
 from hypothesis import given, settings, strategies
 from securesystemslib.dsse import Envelope
-from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
+from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # it does not list its names
 from tests.support.receipts import (
     BLOBS_ERASED,
     DELETION,
@@ -142,7 +142,7 @@ _JSON = strategies.recursive(
 @given(_JSON)
 @settings(max_examples=300, deadline=None)
 def test_what_is_written_is_rfc_8785(value: object) -> None:
-    assert canonical(value) == rfc8785.dumps(value)  # type: ignore[arg-type]
+    assert canonical(value) == rfc8785.dumps(value)  # type: ignore[arg-type]  # any JSON
 
 
 def test_a_commitment_is_an_hmac_of_name_and_value() -> None:

@@ -178,7 +178,7 @@ def opened(leaf: Leaf, candidate: Disclosure) -> Disclosure:
     holds = committed(leaf)
     found = candidate.commitments()
     wrong = {name: None for name, held in found.items() if holds.get(name) != held}
-    return replace(candidate, **wrong)  # type: ignore[arg-type]
+    return replace(candidate, **wrong)  # type: ignore[arg-type]  # each of these fields may be None
 
 
 def check_disclosure(leaf: Leaf, disclosure: Disclosure) -> None:

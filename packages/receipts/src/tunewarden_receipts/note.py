@@ -93,8 +93,8 @@ class LogKey:
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """Return whether this key signed `message`. RFC 8032."""
         # Late, so that a process that only reads a log does not load OpenSSL.
-        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415  see above
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415  see above
             Ed25519PublicKey,
         )
 
