@@ -121,9 +121,5 @@ def serving(
     servers.prepare_local_base(data)
     kind = CarelessServer if careless else FakeEngineServer
     server = kind(data, workers=workers, settings=settings)
-    try:
+    with servers.stopped_after(server):
         yield server
-        server.stop()
-    finally:
-        if server.process.poll() is None:
-            server.kill()

@@ -51,12 +51,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("trained") / "data"
     servers.prepare_local_base(data)
     server = FakeTrainerServer(data, workers=1, settings={"training_jobs_max": 4})
-    try:
+    with servers.stopped_after(server):
         yield server
-        server.stop()
-    finally:
-        if server.process.poll() is None:
-            server.kill()
 
 
 @pytest.fixture

@@ -323,6 +323,26 @@ def new_world(parts: Parts | None = None) -> Iterator[World]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+@dataclass
+class Start:
+    """A closed installation to copy, with an Owner and some models."""
+
+    world: World
+    owner: Caller
+    made: list[Made]
+
+
+@contextmanager
+def started(models: int, parts: Parts | None = None) -> Iterator[Start]:
+    """Have a closed installation with so many models for a block."""
+    with new_world(parts) as world:
+        owner = world.caller()
+        made = [world.make(owner, f"canary-{number}") for number in range(models)]
+        world.close()
+        gc.collect()
+        yield Start(world, owner, made)
+
+
 @contextmanager
 def copied(
     world: World, *, parts: Parts | None = None, power: Power | None = None

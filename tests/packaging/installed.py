@@ -4,9 +4,10 @@ Nothing is downloaded: the packages are links into this environment.
 """
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPConnection
 from importlib.metadata import distribution, requires
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tests.support import servers
 
 ROOT = Path(__file__).parents[2]
 # The verifier's distribution, which the server's needs.
@@ -72,6 +74,24 @@ def is_ready(data: Path) -> bool:
         return False
     finally:
         connection.close()
+
+
+def serve_once(command: list[str], data: Path, environment: Mapping[str, str]) -> None:
+    """Start a server on a data directory, wait until it answers, and stop it: it must say nothing but how to use it."""
+    with subprocess.Popen(
+        [*command, "serve", "--port", "0", "--data", str(data)],
+        cwd=data.parent,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            servers.wait_until(lambda: is_ready(data), "it answers", 30)
+        finally:
+            process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert said == ""
 
 
 def run(command: list[str]) -> None:

@@ -47,20 +47,9 @@ def test_the_package_comes_from_the_wheel_and_brings_no_torch(
 def test_the_installed_server_starts_answers_and_stops_without_a_word_of_warning(
     commands: Path, tmp_path: Path
 ) -> None:
-    data = tmp_path / "data"
-    command = [str(commands / "tunewarden"), "serve", "--port", "0", "--data", str(data)]
     # A warning of any process of the server would be an error, and end it.
     environment = servers.environment({}) | {"PYTHONWARNINGS": "error"}
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            servers.wait_until(lambda: installed.is_ready(data), "it answers", 30)
-        finally:
-            process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert said == ""
+    installed.serve_once([str(commands / "tunewarden")], tmp_path / "data", environment)
 
 
 def test_a_local_base_without_torch_is_one_line_in_the_log_and_the_rest_is_served(

@@ -1,17 +1,15 @@
 """Crashes at every effect of a deletion and of its recovery, over the real parts (I3 to I7)."""
 
-import gc
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.lab import budgets
 from tests.lab.judge import judge, judge_nothing_else
 from tests.lab.power import Power, PowerCut
-from tests.lab.world import Made, Parts, Violated, World, copied, new_world, one_dies
+from tests.lab.world import Parts, Start, Violated, World, copied, one_dies, started
 
 from tunewarden.clock import SystemClock
 from tunewarden.deletion import records, steps
@@ -21,19 +19,9 @@ from tunewarden.deletion.recovery import LogMark
 from tunewarden.deletion.requests import Attempt
 from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error, Kind
-from tunewarden.identity.policy import Caller
 from tunewarden.registry.artifacts import State
 
 PAIRS = 150
-
-
-@dataclass
-class Start:
-    """A closed installation to copy, with an Owner and some models."""
-
-    world: World
-    owner: Caller
-    made: list[Made]
 
 
 class RealTime(Parts):
@@ -44,12 +32,8 @@ class RealTime(Parts):
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Start]:
-    with new_world() as world:
-        owner = world.caller()
-        made = [world.make(owner, f"canary-{number}") for number in range(8)]
-        world.close()
-        gc.collect()
-        yield Start(world, owner, made)
+    with started(8) as begun:
+        yield begun
 
 
 def _delete_until(world: World, start: Start) -> None:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from tests.lab import budgets
 from tests.lab.judge import judge, judge_nothing_else
 from tests.lab.power import Power
-from tests.lab.world import SHARD_CAPACITY, Made, Parts, World, copied, new_world, one_dies
+from tests.lab.world import SHARD_CAPACITY, Made, Parts, Start, World, copied, one_dies, started
 from tests.support import servers
 
 from tunewarden import locks
@@ -25,7 +24,6 @@ from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error
-from tunewarden.identity.policy import Caller
 from tunewarden.registry.artifacts import State
 
 COUNT = 4
@@ -37,23 +35,10 @@ class RealTime(Parts):
     clock_type = SystemClock
 
 
-@dataclass
-class Start:
-    """A closed installation to copy, with an Owner and some models."""
-
-    world: World
-    owner: Caller
-    made: list[Made]
-
-
 @pytest.fixture(scope="module")
 def start() -> Iterator[Start]:
-    with new_world() as world:
-        owner = world.caller()
-        made = [world.make(owner, f"canary-{number}") for number in range(8)]
-        world.close()
-        gc.collect()
-        yield Start(world, owner, made)
+    with started(8) as begun:
+        yield begun
 
 
 def queue(world: World) -> Path:

@@ -1,42 +1,26 @@
 """Imports that are cut off anywhere: a whole model, or nothing (I6)."""
 
-import gc
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 from tests.lab.judge import inventory_of, judge, judge_nothing_else
 from tests.lab.power import Power
-from tests.lab.world import Made, World, copied, new_world, one_dies
+from tests.lab.world import Made, Start, World, copied, one_dies, started
 
 from tunewarden.artifacts import sealing
 from tunewarden.errors import Error
-from tunewarden.identity.policy import Caller
 from tunewarden.locks import ByteLocks
 from tunewarden.registry.artifacts import State
 
 
-@dataclass
-class Before:
-    """A closed installation to copy, with an Owner and two models."""
-
-    world: World
-    owner: Caller
-    made: list[Made]
-
-
 @pytest.fixture(scope="module")
-def before() -> Iterator[Before]:
-    with new_world() as world:
-        owner = world.caller()
-        made = [world.make(owner, f"canary-{number}") for number in range(2)]
-        world.close()
-        gc.collect()
-        yield Before(world, owner, made)
+def before() -> Iterator[Start]:
+    with started(2) as begun:
+        yield begun
 
 
-def test_a_crash_at_any_effect_of_an_import_leaves_a_whole_model_or_nothing(before: Before) -> None:
+def test_a_crash_at_any_effect_of_an_import_leaves_a_whole_model_or_nothing(before: Start) -> None:
     ends: Counter[str] = Counter()
     for first in range(200):
         with copied(before.world, power=Power(first)) as world:
@@ -55,7 +39,7 @@ def test_a_crash_at_any_effect_of_an_import_leaves_a_whole_model_or_nothing(befo
     assert ends["nothing"] > 20
 
 
-def _judge_import(world: World, before: Before, made: Made | None) -> str:
+def _judge_import(world: World, before: Start, made: Made | None) -> str:
     with world.app.database.read() as tx:
         rows = tx.rows("SELECT n, id FROM artifacts ORDER BY n")
     assert len(rows) - len(before.made) in {0, 1}
@@ -73,7 +57,7 @@ def _judge_import(world: World, before: Before, made: Made | None) -> str:
     return "whole" if is_there else "nothing"
 
 
-def test_an_import_that_is_refused_because_the_server_starts_leaves_no_key(before: Before) -> None:
+def test_an_import_that_is_refused_because_the_server_starts_leaves_no_key(before: Start) -> None:
     with copied(before.world) as world:
         world.open()
         starting = ByteLocks(world.app.drafts.lock_file)
@@ -87,7 +71,7 @@ def test_an_import_that_is_refused_because_the_server_starts_leaves_no_key(befor
 
 
 def test_an_import_whose_store_fails_leaves_nothing(
-    before: Before, monkeypatch: pytest.MonkeyPatch
+    before: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*_: object) -> int:
         raise OSError("the disk is full")
@@ -102,7 +86,7 @@ def test_an_import_whose_store_fails_leaves_nothing(
 
 
 def test_an_interrupt_just_after_an_import_was_committed_takes_nothing_back(
-    before: Before,
+    before: Start,
 ) -> None:
     with copied(before.world) as world:
         world.open()

@@ -1,39 +1,24 @@
 """Power cuts under the database's own files: what was committed is there afterwards (I3, I6)."""
 
-import gc
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 from tests.lab import budgets
 from tests.lab.power_cuts import DATABASE, record, verdicts_of
-from tests.lab.world import Made, World, new_world
-
-from tunewarden.identity.policy import Caller
+from tests.lab.world import Start, started
 
 MODELS = 12
 
 
-@dataclass
-class Begun:
-    world: World
-    owner: Caller
-    made: list[Made]
-
-
 @pytest.fixture(scope="module")
-def begun() -> Iterator[Begun]:
-    with new_world() as world:
-        owner = world.caller()
-        made = [world.make(owner, f"canary-{number}") for number in range(MODELS)]
-        world.close()
-        gc.collect()
-        yield Begun(world, owner, made)
+def begun() -> Iterator[Start]:
+    with started(MODELS) as closed:
+        yield closed
 
 
 @pytest.mark.long
-def test_no_power_cut_loses_an_acknowledged_commit(begun: Begun) -> None:
+def test_no_power_cut_loses_an_acknowledged_commit(begun: Start) -> None:
     recording = record(begun.world, begun.owner, begun.made, "")
     seed, states = budgets.new_seed(), budgets.count(1_500, 100_000)
     verdicts = verdicts_of(recording, states, seed)
@@ -48,7 +33,7 @@ def test_no_power_cut_loses_an_acknowledged_commit(begun: Begun) -> None:
     assert len(recording.acknowledged) == 5 * MODELS
 
 
-def test_the_cuts_would_show_a_database_that_does_not_sync_its_commits(begun: Begun) -> None:
+def test_the_cuts_would_show_a_database_that_does_not_sync_its_commits(begun: Start) -> None:
     """The control: with synchronous=NORMAL the same deletions lose what was acknowledged."""
     recording = record(begun.world, begun.owner, begun.made, "NORMAL")
     seed, states = budgets.new_seed(), budgets.count(500, 20_000)

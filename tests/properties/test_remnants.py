@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.lab.thief import identities_within_reach
+from tests.support import mounts
 
 from tunewarden.artifacts.directory import DirectoryBlobs
 from tunewarden.artifacts.disk import Disk, InPlaceFile, LocalDisk
@@ -95,21 +96,8 @@ def test_no_file_holds_an_erased_key_or_a_former_kek(tmp_path: Path) -> None:
 @pytest.fixture
 def medium(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """Yield a mounted, fresh ext4 and the image file below it."""
-    image, mount = tmp_path / "image", tmp_path / "mount"
-    mount.mkdir()
-    with image.open("wb") as file:
-        file.truncate(32 * 1024 * 1024)
-    try:
-        subprocess.run(["mkfs.ext4", "-q", image], check=True, capture_output=True)
-        subprocess.run(
-            ["mount", "-o", "loop,nodiscard", image, mount], check=True, capture_output=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a loop mount needs root, mkfs.ext4 and a loop device: {error}")
-    try:
-        yield mount, image
-    finally:
-        subprocess.run(["umount", mount], check=True, capture_output=True)
+    with mounts.fresh_ext4(tmp_path, 32) as mounted:
+        yield mounted
 
 
 def _found(patterns: list[bytes], mount: Path, image: Path) -> int:

@@ -7,14 +7,13 @@ every byte of the data directory, the logs, a backup and the answers of the API 
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 from tests.cli.test_fine_tune_commands import FakeTrainerServer
-from tests.support import bases, servers
+from tests.support import bases, mounts, servers
 from tests.support.jobs import Workplace
 from tests.support.servers import Reply, Server
 from tests.support.uploading import Field, post, settle
@@ -294,21 +293,8 @@ def test_no_text_of_a_deleted_file_is_left_on_the_medium(medium: tuple[Path, Pat
 @pytest.fixture
 def medium(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """Yield a mounted, fresh ext4 and the image file below it."""
-    image, mount = tmp_path / "image", tmp_path / "mount"
-    mount.mkdir()
-    with image.open("wb") as file:
-        file.truncate(64 * 1024 * 1024)
-    try:
-        subprocess.run(["mkfs.ext4", "-q", image], check=True, capture_output=True)
-        subprocess.run(
-            ["mount", "-o", "loop,nodiscard", image, mount], check=True, capture_output=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"a loop mount needs root, mkfs.ext4 and a loop device: {error}")
-    try:
-        yield mount, image
-    finally:
-        subprocess.run(["umount", "-l", mount], check=True, capture_output=True)
+    with mounts.fresh_ext4(tmp_path, 64) as mounted:
+        yield mounted
 
 
 def test_what_an_older_version_wrote_in_the_plain_is_sealed_at_the_next_start(

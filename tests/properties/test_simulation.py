@@ -8,14 +8,11 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 from tests.lab import budgets
 from tests.lab.simulation import NeverQueues, Simulation, Worker
-from tests.lab.world import Made, Parts, Violated, World, copied, new_world
-
-from tunewarden.identity.policy import Caller
+from tests.lab.world import Parts, Start, Violated, copied, started
 
 EVENTS = 40
 
@@ -27,21 +24,10 @@ class Impatient(Parts):
     executor_type = NeverQueues
 
 
-@dataclass
-class Stage:
-    world: World
-    owner: Caller
-    made: list[Made]
-
-
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with new_world(Impatient()) as world:
-        owner = world.caller()
-        made = [world.make(owner, f"canary-{number}") for number in range(4)]
-        world.close()
-        gc.collect()
-        yield Stage(world, owner, made)
+def stage() -> Iterator[Start]:
+    with started(4, Impatient()) as begun:
+        yield begun
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +38,7 @@ def _silence() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def _simulate(stage: Stage, seed: int, worker_type: type[Worker] = Worker) -> Counter[str]:
+def _simulate(stage: Start, seed: int, worker_type: type[Worker] = Worker) -> Counter[str]:
     """Run one seed; return what happened. Raises Violated."""
     with copied(stage.world) as world:
         world.time = world.clock = Impatient.clock_type()
@@ -79,7 +65,7 @@ def _seeds() -> list[int]:
 
 
 @pytest.mark.long
-def test_no_order_of_events_breaks_a_promise(stage: Stage) -> None:
+def test_no_order_of_events_breaks_a_promise(stage: Start) -> None:
     seeds, total = _seeds(), Counter[str]()
     for seed in seeds:
         try:
@@ -93,6 +79,6 @@ def test_no_order_of_events_breaks_a_promise(stage: Stage) -> None:
     assert total["deleted"] > len(seeds) // 2 or len(seeds) == 1
 
 
-def test_a_seed_replays_what_it_did(stage: Stage) -> None:
+def test_a_seed_replays_what_it_did(stage: Start) -> None:
     seed = budgets.new_seed()
     assert _simulate(stage, seed) == _simulate(stage, seed)

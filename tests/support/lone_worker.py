@@ -56,9 +56,5 @@ def serving(data: Path) -> Iterator[LoneWorker]:
     """Run one with the tiny base for a block."""
     servers.prepare_local_base(data)
     worker = LoneWorker(data)
-    try:
+    with servers.stopped_after(worker):
         yield worker
-        worker.stop()
-    finally:
-        if worker.process.poll() is None:
-            worker.kill()

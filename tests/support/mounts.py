@@ -26,6 +26,26 @@ def small_disk(directory: Path, mebibytes: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
 
 
+@contextmanager
+def fresh_ext4(directory: Path, mebibytes: int) -> Iterator[tuple[Path, Path]]:
+    """Mount a fresh ext4 of this size below a directory; yield where, and the image file below it."""
+    image, mount = directory / "image", directory / "mount"
+    mount.mkdir()
+    with image.open("wb") as file:
+        file.truncate(mebibytes * 1024 * 1024)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", image], check=True, capture_output=True)
+        subprocess.run(
+            ["mount", "-o", "loop,nodiscard", image, mount], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"a loop mount needs root, mkfs.ext4 and a loop device: {error}")
+    try:
+        yield mount, image
+    finally:
+        subprocess.run(["umount", "--lazy", mount], check=True, capture_output=True)
+
+
 def free_bytes(directory: Path) -> int:
     found = os.statvfs(directory)
     return found.f_bavail * found.f_frsize

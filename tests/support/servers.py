@@ -272,6 +272,17 @@ def serving(
         shutil.rmtree(server.scratch, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def stopped_after(server: "Server") -> Iterator[None]:
+    """Have a running server for a block; it must stop cleanly after it."""
+    try:
+        yield
+        server.stop()
+    finally:
+        if server.process.poll() is None:
+            server.kill()
+
+
 def prepare_local_base(data: Path) -> None:
     """Make a data directory that has the tiny base, before any server runs on it."""
     app = open_app(Config(data=data), migrate=True)

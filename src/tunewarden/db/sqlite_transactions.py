@@ -80,6 +80,15 @@ class Transaction:
     def __exit__(
         self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
     ) -> None:
+        try:
+            self._end(error)
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Give back what was taken before the transaction began."""
+
+    def _end(self, error: BaseException | None) -> None:
         if error is None:
             try:
                 self._connection.execute("COMMIT")
@@ -126,16 +135,8 @@ class Writing(Transaction):
             locks.give_back(self._turn)
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        try:
-            super().__exit__(kind, error, at)
-        finally:
-            locks.give_back(self._turn)
+    def _let_go(self) -> None:
+        locks.give_back(self._turn)
 
 
 class WritingUnsynced(Writing):
@@ -152,16 +153,9 @@ class WritingUnsynced(Writing):
             self._connect().execute("PRAGMA synchronous=FULL")
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        try:
-            super().__exit__(kind, error, at)
-        finally:
-            self._connection.execute("PRAGMA synchronous=FULL")
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._connection.execute("PRAGMA synchronous=FULL")
 
 
 def busy() -> Error:
