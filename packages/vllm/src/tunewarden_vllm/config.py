@@ -12,7 +12,7 @@ SWAP_MAY = "TUNEWARDEN_SWAP_MAY_HOLD_PLAIN_WEIGHTS"
 class Settings:
     """`scratch` is a directory in memory, for files on their way into vLLM."""
 
-    scratch: Path = Path("/dev/shm")  # noqa: S108
+    scratch: Path = Path("/dev/shm")  # noqa: S108  tmpfs on every Linux; checked at start
     swap_may_hold_plain_weights: bool = False
 
     @classmethod

@@ -136,6 +136,6 @@ def _untested(args: Namespace, vllm_config: Any) -> Iterator[str]:
 
 def _is_loopback(host: str | None) -> bool:
     try:
-        return host == "localhost" or ip_address(host or "0.0.0.0").is_loopback  # noqa: S104
+        return host == "localhost" or ip_address(host or "0.0.0.0").is_loopback  # noqa: S104  vLLM's own default
     except ValueError:
         return False

@@ -61,7 +61,7 @@ class EngineClient(Protocol):
     async def add_lora(self, lora_request: LoraRequest) -> bool:
         """Load an adapter from its path on every worker."""
 
-    async def abort(self, request_id: Sequence[str], internal: bool = False) -> None:  # noqa: FBT001, FBT002
+    async def abort(self, request_id: Sequence[str], internal: bool = False) -> None:  # noqa: FBT001, FBT002  vLLM's signature
         """End sequences here and in the scheduler."""
 
     async def collective_rpc(self, method: str, *, args: tuple[object, ...] = ()) -> list[Any]:

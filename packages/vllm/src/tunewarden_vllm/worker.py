@@ -43,7 +43,7 @@ class WorkerExtension:
             shapes: dict[str, tuple[int, int]] = {}
             for name, layer in lora.modules.items():
                 if any(stack.shape[0] != len(lora.lora_index_to_id) for stack in _stacks(layer)):
-                    raise AttributeError(f"slots first in the stacks of {name}")  # noqa: TRY301
+                    raise AttributeError(f"slots first in the stacks of {name}")  # noqa: TRY301  all that is missing is said in one place
                 shapes |= _shapes(lora.packed_modules.get(name, [name]), layer)
             lora.list_adapters()
         except AttributeError as error:
@@ -94,7 +94,7 @@ class WorkerExtension:
         }
 
     def _tunewarden_lora(self) -> LoraTable:
-        return cast("LoraTable", self.model_runner.lora_manager._adapter_manager)  # noqa: SLF001
+        return cast("LoraTable", self.model_runner.lora_manager._adapter_manager)  # noqa: SLF001  vLLM has no public one
 
 
 def _tie_to(server: int) -> None:
@@ -136,7 +136,7 @@ def _erase_slots(lora: LoraTable, slots: list[int]) -> float:
 
 def _sums(lora: LoraTable) -> "Tensor":
     """Return the sum of absolute weights in each slot."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415  beside vLLM only
 
     parts = [
         stack.flatten(1).abs().sum(dim=1, dtype=torch.float32)
