@@ -155,7 +155,7 @@ def _wired(config: Config, of: _Drivers) -> App:
         database,
         steps,
         of.clock,
-        config.run / "deletions.locks",
+        _deletion_locks(config),
         bound_seconds=config.deletion_seconds,
         ballast=of.ballast,
     )
@@ -309,6 +309,10 @@ def inventory(app: App) -> Inventory:
     )
 
 
+def _deletion_locks(config: Config) -> Path:
+    return config.run / "deletions.locks"
+
+
 def reserve(app: App) -> Reserve:
     """Return the disk reserve for deletions. Only for the runner."""
     spares = 2 * app.config.workers + 2
@@ -320,6 +324,7 @@ def reserve(app: App) -> Reserve:
         keyring=app.keyring,
         reserve_workers=lambda: app.fence.reserve(spares),
         reserve_mark=app.log_mark.reserve,
+        lock_file=_deletion_locks(app.config),
         log_directory=app.config.log,
         log_size=lambda: app.open_log()[0].size(),  # noqa: PLW0108 - late, as above
     )

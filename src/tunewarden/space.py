@@ -137,13 +137,17 @@ class Ballast:
             return self.size
 
     def release(self) -> bool:
-        """Release some of it; False if nothing is left."""
+        """Release some of it; False if nothing is left, or the file system has no room for doing it."""
         try:
             left = self._path.stat().st_size
+            if left:
+                os.truncate(self._path, max(0, left - max(self.size // 16, RELEASED_BYTES)))
         except FileNotFoundError:
             return False
-        if left:
-            os.truncate(self._path, max(0, left - max(self.size // 16, RELEASED_BYTES)))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:  # btrfs writes metadata anew, even to free space
+                raise
+            return False
         return left > 0
 
     def restore(self) -> None:

@@ -1,6 +1,8 @@
 """File systems of a size of one's own, for tests of what a full disk does."""
 
+import errno
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -10,16 +12,35 @@ from pathlib import Path
 import pytest
 
 PIECE_BYTES = 64 * 1024
+TMPFS_MIB = 64
+
+
+# How to make each kind in a file, without what it keeps for root alone; XFS has a least size.
+MAKE = {
+    "ext4": ("mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0"),
+    "xfs": ("mkfs.xfs", "-q", "-f"),
+}
+IMAGE_MIB = {"ext4": 64, "xfs": 320}
 
 
 @contextmanager
-def small_disk(directory: Path, mebibytes: int) -> Iterator[Path]:
-    """Mount a tmpfs of this size at a directory; skip the test where that is not allowed."""
+def small_disk(directory: Path, kind: str) -> Iterator[Path]:
+    """Mount a small file system of this kind at a directory; skip the test where that is not possible.
+
+    `tmpfs`, or one on a loop device in a file beside the directory.
+    """
     directory.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=700", "tmpfs", str(directory)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={TMPFS_MIB}m,mode=700", "tmpfs"]
+    if kind != "tmpfs":
+        command = ["mount", "-o", "loop", _image(directory.with_suffix(f".{kind}"), kind)]
+    mounted = subprocess.run(
+        [*command, str(directory)], capture_output=True, text=True, check=False
+    )
     if mounted.returncode != 0:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+        pytest.skip(f"{kind} cannot be mounted here: {mounted.stderr.strip()}")
+    directory.chmod(0o700)
+    for entry in directory.iterdir():  # ext4 makes `lost+found`
+        entry.rmdir()
     try:
         yield directory
     finally:
@@ -46,15 +67,32 @@ def fresh_ext4(directory: Path, mebibytes: int) -> Iterator[tuple[Path, Path]]:
         subprocess.run(["umount", "--lazy", mount], check=True, capture_output=True)
 
 
+def _image(path: Path, kind: str) -> str:
+    if shutil.which(MAKE[kind][0]) is None:
+        pytest.skip(f"{MAKE[kind][0]} is not installed")
+    with path.open("wb") as image:
+        image.truncate(IMAGE_MIB[kind] * 1024 * 1024)
+    subprocess.run([*MAKE[kind], str(path)], check=True)
+    return str(path)
+
+
 def free_bytes(directory: Path) -> int:
     found = os.statvfs(directory)
     return found.f_bavail * found.f_frsize
 
 
-def resize(directory: Path, mebibytes: int) -> None:
-    """Give the small disk another size."""
-    option = f"remount,size={mebibytes}m"
-    subprocess.run(["mount", "-o", option, str(directory)], check=True)
+def is_full(directory: Path) -> bool:
+    """Whether not one block can be written: XFS counts as free what it keeps for itself."""
+    path = directory / "one-block"
+    try:
+        with path.open("wb", buffering=0) as file:
+            file.write(b"x" * 4096)
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno == errno.ENOSPC
+    finally:
+        path.unlink(missing_ok=True)
+    return False
 
 
 class Filler:

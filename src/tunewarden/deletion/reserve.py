@@ -9,6 +9,7 @@ from typing import Protocol
 from tunewarden import space
 from tunewarden.db.database import Database
 from tunewarden.errors import Error, Kind
+from tunewarden.locks import ByteLocks
 from tunewarden.space import Ballast, Floor, Room
 from tunewarden.transparency import room as log_room
 
@@ -31,6 +32,7 @@ class Reserve:
     keyring: Reserving
     reserve_workers: Callable[[], None]
     reserve_mark: Callable[[], None]
+    lock_file: Path
     log_directory: Path
     log_size: Callable[[], int]
     _keyring_is_due: bool = field(default=True, init=False)
@@ -53,6 +55,7 @@ class Reserve:
             return
         self.database.reserve(self.room.database_bytes, self.room.wal_bytes)
         self.reserve_workers()
+        ByteLocks(self.lock_file).close()  # creates it: on XFS a new file needs space
         size = self.log_size()
         if size != self._log_size:
             log_room.reserve(self.log_directory, size, self.room.log_bytes)
