@@ -19,8 +19,8 @@ from tunewarden.server.fork_server import ForkServer
 def serve(*, demo: bool, demo_train: bool, **flags: Any) -> None:
     """Start the server. The first start creates an organization and an Owner key."""
     settings = config.load(**flags)
-    fork_server = ForkServer()
-    from tunewarden.cli import serve as serving  # noqa: PLC0415  while the fork server imports, too
+    with ForkServer() as fork_server:
+        from tunewarden.cli import serve as serving  # noqa: PLC0415  while the fork server imports, too
 
-    wanted = serving.Demo.PACKAGED if demo else serving.Demo.NONE
-    serving.run(settings, fork_server, demo=serving.Demo.TRAINED if demo_train else wanted)
+        wanted = serving.Demo.PACKAGED if demo else serving.Demo.NONE
+        serving.run(settings, fork_server, demo=serving.Demo.TRAINED if demo_train else wanted)

@@ -19,33 +19,44 @@ import socket
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Self
 
 from tunewarden import config, processes
 
 IMPORTED = ("tunewarden.server.worker", "tunewarden.server.runner")
 # A fork takes milliseconds, but the first one waits for the imports, on a machine that may be busy.
 FORK_SECONDS = 60.0
+KILL_SECONDS = 1.0
 REQUEST_BYTES_MAX = 64 * 1024
 DESCRIPTORS_MAX = 4
 
 
 class ForkServer:
-    """The supervisor's side."""
+    """The supervisor's side. The process runs during the block."""
 
     def __init__(self) -> None:
-        processes.adopt_orphans()
         self._channel: socket.socket | None = None
-        self.pid = self.start()
+        self.pid = 0
+
+    def __enter__(self) -> Self:
+        processes.adopt_orphans()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        processes.kill(self._identity, within_seconds=KILL_SECONDS)
 
     def start(self) -> int:
         """Start the process, which then imports; return its pid."""
-        self.close()
+        self._close()
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             theirs.set_inheritable(True)
             self._channel.settimeout(FORK_SECONDS)
             arguments = [str(theirs.fileno()), str(os.getpid())]
             self.pid = processes.start_module(__name__, arguments, config.child_environment())
+        self._identity = processes.identity(self.pid)
         return self.pid
 
     def fork(self, module: str, arguments: Sequence[str], *descriptors: int) -> int:
@@ -60,13 +71,13 @@ class ForkServer:
             socket.send_fds(self._channel, [request], list(descriptors))
             answer = self._channel.recv(REQUEST_BYTES_MAX)
         except OSError:
-            self.close()
+            self._close()
             raise
         if not answer:
             raise ConnectionError("the fork server has ended")
         return int(answer)
 
-    def close(self) -> None:
+    def _close(self) -> None:
         """Let the process end."""
         if self._channel is not None:
             self._channel.close()
