@@ -15,8 +15,8 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
+from tunewarden.artifacts.directory_keyring import DirectoryKeyring
 from tunewarden.artifacts.disk import LocalDisk
-from tunewarden.artifacts.keyring import Keyring
 from tunewarden.artifacts.keyring_format import IDENTITY_BYTES, TOKEN_BYTES
 
 
@@ -36,9 +36,9 @@ class Measured:
     def __init__(self, root: Path, count: int) -> None:
         self.count = count
         self.build_seconds = (
-            timed_micros(lambda: Keyring(LocalDisk(), root).create_many(count)) / 1e6
+            timed_micros(lambda: DirectoryKeyring(LocalDisk(), root).create_many(count)) / 1e6
         )
-        self.keyring = Keyring(LocalDisk(), root)
+        self.keyring = DirectoryKeyring(LocalDisk(), root)
         self.recover_seconds = timed_micros(self.keyring.recover) / 1e6
         self.shards = self.keyring.shards()
         self.micros: dict[str, list[float]] = {"create": [], "erase": [], "open": []}

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tunewarden.transparency.directory_log import DirectoryLog
 from tunewarden.transparency.key import LogSigner
-from tunewarden.transparency.log import Log
 
 SIZES = (1_000, 100_000, 1_000_000)
 ROUNDS = 400
@@ -44,9 +44,9 @@ def main() -> None:
         print(f"{name:<28} p50 {p50:7.3f} ms   p99 {p99:7.3f} ms")
 
 
-def grown(directory: Path, signer: LogSigner, size: int) -> Log:
+def grown(directory: Path, signer: LogSigner, size: int) -> DirectoryLog:
     started = time.perf_counter()
-    log = Log.create(directory, signer)
+    log = DirectoryLog.create(directory, signer)
     for start in range(0, size, 65_536):
         batch = range(start, min(size, start + 65_536))
         log.append_all([b"%0*d" % (FILLER_BYTES, number) for number in batch], since=start)
@@ -54,17 +54,17 @@ def grown(directory: Path, signer: LogSigner, size: int) -> Log:
     return log
 
 
-def appender(log: Log) -> Callable[[], object]:
+def appender(log: DirectoryLog) -> Callable[[], object]:
     # One caller knows the size from its database, so asking for it is not part of an append.
     sizes = iter(range(log.size(), log.size() + ROUNDS))
     return lambda: log.append(os.urandom(ENTRY_BYTES), since=next(sizes))
 
 
 def opener(directory: Path, signer: LogSigner) -> Callable[[], object]:
-    return lambda: Log(directory, signer)
+    return lambda: DirectoryLog(directory, signer)
 
 
-def prover(log: Log) -> Callable[[], object]:
+def prover(log: DirectoryLog) -> Callable[[], object]:
     size = log.size()
     return lambda: log.inclusion_proof(size // 3, size)
 

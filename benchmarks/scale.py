@@ -26,8 +26,8 @@ from tests.chaos.fake_engine_server import FakeEngineServer
 from tests.support import servers
 from tests.support.servers import LOCAL_BASE, ORGANIZATION
 
+from tunewarden.artifacts.directory_keyring import SHARD_CAPACITY
 from tunewarden.artifacts.disk import LocalDisk
-from tunewarden.artifacts.keyring import SHARD_CAPACITY
 from tunewarden.artifacts.keyring_format import IDENTITY_BYTES, TOKEN_BYTES, Ring
 from tunewarden.artifacts.keyring_shard import Shard
 from tunewarden.ids import token

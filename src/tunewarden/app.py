@@ -11,6 +11,7 @@ from tunewarden.api.operations import Operations
 from tunewarden.artifacts.adapters import Limits
 from tunewarden.artifacts.blobs import ErasableBlobs
 from tunewarden.artifacts.directory import DirectoryBlobs
+from tunewarden.artifacts.directory_keyring import DirectoryKeyring
 from tunewarden.artifacts.disk import LocalDisk
 from tunewarden.artifacts.keyring import Keyring
 from tunewarden.artifacts.plain_memory import PlainMemory
@@ -51,6 +52,7 @@ from tunewarden.serving.admission import Admissions
 from tunewarden.serving.fence import Fence
 from tunewarden.serving.kernel_locks import KernelLockFence
 from tunewarden.space import Ballast, Floor, Room
+from tunewarden.transparency.directory_log import DirectoryLog
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
 
@@ -62,7 +64,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Drivers:
-    """The drivers, typed by their ports."""
+    """The drivers, typed by their ports. Floor and ballast are this machine's disk: they have no second driver."""
 
     clock: Clock
     floor: Floor
@@ -70,6 +72,7 @@ class _Drivers:
     database: Database
     blobs: ErasableBlobs
     keyring: Keyring
+    open_log: Callable[[], tuple[Log, LogSigner]]
     fence: Fence
     engine: EngineControl
     new_embedded: Callable[[Path, Unseal, NoteLoad], Engine]
@@ -87,7 +90,6 @@ class App(_Drivers):
     files: Files
     uploads: Uploads
     executor: Executor
-    open_log: Callable[[], tuple[Log, LogSigner]]
     log_mark: LogMark
 
 
@@ -107,15 +109,20 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
         check_room=floor.check,
         wal_bytes_max=Room.on(config.data).wal_bytes,
     )
+    database = ballast.run(open_database)  # on a full disk, releases ballast
     disk = LocalDisk()
     alive_seconds = min(config.fence_alive_seconds, config.deletion_seconds)
     drivers = _Drivers(
         clock=clock,
         floor=floor,
         ballast=ballast,
-        database=ballast.run(open_database),  # on a full disk, releases ballast
+        database=database,
         blobs=DirectoryBlobs(disk, config.blobs, floor),
-        keyring=Keyring(disk, config.keyring),
+        keyring=DirectoryKeyring(disk, config.keyring),
+        # Lazy: the log loads OpenSSL, which a worker without deletions does not need.
+        open_log=cache(
+            lambda: _open_log(config, database, found=DirectoryLog, new=DirectoryLog.create)
+        ),
         fence=KernelLockFence(config.run, clock, alive_seconds=alive_seconds),
         engine=EngineVerbs(
             config.engine_socket,
@@ -134,8 +141,6 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
 def _wired(config: Config, of: _Drivers) -> App:
     """Assemble the operations on these drivers."""
     database, keyring, blobs = of.database, of.keyring, of.blobs
-    # Lazy: the log loads OpenSSL, which a worker without deletions does not need.
-    open_log = cache(lambda: _open_log(config, database))
     log_mark = LogMark(config.keyring / LOG_MARK)
     memory = PlainMemory(config.swap_may_hold_plain_weights)
     steps = Steps(
@@ -145,7 +150,7 @@ def _wired(config: Config, of: _Drivers) -> App:
         engines=(of.engine,),
         keyring=keyring,
         blobs=blobs,
-        open_log=open_log,
+        open_log=of.open_log,
         mark_log=log_mark.raise_to,
         fence_seconds=config.fence_seconds,
         evict_seconds=EVICT_SECONDS,
@@ -175,7 +180,6 @@ def _wired(config: Config, of: _Drivers) -> App:
         files=files,
         uploads=Uploads(database, keyring, blobs, drafts, files, config.upload_bytes_max),
         executor=executor,
-        open_log=open_log,
         log_mark=log_mark,
     )
 
@@ -367,13 +371,19 @@ def scratch_directory(config: Config) -> Path:
     return scratch.prepare(config.scratch, config.data, may_be_a_disk=config.scratch_may_be_a_disk)
 
 
-def _open_log(config: Config, database: Database) -> tuple[Log, LogSigner]:
+def _open_log(
+    config: Config,
+    database: Database,
+    *,
+    found: Callable[[Path, LogSigner], Log],
+    new: Callable[[Path, LogSigner], Log],
+) -> tuple[Log, LogSigner]:
     """Open the log; create it only if nothing was ever deleted. Its name is part of its checkpoint."""
     checkpoint = config.log / "checkpoint"
     if checkpoint.exists():
         name = checkpoint.read_text("utf-8").partition("\n")[0]
         signer = LogSigner.create_or_load(config.signing_key, name)
-        return Log(config.log, signer), signer
+        return found(config.log, signer), signer
     was_written = LogMark(config.keyring / LOG_MARK).read() or restore_marks.log_size(database)
     if was_written or records.exist(database):
         raise Error(
@@ -382,4 +392,4 @@ def _open_log(config: Config, database: Database) -> tuple[Log, LogSigner]:
             f" {config.log.name}/ and {config.signing_key.name}, then start again.",
         )
     signer = LogSigner.create_or_load(config.signing_key, f"tunewarden.local/{token(12)}")
-    return Log.create(config.log, signer), signer
+    return new(config.log, signer), signer

@@ -1,4 +1,4 @@
-"""What every keyring keeps to, over the machine's disk and over the one in memory."""
+"""What every keyring keeps to: the driver, over the machine's disk and over the one in memory, and the fake."""
 
 import multiprocessing
 import threading
@@ -8,7 +8,9 @@ from pathlib import Path
 import pyrage
 import pytest
 from tests.fakes.disk import MemoryDisk
+from tests.fakes.keyring import MemoryKeyring
 
+from tunewarden.artifacts.directory_keyring import DirectoryKeyring
 from tunewarden.artifacts.disk import Disk, LocalDisk
 from tunewarden.artifacts.keyring import Assurance, KeyErased, Keyring, Method
 from tunewarden.errors import Error, Kind
@@ -27,9 +29,13 @@ def root(disk: Disk, tmp_path: Path) -> Path:
     return tmp_path / "keyring" if isinstance(disk, LocalDisk) else Path("/keyring")
 
 
-@pytest.fixture
-def keyring(disk: Disk, root: Path) -> Keyring:
-    return Keyring(disk, root, shard_capacity=CAPACITY)
+@pytest.fixture(params=["local", "memory", "fake"])
+def keyring(request: pytest.FixtureRequest, tmp_path: Path) -> Keyring:
+    if request.param == "local":
+        return DirectoryKeyring(LocalDisk(), tmp_path / "keyring", shard_capacity=CAPACITY)
+    if request.param == "memory":
+        return DirectoryKeyring(MemoryDisk(), Path("/keyring"), shard_capacity=CAPACITY)
+    return MemoryKeyring(shard_capacity=CAPACITY)
 
 
 def test_a_key_opens_what_was_sealed_to_its_recipient(keyring: Keyring) -> None:
@@ -50,8 +56,7 @@ def test_an_erased_key_is_gone_and_its_neighbours_are_not(keyring: Keyring) -> N
         assert str(keyring.open(key.id).to_public()) == key.recipient
 
 
-def test_what_is_derived_from_keys_goes_with_them(disk: Disk, root: Path) -> None:
-    keyring = Keyring(disk, root, shard_capacity=30)
+def test_what_is_derived_from_keys_goes_with_them(keyring: Keyring) -> None:
     names = [key.id for key in keyring.create_many(40)]
     derived = keyring.derive_many(names, b"one")
     assert list(derived) == names
@@ -109,10 +114,9 @@ def test_the_generation_grows_with_every_change(keyring: Keyring) -> None:
     assert seen == list(range(7))
 
 
-def test_a_second_keyring_on_the_same_root_sees_every_change(
-    keyring: Keyring, disk: Disk, root: Path
-) -> None:
-    other = Keyring(disk, root, shard_capacity=CAPACITY)
+def test_a_second_keyring_on_the_same_root_sees_every_change(disk: Disk, root: Path) -> None:
+    keyring = DirectoryKeyring(disk, root, shard_capacity=CAPACITY)
+    other = DirectoryKeyring(disk, root, shard_capacity=CAPACITY)
     keys = [(keyring if n % 2 else other).create() for n in range(3 * CAPACITY)]
     assert all(other.contains(key.id) and keyring.contains(key.id) for key in keys)
     other.erase(keys[5].id)
@@ -120,11 +124,10 @@ def test_a_second_keyring_on_the_same_root_sees_every_change(
     assert keyring.shards() == other.shards() == [0, 1, 2]
 
 
-def test_recovery_of_a_healthy_keyring_changes_nothing(
-    keyring: Keyring, disk: Disk, root: Path
-) -> None:
+def test_recovery_of_a_healthy_keyring_changes_nothing(disk: Disk, root: Path) -> None:
+    keyring = DirectoryKeyring(disk, root, shard_capacity=CAPACITY)
     keys = keyring.create_many(CAPACITY + 1)
-    restarted = Keyring(disk, root, shard_capacity=CAPACITY)
+    restarted = DirectoryKeyring(disk, root, shard_capacity=CAPACITY)
     restarted.recover()
     assert [restarted.generation(shard) for shard in restarted.shards()] == [1, 1]
     assert all(restarted.contains(key.id) for key in keys)
@@ -139,7 +142,7 @@ def test_what_is_no_key_id_is_the_callers_mistake(keyring: Keyring, key_id: str)
 
 
 def test_a_damaged_shard_is_reported_and_left_alone_while_others_recover(tmp_path: Path) -> None:
-    keyring = Keyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
+    keyring = DirectoryKeyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
     keys = keyring.create_many(2 * CAPACITY)
     ring = tmp_path / "000000" / "ring.1.age"
     whole = ring.read_bytes()
@@ -160,7 +163,7 @@ def test_a_damaged_shard_is_reported_and_left_alone_while_others_recover(tmp_pat
 
 
 def test_a_lost_ring_is_damage_and_not_an_empty_shard(tmp_path: Path) -> None:
-    keyring = Keyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
+    keyring = DirectoryKeyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
     key = keyring.create_many(2)[0]
     keyring.erase(key.id)
     (tmp_path / "000000" / "ring.2.age").unlink()
@@ -171,7 +174,7 @@ def test_a_lost_ring_is_damage_and_not_an_empty_shard(tmp_path: Path) -> None:
 
 
 def test_files_of_others_in_a_shard_are_left_alone(tmp_path: Path) -> None:
-    keyring = Keyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
+    keyring = DirectoryKeyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
     key = keyring.create()
     notes = tmp_path / "000000" / "notes.txt"
     notes.write_text("do not touch")
@@ -181,19 +184,19 @@ def test_files_of_others_in_a_shard_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_an_old_copy_of_the_ring_opens_with_no_key_that_exists(tmp_path: Path) -> None:
-    keyring = Keyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
+    keyring = DirectoryKeyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
     keys = keyring.create_many(2)
     backup = (tmp_path / "000000" / "ring.1.age").read_bytes()
     keyring.erase(keys[0].id)
     (tmp_path / "000000" / "ring.1.age").write_bytes(backup)
-    restored = Keyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
+    restored = DirectoryKeyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
     restored.recover()
     assert not restored.contains(keys[0].id)
     assert restored.contains(keys[1].id)
 
 
 def test_files_are_for_the_owner_only(tmp_path: Path) -> None:
-    Keyring(LocalDisk(), tmp_path / "keyring").create()
+    DirectoryKeyring(LocalDisk(), tmp_path / "keyring").create()
     modes = {path.stat().st_mode & 0o077 for path in (tmp_path / "keyring").rglob("*")}
     assert modes == {0}
 
@@ -210,13 +213,13 @@ def test_the_assurance_says_no_more_than_the_filesystem_does(tmp_path: Path) -> 
             assert path.exists()
             return False
 
-    keyring = Keyring(Elsewhere(), tmp_path)
+    keyring = DirectoryKeyring(Elsewhere(), tmp_path)
     assert keyring.erase(keyring.create().id).assurance is Assurance.LOGICAL
 
 
 @pytest.mark.long
 def test_a_reader_never_misses_a_live_key_while_others_come_and_go(tmp_path: Path) -> None:
-    keyring = Keyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
+    keyring = DirectoryKeyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
     lasting = keyring.create()
     done = threading.Event()
 
@@ -239,7 +242,7 @@ def test_a_reader_never_misses_a_live_key_while_others_come_and_go(tmp_path: Pat
 
 
 def _create_and_erase(root: Path) -> tuple[list[str], list[str]]:
-    keyring = Keyring(LocalDisk(), root, shard_capacity=CAPACITY)
+    keyring = DirectoryKeyring(LocalDisk(), root, shard_capacity=CAPACITY)
     keys = [keyring.create().id for _ in range(20)]
     for key_id in keys[::2]:
         keyring.erase(key_id)
@@ -249,6 +252,6 @@ def _create_and_erase(root: Path) -> tuple[list[str], list[str]]:
 def test_several_processes_write_at_once_and_none_loses_the_others_work(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         results = pool.map(_create_and_erase, [tmp_path] * 3)
-    keyring = Keyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
+    keyring = DirectoryKeyring(LocalDisk(), tmp_path, shard_capacity=CAPACITY)
     assert all(keyring.contains(key_id) for kept, _ in results for key_id in kept)
     assert not any(keyring.contains(key_id) for _, gone in results for key_id in gone)

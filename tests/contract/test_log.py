@@ -17,9 +17,9 @@ from tests.fakes.log_disk import FakeLogDisk
 
 from tunewarden.errors import Error, Kind
 from tunewarden.transparency import tiles
+from tunewarden.transparency.directory_log import Appended, DirectoryLog
 from tunewarden.transparency.disk import DirectoryLogDisk, LogDisk
 from tunewarden.transparency.key import LogSigner
-from tunewarden.transparency.log import Appended, Log
 from tunewarden.transparency.tiles import TileName
 from tunewarden_receipts import merkle
 from tunewarden_receipts.note import LogKey, open_checkpoint
@@ -33,20 +33,20 @@ def disk(request: pytest.FixtureRequest) -> LogDisk:
 
 
 @pytest.fixture
-def log(disk: LogDisk, tmp_path: Path) -> Log:
-    return Log.create(tmp_path / "log", SIGNER, disk=disk)
+def log(disk: LogDisk, tmp_path: Path) -> DirectoryLog:
+    return DirectoryLog.create(tmp_path / "log", SIGNER, disk=disk)
 
 
 def entry(number: int) -> bytes:
     return b"entry %d" % number
 
 
-def filled(log: Log, size: int) -> Log:
+def filled(log: DirectoryLog, size: int) -> DirectoryLog:
     log.append_all([entry(number) for number in range(log.size(), size)], since=log.size())
     return log
 
 
-def test_a_new_log_is_empty_and_signed(log: Log) -> None:
+def test_a_new_log_is_empty_and_signed(log: DirectoryLog) -> None:
     checkpoint = open_checkpoint(log.checkpoint(), SIGNER.key)
     assert (checkpoint.origin, checkpoint.size) == ("log.example/deletions", 0)
     assert checkpoint.root == merkle.root(0, 0, merkle.nodes_of([]))
@@ -54,12 +54,12 @@ def test_a_new_log_is_empty_and_signed(log: Log) -> None:
     assert list(log.entries()) == []
 
 
-def test_creating_a_log_that_exists_opens_it(log: Log, disk: LogDisk, tmp_path: Path) -> None:
-    log.append(b"one", since=0)
-    assert Log.create(tmp_path / "log", SIGNER, disk=disk).size() == 1
+def test_creating_a_log_that_exists_opens_it(disk: LogDisk, tmp_path: Path) -> None:
+    DirectoryLog.create(tmp_path / "log", SIGNER, disk=disk).append(b"one", since=0)
+    assert DirectoryLog.create(tmp_path / "log", SIGNER, disk=disk).size() == 1
 
 
-def test_an_appended_entry_is_there_and_proven(log: Log) -> None:
+def test_an_appended_entry_is_there_and_proven(log: DirectoryLog) -> None:
     for number in range(20):
         assert log.append(entry(number), since=number) == Appended(number, number + 1)
     checkpoint = open_checkpoint(log.checkpoint(), SIGNER.key)
@@ -71,7 +71,7 @@ def test_an_appended_entry_is_there_and_proven(log: Log) -> None:
         assert merkle.verify_inclusion(leaf, index, 20, proof, checkpoint.root)
 
 
-def test_a_repeated_append_changes_nothing(log: Log) -> None:
+def test_a_repeated_append_changes_nothing(log: DirectoryLog) -> None:
     filled(log, 5)
     first = log.append(b"again", since=5)
     log.append(b"other", since=6)
@@ -81,12 +81,12 @@ def test_a_repeated_append_changes_nothing(log: Log) -> None:
     assert log.checkpoint() == before
 
 
-def test_an_equal_entry_before_since_is_another_entry(log: Log) -> None:
+def test_an_equal_entry_before_since_is_another_entry(log: DirectoryLog) -> None:
     log.append(b"same", since=0)
     assert log.append(b"same", since=1) == Appended(1, 2)
 
 
-def test_several_entries_stand_under_one_signature(log: Log) -> None:
+def test_several_entries_stand_under_one_signature(log: DirectoryLog) -> None:
     log.append(b"b", since=0)
     assert log.append_all([b"a", b"b", b"a", b"c"], since=0) == [
         Appended(1, 3),
@@ -97,7 +97,7 @@ def test_several_entries_stand_under_one_signature(log: Log) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 257, 511, 512, 513, 65_537])
-def test_the_root_is_that_of_rfc_6962_at_every_tile_border(log: Log, size: int) -> None:
+def test_the_root_is_that_of_rfc_6962_at_every_tile_border(log: DirectoryLog, size: int) -> None:
     filled(log, size)
     known = pymerkle.InmemoryTree(algorithm="sha256")
     for number in range(size):
@@ -109,7 +109,7 @@ def test_the_root_is_that_of_rfc_6962_at_every_tile_border(log: Log, size: int) 
     assert open_checkpoint(log.checkpoint(), SIGNER.key).root == known.get_root()
 
 
-def test_all_pairs_of_checkpoints_are_consistent(log: Log) -> None:
+def test_all_pairs_of_checkpoints_are_consistent(log: DirectoryLog) -> None:
     checkpoints = [open_checkpoint(log.checkpoint(), SIGNER.key)]
     for size in (1, 2, 3, 100, 255, 256, 257, 600):
         filled(log, size)
@@ -121,7 +121,7 @@ def test_all_pairs_of_checkpoints_are_consistent(log: Log) -> None:
                 assert merkle.verify_consistency(old.size, new.size, old.root, new.root, proof)
 
 
-def test_tiles_are_served_as_c2sp_names_them(log: Log) -> None:
+def test_tiles_are_served_as_c2sp_names_them(log: DirectoryLog) -> None:
     # The example of C2SP tlog-tiles: what a tree of 70,000 consists of.
     filled(log, 70_000)
     widths = {"tile/0/272": 8192, "tile/0/273.p/112": 112 * 32, "tile/1/000": 8192}
@@ -134,7 +134,7 @@ def test_tiles_are_served_as_c2sp_names_them(log: Log) -> None:
     assert tiles.decode_bundle(bundle, 112) == [entry(n) for n in range(273 * 256, 70_000)]
 
 
-def test_partial_tiles_of_old_checkpoints_are_still_served(log: Log) -> None:
+def test_partial_tiles_of_old_checkpoints_are_still_served(log: DirectoryLog) -> None:
     # C2SP tlog-tiles: "Logs MUST serve partial tiles corresponding to tree sizes for which a
     # checkpoint was produced"; on the disk they are the beginnings of one file.
     served = {}
@@ -173,7 +173,7 @@ def test_partial_tiles_of_old_checkpoints_are_still_served(log: Log) -> None:
         "tile/0/x999/x999/x999/x999/x999/x999/999",
     ],
 )
-def test_no_other_path_is_served(log: Log, path: str) -> None:
+def test_no_other_path_is_served(log: DirectoryLog, path: str) -> None:
     assert filled(log, 300).tile(path) is None
 
 
@@ -193,7 +193,7 @@ def test_tile_names_round_trip(index: int, path: str) -> None:
 
 
 def test_a_tile_is_one_file_that_grows_until_it_is_full(tmp_path: Path) -> None:
-    log = Log.create(tmp_path / "log", SIGNER)
+    log = DirectoryLog.create(tmp_path / "log", SIGNER)
     for number in range(600):
         log.append(entry(number), since=number)
     files = {str(p.relative_to(tmp_path / "log")) for p in tmp_path.rglob("*") if p.is_file()}
@@ -208,7 +208,7 @@ def test_a_tile_is_one_file_that_grows_until_it_is_full(tmp_path: Path) -> None:
 
 
 def test_what_a_crash_left_behind_the_checkpoint_is_not_part_of_the_log(tmp_path: Path) -> None:
-    log = filled(Log.create(tmp_path / "log", SIGNER), 254)
+    log = filled(DirectoryLog.create(tmp_path / "log", SIGNER), 254)
     hashes, bundle = tmp_path / "log/tile/0/000", tmp_path / "log/tile/entries/000"
     for path in (hashes, bundle):
         path.write_bytes(path.read_bytes() + bytes(5_000))
@@ -221,7 +221,7 @@ def test_what_a_crash_left_behind_the_checkpoint_is_not_part_of_the_log(tmp_path
     assert [found for _, found in log.entries()] == [entry(number) for number in range(257)]
 
 
-def test_an_append_returns_what_proves_its_entry(log: Log) -> None:
+def test_an_append_returns_what_proves_its_entry(log: DirectoryLog) -> None:
     for number in (0, 1, 254, 255, 256, 257):
         filled(log, number)
         [proven] = log.append_proven([(entry(number), number)])
@@ -231,7 +231,7 @@ def test_an_append_returns_what_proves_its_entry(log: Log) -> None:
         assert proven.proof == log.inclusion_proof(number, number + 1)
 
 
-def test_an_entry_has_a_length(log: Log) -> None:
+def test_an_entry_has_a_length(log: DirectoryLog) -> None:
     largest = bytes(65_535)
     assert log.append(largest, since=0) == Appended(0, 1)
     assert log.entry(0) == largest
@@ -241,7 +241,7 @@ def test_an_entry_has_a_length(log: Log) -> None:
         assert caught.value.kind is Kind.TOO_LARGE
 
 
-def test_what_the_log_does_not_have_is_not_found(log: Log) -> None:
+def test_what_the_log_does_not_have_is_not_found(log: DirectoryLog) -> None:
     filled(log, 3)
     asks: list[Callable[[], object]] = [
         lambda: log.entry(3),
@@ -258,7 +258,7 @@ def test_what_the_log_does_not_have_is_not_found(log: Log) -> None:
         assert caught.value.kind is Kind.NOT_FOUND
 
 
-def test_a_log_older_than_the_database_takes_nothing(log: Log) -> None:
+def test_a_log_older_than_the_database_takes_nothing(log: DirectoryLog) -> None:
     with pytest.raises(Error, match="older than the database") as caught:
         log.append(b"new", since=1)
     assert (caught.value.kind, log.size()) == (Kind.UNAVAILABLE, 0)
@@ -276,7 +276,7 @@ def _flipped(data: bytes) -> bytes:
 @pytest.mark.parametrize("damage", ["flip", "short", "long", "empty", "gone"])
 def test_every_damaged_file_is_reported_and_none_is_repaired(tmp_path: Path, damage: str) -> None:
     directory = tmp_path / "log"
-    log = filled(Log.create(directory, SIGNER), 600)
+    log = filled(DirectoryLog.create(directory, SIGNER), 600)
     reported = 0
     for path in _files(directory):
         good = path.read_bytes()
@@ -302,31 +302,31 @@ def test_every_damaged_file_is_reported_and_none_is_repaired(tmp_path: Path, dam
     assert log.append(b"new", since=600) == Appended(600, 601)
 
 
-def test_a_log_without_its_checkpoint_is_not_begun_anew(log: Log, tmp_path: Path) -> None:
+def test_a_log_without_its_checkpoint_is_not_begun_anew(log: DirectoryLog, tmp_path: Path) -> None:
     directory = tmp_path / "log"
     with pytest.raises(Error, match="no checkpoint"):
-        Log(tmp_path / "elsewhere", SIGNER)
-    real = filled(Log.create(tmp_path / "real", SIGNER), 3)
+        DirectoryLog(tmp_path / "elsewhere", SIGNER)
+    real = filled(DirectoryLog.create(tmp_path / "real", SIGNER), 3)
     (tmp_path / "real/checkpoint").unlink()
-    for attempt in (lambda: Log(directory.with_name("real"), SIGNER), real.size):
+    for attempt in (lambda: DirectoryLog(directory.with_name("real"), SIGNER), real.size):
         with pytest.raises(Error, match="no checkpoint"):
             attempt()
     with pytest.raises(Error, match="tiles but no checkpoint"):
-        Log.create(tmp_path / "real", SIGNER)
+        DirectoryLog.create(tmp_path / "real", SIGNER)
 
 
 def test_a_log_signed_by_another_key_is_refused(tmp_path: Path) -> None:
-    filled(Log.create(tmp_path / "log", SIGNER), 3)
+    filled(DirectoryLog.create(tmp_path / "log", SIGNER), 3)
     for other in (
         LogSigner(SIGNER.name, bytes(32)),
         LogSigner("log.example/other", bytes(range(32))),
     ):
         with pytest.raises(Error, match="does not verify"):
-            Log(tmp_path / "log", other)
+            DirectoryLog(tmp_path / "log", other)
 
 
 def test_a_full_disk_is_an_error_that_can_be_retried(tmp_path: Path) -> None:
-    log = filled(Log.create(tmp_path / "log", SIGNER), 3)
+    log = filled(DirectoryLog.create(tmp_path / "log", SIGNER), 3)
     blocker = tmp_path / "log/checkpoint.next"
     blocker.unlink()
     blocker.mkdir()  # an open for writing fails as on a broken volume
@@ -345,15 +345,15 @@ def test_opening_reads_only_the_right_edge(tmp_path: Path) -> None:
             Counting.reads += 1
             return super().read(path)
 
-    filled(Log.create(tmp_path / "log", SIGNER), 70_000)
-    log = Log(tmp_path / "log", SIGNER, disk=Counting())
+    filled(DirectoryLog.create(tmp_path / "log", SIGNER), 70_000)
+    log = DirectoryLog(tmp_path / "log", SIGNER, disk=Counting())
     assert Counting.reads == 4  # the checkpoint and one tile of each of the three levels
     log.append(b"new", since=70_000)
     assert Counting.reads <= 4 + 7
 
 
 def _append_many(directory: Path, writer: int, count: int) -> None:
-    log = Log(directory, SIGNER)
+    log = DirectoryLog(directory, SIGNER)
     for number in range(count):
         while True:
             try:
@@ -377,9 +377,9 @@ def test_a_checkpoint_that_is_read_while_it_grows_is_read_again(tmp_path: Path) 
                 return old + b"\n" if self.readings == 1 else found
             return found
 
-    writer = filled(Log.create(tmp_path / "log", SIGNER), 9)
+    writer = filled(DirectoryLog.create(tmp_path / "log", SIGNER), 9)
     disk = Torn()
-    reader = Log(tmp_path / "log", SIGNER, disk=disk)
+    reader = DirectoryLog(tmp_path / "log", SIGNER, disk=disk)
     old = writer.checkpoint()
     writer.append(entry(9), since=9)
     assert len(writer.checkpoint()) == len(old) + 1
@@ -396,8 +396,8 @@ def test_a_checkpoint_that_is_not_published_is_not_read(
         def rename_synced(self, source: Path, target: Path) -> None:
             raise OSError(errno.EIO, f"{source} stays beside {target}")
 
-    writer = filled(Log.create(tmp_path / "log", SIGNER), 2)
-    reader = Log(tmp_path / "log", SIGNER)
+    writer = filled(DirectoryLog.create(tmp_path / "log", SIGNER), 2)
+    reader = DirectoryLog(tmp_path / "log", SIGNER)
     open_file = Path.open
 
     def open_slowly(path: Path, mode: str = "r") -> IO[Any]:
@@ -406,7 +406,7 @@ def test_a_checkpoint_that_is_not_published_is_not_read(
             monkeypatch.setattr(Path, "open", open_file)
             writer.append(entry(2), since=2)
             with pytest.raises(Error):
-                Log(tmp_path / "log", SIGNER, disk=Full()).append(entry(3), since=3)
+                DirectoryLog(tmp_path / "log", SIGNER, disk=Full()).append(entry(3), since=3)
         return file
 
     monkeypatch.setattr(Path, "open", open_slowly)
@@ -418,7 +418,7 @@ def test_a_checkpoint_that_is_not_published_is_not_read(
 @pytest.mark.long
 def test_processes_and_threads_append_beside_readers(tmp_path: Path) -> None:
     directory = tmp_path / "log"
-    log = Log.create(directory, SIGNER)
+    log = DirectoryLog.create(directory, SIGNER)
     spawn = multiprocessing.get_context("spawn")
     writers: list[threading.Thread | multiprocessing.process.BaseProcess] = [
         threading.Thread(target=_append_many, args=(directory, writer, 90)) for writer in (0, 1)
@@ -495,6 +495,6 @@ def test_keys_and_notes_have_the_form_of_c2sp() -> None:
 
 
 def test_importing_the_log_does_not_load_openssl() -> None:
-    code = "import sys, tunewarden.transparency.log; print('cryptography' in sys.modules)"
+    code = "import sys, tunewarden.transparency.directory_log; print('cryptography' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

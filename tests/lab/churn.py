@@ -7,13 +7,13 @@ import os
 import sys
 from pathlib import Path
 
+from tunewarden.artifacts.directory_keyring import DirectoryKeyring
 from tunewarden.artifacts.disk import LocalDisk
-from tunewarden.artifacts.keyring import Keyring
 
 
 def main(root: str, journal: str, capacity: str) -> None:
     lines = os.open(journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    keyring = Keyring(LocalDisk(), Path(root), shard_capacity=int(capacity))
+    keyring = DirectoryKeyring(LocalDisk(), Path(root), shard_capacity=int(capacity))
     live: list[str] = []
     while True:
         live.append(keyring.create().id)

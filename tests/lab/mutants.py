@@ -10,6 +10,7 @@ from tests.lab.simulation import Stream, Worker
 from tests.lab.world import SHARD_CAPACITY, Made, Parts
 
 from tunewarden.app import App
+from tunewarden.artifacts.directory_keyring import DirectoryKeyring
 from tunewarden.artifacts.disk import InPlaceFile
 from tunewarden.artifacts.keyring import ErasedKey, KeyErased, Keyring
 from tunewarden.deletion.executor import Executor
@@ -22,7 +23,7 @@ from tunewarden.deletion.steps import Steps, _Said
 from tunewarden.identity.policy import Caller
 from tunewarden.registry import models
 from tunewarden.registry.artifacts import ArtifactKind
-from tunewarden.transparency.log import Log
+from tunewarden.transparency.directory_log import DirectoryLog
 from tunewarden.transparency.view import LogView
 
 
@@ -69,7 +70,7 @@ class AnswerBeforeTheKey(Parts):
     executor_type = _AnswersEarly
 
 
-class _AppendsAnew(Log):
+class _AppendsAnew(DirectoryLog):
     def _append(
         self, entries: Sequence[bytes], sinces: Sequence[int]
     ) -> tuple[LogView, bytes, list[int]]:
@@ -80,7 +81,7 @@ class AppendNotIdempotent(Parts):
     log_type = _AppendsAnew
 
 
-class _ErasesOnce(Keyring):
+class _ErasesOnce(DirectoryKeyring):
     def erase_many(self, key_ids: Sequence[str]) -> list[ErasedKey]:
         for key_id in key_ids:
             if not self.contains(key_id):
@@ -165,7 +166,9 @@ class _Renamed:
 
 class KeyringRenamesAndDoesNotOverwrite(Parts):
     def keyring(self, power: Power, root: Path) -> Keyring:
-        return Keyring(_RenamingDisk(power, "keyring"), root, shard_capacity=SHARD_CAPACITY)
+        return DirectoryKeyring(
+            _RenamingDisk(power, "keyring"), root, shard_capacity=SHARD_CAPACITY
+        )
 
 
 class _FinishesFirst(Steps):

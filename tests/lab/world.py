@@ -33,6 +33,7 @@ from tunewarden.app import App
 from tunewarden.artifacts import sealing
 from tunewarden.artifacts.adapters import Limits, base_shape
 from tunewarden.artifacts.directory import DirectoryBlobs
+from tunewarden.artifacts.directory_keyring import DirectoryKeyring
 from tunewarden.artifacts.keyring import Keyring
 from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.clock import Clock
@@ -58,6 +59,7 @@ from tunewarden.registry.quota import Quota
 from tunewarden.registry.uploads import Uploads
 from tunewarden.space import Ballast
 from tunewarden.space import Floor as DiskFloor
+from tunewarden.transparency.directory_log import DirectoryLog
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
 
@@ -82,14 +84,14 @@ class Parts:
     executor_type: type[Executor] = Executor
     imports_type: type[Imports] = Imports
     bound_seconds = 10.0
-    log_type: type[Log] = Log
+    log_type: type[DirectoryLog] = DirectoryLog
     engine_type: type[CuttingEngine] = CuttingEngine
 
     def database(self, path: Path, clock: Clock, power: Power) -> CuttingDatabase:
         return CuttingDatabase(path, clock, power)
 
     def keyring(self, power: Power, root: Path) -> Keyring:
-        return Keyring(CuttingDisk(power, "keyring"), root, shard_capacity=SHARD_CAPACITY)
+        return DirectoryKeyring(CuttingDisk(power, "keyring"), root, shard_capacity=SHARD_CAPACITY)
 
     def recover(self, app: App) -> None:
         """Start as the server does."""
@@ -291,7 +293,7 @@ def _none_serves(*_: object) -> Engine:
     raise NotImplementedError("no gateway runs in this world")
 
 
-def _open_log(world: World) -> tuple[Log, LogSigner]:
+def _open_log(world: World) -> tuple[DirectoryLog, LogSigner]:
     config, disk = world.config, CuttingLogDisk(world.power)
     signer = LogSigner.create_or_load(config.signing_key, LOG_NAME)
     if (config.log / "checkpoint").exists():

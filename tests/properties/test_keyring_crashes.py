@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 from tests.fakes.disk import Crash, ForgetfulDisk, MemoryDisk, RenamingDisk, Survival
 from tests.lab.thief import identities_within_reach
 
+from tunewarden.artifacts.directory_keyring import DirectoryKeyring
 from tunewarden.artifacts.disk import LocalDisk, erase_file
 from tunewarden.artifacts.keyring import KeyErased, Keyring, Method
 from tunewarden.artifacts.keyring_format import Slot
@@ -40,10 +41,10 @@ class Scene:
     kept: dict[str, bytes]
     target: str | None
     target_identity: bytes
-    act: Callable[[Keyring], object]
-    keyring: type[Keyring] = Keyring
+    act: Callable[[DirectoryKeyring], object]
+    keyring: type[DirectoryKeyring] = DirectoryKeyring
 
-    def open(self, disk: MemoryDisk) -> Keyring:
+    def open(self, disk: MemoryDisk) -> DirectoryKeyring:
         return self.keyring(disk, ROOT, shard_capacity=CAPACITY)
 
 
@@ -52,7 +53,9 @@ def _identity(keyring: Keyring, key_id: str) -> bytes:
 
 
 def _scene(
-    name: str, disk: MemoryDisk | None = None, keyring_type: type[Keyring] = Keyring
+    name: str,
+    disk: MemoryDisk | None = None,
+    keyring_type: type[DirectoryKeyring] = DirectoryKeyring,
 ) -> Scene:
     disk = disk or MemoryDisk()
     keyring = keyring_type(disk, ROOT, shard_capacity=CAPACITY)
@@ -60,7 +63,7 @@ def _scene(
     keys = [keyring.create() for _ in range(count[name])]
     kept = {key.id: _identity(keyring, key.id) for key in keys}
     if name != "erase":
-        return Scene(disk, kept, None, b"", Keyring.create, keyring_type)
+        return Scene(disk, kept, None, b"", DirectoryKeyring.create, keyring_type)
     target = keys[0].id
     return Scene(disk, kept, target, kept.pop(target), lambda k: k.erase(target), keyring_type)
 
@@ -148,7 +151,7 @@ def test_after_any_crash_the_keyring_works_on_without_recovery_at_start(name: st
 
 def test_what_was_answered_survives_the_loss_of_all_that_was_not_synced() -> None:
     disk = MemoryDisk()
-    keyring = Keyring(disk, ROOT, shard_capacity=CAPACITY)
+    keyring = DirectoryKeyring(disk, ROOT, shard_capacity=CAPACITY)
     live: dict[str, bytes] = {}
     for count in range(12):
         key = keyring.create()
@@ -159,7 +162,7 @@ def test_what_was_answered_survives_the_loss_of_all_that_was_not_synced() -> Non
             identity = live.pop(gone)
             assert identity not in identities_within_reach(disk.platter())
         disk.restart(Survival.NONE)
-        keyring = Keyring(disk, ROOT, shard_capacity=CAPACITY)
+        keyring = DirectoryKeyring(disk, ROOT, shard_capacity=CAPACITY)
         assert {key_id: _identity(keyring, key_id) for key_id in live} == live
 
 
@@ -186,12 +189,12 @@ class _TrustingShard(Shard):
         return
 
 
-class _HastyKeyring(Keyring):
+class _HastyKeyring(DirectoryKeyring):
     def _shard(self, number: int) -> Shard:
         return _HastyShard(self._disk, self._root / f"{number:06}")
 
 
-class _TrustingKeyring(Keyring):
+class _TrustingKeyring(DirectoryKeyring):
     def _shard(self, number: int) -> Shard:
         return _TrustingShard(self._disk, self._root / f"{number:06}")
 
@@ -199,15 +202,15 @@ class _TrustingKeyring(Keyring):
 @pytest.mark.parametrize(
     ("disk", "keyring", "finding"),
     [
-        (RenamingDisk, Keyring, "an erased key is still on the medium"),
-        (ForgetfulDisk, Keyring, "no key"),
+        (RenamingDisk, DirectoryKeyring, "an erased key is still on the medium"),
+        (ForgetfulDisk, DirectoryKeyring, "no key"),
         (MemoryDisk, _HastyKeyring, "is damaged"),
         (MemoryDisk, _TrustingKeyring, "an erased key is still on the medium"),
     ],
     ids=["renames instead of overwriting", "syncs no directory", "hasty recovery", "no recovery"],
 )
 def test_control_a_broken_keyring_is_caught(
-    disk: type[MemoryDisk], keyring: type[Keyring], finding: str
+    disk: type[MemoryDisk], keyring: type[DirectoryKeyring], finding: str
 ) -> None:
     with pytest.raises((AssertionError, Error, KeyErased), match=finding):
         _run_pairs(_scene("erase", disk(), keyring))
@@ -236,7 +239,7 @@ class KeyringMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.disk = MemoryDisk()
         self.expected = Expected()
-        self.keyring = Keyring(self.disk, ROOT, shard_capacity=CAPACITY)
+        self.keyring = DirectoryKeyring(self.disk, ROOT, shard_capacity=CAPACITY)
 
     @rule(target=keys)
     def create(self) -> str:
@@ -300,7 +303,7 @@ class KeyringMachine(RuleBasedStateMachine):
         else:
             ended = True
         self.disk.restart(survival)
-        self.keyring = Keyring(self.disk, ROOT, shard_capacity=CAPACITY)
+        self.keyring = DirectoryKeyring(self.disk, ROOT, shard_capacity=CAPACITY)
         return ended
 
 
@@ -340,7 +343,7 @@ def test_kill_9_at_random_loses_no_key_and_brings_none_back(tmp_path: Path) -> N
         unsettled += len(list((tmp_path / "keyring").glob("*/ring.*"))) > len(
             list((tmp_path / "keyring").glob("*/kek.a"))
         )
-        keyring = Keyring(LocalDisk(), tmp_path / "keyring", shard_capacity=CAPACITY)
+        keyring = DirectoryKeyring(LocalDisk(), tmp_path / "keyring", shard_capacity=CAPACITY)
         keyring.recover()
         assert not any(keyring.contains(key_id) for key_id in said["erased"])
         assert all(keyring.contains(key_id) for key_id in said["created"] - said["erasing"])

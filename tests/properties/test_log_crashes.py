@@ -9,9 +9,9 @@ import pytest
 from tests.fakes.log_disk import FakeLogDisk, PowerCut, Torn
 
 from tunewarden.errors import Error
+from tunewarden.transparency.directory_log import Appended, DirectoryLog
 from tunewarden.transparency.disk import Piece
 from tunewarden.transparency.key import LogSigner
-from tunewarden.transparency.log import Appended, Log
 from tunewarden.transparency.view import LogView
 from tunewarden_receipts import merkle
 from tunewarden_receipts.note import Checkpoint, open_checkpoint
@@ -22,7 +22,7 @@ SIZES = [0, 1, 2, 254, 255, 256, 257, 511, 65_534, 65_535, 65_536, 65_537]
 OURS, OTHER = b"the deletion whose append is cut", b"a deletion that comes between"
 
 
-class SignsBeforeTheEntriesAreDurable(Log):
+class SignsBeforeTheEntriesAreDurable(DirectoryLog):
     """Mutant: the checkpoint goes first."""
 
     def _write(self, pieces: list[Piece]) -> None:
@@ -34,7 +34,7 @@ class SignsBeforeTheEntriesAreDurable(Log):
         return note
 
 
-class IsNotIdempotent(Log):
+class IsNotIdempotent(DirectoryLog):
     """Mutant: does not look for the entry."""
 
     def append_all(self, entries: object, *, since: int) -> list[Appended]:
@@ -42,7 +42,7 @@ class IsNotIdempotent(Log):
         return super().append_all(entries, since=self.recover())
 
 
-class ForgetsWhatWasSigned(Log):
+class ForgetsWhatWasSigned(DirectoryLog):
     """Mutant: takes the checkpoint for the whole truth, though a later one was signed."""
 
     def _recovered(self) -> tuple[LogView, bytes]:
@@ -51,7 +51,7 @@ class ForgetsWhatWasSigned(Log):
         return view, self.checkpoint()
 
 
-class PublishesInPlace(Log):
+class PublishesInPlace(DirectoryLog):
     """Mutant: overwrites the checkpoint instead of renaming a durable file over it."""
 
     def _sign_and_publish(self, checkpoint: Checkpoint) -> bytes:
@@ -64,7 +64,7 @@ class PublishesInPlace(Log):
 def disk_of(size: int) -> FakeLogDisk:
     """Return a disk with a log of `size` entries; the last few were appended one by one."""
     disk = FakeLogDisk()
-    log = Log.create(DIRECTORY, SIGNER, disk=disk)
+    log = DirectoryLog.create(DIRECTORY, SIGNER, disk=disk)
     singles = min(size, 3)
     log.append_all([b"%d" % number for number in range(size - singles)], since=0)
     for number in range(size - singles, size):
@@ -91,7 +91,7 @@ def assert_covered(disk: FakeLogDisk, signed: Checkpoint, since: int) -> None:
 
 
 def check_one_leaf(disk: FakeLogDisk, size: int, since: int, seen: list[Checkpoint]) -> None:
-    log = Log(DIRECTORY, SIGNER, disk=disk)
+    log = DirectoryLog(DIRECTORY, SIGNER, disk=disk)
     tail = [entry for _, entry in log.entries(since)]
     assert tail.count(OURS) == 1
     assert len(tail) == size - since == len(set(tail))
@@ -103,7 +103,7 @@ def check_one_leaf(disk: FakeLogDisk, size: int, since: int, seen: list[Checkpoi
 
 
 def cut_and_retry(
-    kind: type[Log],
+    kind: type[DirectoryLog],
     size: int,
     cuts: list[tuple[int, Torn]],
     *,
@@ -140,7 +140,7 @@ def cut_points(hit: Callable[[int], bool]) -> int:
     raise AssertionError
 
 
-def every_cut(kind: type[Log], size: int) -> int:
+def every_cut(kind: type[DirectoryLog], size: int) -> int:
     cases = 0
     for torn, other_first in product(Torn, (False, True)):
 
@@ -164,7 +164,7 @@ def every_cut(kind: type[Log], size: int) -> int:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_cut_at_any_operation_leaves_one_leaf_and_one_history(size: int) -> None:
-    print(f"size {size}: {every_cut(Log, size)} cuts")
+    print(f"size {size}: {every_cut(DirectoryLog, size)} cuts")
 
 
 @pytest.mark.parametrize("size", [0, 255, 256])
@@ -177,10 +177,10 @@ def test_a_cut_of_the_retry_after_a_cut_changes_nothing(size: int) -> None:
             nonlocal cases
             cases += cut_points(
                 lambda again: cut_and_retry(
-                    Log, size, [(cut_at, first), (again, second)], other_first=True
+                    DirectoryLog, size, [(cut_at, first), (again, second)], other_first=True
                 )
             )
-            return cut_and_retry(Log, size, [(cut_at, first)])
+            return cut_and_retry(DirectoryLog, size, [(cut_at, first)])
 
         cut_points(both)
     print(f"size {size}: {cases} pairs of cuts")
@@ -194,12 +194,12 @@ def test_a_cut_while_a_log_is_made_leaves_a_log_that_can_be_made() -> None:
             disk = FakeLogDisk()
             disk.cut_at, disk.torn = cut_at, torn
             try:
-                Log.create(DIRECTORY, SIGNER, disk=disk)
+                DirectoryLog.create(DIRECTORY, SIGNER, disk=disk)
             except PowerCut:
                 disk.power_on()
             else:
                 return False
-            log = Log.create(DIRECTORY, SIGNER, disk=disk)
+            log = DirectoryLog.create(DIRECTORY, SIGNER, disk=disk)
             assert log.append(OURS, since=0) == Appended(0, 1)
             check_one_leaf(disk, 1, 0, list(signed_on(disk)))
             return True
@@ -211,14 +211,14 @@ def test_recovery_publishes_what_was_signed_before_anything_is_read() -> None:
     disk = disk_of(3).copy()
     # Everything up to and including `checkpoint.next`, so a signature exists and is not published.
     disk.log.clear()
-    Log(DIRECTORY, SIGNER, disk=disk.copy()).append(OURS, since=3)
+    DirectoryLog(DIRECTORY, SIGNER, disk=disk.copy()).append(OURS, since=3)
     probe = disk.copy()
-    Log(DIRECTORY, SIGNER, disk=probe).append(OURS, since=3)
+    DirectoryLog(DIRECTORY, SIGNER, disk=probe).append(OURS, since=3)
     disk.cut_at, disk.torn = probe.log.index("extend checkpoint.next"), Torn.WHOLE
     with pytest.raises(PowerCut):
-        Log(DIRECTORY, SIGNER, disk=disk).append(OURS, since=3)
+        DirectoryLog(DIRECTORY, SIGNER, disk=disk).append(OURS, since=3)
     disk.power_on()
-    log = Log(DIRECTORY, SIGNER, disk=disk)
+    log = DirectoryLog(DIRECTORY, SIGNER, disk=disk)
     assert log.size() == 3
     assert log.recover() == 4
     assert log.recover() == log.size() == 4
@@ -236,7 +236,7 @@ def test_a_begun_checkpoint_that_contradicts_the_log_is_reported(field: str) -> 
     }
     disk.files[DIRECTORY / "checkpoint.next"] = wrong[field]
     with pytest.raises(Error, match="does not continue"):
-        Log(DIRECTORY, SIGNER, disk=disk).append(OURS, since=3)
+        DirectoryLog(DIRECTORY, SIGNER, disk=disk).append(OURS, since=3)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_a_begun_checkpoint_that_contradicts_the_log_is_reported(field: str) -> 
         PublishesInPlace,
     ],
 )
-def test_the_cuts_catch_a_log_that_does_it_wrong(mutant: type[Log]) -> None:
+def test_the_cuts_catch_a_log_that_does_it_wrong(mutant: type[DirectoryLog]) -> None:
     with pytest.raises((AssertionError, Error)) as caught:
         every_cut(mutant, 256)
     print(f"{mutant.__name__}: {type(caught.value).__name__}")

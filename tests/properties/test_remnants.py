@@ -11,8 +11,8 @@ from tests.lab.thief import identities_within_reach
 from tests.support import mounts
 
 from tunewarden.artifacts.directory import DirectoryBlobs
+from tunewarden.artifacts.directory_keyring import DirectoryKeyring
 from tunewarden.artifacts.disk import Disk, InPlaceFile, LocalDisk
-from tunewarden.artifacts.keyring import Keyring
 from tunewarden.artifacts.keyring_format import Slot, decode_slot
 
 CAPACITY = 20
@@ -66,7 +66,7 @@ def _erase_some(disk: Disk, root: Path) -> tuple[list[bytes], list[bytes]]:
     Returns patterns that must be nowhere (erased identities and former KEKs, as text and raw, and
     pieces of the rings they were in) and patterns that must be found (a living KEK).
     """
-    keyring = Keyring(disk, root, shard_capacity=CAPACITY)
+    keyring = DirectoryKeyring(disk, root, shard_capacity=CAPACITY)
     keys = keyring.create_many(2 * ERASURES)
     gone: list[bytes] = []
     for key in keys[::2]:

@@ -10,13 +10,12 @@ before that repeats them, which is cheap, and a crash after it finds the same fa
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from msgspec import structs
 
 from tunewarden import __version__, audit
-from tunewarden.artifacts import keyring
 from tunewarden.artifacts.blobs import ErasableBlobs
+from tunewarden.artifacts.keyring import Keyring
 from tunewarden.clock import Clock, from_micros, iso, to_micros
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import protocol, records
@@ -67,13 +66,6 @@ class _Said:
     shown: Disclosure | None
 
 
-class ErasableKeyring(Protocol):
-    """The keyring's port for deletion."""
-
-    def erase_many(self, key_ids: Sequence[str]) -> Sequence[keyring.ErasedKey]:
-        """Erase keys for good; return each result, in the same order."""
-
-
 @dataclass(frozen=True, slots=True)
 class Steps:
     """The places that a deletion reaches. `open_log` is called when the log is first needed."""
@@ -82,7 +74,7 @@ class Steps:
     clock: Clock
     fence: Fence
     engines: Sequence[Evicting]
-    keyring: ErasableKeyring
+    keyring: Keyring
     blobs: ErasableBlobs
     open_log: Callable[[], tuple[Log, LogSigner]]
     mark_log: Callable[[int], None]

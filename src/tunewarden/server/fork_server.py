@@ -26,7 +26,8 @@ from tunewarden import config, processes
 IMPORTED = ("tunewarden.server.worker", "tunewarden.server.runner")
 # A fork takes milliseconds, but the first one waits for the imports, on a machine that may be busy.
 FORK_SECONDS = 60.0
-KILL_SECONDS = 1.0
+# A killed process ends once it gets a processor.
+KILL_SECONDS = 10.0
 REQUEST_BYTES_MAX = 64 * 1024
 DESCRIPTORS_MAX = 4
 

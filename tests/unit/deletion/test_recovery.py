@@ -14,7 +14,7 @@ def test_an_entry_that_another_key_signed_is_refused_by_its_number(tmp_path: Pat
     data = tmp_path / "data"
     servers.prepare_local_base(data)
     app = servers.open_data(data)
-    app.open_log()[0].append(envelopes()[0], since=0)
+    app.open_log()[0].append_proven([(envelopes()[0], 0)])
     with pytest.raises(Error, match=r"^Entry 0 of the deletion log .* another key") as refused:
         recover(app)
     assert refused.value.code == "receipt_invalid"
