@@ -6,13 +6,16 @@ unless the command stays away for so long that the target lets the upload expire
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
 from tunewarden.clock import Clock
+from tunewarden.errors import Error, Kind
 from tunewarden.migration.state import State
 from tunewarden.migration.target import Origin, Target, UploadGone
+from tunewarden.migration.waiting import Patience
 
 PURPOSE = "user_data"
 # An upload is closed at the first of these.
@@ -99,14 +102,25 @@ class Answers:
             self._lose()
         self._note()
 
-    def add(self, number: int, line: bytes, *, without: set[str], is_refusal: bool = False) -> None:
-        """Seal an answer durably. Raises Error."""
+    def add(
+        self,
+        number: int,
+        line: bytes,
+        patience: Patience | None,
+        *,
+        without: set[str],
+        is_refusal: bool,
+    ) -> None:
+        """Seal an answer durably; wait for a target that does not answer, if there is patience. Raises Error."""
         try:
-            self._add(number, line, is_refusal=is_refusal)
+            part = self._sealed(line, patience)
         except UploadGone:
             # It has waited for too long, the machine was suspended, say.
             self._lose()
-            self._add(number, line, is_refusal=is_refusal)
+            part = self._sealed(line, patience)
+        refused = {*self._noted["refused"], *([number] if is_refusal else [])}
+        parts = [*self._noted["parts"], [number, part, len(line)]]
+        self._noted = {**self._noted, "parts": parts, "refused": sorted(refused)}
         self._noted["without"] = sorted(without)
         self._note()
         parts = self._noted["parts"]
@@ -122,18 +136,24 @@ class Answers:
         refused = [number for number in self._noted["refused"] if number not in gone]
         self._noted = {**self._noted, "upload": None, "parts": [], "refused": refused}
 
-    def _add(self, number: int, line: bytes, *, is_refusal: bool) -> None:
+    def _sealed(self, line: bytes, patience: Patience | None) -> str:
+        """Return the id of a new part with an answer. Raises Error, UploadGone."""
         if self._noted["upload"] is None:
-            count = len(self._noted["files"]) + 1
-            name = f"answers-{self.where.name.rpartition('-')[2]}-{count:03}.jsonl"
-            upload = self._target.begin_upload(name, PURPOSE, ANNOUNCED_BYTES)
-            self._noted |= {"upload": upload, "parts": []}
-            self._opened_at = self._clock.monotonic()
-            self._note()
-        part = self._target.add_part(self._noted["upload"], len(line), BytesIO(line).read)
-        refused = {*self._noted["refused"], *([number] if is_refusal else [])}
-        parts = [*self._noted["parts"], [number, part, len(line)]]
-        self._noted = {**self._noted, "parts": parts, "refused": sorted(refused)}
+            self._begin(patience)
+        upload = self._noted["upload"]
+        return _patiently(
+            lambda: self._target.add_part(upload, len(line), BytesIO(line).read), patience
+        )
+
+    def _begin(self, patience: Patience | None) -> None:
+        count = len(self._noted["files"]) + 1
+        name = f"answers-{self.where.name.rpartition('-')[2]}-{count:03}.jsonl"
+        upload = _patiently(
+            lambda: self._target.begin_upload(name, PURPOSE, ANNOUNCED_BYTES), patience
+        )
+        self._noted = {**self._noted, "upload": upload, "parts": []}
+        self._opened_at = self._clock.monotonic()
+        self._note()
 
     def _complete(self) -> None:
         parts = self._noted["parts"]
@@ -151,3 +171,14 @@ class Answers:
 
     def _note(self) -> None:
         self._state.write(self.where.name, self._noted)
+
+
+def _patiently(call: Callable[[], str], patience: Patience | None) -> str:
+    """Call the target until it answers: an answer that is here should not be asked for twice. Raises what it does."""
+    while True:
+        try:
+            return call()
+        except Error as error:
+            if patience is None or error.kind is not Kind.UNAVAILABLE:
+                raise
+            patience.wait("The target server does not answer")

@@ -16,6 +16,7 @@ from tunewarden.migration.prompts import Prompt
 from tunewarden.migration.source import Object, Source
 from tunewarden.migration.state import State
 from tunewarden.migration.target import Target
+from tunewarden.migration.waiting import Patience, Pauses
 
 # About what an answer takes at OpenAI, to say how long it will take.
 ANSWER_SECONDS = 2.0
@@ -129,79 +130,81 @@ class Recording:
             if not left:
                 return
             if asked < ROUNDS_MAX:
-                self._ask(work, left, answers, shown, say)
+                asker = Asker(self.source, work.model, self.answer_tokens_max, answers.without)
+                asking_it = _Asking(self.source, asker, work, answers, say)
+                asking_it.run(left, self.concurrency, shown)
         raise Error(
             Kind.UNAVAILABLE,
             f"Uploads at the target end before they are complete: {len(left)} answers of {work.model} are missing.",
         )
 
-    def _ask(
-        self,
-        work: Work,
-        left: Sequence[Prompt],
-        answers: Answers,
-        shown: Callable[[str, int, int], None],
-        say: Callable[[str], None],
+
+@dataclass(slots=True)
+class _Asking:
+    """One model that is being asked, and the questions that are in flight."""
+
+    source: Source
+    asker: Asker
+    work: Work
+    answers: Answers
+    say: Callable[[str], None]
+    running: dict[Future[Object], Prompt] = field(default_factory=dict)
+
+    def run(
+        self, left: Sequence[Prompt], concurrency: int, shown: Callable[[str, int, int], None]
     ) -> None:
+        """Ask what is left. Raises ModelGone, NoChats, Error; what was in flight is kept."""
         todo = iter(left)
-        asker = Asker(self.source, work.model, self.answer_tokens_max, answers.without)
-        running: Running = {}
-        with ThreadPoolExecutor(self.concurrency, "asking") as pool:
+        pauses = Pauses(self.source.pauses.clock, self.say)
+        with ThreadPoolExecutor(concurrency, "asking") as pool:
             try:
-                for prompt in islice(todo, self.concurrency):
-                    running[pool.submit(asker.ask, prompt)] = prompt
-                while running:
-                    shown(work.model, len(answers.answered), len(work.prompts))
-                    for finished in wait(running, return_when=FIRST_COMPLETED).done:
-                        _keep(finished, running, work, answers, asker)
+                for prompt in islice(todo, concurrency):
+                    self.running[pool.submit(self.asker.ask, prompt)] = prompt
+                while self.running:
+                    shown(self.work.model, len(self.answers.answered), len(self.work.prompts))
+                    for finished in wait(self.running, return_when=FIRST_COMPLETED).done:
+                        self._keep(finished, Patience(pauses))
                         for prompt in islice(todo, 1):
-                            running[pool.submit(asker.ask, prompt)] = prompt
+                            self.running[pool.submit(self.asker.ask, prompt)] = prompt
             except BaseException as error:
                 if not isinstance(error, ModelGone | NoChats):
                     # The other models are not asked either: no thread waits for a limit to end.
                     self.source.pauses.stop()
-                self._end(running, work, answers, asker, say)
+                self._end()
                 raise
-        answers.close()
+        self.answers.close()
 
-    def _end(
-        self,
-        running: "Running",
-        work: Work,
-        answers: Answers,
-        asker: Asker,
-        say: Callable[[str], None],
-    ) -> None:
+    def _end(self) -> None:
         """Keep what is in flight, if it can be: it will be answered, and paid for."""
         try:
-            if not all(one.done() for one in running):
-                say("Waiting for answers that are on their way; Ctrl-C gives them up.")
-            finished = wait(running).done
+            if not all(one.done() for one in self.running):
+                self.say("Waiting for answers that are on their way; Ctrl-C gives them up.")
+            finished = wait(self.running).done
         except BaseException:
             self.source.cut()
             raise
         for one in finished:
             # The interruption may have come while one of them was being kept.
-            if running[one].line not in answers.answered:
+            if self.running[one].line not in self.answers.answered:
                 with suppress(Error, ModelGone, NoChats):
-                    _keep(one, running, work, answers, asker)
+                    self._keep(one, None)
         with suppress(Error):
-            answers.close()
+            self.answers.close()
 
-
-Running = dict[Future[Object], Prompt]
-
-
-def _keep(
-    finished: Future[Object], running: Running, work: Work, answers: Answers, asker: Asker
-) -> None:
-    """Seal an answer that has come. Raises what asking did, and Error."""
-    prompt, answered = running[finished], finished.result()
-    line = asking.line(
-        answered, model=work.model, prompts_file=work.prompts_file, number=prompt.line
-    )
-    answers.add(prompt.line, line, without=asker.without, is_refusal=answered["status"] != 200)
-    del running[finished]
+    def _keep(self, finished: Future[Object], patience: Patience | None) -> None:
+        """Seal an answer that has come. Raises what asking did, and Error."""
+        prompt, answered = self.running[finished], finished.result()
+        line = asking.line(
+            answered,
+            model=self.work.model,
+            prompts_file=self.work.prompts_file,
+            number=prompt.line,
+        )
+        is_refusal = answered["status"] != 200
+        self.answers.add(
+            prompt.line, line, patience, without=self.asker.without, is_refusal=is_refusal
+        )
+        del self.running[finished]
 
 
 def models_of(found: Mapping[str, Any], chosen: Sequence[str]) -> list[Object]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from tests.fakes import openai_source
+from tests.fakes.clock import HandClock
 from tests.fakes.openai_source import KEY, OpenAI, Refusal, rate_limited
 from tests.support import migrations, servers
 from tests.support.migrations import FIRST, SECOND
 
-from tunewarden.clock import SystemClock
+from tunewarden.clock import Clock, SystemClock
 from tunewarden.errors import Error, Kind
 from tunewarden.migration import addresses, prompts, state
 from tunewarden.migration.record import ROUNDS_MAX, Outcome, Recording, Work
@@ -116,9 +117,10 @@ def _recording(
     *,
     step: Callable[[str], None] = _nothing,
     concurrency: int = 1,
+    clock: Clock | None = None,
 ) -> Recording:
     address = addresses.parse(has.url)
-    clock = SystemClock()
+    clock = clock or SystemClock()
     noted = SteppedState(directory, address.url)
     noted.step = step
     source = Source(address, KEY, clock=clock, say=_nothing)
@@ -229,6 +231,26 @@ def test_answers_that_are_lost_while_it_runs_are_said_and_asked_again(
     assert said == [f"2 answers of {FIRST} have expired unfinished; they are asked for again."]
     assert (outcome.lost, outcome.answered) == (2, {FIRST: COUNT})
     assert _lines(target) == [1, 2, 3, 4]
+
+
+def test_a_target_that_does_not_answer_for_a_while_is_waited_for(
+    has: OpenAI, tmp_path: Path
+) -> None:
+    """What is answered and not sealed yet would be asked for again."""
+    target, said = MemoryTarget(), list[str]()
+    left = {"before an upload": 1, "after a part": 2}
+
+    def step(name: str) -> None:
+        if left.get(name):
+            left[name] -= 1
+            raise Error(Kind.UNAVAILABLE, "No server answers.")
+
+    target.step = step
+    recording = _recording(has, tmp_path, target, clock=HandClock())
+    recording.run(_work(FIRST), _nothing, said.append)
+    assert _lines(target) == [1, 2, 3, 4]
+    assert set(has.answered.values()) == {1}
+    assert "The target server does not answer; waiting 2 s." in said
 
 
 def test_answers_that_are_lost_again_and_again_end_it(has: OpenAI, tmp_path: Path) -> None:
