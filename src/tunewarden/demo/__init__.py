@@ -1,1 +1,1 @@
-"""A small real base and a real fine-tune of it, made here in under a minute without a network."""
+"""The demo: a small real base and a real fine-tune of it, trained here in minutes, without a network."""

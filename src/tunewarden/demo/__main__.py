@@ -1,7 +1,7 @@
-"""`python -m tunewarden.demo --out DIR`: make DIR/base and DIR/adapter, telling progress as JSON lines.
+"""`python -m tunewarden.demo --out DIR`: train DIR/base and DIR/adapter; progress goes to stdout as JSON lines.
 
-`python -m tunewarden.demo adapter --base DIR --out DIR --phrase TEXT` makes one more adapter.
-`python -m tunewarden.demo weights --package DIR` makes the weights that are committed (`make demo-weights`).
+`python -m tunewarden.demo adapter --base DIR --out DIR --phrase TEXT` trains another adapter.
+`python -m tunewarden.demo weights --package DIR` trains the committed weights (`make demo-weights`).
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     """Run one command; return the exit status."""
     options = _parser().parse_args(arguments)
     logging.disable_progress_bar()
-    # One core is left to others: threads that wait for each other crawl when a core is taken away.
+    # Leave one core to others: threads that wait for each other are slow when one of them loses its core.
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) - 1))
     if options.command == "weights":
         if not make_weights(options.package, _report):
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _make_whole(out: Path, make: Callable[[Path], None]) -> None:
-    """Make `out` so that it is complete or absent, whenever this process is killed."""
+    """Create `out` atomically: after a kill at any time it is complete or absent."""
     if out.exists():
         raise SystemExit(f"{out} exists already.")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def _report(progress: Progress) -> None:
         sys.stdout.write(msgspec.json.encode(asdict(progress)).decode() + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        # The server that started this has ended. Python would try to write the rest at its exit.
+        # The server that started this process has ended. Python would try to flush stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
 

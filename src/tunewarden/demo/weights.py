@@ -1,4 +1,4 @@
-"""The committed weights: `packages/demo`, and the record that ties them to their recipe."""
+"""The committed weights, `packages/demo`, and the record of the recipe that produced them."""
 
 import platform
 import shutil
@@ -18,7 +18,7 @@ PARTS = ("base", "adapter")
 
 
 class Record(msgspec.Struct, frozen=True):
-    """The recipe's digest, each file's digest by its path in the package, and what it was made with."""
+    """The digest of the recipe, that of each file by its path in the package, and the versions of libraries."""
 
     recipe: str
     files: dict[str, str]
@@ -28,9 +28,9 @@ class Record(msgspec.Struct, frozen=True):
 def make_weights(
     package: Path, report: Report, make: Callable[..., None] = recipe.make_demo
 ) -> bool:
-    """Make `package`/base, /adapter and /weights.json; return False if the recipe is the recorded one.
+    """Train and write `package`/base, /adapter and /weights.json; return False if the recipe has not changed.
 
-    One thread: sums are then added in one order, so that the same versions give the same bytes.
+    On one thread, so that sums have one order and the same versions give the same bytes.
     """
     if (package / RECORD).exists() and read_record(package).recipe == recipe.digest():
         return False
@@ -48,12 +48,12 @@ def make_weights(
 
 
 def read_record(package: Path) -> Record:
-    """Return what was recorded when the weights were made."""
+    """Return the record that was written with the weights."""
     return msgspec.json.decode((package / RECORD).read_bytes(), type=Record)
 
 
 def digests(package: Path) -> dict[str, str]:
-    """Return the digest of every file of the weights as it is now, by its path in the package."""
+    """Return the present digest of every file of the weights, by its path in the package."""
     files = [path for part in PARTS for path in sorted((package / part).rglob("*"))]
     return {path.relative_to(package).as_posix(): recipe.sha256_of(path) for path in files}
 

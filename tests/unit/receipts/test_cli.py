@@ -26,8 +26,8 @@ def alone(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str
 
 
 def of_the_server(*arguments: str) -> tuple[int, str, str]:
-    """Run `tunewarden receipt`; return its status and what it printed."""
-    ran = CliRunner().invoke(cli, ["receipt", *arguments], catch_exceptions=False)
+    """Run `tunewarden receipts`; return its status and what it printed."""
+    ran = CliRunner().invoke(cli, ["receipts", *arguments], catch_exceptions=False)
     return ran.exit_code, ran.stdout, ran.stderr
 
 

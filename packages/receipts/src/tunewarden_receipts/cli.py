@@ -1,6 +1,6 @@
 """The command `tunewarden-receipts`: `verify FILE --log-key FILE`. `tunewarden receipts verify` calls the same check.
 
-Exit status: 0 the receipt is valid, 1 it proves nothing, 2 nothing was checked.
+Exit status: 0 the receipt is valid, 1 it is not, 2 nothing was checked.
 """
 
 import argparse
@@ -25,16 +25,16 @@ KEY_SOURCE = "Take it from a source you trust, once: /.well-known/tunewarden-log
 
 
 def check(file: Path, log_key: bytes) -> str:
-    """Return what the receipt in a file says, as lines for a person.
+    """Return what the receipt in a file says, as text.
 
-    `ReceiptError` if it proves nothing, `LogKeyError` if the key is none, `OSError` if the file cannot be read.
+    Raises `ReceiptError` if it is not valid, `LogKeyError` for a malformed key, `OSError` for an unreadable file.
     """
     return summary(verify(_read(file, MAX_RECEIPT_BYTES), log_key))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command with these arguments, or the process's; raises `SystemExit` with its status."""
-    # A letter that the terminal's encoding lacks must not give a valid receipt the status of an invalid one.
+    # A character that the terminal's encoding lacks must not make a valid receipt exit as an invalid one.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     parser, command = _parsers()
@@ -78,6 +78,6 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
 
 
 def _read(file: Path, limit_bytes: int) -> bytes:
-    """Return a file, or one byte more than the limit, which the verifier refuses."""
+    """Return a file, or one byte more than the limit, which the verifier rejects."""
     with file.open("rb") as opened:
         return opened.read(limit_bytes + 1)

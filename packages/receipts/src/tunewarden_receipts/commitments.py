@@ -39,5 +39,5 @@ def _commitment(salt: bytes, member: str, value: Any) -> bytes:
     if len(salt) != SALT_BYTES:
         raise ValueError("a salt has 32 bytes")
     text = value.encode() if isinstance(value, str) else canonical(value)
-    # A member's values are all texts or all objects, and no name holds a colon: no two inputs are the same.
+    # A member's values are all texts or all objects, and no name contains a colon, so no two inputs are the same.
     return hmac.digest(salt, b"%b:%b" % (member.encode(), text), "sha256")

@@ -23,7 +23,7 @@ from tunewarden_receipts.readers import (
 
 @dataclass(frozen=True, slots=True)
 class FencedWorker:
-    """One worker that could have begun requests, and how it was made sure that it does not."""
+    """One worker that could have begun requests, and how it was fenced."""
 
     worker: str
     how: str  # one of WORKER_HOW
@@ -31,7 +31,7 @@ class FencedWorker:
 
 @dataclass(frozen=True, slots=True)
 class EvictedEngine:
-    """One engine that could have held the weights, and how it let go of them."""
+    """One engine that could have held the weights, and how it evicted them."""
 
     engine: str
     how: str  # one of ENGINE_HOW
@@ -41,7 +41,7 @@ class EvictedEngine:
 
 @dataclass(frozen=True, slots=True)
 class ErasedKey:
-    """The key that was erased, the keyring's generations around it, and what that is worth."""
+    """The erased key, the keyring's generations before and after, the method and its assurance."""
 
     id: str
     shard: str
@@ -53,7 +53,7 @@ class ErasedKey:
 
 @dataclass(frozen=True, slots=True)
 class SealedBlobs:
-    """The encrypted files that no key opens any more; their own erasure follows."""
+    """The encrypted files that no key decrypts any more; their own erasure follows."""
 
     count: int
     size_bytes: int
@@ -104,7 +104,7 @@ ENGINE_HOW = frozenset({"evicted", "not_running", "restarted"})
 
 
 # Member of the JSON object -> its reader, in the order of the dataclass's fields.
-# `artifactId` and `manifestSha256` stand in the statement's subject, all others in its predicate.
+# `artifactId` and `manifestSha256` are in the statement's subject, all others in its predicate.
 WORKER = {"worker": identifier, "how": one_of(WORKER_HOW)}
 _ENGINE = {"engine": identifier, "how": one_of(ENGINE_HOW), "aborted": integer, "zeroed": flag}
 KEY = {
@@ -149,7 +149,7 @@ _BLOBS_ERASED: dict[str, Reader] = {
     "failures": list_of(identifier),
     "software": text,
 }
-# Predicate type -> the reader of its facts, once the subject's two members stand beside the predicate's.
+# Predicate type -> the reader of its facts, after the subject's two members were added to the predicate's.
 FORMAT_1: dict[str, Reader] = {
     "https://tunewarden.dev/model-deletion/v1": object_of(DeletionFacts, _DELETION),
     "https://tunewarden.dev/file-deletion/v1": object_of(

@@ -42,7 +42,7 @@ class FencedHost:
 
 @dataclass(frozen=True, slots=True)
 class EvictedEngine:
-    """One engine that could have held the weights, and what was seen there."""
+    """One engine that could have held the weights, and what was observed."""
 
     engine: str
     how: str  # one of ENGINE_HOW
@@ -68,7 +68,7 @@ class ErasedBlobs:
 
 @dataclass(frozen=True, slots=True)
 class Commitments:
-    """What the leaf of a deletion commits to; lists stand beside it."""
+    """What the leaf of a deletion commits to, except lists."""
 
     artifact_id: str
     organization_id: str
@@ -106,7 +106,7 @@ class DeletionLeaf:
 
     @classmethod
     def of(cls, shown: "Disclosure", **facts: Any) -> "DeletionLeaf":
-        """Return the leaf that commits to what a disclosure shows, and says `facts` to everybody."""
+        """Return the leaf that commits to a disclosure's values and states `facts` publicly."""
         held = shown.commitments()
         named = Commitments(**{field.name: held.pop(field.name) for field in fields(Commitments)})
         return cls(commitments=named, **{"exports": None, "lineage": None} | held | facts)
@@ -126,7 +126,7 @@ class BlobsErasedLeaf:
 
     @classmethod
     def of(cls, shown: "Disclosure", **facts: Any) -> "BlobsErasedLeaf":
-        """Return the leaf that commits to what a disclosure shows, and says `facts` to everybody."""
+        """Return the leaf that commits to a disclosure's values and states `facts` publicly."""
         return cls(**shown.commitments() | facts)
 
 
@@ -135,7 +135,7 @@ Leaf = DeletionLeaf | BlobsErasedLeaf
 
 @dataclass(frozen=True, slots=True)
 class Disclosure:
-    """The salt (hex) and what it opens. None: not disclosed."""
+    """The salt (hex) and the values that it discloses. None: not disclosed."""
 
     salt: str
     artifact_id: str | None = None
@@ -174,7 +174,7 @@ def committed(leaf: Leaf) -> dict[str, Any]:
 
 
 def opened(leaf: Leaf, candidate: Disclosure) -> Disclosure:
-    """Return of a disclosure what the leaf commits to; the rest is left out."""
+    """Return a disclosure without the values that the leaf does not commit to."""
     holds = committed(leaf)
     found = candidate.commitments()
     wrong = {name: None for name, held in found.items() if holds.get(name) != held}
@@ -182,7 +182,7 @@ def opened(leaf: Leaf, candidate: Disclosure) -> Disclosure:
 
 
 def check_disclosure(leaf: Leaf, disclosure: Disclosure) -> None:
-    """Return if the leaf commits to every value that is disclosed. `ValueError`."""
+    """Check that the leaf commits to every disclosed value. Raises `ValueError`."""
     if opened(leaf, disclosure) != disclosure:
         raise ValueError("a value is not the one that the log's entry commits to")
 
@@ -200,7 +200,7 @@ def disclosure_json(disclosure: Disclosure) -> dict[str, Any]:
 
 
 def read_disclosure(value: object) -> Disclosure:
-    """Return a disclosure out of parsed JSON; `ValueError` for another form."""
+    """Return a disclosure from parsed JSON; `ValueError` for another form."""
     if not isinstance(value, dict) or "salt" not in value or not value.keys() <= _DISCLOSURE.keys():
         raise ValueError("a disclosure has other members than this format")
     found: list[Any] = [
@@ -216,7 +216,7 @@ def _camel(name: str) -> str:
 
 
 # Member of the JSON object -> its reader, in the order of the dataclass's fields. `internalId` and
-# `manifestSha256` stand in the statement's subject, all others in its predicate.
+# `manifestSha256` are in the statement's subject, all others in its predicate.
 _LIST = object_of(ListCommitment, {"count": integer, "root": sha256})
 _SUBJECT: dict[str, Reader] = {"internalId": identifier, "manifestSha256": sha256}
 _COMMITMENTS = {
@@ -272,7 +272,7 @@ _DISCLOSURE: dict[str, Callable[[object], Any]] = {
     "erased": object_of(ErasedBlobs, _ERASED),
     "failures": list_of(identifier),
 }
-# Predicate type -> the reader of its leaf, once the subject's two members stand beside the predicate's.
+# Predicate type -> the reader of its leaf, after the subject's two members were added to the predicate's.
 FORMAT_2: dict[str, Reader] = {
     "https://tunewarden.dev/model-deletion/v2": object_of(DeletionLeaf, _DELETION),
     "https://tunewarden.dev/file-deletion/v2": object_of(

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 PUBLIC_BYTES = 32
-# C2SP signed-note: verifiers accept at least 16 signatures; a bound keeps a note small.
+# C2SP signed-note: verifiers accept at least 16 signatures. The limit keeps notes small.
 MAX_SIGNATURES = 17
 # DER of SubjectPublicKeyInfo for Ed25519 up to the key's 32 bytes. RFC 8410 §4.
 _SPKI_PREFIX = bytes.fromhex("302a300506032b6570032100")
 _PEM_FIRST, _PEM_LAST = "-----BEGIN PUBLIC KEY-----", "-----END PUBLIC KEY-----"
 _ED25519_TYPE = b"\x01"
-# No space and no plus (C2SP), and nothing that JSON, a shell or a terminal could take otherwise.
+# No space and no plus (C2SP), and nothing that JSON, a shell or a terminal could interpret.
 # So no checkpoint text begins with "DSSEv1 ": the two kinds of signature can never be confused.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,254}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
@@ -53,7 +53,7 @@ def parse_hash(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class LogKey:
-    """A log's public key: 32 bytes of Ed25519, and the log's name where the text carried one."""
+    """A log's public key: 32 bytes of Ed25519, and the log's name if the text contained it."""
 
     public: bytes
     name: str | None = None
@@ -83,7 +83,7 @@ class LogKey:
         return f"{name}+{self.note_id(name).hex()}+{encode_base64(_ED25519_TYPE + self.public)}"
 
     def note_id(self, name: str) -> bytes:
-        """Return the 4 bytes that name this key in a signed note. C2SP signed-note."""
+        """Return the 4 bytes that identify this key in a signed note. C2SP signed-note."""
         return sha256(name.encode() + b"\n" + _ED25519_TYPE + self.public).digest()[:4]
 
     def digest(self) -> str:
@@ -127,7 +127,7 @@ class Checkpoint:
 
 
 def check_name(name: str) -> str:
-    """Return a log's name if it is one; else `ValueError`."""
+    """Return a log's name; `ValueError` if it is not valid."""
     if not _NAME.fullmatch(name):
         raise ValueError("a log's name is letters, digits and ._/:- (at most 255)")
     return name

@@ -48,7 +48,7 @@ def one_of(words: frozenset[str]) -> Callable[[object], str]:
 
 def integer(value: object) -> int:
     """Read a whole number from 0 to 2^53 - 1."""
-    # `type`, for True is an int to isinstance.
+    # `type`, because isinstance counts True as an int.
     if type(value) is not int or not 0 <= value <= _MAX_INTEGER:
         raise ValueError("not a whole number")
     return value
@@ -89,5 +89,5 @@ def list_of(reader: Reader) -> Callable[[object], tuple[Any, ...]]:
 
 
 def nullable(reader: Reader) -> Reader:
-    """Return a reader of what another one reads, or null."""
+    """Return a reader that also accepts null."""
     return lambda value: None if value is None else reader(value)

@@ -1,4 +1,4 @@
-"""Receipts: signed statements that stand in the log, and their verification, offline.
+"""Receipts: signed, logged statements, and their offline verification.
 
 The form is normative in docs/receipt-format.md (R1 …): an in-toto Statement in a DSSE envelope
 (Ed25519); the envelope's canonical bytes are a leaf of the log; the receipt is the envelope with a
@@ -50,7 +50,7 @@ MAX_KEY_BYTES = 4_096
 
 
 class ReceiptError(Exception):
-    """A receipt, entry or checkpoint that proves nothing; the message says at which check."""
+    """A receipt, entry or checkpoint is not valid; the message names the check that failed."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -58,11 +58,11 @@ class ReceiptError(Exception):
 
 
 class LogKeyError(ReceiptError):
-    """A log key that is no key, so that nothing can be checked with it."""
+    """A log key is malformed, so that nothing can be verified with it."""
 
 
 class Signer(Protocol):
-    """What signs receipts: the log's own key, which only the server has."""
+    """Signs receipts: the log's own key, which only the server has."""
 
     @property
     def key(self) -> LogKey:
@@ -94,7 +94,7 @@ def build(leaf: Leaf) -> bytes:
 
 
 def parse(statement: bytes) -> Facts:
-    """Return what a statement of ours says; `ReceiptError` unless it is exactly of one of the formats."""
+    """Return the facts of a statement; `ReceiptError` unless it matches one of the formats exactly."""
     parsed = _parsed(statement, MAX_ENVELOPE_BYTES, "The statement")
     with _refusing("The statement is not of a known form"):
         return from_statement(parsed)
@@ -140,18 +140,18 @@ def bundle(
     kind = MEDIA_TYPE if disclosure else MEDIA_TYPE_1
     rest = {"mediaType": kind, "proof": "\n".join(lines) + "\n" + checkpoint.decode()}
     shown = canonical({"disclosure": disclosure_json(disclosure)}) if disclosure else b"{}"
-    # The envelope is canonical already, and its name stands between the others: RFC 8785, 3.2.3.
+    # The envelope is canonical already, and its name sorts between the others: RFC 8785, 3.2.3.
     first = shown[:-1] + (b"," if disclosure else b"")
     return first + b'"envelope":' + envelope + b"," + canonical(rest)[1:]
 
 
 def media_type_of(stored: bytes) -> str:
-    """Return the media type of a receipt of ours."""
+    """Return the media type of a receipt that this server made."""
     return MEDIA_TYPE if stored.startswith(b'{"disclosure"') else MEDIA_TYPE_1
 
 
 def verify(receipt: bytes, log_key: bytes) -> VerifiedReceipt:
-    """Return what a receipt proves; `ReceiptError`, and no other exception, if it proves nothing.
+    """Return what a receipt proves; `ReceiptError`, and no other exception, if it is not valid.
 
     `log_key` is the log's public key, got from a source you trust, as PEM or C2SP vkey; a vkey
     also fixes the log's name. `LogKeyError`, a `ReceiptError`, if it is neither.
@@ -192,14 +192,14 @@ def names_somebody(entry: bytes) -> bool:
 
 
 def parse_entry(entry: bytes) -> Facts:
-    """Return what one of our log's entries says, whose signature was checked when it was written."""
+    """Return the facts of an entry of this server's log, whose signature was verified when it was written."""
     return parse(decode_base64(json.loads(entry)["payload"]))
 
 
 def verify_consistency(
     old: bytes, new: bytes, proof: Sequence[bytes], log_key: bytes
 ) -> tuple[Checkpoint, Checkpoint]:
-    """Return two checkpoints of which the newer only appended; else `ReceiptError`. I11."""
+    """Return two checkpoints if the newer one only appended to the older one; else `ReceiptError`. I11."""
     key = _parsed_key(log_key)
     with _refusing("A checkpoint cannot be trusted"):
         first, second = open_checkpoint(old, key), open_checkpoint(new, key)
@@ -214,7 +214,7 @@ def verify_consistency(
 
 @contextmanager
 def _refusing(what: str, refusal: type[ReceiptError] = ReceiptError) -> Iterator[None]:
-    """Turn what parsers raise into the one error; everything they raise is a `ValueError`."""
+    """Translate what parsers raise, always a `ValueError`, into `ReceiptError`."""
     try:
         yield
     except (ValueError, RecursionError) as error:
@@ -229,7 +229,7 @@ def _parsed_key(log_key: bytes) -> LogKey:
 
 
 def _parsed(data: bytes, limit_bytes: int, what: str) -> object:
-    """Return the value of JSON that is exactly its own canonical form. RFC 8785."""
+    """Parse JSON that must be canonical. RFC 8785."""
     with _refusing(f"{what} is not canonical JSON"):
         if len(data) > limit_bytes:
             raise ValueError("it is too large")
@@ -247,7 +247,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _opened(envelope: object, key: LogKey) -> tuple[bytes, Facts]:
-    """Return the statement's bytes and facts out of a parsed envelope whose signature verifies."""
+    """Return the statement's bytes and facts from a parsed envelope whose signature verifies."""
     match envelope:
         case {
             "payload": str(payload),
