@@ -22,13 +22,17 @@ unexport PYTHONDONTWRITEBYTECODE
 EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable packages/receipts --editable . \
   --editable packages/vllm
 
-.PHONY: run test batteries quick check conformance torture bench bench-guard setup lock lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
+.PHONY: run test test-again batteries quick check conformance torture bench bench-guard setup lock lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
 
 run: $(VENV)/.local
 	$(BIN)/tunewarden serve --demo --data data
 
 test: $(VENV)/.ready $(SDK_TESTS)
 	$(BIN)/python -m pytest --group test --numprocesses $(JOBS) $(PARALLEL)
+
+# The tests that failed in the last `make test`, one after the other.
+test-again: $(VENV)/.ready $(SDK_TESTS)
+	$(BIN)/python -m pytest --group test --last-failed --last-failed-no-failures none
 
 # Attacks on the promises, at random and in short: kills, crashes, power cuts, load, mutants (tests/groups.py).
 batteries: $(VENV)/.ready
