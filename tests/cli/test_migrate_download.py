@@ -18,6 +18,7 @@ from tests.support.servers import Server
 
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.migration import download
+from tunewarden.migration.state import State
 
 
 @pytest.fixture
@@ -274,3 +275,19 @@ def test_no_text_is_anywhere_but_sealed(source: OpenAI, data: Path, tmp_path: Pa
     assert found == []
     key = moving.key_file.read_bytes().strip()
     assert all(key not in path.read_bytes() for path in moving.state.iterdir())
+
+
+def test_the_state_is_read_once_however_many_files_there_are(
+    moving: Moving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With thousands of files it is megabytes."""
+    names: list[str] = []
+    read = State.read
+
+    def counted(self: State, name: str) -> dict[str, Any] | None:
+        names.append(name)
+        return read(self, name)
+
+    monkeypatch.setattr(State, "read", counted)
+    assert "3 files saved" in moving.run("download").stderr
+    assert names.count(download.NAME) == 1

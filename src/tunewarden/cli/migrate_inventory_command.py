@@ -29,7 +29,7 @@ def inventory_command(*, as_json: bool, **where: Any) -> None:
     """
     with opened(**where) as migration:
         found = inventory.read(migration.source, migration.clock, migration.shown.count)
-        path = migration.state.write(inventory.NAME, found)
+        path = migration.state.write(inventory.NAME, found, indent=1)
         migration.shown.end()
         if as_json:
             show_json(found)

@@ -36,7 +36,7 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Downloads:
     """Where files come from, where they go, and what was done so far."""
 
@@ -45,6 +45,11 @@ class Downloads:
     state: State
     # Told what is saved, how much of it, and of how much.
     shown: Callable[[str, int, int], None]
+    # What the state has, file by file; read once, for there may be thousands.
+    _entries: Object = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._entries = (self.state.read(NAME) or {}).get("files", {})
 
     def run(self, found: Mapping[str, Any]) -> Outcome:
         """Save every file of an inventory that can still be had; those that are saved already stay. Raises Error."""
@@ -54,7 +59,7 @@ class Downloads:
         there.sort(key=lambda one: one["purpose"] == file_rules.RESULTS)
         for count, file in enumerate(there):
             self.shown("files", count, len(there))
-            entry = self._entries().get(file["id"], {})
+            entry = self._entries.get(file["id"], {})
             if entry.get("file") and self.target.has_file(entry["file"]):
                 outcome.kept.append(file["id"])
                 continue
@@ -69,11 +74,11 @@ class Downloads:
 
     def saved_as(self, file_id: str | None) -> str | None:
         """Return the target's id of a file of the source; None if it was not saved."""
-        saved: str | None = self._entries().get(file_id or "", {}).get("file")
+        saved: str | None = self._entries.get(file_id or "", {}).get("file")
         return saved
 
     def _save(self, file: Object, learned_from: list[str]) -> None:
-        entry = self._entries().get(file["id"], {})
+        entry = self._entries.get(file["id"], {})
         if entry.get("upload"):
             try:
                 self._go_on(file, entry, learned_from)
@@ -124,12 +129,9 @@ class Downloads:
         self.target.stream(saved, digest.update)
         return digest.hexdigest()
 
-    def _entries(self) -> Object:
-        entries: Object = (self.state.read(NAME) or {}).get("files", {})
-        return entries
-
     def _note(self, file_id: str, entry: Object) -> None:
-        self.state.write(NAME, {"files": {**self._entries(), file_id: entry}})
+        self._entries[file_id] = entry
+        self.state.write(NAME, {"files": self._entries})
 
 
 def _learned_from(found: Mapping[str, Any], file_id: str) -> list[str]:

@@ -131,8 +131,8 @@ class Source:
                     reply = Reply(response.status, _headers(response), _whole(response))
                 finally:
                     connection.close()
-            except (OSError, HTTPException):
-                patience.wait(f"{self.address.url} gave no answer, or not all of it")
+            except (OSError, HTTPException) as error:
+                patience.wait(f"{self.address.url} gave no answer, or not all of it{why(error)}")
                 continue
             if not is_retried(reply.status):
                 return reply
@@ -221,6 +221,12 @@ class Source:
     def misread(self) -> Error:
         """Return the error for what is no answer of this API."""
         return Error(Kind.INVALID, f"{self.address.url} does not answer as OpenAI's API.")
+
+
+def why(error: Exception) -> str:
+    """Return what the machine says of a connection, such as an unknown name or a certificate; empty if it says nothing."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return f" ({said})" if said else ""
 
 
 def _whole(response: HTTPResponse) -> bytes:

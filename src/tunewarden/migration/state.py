@@ -39,7 +39,7 @@ class State:
             raise self._unreadable(name)
         return found
 
-    def write(self, name: str, content: Object) -> Path:
+    def write(self, name: str, content: Object, *, indent: int | None = None) -> Path:
         """Replace what a name has, durably; return the file. The first one binds the directory to its source.
 
         Raises Error(UNAVAILABLE) where it cannot be written: the disk is full, say.
@@ -49,17 +49,18 @@ class State:
         path = self._path(name)
         fresh = path.with_suffix(".new")
         try:
-            self._replace(path, fresh, {"version": VERSION, **content})
+            text = json.dumps({"version": VERSION, **content}, indent=indent)
+            self._replace(path, fresh, text.encode() + b"\n")
         except OSError as error:
             with suppress(OSError):
                 fresh.unlink(missing_ok=True)
             raise Error(Kind.UNAVAILABLE, f"{path} cannot be written: {error.strerror}.") from error
         return path
 
-    def _replace(self, path: Path, fresh: Path, content: Object) -> None:
+    def _replace(self, path: Path, fresh: Path, content: bytes) -> None:
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(json.dumps(content, indent=1).encode() + b"\n")
+            file.write(content)
             file.flush()
             os.fsync(descriptor)
         fresh.replace(path)

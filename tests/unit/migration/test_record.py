@@ -94,9 +94,9 @@ class SteppedState(State):
 
     step: Callable[[str], None] = staticmethod(_nothing)
 
-    def write(self, name: str, content: dict[str, Any]) -> Path:
+    def write(self, name: str, content: dict[str, Any], *, indent: int | None = None) -> Path:
         self.step("before a note")
-        written = super().write(name, content)
+        written = super().write(name, content, indent=indent)
         self.step("after a note")
         return written
 

@@ -1,6 +1,7 @@
 """What a source says that is not OpenAI's API, and what it is not asked twice."""
 
 import http.server
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -116,3 +117,12 @@ def test_pages_that_lead_back_end_and_each_object_comes_once(
     )
     assert [one["id"] for one in source.listed("files")] == ["a", "b", "c"]
     assert asked == [None, "b", "c"]
+
+
+def test_why_there_is_no_connection_is_said() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    address = addresses.parse(f"http://127.0.0.1:{port}/v1")
+    source = Source(address, "key", clock=HandClock(), say=lambda _: None)
+    with pytest.raises(Error, match="gave no answer, or not all of it \\(Connection refused\\)"):
+        source.get("models")
