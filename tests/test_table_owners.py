@@ -245,6 +245,7 @@ def test_every_table_has_an_owner_that_uses_it() -> None:
         ('tx.run(" ".join(["DELETE FROM", "jobs"]))', {("jobs", True)}),
         ('tx.run(" ".join(words))', {("?", True)}),
         ('tx.run(sql_of("jobs"))', {("?", True)}),
+        ('cursors.position(tx.row, sql_of("jobs"), after=None, first=0)', {("?", True)}),
         ('T = "jobs"\ntx.run(f"DELETE FROM {T}")', {("jobs", True)}),
         ('T = "jobs"\nV = f"DELETE FROM {T}"\ntx.run(V)', {("jobs", True)}),
         ('tx.run(f"{verb} jobs SET n = 1")', {("?", True), ("jobs", False)}),

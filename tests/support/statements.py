@@ -40,7 +40,7 @@ def texts(tree: ast.Module) -> Iterator[Statement]:
     """Yield every text of a module that is SQL, docstrings aside."""
     nodes = list(ast.walk(tree))
     docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
-    given = {node.args[0] for node in nodes if isinstance(node, ast.Call) and _takes_sql(node)}
+    given = {sql for node in nodes if isinstance(node, ast.Call) and (sql := _given_sql(node))}
     resolver = _Resolver(tree)
     for sql in given:
         if not _is_composed(sql) and not resolver.is_said_elsewhere(sql):
@@ -156,13 +156,15 @@ def _constants(tree: ast.Module) -> dict[str, ast.expr]:
     }
 
 
-def _takes_sql(call: ast.Call) -> bool:
-    return (
-        isinstance(call.func, ast.Attribute)
-        and call.func.attr in METHODS
-        and bool(call.args)
-        and ast.unparse(call.func.value).rpartition(".")[2].lstrip("_") in RECEIVERS
-    )
+def _given_sql(call: ast.Call) -> ast.expr | None:
+    """Return the statement that a call is given; None if it is given none."""
+    if not isinstance(call.func, ast.Attribute):
+        return None
+    receiver = ast.unparse(call.func.value).rpartition(".")[2].lstrip("_")
+    if receiver == "cursors" and call.func.attr == "position":
+        return call.args[1]
+    is_given = receiver in RECEIVERS and call.func.attr in METHODS and bool(call.args)
+    return call.args[0] if is_given else None
 
 
 def _is_composed(node: ast.expr) -> bool:
