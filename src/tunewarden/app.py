@@ -23,16 +23,22 @@ from tunewarden.deletion import expiry_pause, records
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.expiry import Expiry
 from tunewarden.deletion.expiry_pause import ClockWatch
+from tunewarden.deletion.holders import Holders
 from tunewarden.deletion.inventory import Inventory
 from tunewarden.deletion.recovery import LogMark, Recovery
 from tunewarden.deletion.reserve import Reserve
 from tunewarden.deletion.steps import Steps
-from tunewarden.engines import keys as engine_keys
 from tunewarden.engines import scratch
 from tunewarden.engines.embedded import EmbeddedEngine
 from tunewarden.engines.embedded_control import EngineVerbs
-from tunewarden.engines.port import Engine, EngineControl, NoteLoad, Unseal
-from tunewarden.engines.remote import RemoteEngine
+from tunewarden.engines.port import (
+    Engine,
+    EngineControl,
+    NoteLoad,
+    RemoteControl,
+    Unseal,
+)
+from tunewarden.engines.remote import RemoteEngines
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import older_texts
 from tunewarden.finetuning.context import TrainingContext
@@ -75,8 +81,10 @@ class _Drivers:
     open_log: Callable[[], tuple[Log, LogSigner]]
     fence: Fence
     engine: EngineControl
+    # The engine of a remote base that adapters are pushed to, as deletion knows it.
+    remote_control: Callable[[Base], RemoteControl]
     new_embedded: Callable[[Path, Unseal, NoteLoad], Engine]
-    new_remote: Callable[[Base], Engine]
+    new_remote: Callable[[Base, Unseal, NoteLoad], Engine]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +120,8 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
     database = ballast.run(open_database)  # on a full disk, releases ballast
     disk = LocalDisk()
     alive_seconds = min(config.fence_alive_seconds, config.deletion_seconds)
+    plain = scratch.location(config.scratch, config.data)
+    remotes = RemoteEngines(config.engine_keys, plain)
     drivers = _Drivers(
         clock=clock,
         floor=floor,
@@ -124,16 +134,10 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
             lambda: _open_log(config, database, found=DirectoryLog, new=DirectoryLog.create)
         ),
         fence=KernelLockFence(config.run, clock, alive_seconds=alive_seconds),
-        engine=EngineVerbs(
-            config.engine_socket,
-            scratch.location(config.scratch, config.data),
-            clock,
-            alive_seconds=alive_seconds,
-        ),
+        engine=EngineVerbs(config.engine_socket, plain, clock, alive_seconds=alive_seconds),
         new_embedded=partial(EmbeddedEngine, config.engine_socket),
-        new_remote=lambda base: RemoteEngine(
-            base.location, engine_keys.read(config.engine_keys, base.name)
-        ),
+        remote_control=remotes.control,
+        new_remote=remotes.engine,
     )
     return _wired(config, drivers)
 
@@ -147,7 +151,7 @@ def _wired(config: Config, of: _Drivers) -> App:
         database=database,
         clock=of.clock,
         fence=of.fence,
-        engines=(of.engine,),
+        engines_of=Holders(database, of.engine, of.remote_control).of,
         keyring=keyring,
         blobs=blobs,
         open_log=of.open_log,
@@ -207,13 +211,13 @@ def answering(app: App) -> Operations:
 
 def _operations(app: App, plain: Path) -> Operations:
     """Return the operations; `plain` is the scratch directory."""
-    embedded = app.new_embedded(
-        plain,
-        lambda n, directory: app.imports.unseal(models.by_n(app.database, n), directory),
-        lambda n, incarnation, is_loaded: models.note_load(
-            app.database, n, incarnation, is_loaded=is_loaded
-        ),
-    )
+
+    def unseal(n: int, directory: Path) -> None:
+        app.imports.unseal(models.by_n(app.database, n), directory)
+
+    def note_load(n: int, incarnation: str, is_loaded: bool) -> str:  # noqa: FBT001  the port's
+        return models.note_load(app.database, n, incarnation, is_loaded=is_loaded)
+
     return Operations(
         config=app.config,
         clock=app.clock,
@@ -226,8 +230,8 @@ def _operations(app: App, plain: Path) -> Operations:
         uploads=app.uploads,
         admissions=Admissions(app.database, app.fence),
         gateway=Gateway(
-            embedded,
-            app.new_remote,
+            app.new_embedded(plain, unseal, note_load),
+            lambda base: app.new_remote(base, unseal, note_load),
             per_engine_max=app.config.requests_per_engine_max,
             per_model_max=app.config.requests_per_model_max,
         ),
@@ -308,7 +312,7 @@ def inventory(app: App) -> Inventory:
         app.blobs,
         scratch_directory(app.config),
         app.config.data,
-        app.engine.models,
+        Holders(app.database, app.engine, app.remote_control).models,
         app.database.must_be_rewritten,
     )
 

@@ -117,7 +117,7 @@ class FakeUpstream:
             return _send_json(
                 connection, how["status"], {"error": {"message": "No."}}, how.get("headers", {})
             )
-        if request.fields["model"] not in self.models:
+        if request.fields.get("model") not in self.models:  # or it is no request of inference
             return _send_json(connection, 404, {"error": {"message": "?", "code": None}})
         if request.fields.get("stream"):
             return self._stream(connection, request, how)

@@ -89,6 +89,7 @@ class FakeVllm:
         self.adding = asyncio.Event()  # what adds a sequence to the scheduler waits for it
         self.adding.set()
         self.between: Callable[[], Awaitable[object]] | None = None  # look-up of a name and its use
+        self.shapes = SHAPES
         self._number = 0
         self._changed = asyncio.Event()
         config_of = config(slots=slots)
@@ -144,7 +145,7 @@ class FakeVllm:
         await asyncio.sleep(0)
         match method:
             case "tunewarden_facts":
-                return [{"shapes": SHAPES, "slots": 2}]
+                return [{"shapes": self.shapes, "slots": 2}]
             case "tunewarden_own":
                 return [{}]
             case _:
@@ -160,54 +161,58 @@ class FakeVllm:
             await send({"type": "lifespan.shutdown.complete"})
             return
         if not scope["path"].endswith("/completions"):
-            await _json(send, 404, {"detail": "Not Found"})
+            await answer_json(send, 404, {"detail": "Not Found"})
             return
-        body = json.loads((await receive())["body"])
-        lora = self.lora_requests.get(body["model"])
-        if lora is None and body["model"] != BASE:
-            problem = {"message": f"The model `{body['model']}` does not exist.", "param": "model"}
-            await _json(send, 404, {"error": problem | {"type": "NotFoundError", "code": 404}})
+        asked = json.loads((await receive())["body"])
+        lora = self.lora_requests.get(asked["model"])
+        if lora is None and asked["model"] != BASE:
+            problem = {"message": f"The model `{asked['model']}` does not exist.", "param": "model"}
+            await answer_json(
+                send, 404, {"error": problem | {"type": "NotFoundError", "code": 404}}
+            )
             return
         if self.between is not None:
             await self.between()
-        await self._generate(body, lora, send)
+        await self._generate(asked, lora, send)
 
-    async def _generate(self, body: dict[str, Any], lora: Lora | None, send: Send) -> None:
+    async def _generate(self, asked: dict[str, Any], lora: Lora | None, send: Send) -> None:
         sequence = Sequence(f"r{self.inc(1)}", lora)
         self.request_states[sequence.request_id] = sequence
         try:
             await self.engine_core.add_request_async(sequence)
         except Refused as error:  # as any error
-            await _json(send, 500, {"error": {"message": str(error), "code": 500}})
+            await answer_json(send, 500, {"error": {"message": str(error), "code": 500}})
             return
         try:
-            await self._answer(sequence, send, is_stream=bool(body.get("stream")))
+            await self.answer(sequence, send, is_stream=bool(asked.get("stream")))
         finally:
             self.request_states.pop(sequence.request_id, None)
 
-    async def _answer(self, sequence: Sequence, send: Send, *, is_stream: bool) -> None:
+    async def answer(self, sequence: Sequence, send: Send, *, is_stream: bool) -> None:
         said: list[str] = []
         if is_stream:
-            await send(_head(200, b"text/event-stream; charset=utf-8"))
+            await send(head(200, b"text/event-stream; charset=utf-8"))
         while (text := await sequence.outputs.get()) not in {None, "END"}:
             if is_stream:
-                await send(_body(f"data: {text}\n\n".encode(), more=True))
+                await send(body(f"data: {text}\n\n".encode(), more=True))
             else:
                 said.append(str(text))
         if is_stream:
-            await send(_body(b"data: abort\n\n" if text is None else b"data: [DONE]\n\n"))
+            await send(body(b"data: abort\n\n" if text is None else b"data: [DONE]\n\n"))
         else:
-            await _json(send, 200, {"text": said, "finish": "abort" if text is None else "stop"})
+            await answer_json(
+                send, 200, {"text": said, "finish": "abort" if text is None else "stop"}
+            )
 
 
-def _head(status: int, kind: bytes) -> Message:
+def head(status: int, kind: bytes) -> Message:
     return {"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]}
 
 
-def _body(body: bytes, *, more: bool = False) -> Message:
-    return {"type": "http.response.body", "body": body, "more_body": more}
+def body(piece: bytes, *, more: bool = False) -> Message:
+    return {"type": "http.response.body", "body": piece, "more_body": more}
 
 
-async def _json(send: Send, status: int, body: object) -> None:
-    await send(_head(status, b"application/json"))
-    await send(_body(json.dumps(body).encode()))
+async def answer_json(send: Send, status: int, said: object) -> None:
+    await send(head(status, b"application/json"))
+    await send(body(json.dumps(said).encode()))

@@ -47,7 +47,7 @@ CREATE TABLE bases (
   engine_model TEXT NOT NULL,
   modules TEXT NOT NULL,
   created_at INTEGER NOT NULL
-);
+, rank_max INTEGER);
 
 CREATE TABLE blobs (
   name TEXT PRIMARY KEY,

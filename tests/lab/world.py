@@ -43,13 +43,13 @@ from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.recovery import LogMark
 from tunewarden.deletion.requests import Attempt
 from tunewarden.deletion.steps import Steps
-from tunewarden.engines.port import Engine
+from tunewarden.engines.port import Engine, RemoteControl
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller, Role
 from tunewarden.registry import bases, models
 from tunewarden.registry.artifacts import Artifact, ArtifactKind
-from tunewarden.registry.bases import BaseKind
+from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.drafts import Drafts, blob_name
 from tunewarden.registry.file_rows import File
 from tunewarden.registry.files import CONTENT, Files, Owner
@@ -249,7 +249,7 @@ def build(world: World) -> App:
         database=database,
         clock=clock,
         fence=fence,
-        engines=(engine,),
+        engines_of=lambda _: (engine,),
         keyring=keyring,
         blobs=blobs,
         open_log=open_log,
@@ -276,6 +276,7 @@ def build(world: World) -> App:
         keyring=keyring,
         fence=fence,
         engine=engine,
+        remote_control=_no_remote,
         new_embedded=_none_serves,
         new_remote=_none_serves,
         memory=memory,
@@ -287,6 +288,10 @@ def build(world: World) -> App:
         open_log=open_log,
         log_mark=mark,
     )
+
+
+def _no_remote(_: Base) -> RemoteControl:
+    raise AssertionError("no base of this world is remote")
 
 
 def _none_serves(*_: object) -> Engine:

@@ -295,7 +295,12 @@ def open_data(data: Path) -> App:
 
 
 def import_adapter(
-    app: App, key: str, *, suffix: str = "", adapter: bases.Adapter | None = None
+    app: App,
+    key: str,
+    *,
+    suffix: str = "",
+    adapter: bases.Adapter | None = None,
+    base: str = LOCAL_BASE,
 ) -> Model:
     caller = keys.authenticate(app.database, key, "req_test")
     files = adapter or bases.adapter()
@@ -304,7 +309,7 @@ def import_adapter(
         weights.write(files.weights)
         weights.seek(0)
         return app.imports.bring_in(
-            caller, base=LOCAL_BASE, suffix=suffix, config=BytesIO(files.config), weights=weights
+            caller, base=base, suffix=suffix, config=BytesIO(files.config), weights=weights
         )
 
 

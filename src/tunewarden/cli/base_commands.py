@@ -25,7 +25,10 @@ def bases() -> None:
 )
 @click.argument("name")
 @click.option("--path", help="A local Hugging Face directory, or a hub id to download.")
-@click.option("--engine-url", help="An OpenAI-compatible server, such as http://127.0.0.1:8000/v1.")
+@click.option(
+    "--engine-url",
+    help="An OpenAI-compatible server, such as http://127.0.0.1:8000/v1; fine-tuned models need a vLLM with tunewarden-vllm.",
+)
 @click.option(
     "--engine-key-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),

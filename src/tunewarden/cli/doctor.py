@@ -106,8 +106,14 @@ def _engine_at(settings: Config, base: Base) -> Finding:
     advice = f"Put its API key into {where} and restart."
     try:
         engine_lookup.model_at(base.location, base.engine_model, key, advice)
+        found = engine_lookup.pushed_base_at(base.location, base.engine_model, key)
     except Error as error:
         return _wrong("remote base", f"{base.name}: {error.message}")
+    if base.is_pushed_to and found is None:
+        advice = (
+            "it runs without tunewarden-vllm, so its fine-tuned models are not served or deleted"
+        )
+        return _wrong("remote base", f"{base.name}: {advice}")
     return _well("remote base", f"{base.name} at {base.location}")
 
 

@@ -1,10 +1,13 @@
-"""Asks a remote base's engine for its model's name."""
+"""Asks a remote base's engine for its model's name, and whether adapters can be pushed to it."""
 
 import json
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from tunewarden.engine_protocol import paths
+from tunewarden.engine_protocol.messages import VERSION, LoadedBase, State, decoded, version_in
 from tunewarden.errors import Error, Kind
 
 LIST_SECONDS = 10
@@ -16,15 +19,9 @@ def model_at(engine_url: str, name: str, key: str | None, advice: str) -> str:
 
     Raises Error(INVALID), with `advice` if the server refuses the key.
     """
-    request = Request(f"{engine_url.rstrip('/')}/models")  # noqa: S310  checked by Address
-    if key is not None:
-        # do not follow redirects
-        request.add_unredirected_header("Authorization", f"Bearer {key}")
     try:
-        with urlopen(request, timeout=LIST_SECONDS) as response:  # noqa: S310  checked by Address
-            served = [
-                str(model["id"]) for model in json.loads(response.read(LIST_BYTES_MAX))["data"]
-            ]
+        listed = _get(f"{engine_url.rstrip('/')}/models", key)
+        served = [str(model["id"]) for model in json.loads(listed)["data"]]
     except HTTPError as error:
         why = advice if error.code in {401, 403} else ""
         raise Error(
@@ -38,6 +35,46 @@ def model_at(engine_url: str, name: str, key: str | None, advice: str) -> str:
             f"No OpenAI-compatible server answers at {engine_url}/models.",
             param="engine_url",
         ) from error
+    return _named(engine_url, name, served)
+
+
+def pushed_base_at(engine_url: str, name: str, key: str | None) -> LoadedBase | None:
+    """Return the base of an engine that adapters are pushed to: `name`, or the only one there; None for any other server.
+
+    Raises Error(INVALID); Error(MISCONFIGURED) for an engine of another version.
+    """
+    parts = urlsplit(engine_url)
+    if parts.path.rstrip("/") != paths.OPENAI:
+        return None  # behind a path prefix is another server
+    try:
+        body = _get(parts._replace(path=paths.STATE).geturl(), key)
+        spoken, bases = version_in(body), decoded(body, State).bases
+    except (OSError, HTTPException, ValueError):  # HTTPError among them: it has no such route
+        return None
+    if spoken != VERSION:
+        raise Error(
+            Kind.MISCONFIGURED,
+            f"The engine at {engine_url} speaks version {spoken} of the engine protocol, this server version {VERSION}."
+            " Install the same release of tunewarden and tunewarden-vllm.",
+            code="engine_version",
+        )
+    found = _named(engine_url, name, [base.name for base in bases])
+    return next(base for base in bases if base.name == found)
+
+
+def _get(url: str, key: str | None) -> bytes:
+    """Return what a GET is answered. Raises OSError, HTTPException."""
+    request = Request(url)  # noqa: S310  checked by Address
+    if key is not None:
+        # do not follow redirects
+        request.add_unredirected_header("Authorization", f"Bearer {key}")
+    with urlopen(request, timeout=LIST_SECONDS) as response:  # noqa: S310  checked by Address
+        found: bytes = response.read(LIST_BYTES_MAX)
+    return found
+
+
+def _named(engine_url: str, name: str, served: list[str]) -> str:
+    """Return `name`, or the only name that is served. Raises Error(INVALID)."""
     if name in served:
         return name
     if len(served) == 1:

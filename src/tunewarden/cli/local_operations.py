@@ -47,7 +47,15 @@ def add_base(
                 err=True,
             )
         advice = "Give its API key with --engine-key-file."
-        engine_model = engine_lookup.model_at(engine_url, name, key, advice)
+        pushed = engine_lookup.pushed_base_at(engine_url, name, key)
+        if pushed is None:
+            engine_model = engine_lookup.model_at(engine_url, name, key, advice)
+            click.echo(
+                f"Note: the server at {engine_url} runs without tunewarden-vllm, so '{name}' cannot have fine-tuned models.",
+                err=True,
+            )
+        else:
+            engine_model = pushed.name
         with app.database.write() as tx:
             base_rows.add(
                 tx,
@@ -55,7 +63,8 @@ def add_base(
                 kind=BaseKind.REMOTE,
                 location=engine_url.rstrip("/"),
                 engine_model=engine_model,
-                modules={},
+                modules={} if pushed is None else pushed.shapes or {},
+                rank_max=None if pushed is None else pushed.rank_max,
             )
             # Inside the transaction: if the key file cannot be written, the base is not created.
             engine_keys.keep(settings.engine_keys, name, key)
@@ -74,6 +83,7 @@ def bases(settings: Config) -> list[Object]:
             **msgspec.to_builtins(views.base_object(one)),
             "kind": one.kind.value,
             "location": one.location,
+            "rank_max": one.rank_max,
             "has_engine_key": engine_keys.has(settings.engine_keys, one.name),
         }
         for one in base_rows.list_all(open_app(settings).database)

@@ -73,7 +73,8 @@ class Steps:
     database: Database
     clock: Clock
     fence: Fence
-    engines: Sequence[Evicting]
+    # By a model's number: the engines that may have it.
+    engines_of: Callable[[int], Sequence[Evicting]]
     keyring: Keyring
     blobs: ErasableBlobs
     open_log: Callable[[], tuple[Log, LogSigner]]
@@ -122,7 +123,8 @@ class Steps:
         """D5: every engine that could hold the weights has evicted them. No engine holds files."""
         evicted = []
         for deletion in deletions:
-            holding = self.engines if deletion.kind == ArtifactKind.MODEL else ()
+            is_model = deletion.kind == ArtifactKind.MODEL
+            holding = self.engines_of(deletion.artifact_n) if is_model else ()
             # Read after D4, when no load can begin any more.
             loaded_by = models.loaded_by(self.database, deletion.artifact_n) if holding else None
             found = [

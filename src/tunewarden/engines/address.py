@@ -1,6 +1,6 @@
 """Where an engine listens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -40,6 +40,11 @@ class Address:
         tls = parts.scheme == "https"
         port = port or (443 if tls else 80)
         return cls(host=parts.hostname, port=port, tls=tls, prefix=parts.path.rstrip("/"))
+
+    @property
+    def at_root(self) -> "Address":
+        """The address without a path prefix: of the engine protocol's own routes."""
+        return replace(self, prefix="")
 
     @property
     def is_open_to_readers(self) -> bool:

@@ -17,8 +17,6 @@ from tunewarden.engine_protocol import paths
 from tunewarden.engine_protocol.messages import (
     VERSION,
     EvictedAdapter,
-    EvictionAnswer,
-    EvictionRequest,
     NewBase,
     Refusal,
     State,
@@ -26,6 +24,7 @@ from tunewarden.engine_protocol.messages import (
     version_in,
 )
 from tunewarden.engines import scratch
+from tunewarden.engines.eviction_answers import request_of, result_of, seen_in, without_it
 from tunewarden.engines.port import Evicted, Eviction
 from tunewarden.errors import Error, Kind
 from tunewarden.pulse import LOOK_SECONDS, SUFFIX, Pulse
@@ -87,17 +86,14 @@ class EngineVerbs:
             connection.connect()
         except (FileNotFoundError, ConnectionRefusedError):
             # No process listens, so none holds weights; a later one starts without adapters.
-            return _without_it(loaded_by, None)
+            return without_it(NAME, None, loaded_by=loaded_by)
         except OSError as error:
             # It hangs and its backlog is full: identify it by its pid file only.
             return self._kill_by_note(error)
         try:
             found = self._ask(connection, internal_id, within_seconds)
             if found is not None:
-                seen, incarnation = found
-                if seen.was_loaded:
-                    return Evicted(NAME, Eviction.ZEROED, seen.aborted)
-                return _without_it(loaded_by, incarnation)
+                return result_of(NAME, *found, loaded_by=loaded_by)
             if connection.kill_peer():
                 return Evicted(NAME, Eviction.RESTARTED, aborted=0)
             raise _not_evicted()
@@ -110,25 +106,17 @@ class EngineVerbs:
     ) -> tuple[EvictedAdapter, str] | None:
         """Request the eviction; return the engine's result, and its incarnation.
 
-        None without proof: no response in time, or one that is malformed, of another version, about another model,
-        or with residue.
+        None without proof: no response in time, or one that proves nothing.
         """
         try:
-            asked = msgspec.json.encode(EvictionRequest([internal_id]))
-            connection.request("POST", paths.EVICTIONS, asked)
+            connection.request("POST", paths.EVICTIONS, request_of(internal_id))
             if not self._answers(connection, within_seconds):
                 return None
             response = connection.getresponse()
             body = response.read(ANSWER_BYTES_MAX)
-            if response.status != 200 or version_in(body) != VERSION:
-                return None
-            answer = decoded(body, EvictionAnswer)
-        except (OSError, HTTPException, ValueError):
+        except (OSError, HTTPException):
             return None
-        match answer.evicted:
-            case [EvictedAdapter(name=name, residue=0) as seen] if name == internal_id:
-                return seen, answer.incarnation
-        return None
+        return seen_in(response.status, body, internal_id)
 
     def _answers(self, connection: "_UnixConnection", within_seconds: float) -> bool:
         """Wait for the beginning of a response, with a longer timeout while the engine is alive."""
@@ -186,12 +174,6 @@ class EngineVerbs:
             problem = decoded(body, Refusal).error
             raise Error(Kind.INVALID, problem.message, code=problem.code)
         return body
-
-
-def _without_it(loaded_by: str | None, incarnation: str | None) -> Evicted:
-    """Return the result for a model that the engine of `incarnation` (None: none runs) does not have."""
-    has_ended = loaded_by is not None and loaded_by != incarnation
-    return Evicted(NAME, Eviction.RESTARTED if has_ended else Eviction.NOT_LOADED, aborted=0)
 
 
 class _UnixConnection(HTTPConnection):

@@ -69,10 +69,17 @@ class Evicting(Protocol):
         """Make the engine abort, evict and overwrite a model; it refuses the name from then on.
 
         `loaded_by` is the incarnation of the engine that last loaded the model, None if none
-        did. An engine that does not answer in time, or whose weights do not read back as zeros, is
-        killed, which frees its memory; the supervisor restarts it. Raises Error(UNAVAILABLE) if
-        neither succeeds.
+        did. A process of this server that does not answer in time, or whose weights do not read back
+        as zeros, is killed, which frees its memory; the supervisor restarts it. Raises
+        Error(UNAVAILABLE) without either.
         """
+
+
+class RemoteControl(Evicting, Protocol):
+    """The port of an engine that is not a process of this server. Synchronous."""
+
+    def models(self) -> list[str]:
+        """Return the internal ids of the models that the engine has loaded. Raises Error(UNAVAILABLE)."""
 
 
 class EngineControl(Evicting, Protocol):

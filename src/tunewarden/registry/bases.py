@@ -1,20 +1,22 @@
 """Base models: their names, locations, and the layers that an adapter may change.
 
 A local base is a Hugging Face directory that the embedded engine serves; a remote one is a server
-with the OpenAI API at a URL. Bases belong to all organizations and are never deleted (I8).
+with the OpenAI API at a URL. A remote server that speaks the engine protocol too serves fine-tuned models: their adapters
+are pushed to it. Bases belong to all organizations and are never deleted (I8).
 """
 
 import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from tunewarden import audit
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-COLUMNS = "name, kind, location, engine_model, modules, created_at"
+COLUMNS = "name, kind, location, engine_model, modules, created_at, rank_max"
 
 
 class BaseKind(StrEnum):
@@ -26,7 +28,10 @@ class BaseKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base model. `engine_model` is its name in the engine; `created_at` is in microseconds."""
+    """A base model. `engine_model` is its name in the engine; `created_at` is in microseconds.
+
+    `rank_max` is the highest rank of the adapters that are pushed to its engine; None if none are.
+    """
 
     name: str
     kind: BaseKind
@@ -34,9 +39,15 @@ class Base:
     engine_model: str
     modules: str
     created_at: int
+    rank_max: int | None = None
+
+    @property
+    def is_pushed_to(self) -> bool:
+        """Whether its engine is remote and serves the adapters that are pushed to it."""
+        return self.rank_max is not None
 
     def module_shapes(self) -> dict[str, tuple[int, int]]:
-        """Return module path -> (out features, in features); empty for a remote base."""
+        """Return module path -> (out features, in features); empty for a base without adapters."""
         return {path: (out, into) for path, (out, into) in json.loads(self.modules).items()}
 
 
@@ -48,6 +59,7 @@ def add(
     location: str,
     engine_model: str,
     modules: dict[str, tuple[int, int]],
+    rank_max: int | None = None,
 ) -> Base:
     """Register a base. Raises Error(INVALID) for a bad name, Error(CONFLICT) for one in use."""
     if not NAME.fullmatch(name) or name.startswith("ft"):
@@ -57,17 +69,18 @@ def add(
             " not begin with 'ft'.",
             param="name",
         )
-    base = Base(name, kind, location, engine_model, json.dumps(modules), tx.now_micros)
+    base = Base(name, kind, location, engine_model, json.dumps(modules), tx.now_micros, rank_max)
     if exists(tx, name):
         raise Error(Kind.CONFLICT, f"A base named '{name}' already exists. Choose another name.")
     tx.run(
-        f"INSERT INTO bases ({COLUMNS}) VALUES (:name, :kind, :location, :engine_model, :modules, :now)",
+        f"INSERT INTO bases ({COLUMNS}) VALUES (:name, :kind, :location, :engine_model, :modules, :now, :rank_max)",
         name=name,
         kind=kind.value,
         location=location,
         engine_model=engine_model,
         modules=base.modules,
         now=tx.now_micros,
+        rank_max=rank_max,
     )
     audit.record(
         tx,
@@ -104,6 +117,11 @@ def local(database: Database) -> list[Base]:
     return [base for base in list_all(database) if base.kind is BaseKind.LOCAL]
 
 
-def _base(row: tuple[str, ...]) -> Base:
-    name, kind, location, engine_model, modules, created_at = row
-    return Base(name, BaseKind(kind), location, engine_model, modules, int(created_at))
+def pushed_to(database: Database) -> list[Base]:
+    """Return the remote bases whose engines adapters are pushed to, oldest first."""
+    return [base for base in list_all(database) if base.is_pushed_to]
+
+
+def _base(row: tuple[Any, ...]) -> Base:
+    name, kind, *rest = row
+    return Base(name, BaseKind(kind), *rest)

@@ -6,7 +6,7 @@ The weights are encrypted from the buffer that was checked, so that exactly the 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from io import BytesIO
 from mmap import ACCESS_READ, mmap
@@ -205,11 +205,11 @@ class Imports:
                 f"The base model '{name}' does not exist. Add it with `tunewarden bases add`.",
                 param="base",
             )
-        if base.kind is not BaseKind.LOCAL:
+        if base.kind is not BaseKind.LOCAL and not base.is_pushed_to:
             raise Error(
                 Kind.INVALID,
                 f"'{name}' is served by a remote engine, which cannot load adapters from this server."
-                " Use a local base.",
+                " Use a local base, or a vLLM with tunewarden-vllm.",
                 param="base",
             )
         return base
@@ -242,6 +242,8 @@ class Imports:
 
 def _checked(base: Base, config: BinaryIO, weights: BinaryIO, limits: Limits) -> CheckedAdapter:
     shape = BaseShape(base.name, base.module_shapes())
+    if base.rank_max is not None:
+        limits = replace(limits, max_rank=min(limits.max_rank, base.rank_max))
     text = config.read(limits.max_config_bytes + 1)
     try:
         with mmap(weights.fileno(), 0, access=ACCESS_READ) as mapped, memoryview(mapped) as view:

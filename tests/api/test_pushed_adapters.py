@@ -1,0 +1,160 @@
+"""Fine-tuned models on a remote engine that adapters are pushed to: imports, loads, deletions and their receipts.
+
+The engine is the stand-in with the real plugin; `make test-vllm` runs the same on a real vLLM.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+from tests.fakes import vllm
+from tests.fakes.vllm_server import digest_of
+from tests.support import bases, servers
+from tests.support.pushed_models import Pushed
+from tests.support.servers import REPOSITORY, SWAPS, Server, WithoutTorch, wait_until
+
+SLOTS = 3
+
+
+class FakeEngine:
+    """The stand-in's process, which can be killed and started again at the same address."""
+
+    def __init__(self, slots: int = SLOTS) -> None:
+        self._slots = slots
+        self._port = 0
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.fakes.vllm_server", str(self._slots), str(self._port)],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | ({"TUNEWARDEN_SWAP_MAY_HOLD_PLAIN_WEIGHTS": "true"} if SWAPS else {}),
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+        self._port = urlsplit(self.url).port or 0
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data = tmp_path_factory.mktemp("pushed") / "data"
+    with servers.serving(data, workers=2, kind=WithoutTorch) as found:
+        yield found
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    file = tmp_path / "engine.key"
+    file.write_text(vllm.KEY)
+    return file
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    found = FakeEngine()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def pushed(
+    server: Server, engine: FakeEngine, key_file: Path, request: pytest.FixtureRequest
+) -> Pushed:
+    found = Pushed(server, f"b{abs(hash(request.node.name)) % 10**9}")
+    assert found.add_base(engine.url, key_file) == ""
+    return found
+
+
+def test_a_model_is_imported_used_and_deleted(pushed: Pushed, tmp_path: Path) -> None:
+    files = bases.adapter("first")
+    model = pushed.imported(files.write(tmp_path / "first"), "a")
+    assert pushed.said(model) == digest_of(files.weights)
+    assert pushed.said(pushed.base) == vllm.BASE
+    [engine] = pushed.deleted(model)
+    assert (engine.engine, engine.how, engine.aborted) == (f"vllm:{pushed.base}", "zeroed", 0)
+    with pytest.raises(openai.NotFoundError):
+        pushed.said(model)
+    # The same suffix again is another model, with its own weights.
+    others = bases.adapter("second")
+    again = pushed.imported(others.write(tmp_path / "second"), "a")
+    assert again != model
+    assert pushed.said(again) == digest_of(others.weights)
+
+
+def test_a_model_that_was_never_used_is_not_loaded(pushed: Pushed) -> None:
+    key = pushed.server.owner_key
+    model = servers.import_adapter(pushed.server.app, key, base=pushed.base)
+    [engine] = pushed.deleted(model.id)
+    assert (engine.engine, engine.how) == (f"vllm:{pushed.base}", "not_loaded")
+
+
+def test_a_deletion_ends_its_streams_only(pushed: Pushed, tmp_path: Path) -> None:
+    adapter = bases.adapter("streams").write(tmp_path / "adapter")
+    pushed.streams_end_by_deletion(pushed.imported(adapter), pushed.imported(adapter))
+
+
+def test_more_models_than_slots_take_turns(pushed: Pushed, tmp_path: Path) -> None:
+    files = [bases.adapter(f"turn {number}") for number in range(SLOTS + 2)]
+    models = [pushed.imported(one.write(tmp_path / str(n))) for n, one in enumerate(files)]
+    for _ in range(2):
+        for model, one in zip(models, files, strict=True):
+            assert pushed.said(model) == digest_of(one.weights)
+
+
+def test_an_engine_that_restarts_is_loaded_again_and_a_deletion_waits_for_it(
+    pushed: Pushed, engine: FakeEngine, tmp_path: Path
+) -> None:
+    files = bases.adapter("restart")
+    model, other = (pushed.imported(files.write(tmp_path / name)) for name in ("a", "b"))
+    assert pushed.said(model) == pushed.said(other) == digest_of(files.weights)
+    engine.stop()
+    with pytest.raises(openai.InternalServerError) as refused:
+        pushed.server.client(max_retries=0, timeout=60).models.delete(model)
+    assert refused.value.status_code == 503
+    with pytest.raises(openai.NotFoundError):
+        pushed.said(model)
+    engine.start()
+    assert pushed.said(other) == digest_of(files.weights)
+    wait_until(lambda: pushed.has_receipt(model), "the deletion is done")
+    [found] = pushed.receipt_of(model)
+    assert (found.engine, found.how) == (f"vllm:{pushed.base}", "restarted")
+    [found] = pushed.deleted(other)
+    assert found.how == "zeroed"
+
+
+def test_a_rank_that_the_engine_does_not_serve_is_refused_at_import(
+    pushed: Pushed, tmp_path: Path
+) -> None:
+    adapter = bases.adapter(rank=17).write(tmp_path / "adapter")
+    done = pushed.server.cli("models", "import", str(adapter), "--base", pushed.base)
+    assert done.returncode != 0
+    assert "r must be an integer from 1 to 16, not 17" in done.stderr
+
+
+def test_a_server_without_the_plugin_has_its_base_only_and_that_is_said(
+    server: Server, key_file: Path, tmp_path: Path
+) -> None:
+    stock = FakeEngine(slots=0)
+    try:
+        pushed = Pushed(server, "stock")
+        assert "runs without tunewarden-vllm" in pushed.add_base(stock.url, key_file)
+        assert pushed.said("stock") == vllm.BASE
+        adapter = bases.adapter().write(tmp_path / "adapter")
+        done = server.cli("models", "import", str(adapter), "--base", "stock")
+        assert done.returncode != 0
+        assert "a vLLM with tunewarden-vllm" in done.stderr
+    finally:
+        stock.stop()
