@@ -67,6 +67,13 @@ class Content:
             return data
         return b""
 
+    def take(self, size: int) -> bytes:
+        """Return the next `size` bytes, which the file has. Raises what `read` does."""
+        taken = bytearray()
+        while len(taken) < size:
+            taken += self.read(size - len(taken))
+        return bytes(taken)
+
     def end_part(self) -> Part:
         """Return what was read since the last part as a part."""
         part = Part(self._in_part, self._digest.hexdigest())

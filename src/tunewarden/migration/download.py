@@ -1,4 +1,4 @@
-"""Files of the source become sealed files of the target: streamed, never on a disk in between.
+"""Files of the source become sealed files of the target, never on a disk in between.
 
 Each file goes in parts of an upload, and the state is written after each, so that a kill loses one part at most, and a
 file is never made twice.
@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 from tunewarden.errors import Error, Kind
@@ -102,7 +103,9 @@ class Downloads:
         with closing(Content(self.source, file["id"], file["bytes"], known)) as content:
             while at < content.size:
                 size = min(PART_BYTES, content.size - at)
-                entry["part_ids"].append(self.target.add_part(entry["upload"], size, content.read))
+                # In memory first: the target ends a request that stops while the source is waited for.
+                taken = BytesIO(content.take(size))
+                entry["part_ids"].append(self.target.add_part(entry["upload"], size, taken.read))
                 entry["parts"].append(content.end_part().as_json())
                 self._note(file["id"], entry)
                 at += size

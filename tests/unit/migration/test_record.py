@@ -2,15 +2,16 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.fakes import openai_source
 from tests.fakes.clock import HandClock
+from tests.fakes.memory_target import MemoryTarget, nothing
 from tests.fakes.openai_source import KEY, OpenAI, Refusal, rate_limited
 from tests.support import migrations, servers
 from tests.support.migrations import FIRST, SECOND
@@ -21,56 +22,10 @@ from tunewarden.migration import addresses, prompts, state
 from tunewarden.migration.record import ROUNDS_MAX, Outcome, Recording, Work
 from tunewarden.migration.source import Source
 from tunewarden.migration.state import State
-from tunewarden.migration.target import Origin, UploadGone
+from tunewarden.migration.target import UploadGone
 
 PROMPTS_FILE = "file-of-prompts"
 COUNT = 4
-
-
-def _nothing(*_: object) -> None:
-    """Show nothing."""
-
-
-@dataclass
-class MemoryTarget:
-    """A target in memory; `step` is called before and after each change, and may raise."""
-
-    step: Callable[[str], None] = _nothing
-    uploads: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    def has_file(self, file_id: str) -> bool:
-        return file_id in self.files
-
-    def stream(self, file_id: str, into: Callable[[bytes], object]) -> None:
-        into(self.files[file_id])
-
-    def begin_upload(self, filename: str, purpose: str, size: int) -> str:
-        self.step("before an upload")
-        name = f"upload-{len(self.uploads)}"
-        self.uploads[name] = {}
-        self.step("after an upload")
-        return name
-
-    def add_part(self, upload_id: str, size: int, read: Callable[[int], bytes]) -> str:
-        self.step("before a part")
-        parts = self.uploads[upload_id]
-        name = f"part-{len(parts)}"
-        parts[name] = read(size)
-        self.step("after a part")
-        return name
-
-    def complete(self, upload_id: str, part_ids: Sequence[str], size: int, origin: Origin) -> str:
-        self.step("before the completion")
-        parts = self.uploads[upload_id]
-        name = f"file-of-{upload_id}"
-        self.files.setdefault(name, b"".join(parts[one] for one in part_ids))
-        self.step("after the completion")
-        return name
-
-    def answers(self) -> list[dict[str, Any]]:
-        """Return the lines of all files."""
-        return [json.loads(line) for file in self.files.values() for line in file.splitlines()]
 
 
 @dataclass
@@ -92,7 +47,7 @@ class Nth:
 class SteppedState(State):
     """A state whose writes are steps too."""
 
-    step: Callable[[str], None] = staticmethod(_nothing)
+    step: Callable[[str], None] = staticmethod(nothing)
 
     def write(self, name: str, content: dict[str, Any], *, indent: int | None = None) -> Path:
         self.step("before a note")
@@ -115,7 +70,7 @@ def _recording(
     directory: Path,
     target: MemoryTarget,
     *,
-    step: Callable[[str], None] = _nothing,
+    step: Callable[[str], None] = nothing,
     concurrency: int = 1,
     clock: Clock | None = None,
 ) -> Recording:
@@ -123,7 +78,7 @@ def _recording(
     clock = clock or SystemClock()
     noted = SteppedState(directory, address.url)
     noted.step = step
-    source = Source(address, KEY, clock=clock, say=_nothing)
+    source = Source(address, KEY, clock=clock, say=nothing)
     return Recording(source, target, noted, clock, 100, concurrency)
 
 
@@ -148,9 +103,9 @@ def test_wherever_it_is_interrupted_each_question_is_asked_once(
         target.step = step
         recording = _recording(has, directory, target, step=step)
         with suppress(KeyboardInterrupt):
-            recording.run(_work(FIRST), _nothing, _nothing)
-        target.step = _nothing
-        _recording(has, directory, target).run(_work(FIRST), _nothing, _nothing)
+            recording.run(_work(FIRST), nothing, nothing)
+        target.step = nothing
+        _recording(has, directory, target).run(_work(FIRST), nothing, nothing)
         assert _lines(target) == [1, 2, 3, 4], f"interrupted at step {n}"
         assert set(has.answered.values()) == {1}, f"interrupted at step {n}"
         noted = json.loads(next(directory.glob("answers-*.json")).read_text())
@@ -160,7 +115,7 @@ def test_wherever_it_is_interrupted_each_question_is_asked_once(
     assert n > 3 * COUNT, "every step of every answer"
 
 
-def test_where_nothing_can_be_noted_any_more_no_answer_is_in_two_files(
+def test_wherenothing_can_be_noted_any_more_no_answer_is_in_two_files(
     has: OpenAI, tmp_path: Path
 ) -> None:
     """A full disk. What came then is asked again, once."""
@@ -175,8 +130,8 @@ def test_where_nothing_can_be_noted_any_more_no_answer_is_in_two_files(
 
     target = MemoryTarget()
     with pytest.raises(Error, match="No space"):
-        _recording(has, tmp_path, target, step=Full()).run(_work(FIRST), _nothing, _nothing)
-    _recording(has, tmp_path, target).run(_work(FIRST), _nothing, _nothing)
+        _recording(has, tmp_path, target, step=Full()).run(_work(FIRST), nothing, nothing)
+    _recording(has, tmp_path, target).run(_work(FIRST), nothing, nothing)
     assert _lines(target) == [1, 2, 3, 4]
     assert sum(has.answered.values()) <= COUNT + 1
 
@@ -193,11 +148,11 @@ def test_an_interruption_ends_the_wait_for_a_limit(has: OpenAI, tmp_path: Path) 
 
     target = MemoryTarget()
     with pytest.raises(KeyboardInterrupt):
-        _recording(has, tmp_path, target, concurrency=2).run(_work(FIRST), interrupted, _nothing)
+        _recording(has, tmp_path, target, concurrency=2).run(_work(FIRST), interrupted, nothing)
     # The limit was not waited for: nothing was asked when it would have ended.
     assert len(has.chats()) <= 3
     assert _lines(target)
-    _recording(has, tmp_path, target).run(_work(FIRST), _nothing, _nothing)
+    _recording(has, tmp_path, target).run(_work(FIRST), nothing, nothing)
     assert set(has.answered.values()) == {1}
 
 
@@ -227,7 +182,7 @@ def test_answers_that_are_lost_while_it_runs_are_said_and_asked_again(
 ) -> None:
     target, said = MemoryTarget(), list[str]()
     target.step = Nth(3, UploadGone, "before a part")
-    outcome = _recording(has, tmp_path, target).run(_work(FIRST), _nothing, said.append)
+    outcome = _recording(has, tmp_path, target).run(_work(FIRST), nothing, said.append)
     assert said == [f"2 answers of {FIRST} have expired unfinished; they are asked for again."]
     assert (outcome.lost, outcome.answered) == (2, {FIRST: COUNT})
     assert _lines(target) == [1, 2, 3, 4]
@@ -247,7 +202,7 @@ def test_a_target_that_does_not_answer_for_a_while_is_waited_for(
 
     target.step = step
     recording = _recording(has, tmp_path, target, clock=HandClock())
-    recording.run(_work(FIRST), _nothing, said.append)
+    recording.run(_work(FIRST), nothing, said.append)
     assert _lines(target) == [1, 2, 3, 4]
     assert set(has.answered.values()) == {1}
     assert "The target server does not answer; waiting 2 s." in said
@@ -262,13 +217,13 @@ def test_answers_that_are_lost_again_and_again_end_it(has: OpenAI, tmp_path: Pat
 
     target.step = step
     with pytest.raises(Error, match=f"{COUNT} answers of {FIRST} are missing"):
-        _recording(has, tmp_path, target).run(_work(FIRST), _nothing, _nothing)
+        _recording(has, tmp_path, target).run(_work(FIRST), nothing, nothing)
     assert len(has.chats()) == ROUNDS_MAX * COUNT
 
 
 def _run(has: OpenAI, directory: Path) -> tuple[Outcome, list[str], MemoryTarget]:
     target, said = MemoryTarget(), list[str]()
-    outcome = _recording(has, directory, target).run(_work(FIRST, SECOND), _nothing, said.append)
+    outcome = _recording(has, directory, target).run(_work(FIRST, SECOND), nothing, said.append)
     return outcome, said, target
 
 
@@ -279,7 +234,7 @@ def test_refusals_are_not_counted_as_answers(has: OpenAI, tmp_path: Path) -> Non
     assert outcome.refused == {FIRST: 1, SECOND: 0}
     assert len(target.answers()) == 2 * COUNT
     # And so says the state, later.
-    again = _recording(has, tmp_path, target).run(_work(FIRST), _nothing, _nothing)
+    again = _recording(has, tmp_path, target).run(_work(FIRST), nothing, nothing)
     assert (again.answered, again.refused) == ({FIRST: COUNT - 1}, {FIRST: 1})
 
 
