@@ -16,6 +16,15 @@ _BYTE_TO_ALPHANUMERIC = bytes(ord(ALPHANUMERICS[byte % len(ALPHANUMERICS)]) for 
 _UNFAIR_BYTES = bytes(range(_FAIR, 256))
 
 
+# No id of ours is as long; of a client's, an error repeats no more.
+SHOWN_MAX = 256
+
+
+def shown(text: str) -> str:
+    """Return an id that a client sent for an error message: shortened if it is very long."""
+    return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}…"
+
+
 class Prefix(StrEnum):
     """Prefixes of ids, by kind of object."""
 

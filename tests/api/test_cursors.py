@@ -6,7 +6,7 @@ import pytest
 from tests.support import fine_tuning_rows as rows
 from tests.support.lone_worker import LoneWorker
 
-from tunewarden.db import cursors
+from tunewarden import ids
 
 
 @pytest.fixture(scope="module")
@@ -55,4 +55,4 @@ def test_an_unknown_cursor_is_refused(
 
 def test_a_long_cursor_is_not_repeated_whole(worker: LoneWorker) -> None:
     reply = worker.get(f"/v1/models?after={'x' * 5000}", key=worker.owner_key)
-    assert f"'{'x' * cursors.SHOWN_MAX}…'" in str(reply.error["message"])
+    assert f"'{'x' * ids.SHOWN_MAX}…'" in str(reply.error["message"])

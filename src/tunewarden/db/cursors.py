@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+from tunewarden import ids
 from tunewarden.db.database import Row
 from tunewarden.errors import Error, Kind
 
 # Every row's number is between these two.
 BEFORE_ALL = 0
 AFTER_ALL = 9_223_372_036_854_775_807
-SHOWN_MAX = 256
 
 
 def position(
@@ -24,10 +24,9 @@ def position(
         return first
     found = row(sql, after=after, **parameters)
     if found is None:
-        shown = after if len(after) <= SHOWN_MAX else f"{after[:SHOWN_MAX]}…"
         raise Error(
             Kind.INVALID,
-            f"Invalid value for 'after': this list has no object with the id '{shown}'.",
+            f"Invalid value for 'after': this list has no object with the id '{ids.shown(after)}'.",
             param="after",
             code="invalid_value",
         )

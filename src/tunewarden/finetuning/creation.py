@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tunewarden import audit
+from tunewarden import audit, ids
 from tunewarden.artifacts.keyring import KeyErased, Keyring
 from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.artifacts.strict_json import shown
@@ -217,7 +217,7 @@ def _is_there(tx: Tx, kind: ArtifactKind, caller: Caller, artifact: Artifact) ->
 
 def _no_model(name: str) -> Error:
     return _invalid(
-        f"Model {_short(name)} is not available for fine-tuning or does not exist.",
+        f"Model {ids.shown(name)} is not available for fine-tuning or does not exist.",
         "model",
         "model_not_available",
     )
@@ -225,14 +225,10 @@ def _no_model(name: str) -> Error:
 
 def _no_file(file_id: str, param: str) -> Error:
     return _invalid(
-        f"The file '{_short(file_id)}' does not exist. Upload it with the purpose '{PURPOSE}' first.",
+        f"The file '{ids.shown(file_id)}' does not exist. Upload it with the purpose '{PURPOSE}' first.",
         param,
         "invalid_file",
     )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= artifacts.ID_LENGTH_MAX else f"{text[: artifacts.ID_LENGTH_MAX]}…"
 
 
 def _required(body: Mapping[str, object], name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tunewarden import ids
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
@@ -16,7 +17,6 @@ from tunewarden.finetuning.hyperparameters import Method
 from tunewarden.finetuning.states import State, Status
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import artifacts
-from tunewarden.registry.artifacts import ID_LENGTH_MAX
 
 COLUMNS = (
     "j.n, j.id, j.internal_id, j.organization_id, j.project_id, j.status, j.is_paused, j.wish, j.model,"
@@ -206,10 +206,9 @@ def has_metadata(wanted: Mapping[str, str] | None) -> Callable[[Job], bool]:
 
 def missing(job_id: str) -> Error:
     """Return the one answer for a job that is unknown or foreign (I9)."""
-    shown = job_id if len(job_id) <= ID_LENGTH_MAX else f"{job_id[:ID_LENGTH_MAX]}…"
     return Error(
         Kind.NOT_FOUND,
-        f"Could not find fine tune: {shown}",
+        f"Could not find fine tune: {ids.shown(job_id)}",
         param="fine_tuning_job_id",
         code="fine_tune_not_found",
     )

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tunewarden import ids
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
 from tunewarden.registry import artifacts
 from tunewarden.registry.artifacts import (
-    ID_LENGTH_MAX,
     VISIBLE,
     Artifact,
     ArtifactKind,
@@ -141,5 +141,4 @@ def forget(tx: Tx, n: int) -> None:
 
 def missing(file_id: str) -> Error:
     """Return the one answer for a file that is unknown, foreign or deleted (I9)."""
-    shown = file_id if len(file_id) <= ID_LENGTH_MAX else f"{file_id[:ID_LENGTH_MAX]}…"
-    return Error(Kind.NOT_FOUND, f"No such File object: {shown}", param="id")
+    return Error(Kind.NOT_FOUND, f"No such File object: {ids.shown(file_id)}", param="id")

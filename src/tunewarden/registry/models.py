@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from tunewarden import ids
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
@@ -11,7 +12,6 @@ from tunewarden.identity.policy import Caller
 from tunewarden.ids import token
 from tunewarden.registry import artifacts
 from tunewarden.registry.artifacts import (
-    ID_LENGTH_MAX,
     VISIBLE,
     Artifact,
     ArtifactKind,
@@ -167,10 +167,9 @@ def by_n(database: Database, n: int) -> Model:
 
 def missing(model_id: str) -> Error:
     """Return the one answer for a model that is unknown, foreign or deleted (I9)."""
-    shown = model_id if len(model_id) <= ID_LENGTH_MAX else f"{model_id[:ID_LENGTH_MAX]}…"
     return Error(
         Kind.NOT_FOUND,
-        f"The model '{shown}' does not exist (model not found)",
+        f"The model '{ids.shown(model_id)}' does not exist (model not found)",
         param="model",
         code="model_not_found",
     )
