@@ -83,7 +83,7 @@ def ours(threads: int, directory: Path, examples: list[dict[str, Any]]) -> Times
         before = processor_seconds(runner.process.pid)
         last = runner.until("finished")
         spent = processor_seconds(runner.process.pid) - before
-        runner.taken()
+        runner.acknowledge()
         runner.to_end()
         return last["at"] - plan["at"], spent, time.monotonic() - runner.began_at
 

@@ -18,7 +18,7 @@ from tests.support import bases
 
 from tunewarden import processes
 from tunewarden.trainer import messages
-from tunewarden.trainer.messages import Task, Told
+from tunewarden.trainer.messages import Task, TrainerMessage
 
 CANARY = "fake-trainer-weights"
 
@@ -64,9 +64,9 @@ class Trainer:
             if descriptor is not None:
                 self._count(file, descriptor)
         if plan.fails is not None:
-            self._tell(messages.Failed(*plan.fails))
+            self._send(messages.Failed(*plan.fails))
             return 1
-        self._tell(messages.Plan(2, 1, 1.0, None, plan.steps))
+        self._send(messages.Plan(2, 1, 1.0, None, plan.steps))
         step = 0
         if task.resume is not None:
             step = json.loads((Path(task.resume) / "state.json").read_text())["step"]
@@ -76,7 +76,7 @@ class Trainer:
                 self._step(step)
         except Ended:
             self._offer_state(step)
-            self._tell(messages.Paused(step))
+            self._send(messages.Paused(step))
             return 0
         self._finish()
         return 0
@@ -87,7 +87,7 @@ class Trainer:
         if step == plan.dies_before and (is_first_life or not plan.dies_in_first_life_only):
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(plan.step_seconds)
-        self._tell(
+        self._send(
             messages.Progress(
                 step, plan.steps, 2 * step / plan.steps, 1 / step, 0.5, None, None, 1e-4, step, 0.1
             )
@@ -127,13 +127,13 @@ class Trainer:
         lines = self._plan.truncated_lines
         assert file in {"training", "validation"}
         told = messages.Tokens(file, examples, 10 * examples, 5 * examples, lines, len(lines))  # type: ignore[arg-type]  # checked above
-        self._tell(told)
+        self._send(told)
 
-    def _tell(self, message: Told) -> None:
+    def _send(self, message: TrainerMessage) -> None:
         self._control.sendall(messages.encode(message))
 
     def _offer(self, message: messages.Offer) -> None:
-        self._tell(message)
+        self._send(message)
         while not self._listen(None):
             pass
 
@@ -143,7 +143,7 @@ class Trainer:
             return False
         answer = messages.ANSWER.decode(self._line())
         self._is_pausing = self._is_pausing or isinstance(answer, messages.Pause)
-        return isinstance(answer, messages.Taken)
+        return isinstance(answer, messages.Acknowledged)
 
     def _line(self) -> bytes:
         while b"\n" not in self._received:

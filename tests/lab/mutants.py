@@ -19,7 +19,7 @@ from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.recovery import Recovery
 from tunewarden.deletion.reports import KeyReport
 from tunewarden.deletion.requests import Attempt
-from tunewarden.deletion.steps import Steps, _Said
+from tunewarden.deletion.steps import Steps, _LeafToLog
 from tunewarden.identity.policy import Caller
 from tunewarden.registry import models
 from tunewarden.registry.artifacts import ArtifactKind
@@ -180,7 +180,7 @@ class _FinishesFirst(Steps):
         stated = self._state(deletions)
         finished = super()._finish(deletions)
         appended = self._append(
-            [_Said(one.statement or b"", one.log_since, shown) for one, shown in stated]
+            [_LeafToLog(one.statement or b"", one.log_since, shown) for one, shown in stated]
         )
         with self.database.write() as tx:
             for one, (_, bundle) in zip(deletions, appended, strict=True):

@@ -93,15 +93,15 @@ class Runner:
                 message["csv"] = Path(message["results"]).read_text("utf-8")
         return message
 
-    def taken(self) -> None:
-        """Tell it that what it offered last was taken."""
-        self.send({"type": "taken"})
+    def acknowledge(self) -> None:
+        """Tell it that what it offered last was taken over."""
+        self.send({"type": "acknowledged"})
 
     def to_end(self) -> Message:
         """Take everything; return the last message when the process is gone."""
         while (message := self.receive()) is not None:
             if "directory" in message:
-                self.taken()
+                self.acknowledge()
         self.process.wait(TIMEOUT_SECONDS)
         return self.messages[-1]
 
@@ -113,7 +113,7 @@ class Runner:
                 if not count:
                     return message
             if "directory" in message:
-                self.taken()
+                self.acknowledge()
         raise AssertionError(f"no {kind} came: {self.messages[-1:]} {self.output()}")
 
     def of(self, kind: str) -> list[Message]:

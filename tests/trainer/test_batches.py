@@ -99,10 +99,10 @@ def test_however_a_step_is_divided_loss_and_gradient_are_the_same(
     model: Any, examples: list[Example], tokens_max: int, is_packed: bool
 ) -> None:
     objective = Supervised(READER)
-    whole = [objective(model, piece) for piece in whole_cut(examples).cut_all()]
+    whole = [objective(model, piece) for piece in whole_cut(examples).all_pieces()]
     expected = gradient(model, whole)
     cutter = Cutter(examples, tokens_max=tokens_max, is_packed=is_packed)
-    pieces = cutter.cut_all()
+    pieces = cutter.all_pieces()
     assert sorted(int(n) for piece in pieces for n in piece.members) == list(range(len(examples)))
     assert sum(piece.tokens for piece in pieces) == sum(len(r.ids) for e in examples for r in e)
     assert len(pieces) == {1: len(examples), 10_000: 1}.get(tokens_max, len(pieces))
@@ -120,7 +120,7 @@ def whole_cut(examples: list[Example]) -> Cutter:
 def test_the_loss_is_the_one_that_transformers_computes(
     model: Any, examples: list[Example]
 ) -> None:
-    (piece,) = whole_cut(examples).cut_all()
+    (piece,) = whole_cut(examples).all_pieces()
     labels = torch.full_like(piece.ids, -100)
     order = [int(number) for number in piece.members]
     for at, number in enumerate(order):
@@ -136,7 +136,7 @@ def test_the_loss_is_the_one_that_transformers_computes(
 
 
 def test_less_memory_gives_the_same_gradient(model: Any, examples: list[Example]) -> None:
-    (piece,) = whole_cut(examples).cut_all()
+    (piece,) = whole_cut(examples).all_pieces()
     objective = Supervised(READER)
     expected = gradient(model, [objective(model, piece)])
     model.train()
@@ -152,7 +152,7 @@ def test_less_memory_gives_the_same_gradient(model: Any, examples: list[Example]
 
 
 def test_bf16_is_near(model: Any, examples: list[Example]) -> None:
-    (piece,) = whole_cut(examples).cut_all()
+    (piece,) = whole_cut(examples).all_pieces()
     with torch.no_grad():
         exact = Supervised(READER)(model, piece)
         near = Supervised(Reader(picks=True, autocast=True))(model, piece)
@@ -168,8 +168,8 @@ def test_preferences_are_measured_from_the_reference(
     ask_reference(READER, model, cutter, CPU)
     objective = Preference(READER, 0.1)
     with torch.no_grad():
-        outcomes = [objective(model, piece) for piece in cutter.cut_all()]
-        (whole,) = whole_cut(pairs).cut_all()
+        outcomes = [objective(model, piece) for piece in cutter.all_pieces()]
+        (whole,) = whole_cut(pairs).all_pieces()
         sums = [
             sum(
                 float(model(input_ids=row_ids).logits[0, at - 1].log_softmax(-1)[row.ids[at]])

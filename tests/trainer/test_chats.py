@@ -177,6 +177,6 @@ def test_the_mask_is_the_one_that_the_template_itself_marks(
 def test_a_row_is_cut_to_what_is_learned(tokenizer: Any) -> None:
     (row,) = Chats(tokenizer).rows(LONG)
     (first, second) = row.spans
-    assert row.cut(first[1] + 2) == Row(row.ids[: first[1]], (first,))
-    assert row.cut(first[0]).learned == 0
-    assert row.cut(second[1]) == row
+    assert row.truncated(first[1] + 2) == Row(row.ids[: first[1]], (first,))
+    assert row.truncated(first[0]).learned == 0
+    assert row.truncated(second[1]) == row

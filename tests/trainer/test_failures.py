@@ -176,7 +176,7 @@ def test_the_context_is_the_base_s() -> None:
     ],
 )
 def test_too_little_memory_is_told_as_that(error: BaseException) -> None:
-    told = failures.told(error)
+    told = failures.failure_of(error)
     assert told.code == "out_of_memory"
     assert "smaller batch_size" in told.message
 
@@ -185,11 +185,11 @@ def test_the_text_of_an_unexpected_error_is_told_to_nobody() -> None:
     with pytest.raises(ValueError, match=SECRET) as caught:
         int_of({})
     place = trace(caught.value, caught.value.__traceback__)
-    told = failures.told(caught.value)
+    told = failures.failure_of(caught.value)
     assert SECRET not in f"{told} {place}"
     assert place.index("KeyError") < place.index("ValueError")
     assert "test_failures.py" in place
-    assert failures.told(msgspec.DecodeError("x")).code == "internal_error"
+    assert failures.failure_of(msgspec.DecodeError("x")).code == "internal_error"
 
 
 def int_of(values: dict[str, int]) -> int:

@@ -124,7 +124,7 @@ def test_progress_is_told_to_the_end_and_not_too_often(trained: Runner) -> None:
 def test_a_killed_run_goes_on_to_the_same_bytes(trained: Runner, tmp_path: Path) -> None:
     with running(tmp_path, EXAMPLES, EXTRA, state_seconds=0.0) as killed:
         state = killed.until("state", KILLED_AT)
-        killed.taken()
+        killed.acknowledge()
         killed.process.kill()
         assert state["step"] == KILLED_AT, "a state at the end of each step"
     with running(tmp_path, EXAMPLES, EXTRA, resume=str(state["kept"])) as runner:

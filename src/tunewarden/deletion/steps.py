@@ -58,7 +58,7 @@ FOUND_BEFORE_D6 = ("fenced_at", "fence_report", "evicted_at", "evict_report")
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _LeafToLog:
     """A leaf's statement, the index from which the log is searched for it, and its receipt's disclosure."""
 
     statement: bytes
@@ -150,7 +150,7 @@ class Steps:
         """D7: append the statements as leaves of the log, under a signed checkpoint."""
         stated = self._state(deletions)
         appended = self._append(
-            [_Said(one.statement or b"", one.log_since, shown) for one, shown in stated]
+            [_LeafToLog(one.statement or b"", one.log_since, shown) for one, shown in stated]
         )
         return [
             replace(deletion, log_index=index, receipt=bundle)
@@ -233,19 +233,19 @@ class Steps:
                     reported.append(deletion)
         return reported
 
-    def _append(self, said: Sequence[_Said]) -> list[tuple[int, bytes]]:
+    def _append(self, leaves: Sequence[_LeafToLog]) -> list[tuple[int, bytes]]:
         """Append each signed statement, once; return its index and receipt."""
-        if not said:
+        if not leaves:
             return []
         log, signer = self.open_log()
-        envelopes = [receipt.sign(one.statement, signer) for one in said]
+        envelopes = [receipt.sign(one.statement, signer) for one in leaves]
         proven = log.append_proven(
-            [(envelope, one.since) for envelope, one in zip(envelopes, said, strict=True)]
+            [(envelope, one.since) for envelope, one in zip(envelopes, leaves, strict=True)]
         )
         self.mark_log(max(one.size for one in proven))
         return [
             (at.index, receipt.bundle(envelope, at.index, at.proof, at.checkpoint, one.shown))
-            for at, envelope, one in zip(proven, envelopes, said, strict=True)
+            for at, envelope, one in zip(proven, envelopes, leaves, strict=True)
         ]
 
 
@@ -290,7 +290,7 @@ def _record_blobs_erased(tx: Tx, deletion: Deletion) -> None:
     )
 
 
-def _blobs_erased(deletion: Deletion) -> _Said:
+def _blobs_erased(deletion: Deletion) -> _LeafToLog:
     """Return the second leaf's statement."""
     assert deletion.blobs_report is not None, "written before"
     assert deletion.blobs_log_since is not None, "written with the report"
@@ -308,7 +308,7 @@ def _blobs_erased(deletion: Deletion) -> _Said:
         erased_at=report.erased_at,
         software=report.software,
     )
-    return _Said(receipt.build(leaf), deletion.blobs_log_since, shown)
+    return _LeafToLog(receipt.build(leaf), deletion.blobs_log_since, shown)
 
 
 def _leaf(deletion: Deletion, shown: Disclosure, memory: str) -> DeletionLeaf:

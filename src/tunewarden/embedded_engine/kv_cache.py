@@ -48,7 +48,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
         self.values = self._room_values[:, :, :columns]
         return self.keys, self.values
 
-    def cut(self, columns: int) -> None:
+    def crop(self, columns: int) -> None:
         """Truncate to the first `columns` columns; overwrite the others."""
         if self.is_initialized and self.keys.shape[-2] > columns:
             self.keys[:, :, columns:].zero_()
@@ -100,10 +100,10 @@ def keep_rows(cache: Any, rows: Sequence[int], trim: int) -> None:
         )
 
 
-def cut(cache: Any, columns: int) -> None:
+def crop(cache: Any, columns: int) -> None:
     """Truncate all layers to the first `columns` columns; overwrite the others."""
     for layer in cache.layers:
-        layer.cut(columns)
+        layer.crop(columns)
 
 
 def erase(cache: Any) -> None:

@@ -93,7 +93,7 @@ class Base:
                 **{self._cache_name: cache},
             )
         except Interrupted:
-            kv.cut(cache, mask.shape[1] - tokens)
+            kv.crop(cache, mask.shape[1] - tokens)
             raise
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits

@@ -13,11 +13,11 @@ class Stopped(Exception):
     """The server is shutting down; the job continues at the next start."""
 
 
-class PausedNow(Exception):
+class JobPaused(Exception):
     """The trainer has ended or is ending, and the job waits to be resumed."""
 
 
-class Died(Exception):
+class TrainerDied(Exception):
     """The trainer ended without a message. `status` is its exit status, or minus a signal."""
 
     def __init__(self, status: int) -> None:
@@ -25,7 +25,7 @@ class Died(Exception):
         self.status = status
 
 
-class Hopeless(Exception):
+class JobFailed(Exception):
     """The job has failed, and a retry would not help."""
 
     def __init__(self, code: str, message: str, param: str | None = None) -> None:
@@ -35,13 +35,13 @@ class Hopeless(Exception):
         self.param = param
 
 
-def given_up(failure: Died | Error, times: int) -> Hopeless:
+def given_up(failure: TrainerDied | Error, times: int) -> JobFailed:
     """Return the error for a job that is abandoned after `times` attempts without progress."""
     if isinstance(failure, Error):
-        return Hopeless(failure.code or "storage_failed", failure.message)
+        return JobFailed(failure.code or "storage_failed", failure.message)
     killed = failure.status in {-signal.SIGKILL, 128 + signal.SIGKILL}
     if killed:
-        return Hopeless(
+        return JobFailed(
             "trainer_died",
             f"The trainer was killed {times} times without progress, most likely because the"
             " machine ran out of memory. Choose a smaller batch_size, shorten the examples, or run"
@@ -50,25 +50,25 @@ def given_up(failure: Died | Error, times: int) -> Hopeless:
     how = f"ended with status {failure.status}"
     if failure.status < 0:
         how = f"was ended by signal {-failure.status}"
-    return Hopeless(
+    return JobFailed(
         "trainer_died",
         f"The trainer {how}, {times} times without progress. The server's log has its last"
         " output; contact the operator.",
     )
 
 
-def file_gone(param: str) -> Hopeless:
+def file_gone(param: str) -> JobFailed:
     """Return the failure of a job whose file was deleted."""
-    return Hopeless(
+    return JobFailed(
         "file_not_found",
         f"The {param.replace('_', ' ')} of this job was deleted. Upload it again and create a new job.",
         param,
     )
 
 
-def model_gone(model_id: str) -> Hopeless:
+def model_gone(model_id: str) -> JobFailed:
     """Return the failure of a job whose start model was deleted."""
-    return Hopeless(
+    return JobFailed(
         "model_not_found",
         f"The model {model_id} that this job starts from cannot be used any more. Create a job that"
         " starts from another one.",
@@ -76,9 +76,9 @@ def model_gone(model_id: str) -> Hopeless:
     )
 
 
-def base_gone(name: str) -> Hopeless:
+def base_gone(name: str) -> JobFailed:
     """Return the failure of a job whose base directory is missing."""
-    return Hopeless(
+    return JobFailed(
         "base_not_found",
         f"The base '{name}' is missing from its directory. Restore the directory, then create the job"
         " again.",

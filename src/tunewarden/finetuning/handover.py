@@ -16,7 +16,7 @@ from tunewarden.db.database import Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import transitions
 from tunewarden.finetuning.context import TrainingContext
-from tunewarden.finetuning.endings import Cancelled, Hopeless
+from tunewarden.finetuning.endings import Cancelled, JobFailed
 from tunewarden.finetuning.jobs import Job
 from tunewarden.identity import organizations
 from tunewarden.registry import models
@@ -32,7 +32,7 @@ RESULTS_PURPOSE = "fine-tune-results"
 def take_checkpoint(context: TrainingContext, job: Job, checkpoint: Checkpoint, work: Path) -> None:
     """Register the adapter as a checkpoint model, unless it was registered before.
 
-    Raises Error(UNAVAILABLE); Hopeless for an adapter that cannot be served.
+    Raises Error(UNAVAILABLE); JobFailed for an adapter that cannot be served.
     """
     with context.database.read() as tx:
         if models.made_by(tx, job.n, checkpoint.step) is not None:
@@ -58,18 +58,22 @@ def take_state(context: TrainingContext, job: Job, state: State, work: Path) -> 
 
 
 def finish(
-    context: TrainingContext, job: Job, finished: Finished, work: Path, let_go: Callable[[], None]
+    context: TrainingContext,
+    job: Job,
+    finished: Finished,
+    work: Path,
+    end_trainer: Callable[[], None],
 ) -> None:
     """Register the model, store the results, and complete the job, atomically.
 
-    `let_go` ends the trainer once it is not needed any more: it must be gone when the
+    `end_trainer` ends the trainer once it is not needed any more: it must be gone when the
     job is visible as succeeded. Raises like `take_checkpoint`; Cancelled.
     """
     config, weights = _adapter(context, work, finished.directory)
     with closing(weights), within(work, finished.results).open("rb") as results:
         ready = _checked(context, job, config, weights)
         with context.imports.sealing(ready, job.project_id) as sealed:
-            let_go()
+            end_trainer()
 
             def with_its_results(tx: Tx, file: File) -> None:
                 model = _registered(tx, context, job, sealed, None)
@@ -112,7 +116,7 @@ def _checked(context: TrainingContext, job: Job, config: bytes, weights: BinaryI
     except Error as error:
         if error.kind is Kind.UNAVAILABLE:
             raise
-        raise Hopeless(
+        raise JobFailed(
             "invalid_adapter", f"What was trained cannot be served: {error.message}"
         ) from error
 

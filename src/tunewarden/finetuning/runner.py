@@ -16,7 +16,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import datasets, jobs, training, transitions
 from tunewarden.finetuning.context import TrainingContext
 from tunewarden.finetuning.datasets import InvalidDataset
-from tunewarden.finetuning.endings import Cancelled, Hopeless, Stopped
+from tunewarden.finetuning.endings import Cancelled, JobFailed, Stopped
 from tunewarden.finetuning.jobs import Job
 from tunewarden.finetuning.queue import Waiting, next_job
 from tunewarden.finetuning.states import State
@@ -186,16 +186,16 @@ class Runner:
                 self._try_later(n)
                 return
             logger.warning("job %d failed and will be retried: %s", n, error.message)
-            self._failed(n, Hopeless(error.code or "storage_failed", error.message))
+            self._failed(n, JobFailed(error.code or "storage_failed", error.message))
         except Exception:
             # Outer boundary: one failing job must not stop the others.
             logger.exception("job %d failed", n)
             text = "The server had an error while running this job. Its log has the details; contact the operator."
-            self._failed(n, Hopeless("server_error", text))
+            self._failed(n, JobFailed("server_error", text))
         finally:
             locks.close()
 
-    def _failed(self, n: int, hopeless: Hopeless) -> None:
+    def _failed(self, n: int, failed: JobFailed) -> None:
         """Retry the job later, or fail it after too many attempts."""
         self._try_later(n)
         self._failures[n] += 1
@@ -204,7 +204,7 @@ class Runner:
         try:
             with self._context.database.read() as tx:
                 job = jobs.by_n(tx, n)
-            training.fail(self._context, job, hopeless)
+            training.fail(self._context, job, failed)
         except Error as error:
             logger.warning("%s", error.message)
 
@@ -225,8 +225,8 @@ class Runner:
                 self._check(job, "validation", job.validation_n)
             with self._context.database.write() as tx:
                 transitions.validated(tx, job)
-        except Hopeless as hopeless:
-            training.fail(self._context, job, hopeless)
+        except JobFailed as failed:
+            training.fail(self._context, job, failed)
         except (Cancelled, Stopped):
             pass
 
@@ -236,7 +236,7 @@ class Runner:
         try:
             datasets.check(self._watched(job, content), job.method, file=file)
         except InvalidDataset as invalid:
-            raise Hopeless(invalid.code, invalid.message, param) from invalid
+            raise JobFailed(invalid.code, invalid.message, param) from invalid
         finally:
             content.close()
 

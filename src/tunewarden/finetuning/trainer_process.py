@@ -17,7 +17,7 @@ import msgspec
 
 from tunewarden import config
 from tunewarden.errors import Error, Kind
-from tunewarden.trainer.messages import Pause, Taken, Task, Told
+from tunewarden.trainer.messages import Acknowledged, Pause, Task, TrainerMessage
 
 # The command; tests replace it.
 TRAINER = "tunewarden.trainer"
@@ -33,7 +33,7 @@ NICENESS = 10
 logger = logging.getLogger(__name__)
 
 _RECEIVE_BYTES = 64 * 1024
-_TOLD: msgspec.json.Decoder[Told] = msgspec.json.Decoder(Told)
+_TRAINER_MESSAGE: msgspec.json.Decoder[TrainerMessage] = msgspec.json.Decoder(TrainerMessage)
 
 
 class TrainerEnded(Exception):
@@ -91,7 +91,7 @@ class TrainerProcess:
             thread.start()
         self._send(told)
 
-    def receive(self, seconds: float) -> Told | None:
+    def receive(self, seconds: float) -> TrainerMessage | None:
         """Return its next message, or None after `seconds`.
 
         Raises TrainerEnded; and errors of reading its files, before any message
@@ -102,13 +102,13 @@ class TrainerProcess:
         if line is None:
             return None
         try:
-            return _TOLD.decode(line)
+            return _TRAINER_MESSAGE.decode(line)
         except msgspec.DecodeError as error:
             raise TrainerEnded(f"invalid message: {error}") from error
 
-    def taken(self) -> None:
+    def acknowledge(self) -> None:
         """Acknowledge its last offer: it is stored."""
-        self._send(Taken())
+        self._send(Acknowledged())
 
     def ask_to_pause(self) -> None:
         """Ask it to save its state and end."""
@@ -132,7 +132,7 @@ class TrainerProcess:
         """The tail of its standard error."""
         return self._last_words.text
 
-    def _send(self, message: Task | Taken | Pause) -> None:
+    def _send(self, message: Task | Acknowledged | Pause) -> None:
         with contextlib.suppress(OSError):  # `receive` detects that it has ended
             self._control.settimeout(SEND_SECONDS)
             self._control.sendall(msgspec.json.encode(message) + b"\n")

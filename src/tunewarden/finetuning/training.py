@@ -16,7 +16,7 @@ from tunewarden.engines import scratch
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import endings, handover, jobs, states, transitions
 from tunewarden.finetuning.context import TrainingContext
-from tunewarden.finetuning.endings import Cancelled, Died, Hopeless, PausedNow, Stopped
+from tunewarden.finetuning.endings import Cancelled, JobFailed, JobPaused, Stopped, TrainerDied
 from tunewarden.finetuning.jobs import Job
 from tunewarden.finetuning.trainer_process import Data, TrainerEnded, TrainerProcess
 from tunewarden.locks import ByteLocks
@@ -34,7 +34,7 @@ from tunewarden.trainer.messages import (
     State,
     Task,
     Tokens,
-    Told,
+    TrainerMessage,
 )
 
 POLL_SECONDS = 0.1
@@ -79,16 +79,16 @@ class Training:
                 break
             except Stopped:
                 return
-            except PausedNow:
+            except JobPaused:
                 if self._is_paused():
                     return
                 continue  # resumed in the meantime
             except Cancelled:
                 break
-            except Hopeless as hopeless:
-                fail(self._context, self._job, hopeless)
+            except JobFailed as failed:
+                fail(self._context, self._job, failed)
                 break
-            except (Died, Error) as failure:
+            except (TrainerDied, Error) as failure:
                 if isinstance(failure, Error) and failure.kind is Kind.STORAGE_FULL:
                     # Not the job's failure: it continues from its last state when there is space.
                     self._wait_for_room()
@@ -140,7 +140,7 @@ class Training:
         finally:
             scratch.erase(directory)
 
-    def _died(self, trainer: TrainerProcess, ended: TrainerEnded) -> Died:
+    def _died(self, trainer: TrainerProcess, ended: TrainerEnded) -> TrainerDied:
         status = trainer.end(patience_seconds=EXIT_SECONDS)
         logger.warning(
             "the trainer of job %s ended (%s) with status %d: %s",
@@ -150,10 +150,10 @@ class Training:
             trainer.last_words,
         )
         self._look(None)  # It may have ended because the server shuts down.
-        return Died(status)
+        return TrainerDied(status)
 
     def _start(self, directory: Path) -> TrainerProcess:
-        """Start a trainer with its inputs. Raises Hopeless if one is gone; OSError, Error."""
+        """Start a trainer with its inputs. Raises JobFailed if one is gone; OSError, Error."""
         job, context = self._job, self._context
         base = bases.find(context.database, job.base)
         if base is None or base.kind is not BaseKind.LOCAL or not _is_base(Path(base.location)):
@@ -215,12 +215,12 @@ class Training:
             now = self._context.clock.monotonic()
             if message is not None:
                 heard_at = now
-                if self._took(message, trainer, directory):
+                if self._handled(message, trainer, directory):
                     return
             elif now - heard_at > SILENCE_SECONDS:
                 raise TrainerEnded("silent for too long")
 
-    def _took(self, message: Told, trainer: TrainerProcess, directory: Path) -> bool:
+    def _handled(self, message: TrainerMessage, trainer: TrainerProcess, directory: Path) -> bool:
         """Process one message; return whether it was the last one."""
         job, context, work = self._job, self._context, directory / "work"
         match message:
@@ -234,25 +234,25 @@ class Training:
                 self._tell(message)
             case Checkpoint():
                 handover.take_checkpoint(context, job, message, work)
-                trainer.taken()
+                trainer.acknowledge()
             case State():
                 handover.take_state(context, job, message, work)
                 self._has_progressed = True
-                trainer.taken()
+                trainer.acknowledge()
             case Finished():
 
-                def let_go() -> None:
+                def end_trainer() -> None:
                     trainer.end()
                     scratch.erase(directory)
 
-                handover.finish(context, job, message, work, let_go)
+                handover.finish(context, job, message, work, end_trainer)
                 return True
             case Paused():
                 trainer.end(patience_seconds=EXIT_SECONDS)
                 self._look(None)
-                raise PausedNow
+                raise JobPaused
             case Failed():
-                raise Hopeless(message.code, message.message, message.param)
+                raise JobFailed(message.code, message.message, message.param)
         return False
 
     def _look(self, trainer: TrainerProcess | None) -> None:
@@ -263,7 +263,7 @@ class Training:
         is_stopping = self._stop.is_set()
         if not is_stopping and state is not states.State.PAUSING:
             return
-        outcome = PausedNow if state is states.State.PAUSING else Stopped
+        outcome = JobPaused if state is states.State.PAUSING else Stopped
         if trainer is None:
             raise outcome
         now = self._context.clock.monotonic()
@@ -300,12 +300,10 @@ class Training:
             return transitions.paused(tx, self._job.n)
 
 
-def fail(context: TrainingContext, job: Job, hopeless: Hopeless) -> None:
+def fail(context: TrainingContext, job: Job, failed: JobFailed) -> None:
     """Fail a job, unless it was cancelled in the meantime."""
     with context.database.write(below_floor=True) as tx:
-        transitions.failed(
-            tx, job.n, code=hopeless.code, message=hopeless.message, param=hopeless.param
-        )
+        transitions.failed(tx, job.n, code=failed.code, message=failed.message, param=failed.param)
 
 
 def wind_up(context: TrainingContext, job: Job) -> None:
@@ -317,7 +315,7 @@ def wind_up(context: TrainingContext, job: Job) -> None:
 
 
 def active_file(context: TrainingContext, n: int, param: str) -> File:
-    """Return an input file of a job. Raises Hopeless if it was deleted (a restored database)."""
+    """Return an input file of a job. Raises JobFailed if it was deleted (a restored database)."""
     file = file_rows.of_number(context.database, n)
     if file is None:
         raise endings.file_gone(param)

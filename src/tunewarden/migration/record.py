@@ -181,7 +181,7 @@ class _Asking:
                 self.say("Waiting for answers that are on their way; Ctrl-C gives them up.")
             finished = wait(self.running).done
         except BaseException:
-            self.source.cut()
+            self.source.disconnect()
             raise
         for one in finished:
             # The interruption may have come while one of them was being kept.

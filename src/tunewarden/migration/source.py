@@ -166,7 +166,7 @@ class Source:
             connection.close()
             raise
 
-    def cut(self) -> None:
+    def disconnect(self) -> None:
         """End every request, also one that another thread is waiting for; none begins after this."""
         self.pauses.stop()
         with self._guard:

@@ -18,7 +18,7 @@ from tunewarden.clock import SystemClock
 from tunewarden.logs import trace
 from tunewarden.processes import die_with, keep_secrets_in_memory
 from tunewarden.trainer.control import Control
-from tunewarden.trainer.failures import told
+from tunewarden.trainer.failures import failure_of
 
 
 def main(arguments: list[str]) -> None:
@@ -60,7 +60,7 @@ class _Telling:
                     shutil.rmtree(place, ignore_errors=True)
                 else:
                     place.unlink()
-        self._control.end_with(told(error))
+        self._control.end_with(failure_of(error))
 
 
 def _quiet() -> int:

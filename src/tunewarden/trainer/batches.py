@@ -100,7 +100,7 @@ class Cutter:
         self._tokens_max = tokens_max
         self._is_packed = is_packed
 
-    def cut(self, numbers: Sequence[int]) -> list[Piece]:
+    def pieces(self, numbers: Sequence[int]) -> list[Piece]:
         """Return pieces of at most `tokens_max` tokens, padding included; no example is divided."""
         build = _packed if self._is_packed else _padded
         found = [build([self.examples[n] for n in group], group) for group in self._groups(numbers)]
@@ -108,9 +108,9 @@ class Cutter:
             return found
         return [replace(piece, references=self.references[piece.members]) for piece in found]
 
-    def cut_all(self) -> list[Piece]:
+    def all_pieces(self) -> list[Piece]:
         """Return the pieces of all examples."""
-        return self.cut(range(len(self.examples)))
+        return self.pieces(range(len(self.examples)))
 
     def _groups(self, numbers: Sequence[int]) -> list[list[int]]:
         ordered = sorted(numbers, key=lambda number: length(self.examples[number]), reverse=True)

@@ -38,7 +38,7 @@ class Row:
         """The number of target tokens."""
         return sum(end - start for start, end in self.spans)
 
-    def cut(self, length: int) -> "Row":
+    def truncated(self, length: int) -> "Row":
         """Return the row without what is beyond `length` tokens, and only up to what is learned."""
         spans = tuple((start, min(end, length)) for start, end in self.spans if start < length)
         return Row(self.ids[: spans[-1][1] if spans else 0], spans)

@@ -17,7 +17,7 @@ from tunewarden.trainer.messages import (
     Pause,
     Progress,
     Task,
-    Told,
+    TrainerMessage,
     encode,
 )
 
@@ -33,7 +33,7 @@ class Control:
         self._socket = socket.socket(fileno=descriptor)
         self._lines = self._socket.makefile("rb")
         self._lock = threading.Lock()
-        self._taken: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._acknowledged: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._is_ending = False
         self.is_pausing = False
 
@@ -46,7 +46,7 @@ class Control:
         threading.Thread(target=self._listen, daemon=True).start()
         return TASK.decode(line)
 
-    def tell(self, message: Told) -> None:
+    def send(self, message: TrainerMessage) -> None:
         """Send a message. Does not return if the runner is gone."""
         with self._lock:
             try:
@@ -57,13 +57,13 @@ class Control:
     def offer(self, message: Offer) -> None:
         """Send a message about files; return when the runner has acknowledged them."""
         self._is_ending = isinstance(message, Finished)
-        self.tell(message)
-        self._taken.get()
+        self.send(message)
+        self._acknowledged.get()
 
-    def end_with(self, message: Told) -> None:
+    def end_with(self, message: TrainerMessage) -> None:
         """Send the last message; the runner may close the socket from now on."""
         self._is_ending = True
-        self.tell(message)
+        self.send(message)
 
     def close(self) -> None:
         """Close our end."""
@@ -79,7 +79,7 @@ class Control:
             if isinstance(answer, Pause):
                 self.is_pausing = True
             else:
-                self._taken.put(None)
+                self._acknowledged.put(None)
         if not self._is_ending:
             # Exit at once, from this thread: the runner is gone, and the scratch directory is swept later.
             os._exit(ORPHANED)
@@ -122,4 +122,4 @@ class Reporter:
             if now - told_at < PROGRESS_SECONDS:  # the last one, when the block ended early
                 self._clock.sleep(PROGRESS_SECONDS - (now - told_at))
             told, told_at = latest, self._clock.monotonic()
-            self._control.tell(told)
+            self._control.send(told)

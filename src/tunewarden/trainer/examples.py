@@ -78,7 +78,7 @@ def read(descriptor: int, file: File, method: Method, chats: Chats, context: int
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             message = f"Line {number} of the {file} file has a message that cannot be read."
             raise _invalid(file, message) from error
-        cut = tuple(row.cut(context) for row in rows)
+        cut = tuple(row.truncated(context) for row in rows)
         if any(len(row.ids) > context for row in rows):
             dataset.truncated.append(number)
         if method == "supervised":

@@ -18,7 +18,7 @@ class Failure(Exception):
         self.param = param
 
 
-def told(error: BaseException) -> Failed:
+def failure_of(error: BaseException) -> Failed:
     """Convert any exception to a message for the runner."""
     if isinstance(error, Failure):
         return Failed(error.code, error.message, error.param)

@@ -103,6 +103,6 @@ def ask_reference(reader: Reader, model: Any, cutter: Cutter, device: torch.devi
     """Give a file's examples their references: what the model, as it is now, prefers."""
     references = torch.zeros(len(cutter.examples))
     model.eval()
-    for piece in cutter.cut_all():
+    for piece in cutter.all_pieces():
         references[piece.members] = preferences(reader, model, piece.to(device)).float().cpu()
     cutter.references = references

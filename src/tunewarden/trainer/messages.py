@@ -13,7 +13,7 @@ writes a Task first. Then the trainer writes, in this order:
   State also each `state_seconds`, at the end of a step.
 - Finished, with the adapter as in a checkpoint and the results: CSV with a row for each step.
 
-Checkpoint, State and Finished wait for a Taken (acknowledgement), and then their files are gone. A killed trainer that
+Checkpoint, State and Finished wait for an `Acknowledged`, and then their files are gone. A killed trainer that
 is resumed sends Tokens and Plan again, and continues after the State's step: a Checkpoint whose State
 was not acknowledged comes a second time. Pause may come at any time: at the end of the next step come a
 State and Paused, and the process exits with 0, as after Finished. A failure sends Failed and exits
@@ -64,7 +64,7 @@ class Task(msgspec.Struct, frozen=True, tag_field="type", tag="task", kw_only=Tr
     state_seconds: float
 
 
-class Taken(msgspec.Struct, frozen=True, tag_field="type", tag="taken"):
+class Acknowledged(msgspec.Struct, frozen=True, tag_field="type", tag="acknowledged"):
     """Acknowledges the last offer; its files may be removed."""
 
 
@@ -150,11 +150,11 @@ class Failed(msgspec.Struct, frozen=True, tag_field="type", tag="failed"):
 
 
 Offer = Checkpoint | State | Finished
-Told = Tokens | Plan | Progress | Offer | Paused | Failed
+TrainerMessage = Tokens | Plan | Progress | Offer | Paused | Failed
 TASK = msgspec.json.Decoder(Task)
-ANSWER: msgspec.json.Decoder[Taken | Pause] = msgspec.json.Decoder(Taken | Pause)
+ANSWER: msgspec.json.Decoder[Acknowledged | Pause] = msgspec.json.Decoder(Acknowledged | Pause)
 
 
-def encode(message: Told) -> bytes:
+def encode(message: TrainerMessage) -> bytes:
     """Return one line."""
     return msgspec.json.encode(message) + b"\n"

@@ -90,7 +90,7 @@ class Steps:
         cutter, size = self._cutters[1], self._schedule.batch_size
         count = len(cutter.examples)
         start = (step // VALID_STEPS * size) % count
-        return training.measure(cutter.cut(range(start, min(start + size, count))))
+        return training.measure(cutter.pieces(range(start, min(start + size, count))))
 
     def _tell(self, training: Training) -> None:
         step, steps = training.step, self._schedule.steps
@@ -115,7 +115,7 @@ class Steps:
     def _keep_checkpoint(self, training: Training) -> None:
         full = None
         if len(self._cutters) > 1:
-            full = training.measure(self._cutters[1].cut_all())
+            full = training.measure(self._cutters[1].all_pieces())
         directory = self._new(ADAPTER)
         adapters.save_adapter(training.model, directory)
         metrics = self._results.metrics(full)

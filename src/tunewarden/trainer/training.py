@@ -86,7 +86,7 @@ class Training(Trainer):  # type: ignore[misc]  # transformers is untyped
         """Return a loader whose batches are lists of pieces, one for each step of an epoch."""
 
         def collate(numbers: list[int]) -> dict[str, list[Piece]]:
-            return {PIECES: self._cutter.cut(numbers)}
+            return {PIECES: self._cutter.pieces(numbers)}
 
         numbers: Any = range(len(self._cutter.examples))
         return DataLoader(numbers, batch_sampler=self._order, collate_fn=collate)

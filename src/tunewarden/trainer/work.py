@@ -91,14 +91,14 @@ def _read(task: Task, control: Control, path: Path, context: int) -> list[list[E
     for descriptor, name in given:
         if descriptor is not None:
             dataset = read(descriptor, name, task.method, chats, context)
-            control.tell(dataset.tokens())
+            control.send(dataset.tokens())
             files.append(dataset.examples)
     return files
 
 
 def _plan(task: Task, control: Control, examples: int, parameters: int) -> Schedule:
     plan = schedule(task.hyperparameters, task.method, examples=examples, parameters=parameters)
-    control.tell(
+    control.send(
         Plan(plan.n_epochs, plan.batch_size, plan.learning_rate_multiplier, plan.beta, plan.steps)
     )
     return plan

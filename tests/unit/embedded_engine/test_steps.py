@@ -86,7 +86,7 @@ def test_a_pass_that_is_given_up_leaves_zeros_and_the_cache_as_it_was() -> None:
     before = [layer.keys.clone() for layer in cache.layers]
     cache.update(torch.rand(2, 2, 3, 4) + 1, torch.rand(2, 2, 3, 4) + 1, 0)  # one layer only
     written = cache.layers[0].keys[:, :, 5:], cache.layers[0].values[:, :, 5:]
-    kv.cut(cache, 5)
+    kv.crop(cache, 5)
     assert [layer.keys.shape[2] for layer in cache.layers] == [5, 5]
     assert all(
         torch.equal(layer.keys, old) for layer, old in zip(cache.layers, before, strict=True)
