@@ -7,22 +7,28 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from benchmarks import engine_report, results, revocation
 from benchmarks.peers import install, subjects
 from benchmarks.peers.install import NotInstalled
 from benchmarks.peers.ratios import Ratio, bootstrap, ratio, shown
 from benchmarks.peers.requests import SCENARIOS, Scenario
+from benchmarks.peers.samples import (
+    QUIET_ROUNDS_MIN,
+    Found,
+    best_first,
+    counted_rounds,
+    has_failed,
+    quiet,
+    value_of,
+)
 from benchmarks.peers.sampling import DISTURBED
 
 PAGE = install.ROOT / "docs" / "performance.md"
 IMAGES = install.ROOT / "docs" / "images"
-# With fewer quiet rounds than this, the others count too, and the row says so.
-QUIET_ROUNDS_MIN = 3
 NOISY = " ~"
 NO_FIGURE = "no figure: the peer is not here, or its row says why"
 COUNTERPARTS = {
@@ -36,7 +42,6 @@ NOT_MEASURED = (
         "not here: `python -m benchmarks.scale` (takes long)",
     ),
 )
-Found = dict[str, Any]
 Row = tuple[str, ...]
 
 
@@ -189,7 +194,7 @@ def _start_goals(beside: Found) -> list[Row]:
     if not (measured := beside.get("starts")):
         return []
     seconds, weight = (_with_interval(measured[name]) for name in ("seconds", "MiB a worker"))
-    goal = "≤ 1 s, ≤ 60 MB a worker"
+    goal = "≤ 0.6 s, ≤ 60 MiB a worker"
     return [("core import + serve to ready, without an engine", goal, f"{seconds} s; {weight} MiB")]
 
 
@@ -199,10 +204,10 @@ def _tables(found: Found) -> list[str]:
     ]
     for scenario in SCENARIOS.values():
         kinds = {one["name"]: one for one in found["subjects"]}
-        measured = {name: _rounds(found, scenario, name)[0] for name in kinds}
+        measured = {name: counted_rounds(found, scenario, name)[0] for name in kinds}
         rows = [
             _row(found, scenario, kinds[name], rounds)
-            for name, rounds in sorted(measured.items(), key=_by(scenario))
+            for name, rounds in sorted(measured.items(), key=best_first(scenario))
         ]
         unit = "streams/s" if scenario.is_stream else "req/s"
         heads = (
@@ -222,7 +227,7 @@ def _tables(found: Found) -> list[str]:
 
 
 def _row(found: Found, scenario: Scenario, kind: Found, rounds: list[Found | None]) -> Row:
-    counted = [one for one in rounds if one and not _has_failed(one)]
+    counted = [one for one in rounds if one and not has_failed(one)]
     name = kind["name"]
     if fewer := kind["fewer"].get(scenario.name):
         name += f" ({fewer} connections)"
@@ -241,7 +246,7 @@ def _row(found: Found, scenario: Scenario, kind: Found, rounds: list[Found | Non
         cpu,
         memory,
         str(against or ""),
-        _quiet(found, scenario, kind["name"]),
+        quiet(found, scenario, kind["name"]),
     )
 
 
@@ -299,10 +304,10 @@ python -m benchmarks.engine_peers  # the embedded engine; its figures are kept i
 def _compared(found: Found, scenario: Scenario, ours: str, theirs: str) -> str:
     """Return the ratio of two subjects, marked if it stands on disturbed samples; "" without one."""
     (mine, is_noisy), (other, is_other_noisy) = (
-        _rounds(found, scenario, name) for name in (ours, theirs)
+        counted_rounds(found, scenario, name) for name in (ours, theirs)
     )
     compared: Ratio | None = ratio(
-        *([_value(one, scenario) for one in side] for side in (mine, other))
+        *([value_of(one, scenario) for one in side] for side in (mine, other))
     )
     if compared is None:
         return ""
@@ -312,50 +317,13 @@ def _compared(found: Found, scenario: Scenario, ours: str, theirs: str) -> str:
 def _by_processor(found: Found, scenario: Scenario, ours: str, theirs: str) -> str:
     """Return how many requests a second of processor time serves, ours to theirs; noise matters less."""
     mine, other = (
-        [None if one is None or _has_failed(one) else one["cpu_us"] for one in rounds]
+        [None if one is None or has_failed(one) else one["cpu_us"] for one in rounds]
         for rounds in (
             found["samples"].get(f"{scenario.name}/{name}", []) for name in (ours, theirs)
         )
     )
     compared = None if scenario.field == "p50" else ratio(other, mine)
     return f", by processor time {shown(compared.value)}" if compared else ""
-
-
-def _rounds(found: Found, scenario: Scenario, name: str) -> tuple[list[Found | None], bool]:
-    """Return a sample a round, None for one that does not count; and whether disturbed ones count."""
-    rounds: list[Found | None] = found["samples"].get(f"{scenario.name}/{name}", [])
-    quiet = [one if one and one["disturbance"] < DISTURBED else None for one in rounds]
-    if sum(one is not None for one in quiet) < min(QUIET_ROUNDS_MIN, len(rounds)):
-        return rounds, True
-    return quiet, False
-
-
-def _quiet(found: Found, scenario: Scenario, name: str) -> str:
-    rounds = found["samples"][f"{scenario.name}/{name}"]
-    quiet = sum(1 for one in rounds if one and one["disturbance"] < DISTURBED)
-    return f"{quiet} of {len(rounds)}"
-
-
-def _value(sample: Found | None, scenario: Scenario) -> float | None:
-    if sample is None or _has_failed(sample):
-        return None
-    value: float = sample[scenario.field]
-    return value
-
-
-def _has_failed(sample: Found) -> bool:
-    return bool(sample["failures"]) or not sample["rate"]
-
-
-def _by(scenario: Scenario) -> Callable[[tuple[str, list[Found | None]]], float]:
-    """Sort the best first."""
-    sign = 1 if scenario.field == "p50" else -1
-
-    def key(measured: tuple[str, list[Found | None]]) -> float:
-        values = [value for one in measured[1] if (value := _value(one, scenario)) is not None]
-        return sign * statistics.median(values) if values else float("inf")
-
-    return key
 
 
 def _with_interval(values: list[float]) -> str:
@@ -381,7 +349,9 @@ def _for_plots(found: Found) -> str:
     for scenario in SCENARIOS.values():
         for name in names:
             counted = [
-                one for one in _rounds(found, scenario, name)[0] if one and not _has_failed(one)
+                one
+                for one in counted_rounds(found, scenario, name)[0]
+                if one and not has_failed(one)
             ]
             if not counted:
                 continue

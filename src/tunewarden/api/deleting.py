@@ -28,8 +28,8 @@ class Deleting:
         self, caller: Caller, kind: ArtifactKind, artifact_id: str, attempt: Attempt
     ) -> Deletion:
         """Delete an artifact; return when it is gone (D8). Raises what `Executor.delete` raises."""
-        begun = await run_in_threadpool(self._executor.begin, caller, kind, artifact_id, attempt)
-        return begun if isinstance(begun, Deletion) else await self._join(begun)
+        started = await run_in_threadpool(self._executor.begin, caller, kind, artifact_id, attempt)
+        return started if isinstance(started, Deletion) else await self._join(started)
 
     async def _join(self, join: Joined) -> Deletion:
         """Wait for a deletion that another request began (D1)."""

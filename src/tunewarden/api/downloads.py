@@ -62,7 +62,7 @@ class _Download(Response):
                     if serving.ended_by is None or client.is_lost:
                         raise
                     task.uncancel()
-                    await client.cut()
+                    await client.abort()
                 finally:
                     await self._chunks.close()  # Its key is in memory until then.
         except asyncio.CancelledError:
@@ -88,7 +88,7 @@ class _Download(Response):
         try:
             while chunk:
                 if not self._admissions.may_go_on(serving):
-                    await client.cut()
+                    await client.abort()
                     return
                 left -= len(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -96,7 +96,7 @@ class _Download(Response):
         except Error as error:
             # The headers are sent: closing the connection is the only way left to signal the error.
             logger.error("the content of %s could not be sent: %s", self._file.id, error.message)  # noqa: TRY400  expected: no traceback
-            await client.cut()
+            await client.abort()
             return
         if left:
             raise RuntimeError(f"{self._file.id} does not have the size it was stored with")

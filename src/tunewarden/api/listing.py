@@ -39,16 +39,16 @@ def stream(
 
 
 def _pieces(found: Iterable[Listed], limit: int | None, *, has_ids: bool) -> Iterator[bytes]:
-    begun = b'{"object":"list","data":['
+    separator = b'{"object":"list","data":['
     objects = iter(found)
     left = limit
     first_id = last_id = None
     while batch := list(islice(objects, BATCH if left is None else min(BATCH, left))):
         first_id, last_id = first_id or batch[0].id, batch[-1].id
-        yield begun + encoded(batch)[1:-1]
-        begun = b","
+        yield separator + encoded(batch)[1:-1]
+        separator = b","
         left = None if left is None else left - len(batch)
     has_more = left == 0 and next(objects, None) is not None
     ids = {"first_id": first_id, "last_id": last_id} if has_ids else {}
     end = b"]," + encoded({**ids, "has_more": has_more})[1:]
-    yield end if begun == b"," else begun + end
+    yield end if separator == b"," else separator + end

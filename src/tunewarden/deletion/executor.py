@@ -20,9 +20,9 @@ from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.requests import (
     MISSING,
-    Asked,
     Attempt,
     Part,
+    RequestedDeletion,
     record_refusal,
     request_deletion,
 )
@@ -46,7 +46,7 @@ class Joined:
     caller: Caller
     kind: ArtifactKind
     artifact_id: str
-    asked: Asked
+    asked: RequestedDeletion
     numbers: tuple[int, ...]
     deadline: float
 
@@ -82,12 +82,12 @@ class Executor:
         Raises Error(NOT_FOUND), Error(FORBIDDEN) or Error(CONFLICT) with nothing changed;
         Error(UNAVAILABLE) with the deletion committed and continuing in the background (I13).
         """
-        begun = self.begin(caller, kind, artifact_id, attempt)
-        if isinstance(begun, Deletion):
-            return begun
+        started = self.begin(caller, kind, artifact_id, attempt)
+        if isinstance(started, Deletion):
+            return started
         # Work on it here too: without a running server nobody else does.
-        self._all_finished(begun.asked.deletion, begun.deadline)
-        return self.answer(begun)
+        self._all_finished(started.asked.deletion, started.deadline)
+        return self.answer(started)
 
     def begin(
         self, caller: Caller, kind: ArtifactKind, artifact_id: str, attempt: Attempt

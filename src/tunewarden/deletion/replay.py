@@ -39,10 +39,10 @@ def check_history(tx: Tx, facts: Deleted) -> None:
         raise _histories_differ(
             f"The log's entry about {facts.internal_id} does not match the database's {artifact.id}."
         )
-    begun = records.find_of(tx, artifact.n)
-    if artifact.state is not State.DELETED and begun and begun.id != facts.deletion_id:
+    known = records.find_of(tx, artifact.n)
+    if artifact.state is not State.DELETED and known and known.id != facts.deletion_id:
         raise _histories_differ(
-            f"The log says that {facts.deletion_id} deleted {artifact.id}, the database says {begun.id}."
+            f"The log says that {facts.deletion_id} deleted {artifact.id}, the database says {known.id}."
         )
 
 
@@ -58,8 +58,8 @@ def deletion(
     if found is None or found[0].state is State.DELETED:
         return 0
     artifact, salt = found
-    begun = records.find_of(tx, artifact.n)
-    noted = begun or commit(
+    known = records.find_of(tx, artifact.n)
+    noted = known or commit(
         tx,
         artifact,
         Intent(
@@ -86,7 +86,7 @@ def deletion(
         receipt=bundle(shown),
     )
     records.record_facts(tx, logged, *FOUND_IN_THE_LOG)
-    return 0 if begun else 1
+    return 0 if known else 1
 
 
 def blobs_erased(tx: Tx, facts: BlobsErased, index: int) -> None:

@@ -47,7 +47,7 @@ class Part(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestedDeletion:
     """A committed deletion, and the request's relation to it."""
 
     deletion: Deletion
@@ -62,7 +62,7 @@ def request_deletion(
     attempt: Attempt,
     *,
     log_size: int,
-) -> Asked:
+) -> RequestedDeletion:
     """Commit the deletion of a model or a file, or return the one already committed.
 
     `log_size` is the log's size before the call: this deletion's leaf will follow it.
@@ -85,7 +85,7 @@ def request_deletion(
 
 def _request(
     tx: Tx, caller: Caller, kind: ArtifactKind, artifact_id: str, attempt: Attempt, *, log_size: int
-) -> Asked:
+) -> RequestedDeletion:
     artifact = _find(tx, caller, kind, artifact_id)  # D1
     if artifact.state not in VISIBLE:
         return _asked_again(tx, caller, kind, artifact, attempt)
@@ -100,7 +100,7 @@ def _request(
     deletion = commit(tx, artifact, _intent(tx, caller, artifact, attempt, log_size), caller.actor)
     for part in parts:
         records.note_parent(tx, part, deletion)
-    return Asked(deletion, Part.FIRST)
+    return RequestedDeletion(deletion, Part.FIRST)
 
 
 def _check_role(tx: Tx, caller: Caller) -> None:
@@ -116,15 +116,15 @@ def _check_role(tx: Tx, caller: Caller) -> None:
 
 def _asked_again(
     tx: Tx, caller: Caller, kind: ArtifactKind, artifact: Artifact, attempt: Attempt
-) -> Asked:
+) -> RequestedDeletion:
     """Return the deletion of an artifact that is deleted or being deleted. Raises like D1."""
     first = records.find_of(tx, artifact.n)
     if first is not None and _is_repetition(first, caller, attempt, to_micros(tx.now)):
-        return Asked(first, Part.REPEATED)
+        return RequestedDeletion(first, Part.REPEATED)
     if first is None or artifact.state is State.DELETED:
         raise MISSING[kind](artifact.id)
     _check_role(tx, caller)
-    return Asked(first, Part.SECOND)
+    return RequestedDeletion(first, Part.SECOND)
 
 
 def _find(tx: Tx, caller: Caller, kind: ArtifactKind, artifact_id: str) -> Artifact:

@@ -22,16 +22,16 @@ class Connection(Protocol):
 class Request:
     """One request to an engine. Subclasses implement the callbacks for its response."""
 
-    __slots__ = ("connection", "data", "is_waiting", "met")
+    __slots__ = ("closed_by", "connection", "data", "is_waiting")
 
     def __init__(self) -> None:
         # The pid of the process that closed the connection without answering; None: none has.
-        self.met: int | None = None
+        self.closed_by: int | None = None
         self.data = b""  # head and body
         self.connection: Connection | None = None
         self.is_waiting = False  # for a connection that is being opened
 
-    def begun(self, status: int, headers: dict[bytes, bytes]) -> None:
+    def head_received(self, status: int, headers: dict[bytes, bytes]) -> None:
         """The response has begun; `received` follows at once."""
         raise NotImplementedError
 
@@ -39,7 +39,7 @@ class Request:
         """A part of the body was read; at the end the connection is free again."""
         raise NotImplementedError
 
-    def broke(self) -> None:
+    def connection_failed(self) -> None:
         """No engine could be reached, or it closed the connection."""
         raise NotImplementedError
 
@@ -62,7 +62,7 @@ class Request:
             self.connection.resume()
 
 
-class Asked(Request):
+class AwaitedRequest(Request):
     """A request whose complete response is awaited."""
 
     __slots__ = ("_bytes_max", "_pieces", "_size", "_status", "answer")
@@ -75,7 +75,7 @@ class Asked(Request):
         self._pieces: list[bytes] = []
         self._size = 0
 
-    def begun(self, status: int, headers: dict[bytes, bytes]) -> None:
+    def head_received(self, status: int, headers: dict[bytes, bytes]) -> None:
         """Keep the status."""
         self._status = status
 
@@ -85,11 +85,11 @@ class Asked(Request):
         self._size += len(piece)
         if self._size > self._bytes_max:
             self.abort()
-            self.broke()
+            self.connection_failed()
         elif is_end and not self.answer.done():
             self.answer.set_result((self._status, b"".join(self._pieces)))
 
-    def broke(self) -> None:
+    def connection_failed(self) -> None:
         """Fail the future."""
         if not self.answer.done():
             self.answer.set_exception(ConnectionResetError("the engine closed the connection"))

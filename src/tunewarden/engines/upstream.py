@@ -9,7 +9,7 @@ import asyncio
 import ssl
 
 from tunewarden.engines.address import Address
-from tunewarden.engines.request import Asked, Request
+from tunewarden.engines.request import AwaitedRequest, Request
 from tunewarden.engines.upstream_connection import UpstreamConnection
 from tunewarden.errors import Error, Kind
 
@@ -49,7 +49,7 @@ class Upstream:
             head = self._heads[path] = (
                 f"POST {self._address.prefix}{path} HTTP/1.1\r\n{self._fixed}content-length: "
             ).encode("latin-1")
-        request.met = None
+        request.closed_by = None
         request.data = b"%b%d\r\n%b\r\n%b" % (head, len(body), header, body)
         self.send(request)
 
@@ -71,7 +71,7 @@ class Upstream:
 
     async def ask(self, path: str, body: bytes, bytes_max: int) -> tuple[int, bytes]:
         """Send a POST and return the response's status and body. Raises ConnectionError."""
-        asked = Asked(bytes_max)
+        asked = AwaitedRequest(bytes_max)
         self.post(path, body, asked)
         try:
             return await asked.answer
@@ -108,15 +108,15 @@ class Upstream:
                     )
         except (OSError, TimeoutError):
             if request.is_waiting:
-                request.broke()
+                request.connection_failed()
             return
         if request.is_waiting:
             request.is_waiting = False
-            if request.met in {None, connection.process}:
+            if request.closed_by in {None, connection.process}:
                 connection.carry(request)
             else:
                 self.give_back(connection)
-                request.broke()
+                request.connection_failed()
         else:
             self.give_back(connection)
 

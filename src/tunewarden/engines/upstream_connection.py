@@ -19,7 +19,7 @@ Its states, and what each event does (empty: it cannot happen then):
     `connection_lost`   -> CLOSED  -> CLOSED  -> CLOSED  -> CLOSED  -> CLOSED  -> CLOSED                        -> CLOSED
 
 What `connection_lost` does to the request: one that was sent on a REUSED connection is sent once more; a BODY without a
-stated length is complete; any other request broke.
+stated length is complete; any other request fails.
 
 Fields: `request` is set by `carry`, and to None by `Request.abort`; every other field is this object's own. All of it runs
 on the event loop of the worker.
@@ -174,7 +174,7 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             if before is not HEAD and state is not BODY:
                 self._learn(data)
-            request.begun(self._status, self._headers)
+            request.head_received(self._status, self._headers)
         self._pass_on(request)
 
     def _learn(self, data: bytes) -> None:
@@ -191,7 +191,7 @@ class UpstreamConnection(asyncio.Protocol):
         head = self._known
         assert head is not None, "the caller has compared with it"
         self.state = WHOLE
-        request.begun(head.status, head.headers)
+        request.head_received(head.status, head.headers)
         if self.state is WHOLE:
             self._end(request)
             request.received(body, is_end=True)
@@ -227,14 +227,14 @@ class UpstreamConnection(asyncio.Protocol):
         if request is None:
             return
         request.connection = None
-        if before is REUSED and request.met is None:
+        if before is REUSED and request.closed_by is None:
             # A kept-alive connection closed before any response: most likely an idle timeout that raced with the request.
-            request.met = self.process
+            request.closed_by = self.process
             self._pool.open_for(request)
         elif exc is None and before is BODY and not self._headers.keys() & LENGTH_HEADERS:
             request.received(b"", is_end=True)  # the body ends with the connection (RFC 9112 §6.3)
         else:
-            request.broke()
+            request.connection_failed()
 
     # What the parser calls:
 

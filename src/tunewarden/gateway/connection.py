@@ -2,10 +2,24 @@
 
 A deletion must be able to discard unsent bytes in our buffers and the kernel's (I2), even after SIGKILL; a client's
 disconnect must abort its request at once. ASGI offers neither, so this object is put into the scope.
+
+Its states, and what each event does (empty: nothing):
+
+    event                        OPEN          REVOCABLE     DROPPED       LOST
+    `guard`                      linger 0
+                                 -> REVOCABLE
+    `drop`                       linger 0      close         close
+                                 -> DROPPED    -> DROPPED
+    `lost`, all acknowledged     -> LOST       linger off    -> LOST
+                                               -> LOST
+    `lost`, not all of it        -> LOST       -> LOST       -> LOST
+
+Linger 0 (SO_LINGER) makes the kernel discard what was not sent when the connection is closed, even by SIGKILL.
 """
 
 import asyncio
 from collections.abc import Callable
+from enum import Enum, auto
 
 from tunewarden import sockets
 from tunewarden.gateway.flushes import Flushes
@@ -15,12 +29,25 @@ EXTENSION = "tunewarden.client"
 ALL = 1 << 62
 
 
+class State(Enum):
+    """The state of a client's connection."""
+
+    OPEN = auto()
+    REVOCABLE = auto()  # it had output of a model that may be deleted
+    DROPPED = auto()  # closed by us, with what was not sent
+    LOST = auto()  # its descriptor may be another connection's
+
+
+# By name: a look-up in the enum's class takes longer than the rest of a comparison.
+OPEN, REVOCABLE, DROPPED, LOST = State
+
+
 class ClientConnection:
     """A client's connection. Runs on the event loop of its worker."""
 
     __slots__ = (
-        "_descriptor", "_is_cut", "_is_dropping", "_left", "_mark", "_stuck_since", "_written", "flushes", "is_lost",
-        "loop", "on_lost", "transport",
+        "_acknowledged", "_descriptor", "_mark", "_stuck_since", "_written", "flushes", "loop", "on_lost", "state",
+        "transport",
     )  # fmt: skip
 
     def __init__(
@@ -29,21 +56,24 @@ class ClientConnection:
         self.transport = transport
         self.loop = loop
         self.flushes = flushes
-        self.is_lost = False
+        self.state = OPEN
         self.on_lost: Callable[[], object] | None = None
         self._written = 0
         # Bytes acknowledged at the last check, and since when there has been no progress.
-        self._left = 0
+        self._acknowledged = 0
         self._stuck_since: float | None = None
         self._mark = 0  # The end of the revocable output.
-        self._is_dropping = False  # SO_LINGER is 0: closing discards unsent bytes.
-        self._is_cut = False  # never reset
         # Valid until the connection is lost; then the kernel may reuse the number.
         self._descriptor = sockets.descriptor_of(transport)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self.state is LOST
+
     def write(self, data: bytes) -> None:
         """Write, unless the connection is lost; buffer what the kernel does not accept now."""
-        if not self.is_lost:
+        if self.state is not LOST:
             self._written += len(data)
             sockets.write(self.transport, self._descriptor, data)
 
@@ -51,27 +81,27 @@ class ClientConnection:
         """Return whether written bytes are still in our buffer or the kernel's, unsent: the client reads slowly."""
         if self.is_backed_up:
             return True
-        return not self.is_lost and sockets.unsent(self._descriptor) > 0
+        return self.state is not LOST and sockets.unsent(self._descriptor) > 0
 
     def has_flushed(self) -> bool:
         """Return whether the peer has acknowledged everything: nothing can be sent any more, or retransmitted."""
-        return self.is_lost or self._unacknowledged() == 0
+        return self.state is LOST or self._unacknowledged() == 0
 
     def is_stuck(self, now: float, seconds: float) -> bool:
         """Return whether bytes wait and none was acknowledged for that long: the client does not read."""
-        if self._left == self._written:
+        if self._acknowledged == self._written:
             return False
-        left = self._written - self._unacknowledged()
-        if left == self._written:
+        acknowledged = self._written - self._unacknowledged()
+        if acknowledged == self._written:
             self._stuck_since = None
-        elif left != self._left or self._stuck_since is None:
+        elif acknowledged != self._acknowledged or self._stuck_since is None:
             self._stuck_since = now
-        self._left = left
+        self._acknowledged = acknowledged
         return self._stuck_since is not None and now - self._stuck_since > seconds
 
     def has_room(self) -> bool:
         """Return whether our buffer is empty: the kernel accepted all, or the connection is lost."""
-        return self.is_lost or not self.is_backed_up
+        return self.state is LOST or not self.is_backed_up
 
     @property
     def is_backed_up(self) -> bool:
@@ -83,20 +113,21 @@ class ClientConnection:
     def guard(self) -> None:
         """Mark following output as revocable: SO_LINGER 0, so that closing, even by SIGKILL, discards unsent bytes."""
         self._mark = ALL
-        if not self._is_dropping:
-            self._set_dropping(drops=True)
+        if self.state is OPEN:
+            self.state = REVOCABLE
+            sockets.set_dropping(self._descriptor, drops=True)
 
     def mark(self) -> int:
         """Return how many bytes were written so far; the end of the revocable output."""
         self._mark = self._written
         return self._mark
 
-    def has_left(self, mark: int) -> bool:
+    def is_acknowledged(self, mark: int) -> bool:
         """Return whether the bytes before a mark were acknowledged, or can never be sent (again).
 
         The kernel retransmits what was sent and not acknowledged. A lost connection is closed next.
         """
-        if self.is_lost or self._written - self._unacknowledged() >= mark:
+        if self.state is LOST or self._written - self._unacknowledged() >= mark:
             if mark == self._mark:
                 self._mark = 0
             return True
@@ -104,33 +135,30 @@ class ClientConnection:
 
     def may_close(self) -> bool:
         """Return whether closing loses nothing: all revocable output was acknowledged."""
-        return not self._mark or self.has_left(self._mark)
+        return not self._mark or self.is_acknowledged(self._mark)
 
     def drop(self) -> None:
         """Close the connection and discard what was not sent: once it is lost, nothing can be sent."""
-        self._is_cut = True
-        if not self._is_dropping and not self.is_lost:
-            self._set_dropping(drops=True)
+        if self.state is OPEN:
+            sockets.set_dropping(self._descriptor, drops=True)
+        if self.state is not LOST:
+            self.state = DROPPED
         self.transport.abort()
 
     def lost(self) -> None:
         """Connection lost. If all revocable output was acknowledged, restore a normal close; then call `on_lost`."""
-        if self._is_dropping and not self._is_cut and self.may_close():
-            self._set_dropping(drops=False)
-        self.is_lost = True
+        if self.state is REVOCABLE and self.may_close():
+            sockets.set_dropping(self._descriptor, drops=False)
+        self.state = LOST
         if self.on_lost is not None:
             self.on_lost()
 
-    async def cut(self) -> None:
+    async def abort(self) -> None:
         """Close the connection, discard what was not sent, and return when nothing can be sent any more."""
         self.drop()
-        while not self.is_lost:  # noqa: ASYNC110  the loop closes it in its next turn
+        while self.state is not LOST:  # noqa: ASYNC110  the loop closes it in its next turn
             await asyncio.sleep(0)
 
     def _unacknowledged(self) -> int:
         waiting = self.transport.get_write_buffer_size()
-        return waiting if self.is_lost else waiting + sockets.unacknowledged(self._descriptor)
-
-    def _set_dropping(self, *, drops: bool) -> None:
-        self._is_dropping = drops
-        sockets.set_dropping(self._descriptor, drops=drops)
+        return waiting if self.state is LOST else waiting + sockets.unacknowledged(self._descriptor)

@@ -5,20 +5,20 @@ Each request is admitted under the guard; the model's state is read again before
 
 The states of an exchange, and what each event does (empty: nothing):
 
-    event                 RECEIVING     READY       PARSING    ENGINE         RESPONDING      WRITTEN   CUT
+    event                 RECEIVING     READY       PARSING    ENGINE         RESPONDING      WRITTEN   ABORTED
     `advance`             authenticate  parse
                                         -> PARSING,
                                         ENGINE
     parsed                                          -> ENGINE
     `complete`            -> READY
-    `begun`, `received`                                        write          write
-                                                               -> RESPONDING  at its end
+    `head_received`,                                           write          write
+     `received`                                                -> RESPONDING  at its end
                                                                               -> WRITTEN
     `failed`                                                   error          error event
                                                                -> OVER        -> WRITTEN
     `refuse`              -> OVER       -> OVER     -> OVER    -> OVER
-    cut (model deleted,                                        error          drop, or wait
-     key revoked)                                              -> OVER        -> CUT          -> CUT
+    `_revoked`: model                                          error          drop, or wait
+     deleted, key revoked                                      -> OVER        -> ABORTED      -> ABORTED
     sent, acknowledged                                                                        -> OVER   -> OVER
     `lost` (client gone)  -> OVER       -> OVER     -> OVER    -> OVER        -> OVER         -> OVER   -> OVER
 """
@@ -58,12 +58,12 @@ class Stage(Enum):
     ENGINE = auto()  # admitted and sent to the engine; nothing was written yet
     RESPONDING = auto()  # part of the response was written
     WRITTEN = auto()  # all of it was; the last bytes may still be buffered
-    CUT = auto()  # aborted; waiting until what was sent is acknowledged
+    ABORTED = auto()  # aborted; waiting until what was sent is acknowledged
     OVER = auto()
 
 
 # By name: a look-up in the enum's class takes longer than the rest of a comparison.
-RECEIVING, READY, PARSING, ENGINE, RESPONDING, WRITTEN, CUT, OVER = Stage
+RECEIVING, READY, PARSING, ENGINE, RESPONDING, WRITTEN, ABORTED, OVER = Stage
 
 
 class Exchange:
@@ -76,9 +76,9 @@ class Exchange:
     """
 
     __slots__ = (
-        "_began", "_call", "_client", "_default_head", "_heard_at", "_incoming", "_is_chunked", "_loop", "_on_over",
-        "_relay", "_request", "_serving", "_shared", "_target",
-        "disconnected", "expects_continue", "keep_alive", "request_id", "stage",
+        "_began", "_call", "_client", "_default_head", "_incoming", "_is_chunked", "_last_received", "_loop",
+        "_on_over", "_relay", "_request", "_serving", "_shared", "_target", "disconnected", "expects_continue",
+        "keep_alive", "request_id", "stage",
     )  # fmt: skip
     message_event = NoEvent()
 
@@ -107,7 +107,7 @@ class Exchange:
         self._default_head = default_head
         self._on_over = on_over
         self._loop = client.loop
-        self._began = self._heard_at = self._loop.time()
+        self._began = self._last_received = self._loop.time()
         self.stage = RECEIVING if body is None else READY
         self._call: Call | None = None
         self._relay: Relay | None = None
@@ -166,7 +166,7 @@ class Exchange:
 
     def resume(self) -> None:
         """Read from the engine again."""
-        self._heard_at = self._loop.time()
+        self._last_received = self._loop.time()
         if self._call is not None:
             self._call.resume()
 
@@ -175,7 +175,7 @@ class Exchange:
         if self.stage is OVER:
             return
         self.stage = OVER
-        self._abort()
+        self._abort_call()
         serving = self._serving
         if serving is not None and serving.n is not None:
             # Closing discards unsent bytes in the kernel; the guard is held until then.
@@ -186,7 +186,7 @@ class Exchange:
     def refuse(self, error: Exception) -> None:
         """Answer with an error, if nothing was written."""
         if self.stage in {RECEIVING, READY, PARSING, ENGINE}:
-            self._abort()
+            self._abort_call()
             # The client may or may not send the rest of the body. RFC 9110 §10.1.1
             self.keep_alive &= self.stage is not RECEIVING
             status, headers, body = problems.wire(error)
@@ -198,10 +198,10 @@ class Exchange:
         if (
             self.stage in {ENGINE, RESPONDING}
             and self._serving is not None
-            and now - self._heard_at > seconds
+            and now - self._last_received > seconds
             and not self._client.has_unsent()
         ):
-            self._abort()
+            self._abort_call()
             self.failed(engine_silent(seconds))
 
     def end_for_shutdown(self) -> None:
@@ -210,12 +210,12 @@ class Exchange:
         if self.stage in {RECEIVING, READY, PARSING}:
             self.refuse(shutting_down())
         elif self.stage in {ENGINE, RESPONDING}:
-            self._abort()
+            self._abort_call()
             self.failed(shutting_down())
 
     # From the engine (`routing.Listener`):
 
-    def begun(self, status: int, headers: dict[bytes, bytes]) -> None:
+    def head_received(self, status: int, headers: dict[bytes, bytes]) -> None:
         """Note the status and headers; they are written with the first part of the body."""
         names = renaming(self._target.engine_model, self._target.public_id)
         hides = not self._request.wants_usage
@@ -224,19 +224,19 @@ class Exchange:
 
     def received(self, piece: bytes, *, is_end: bool) -> None:
         """Forward a part of the body, if the model may still be used."""
-        self._heard_at = self._loop.time()
+        self._last_received = self._loop.time()
         response = self._relay
-        assert response is not None, "`begun` comes first"
+        assert response is not None, "`head_received` comes first"
         try:
             output = response.feed(piece, is_end=is_end)
         except ConnectionError:
-            self._abort()
+            self._abort_call()
             self.failed(unavailable())
             return
         if output is None:
             return
         if (output or is_end) and not self._may_go_on():
-            self._end_cut()
+            self._end_aborted()
             return
         if self.stage is ENGINE:
             self.stage = RESPONDING
@@ -252,7 +252,7 @@ class Exchange:
     def failed(self, error: Error) -> None:
         """End because the engine failed: with an error, or an SSE error event if the response has begun."""
         if not self._may_go_on():
-            self._end_cut()
+            self._end_aborted()
         elif self.stage is RESPONDING:
             self._client.write(relay.error_event(error, self._is_chunked))
             self._written()
@@ -261,22 +261,22 @@ class Exchange:
 
     # How it ends:
 
-    def _cut(self) -> None:
+    def _revoked(self) -> None:
         """End because the model was deleted or the key revoked; called by `Admissions`."""
         if self.stage is not OVER:
-            self._end_cut()
+            self._end_aborted()
 
-    def _end_cut(self) -> None:
+    def _end_aborted(self) -> None:
         """End with an error if one can be sent, else by closing the connection (D4)."""
-        self._abort()
+        self._abort_call()
         if self.stage is ENGINE:
             self.refuse(self._reason())
         elif self._client.has_unsent():
             # The model's output is still buffered for a slow client: discard everything.
             self._client.drop()
-        elif self.stage is not CUT:
+        elif self.stage is not ABORTED:
             is_whole = self.stage is WRITTEN
-            self.stage = CUT
+            self.stage = ABORTED
             until = self._loop.time() + ACK_SECONDS
             self._client.flushes.wait(
                 lambda: self._client.has_flushed() or self._loop.time() >= until,
@@ -301,7 +301,7 @@ class Exchange:
 
     def _written(self) -> None:
         """End when the kernel has accepted all output; the model's guard is held until it is acknowledged (I2)."""
-        if self.stage is CUT or self.stage is OVER:
+        if self.stage is ABORTED or self.stage is OVER:
             return
         self.stage = WRITTEN
         assert self._serving is not None, "only admitted requests are written"
@@ -323,7 +323,7 @@ class Exchange:
         self._release()
         self._on_over()
 
-    def _abort(self) -> None:
+    def _abort_call(self) -> None:
         if self._call is not None:
             self._call.abort()
 
@@ -371,7 +371,7 @@ class Exchange:
         incoming = self._incoming
         assert isinstance(incoming.presented, Presented), "else it is refused earlier"
         reading, serving = self._shared.admissions.admit(
-            request.model, incoming.presented, incoming.identify, self._cut
+            request.model, incoming.presented, incoming.identify, self._revoked
         )
         self._serving = serving
         self.stage = ENGINE
@@ -383,7 +383,7 @@ class Exchange:
         sent = request.for_engine(target.engine_model, ask_usage=asks_usage)
         call = self._shared.gateway.call(target, caller.organization_id, route, sent, self)
         self._call = call
-        self._heard_at = self._loop.time()
+        self._last_received = self._loop.time()
         call.begin()
 
     def _may_go_on(self) -> bool:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 class Listener(Protocol):
     """Receives an engine's response."""
 
-    def begun(self, status: int, headers: dict[bytes, bytes]) -> None:
+    def head_received(self, status: int, headers: dict[bytes, bytes]) -> None:
         """The response has begun; `received` follows at once."""
 
     def received(self, piece: bytes, *, is_end: bool) -> None:
@@ -157,7 +157,7 @@ class Call(Request):
             self.loading.cancel()
         super().abort()
 
-    def begun(self, status: int, headers: dict[bytes, bytes]) -> None:
+    def head_received(self, status: int, headers: dict[bytes, bytes]) -> None:
         """Pass on a response; a 404 is examined first, and a 401 becomes an error of the server."""
         if status == 404:
             self._refusal = bytearray()
@@ -166,7 +166,7 @@ class Call(Request):
         elif b"content-encoding" in headers and headers[b"content-encoding"].lower() != b"identity":
             self._fail(_coded(self._target.base.name))
         else:
-            self._listener.begun(status, headers)
+            self._listener.head_received(status, headers)
 
     def received(self, piece: bytes, *, is_end: bool) -> None:
         """Pass on a part of the body."""
@@ -181,7 +181,7 @@ class Call(Request):
         elif is_end:
             self._refused(_code_of(bytes(self._refusal)))
 
-    def broke(self) -> None:
+    def connection_failed(self) -> None:
         """Report that the engine's connection failed."""
         self._fail(unavailable())
 

@@ -5,11 +5,19 @@
 3. `drain_seconds` later requests still in flight end with an error, and the worker exits.
 
 A second signal skips to the end of 3.
+
+The phases, and what each event does (empty: nothing):
+
+    event                        SERVING      DRAINING     HURRIED     ENDING
+    a signal                     -> DRAINING  -> HURRIED               -> HURRIED
+    no request is left, or the                -> ENDING    -> ENDING
+     timeout passed
 """
 
 import asyncio
 import logging
 import socket
+from enum import Enum, auto
 from types import FrameType
 from typing import cast
 
@@ -28,6 +36,15 @@ FLUSH_SECONDS = 0.3
 logger = logging.getLogger(__name__)
 
 
+class Phase(Enum):
+    """The phase of a worker's shutdown."""
+
+    SERVING = auto()
+    DRAINING = auto()  # steps 1 and 2: requests in flight continue
+    HURRIED = auto()  # nothing is waited for any more
+    ENDING = auto()  # step 3: the last errors are flushed
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn's server with this shutdown."""
 
@@ -38,17 +55,16 @@ class DrainingServer(uvicorn.Server):
         self._application = application
         self._delay = delay
         self._seconds = seconds
-        self._is_hurried = False
+        self.phase = Phase.SERVING
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle a signal (uvicorn's name)."""
-        if self._application.readiness.is_draining:
-            self._is_hurried = True
+        self.phase = Phase.DRAINING if self.phase is Phase.SERVING else Phase.HURRIED
         self._application.readiness.is_draining = True
         asyncio.get_running_loop().call_soon_threadsafe(self._begin)
 
     def _begin(self) -> None:
-        delay = 0.0 if self._is_hurried else self._delay
+        delay = 0.0 if self.phase is Phase.HURRIED else self._delay
         asyncio.get_running_loop().call_later(delay, self._stop_accepting)
 
     def _stop_accepting(self) -> None:
@@ -72,7 +88,7 @@ class DrainingServer(uvicorn.Server):
                 connection.end_for_shutdown()
             except Exception:  # the others must end, and the lifespan with them
                 logger.exception("a connection could not be ended")
-        self._is_hurried = False
+        self.phase = Phase.ENDING
         await self._wait(FLUSH_SECONDS)
         for connection in self._connections():
             connection.transport.abort()
@@ -87,7 +103,9 @@ class DrainingServer(uvicorn.Server):
         state = self.server_state
         # Polls, because uvicorn does not notify when a connection ends.
         while (  # noqa: ASYNC110  see above
-            (state.connections or state.tasks) and not self._is_hurried and loop.time() < until
+            (state.connections or state.tasks)
+            and self.phase is not Phase.HURRIED
+            and loop.time() < until
         ):
             await asyncio.sleep(POLL_SECONDS)
 

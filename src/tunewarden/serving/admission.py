@@ -22,7 +22,7 @@ from tunewarden.registry import artifacts, model_lookup
 from tunewarden.registry.artifacts import ID_LENGTH_MAX
 from tunewarden.registry.model_lookup import Target
 from tunewarden.serving.fence import Fence
-from tunewarden.serving.in_flight import Leaving, Receiver
+from tunewarden.serving.in_flight import InFlight, Receiver
 
 POLL_SECONDS = 0.004
 # Polls between releases of the guards of acknowledged responses.
@@ -50,27 +50,27 @@ class Reading:
 
 
 class Serving:
-    """One request on an artifact, or on a base (`n` is None), with a key. `cut` aborts it, once.
+    """One request on an artifact, or on a base (`n` is None), with a key. `abort` aborts it, once.
 
     The artifact was active when the database's stamp was `stamp`. `ended_by` is the reason of the abort.
     """
 
-    __slots__ = ("_cut", "ended_by", "key_id", "n", "stamp")
+    __slots__ = ("_abort", "ended_by", "key_id", "n", "stamp")
 
     def __init__(
-        self, n: int | None, key_id: str, cut: Callable[[], object], stamp: object
+        self, n: int | None, key_id: str, abort: Callable[[], object], stamp: object
     ) -> None:
         self.n = n
         self.key_id = key_id
         self.stamp = stamp
         self.ended_by: Error | None = None
-        self._cut = cut
+        self._abort = abort
 
-    def cut(self, reason: Error) -> None:
+    def abort(self, reason: Error) -> None:
         """Abort it."""
         if self.ended_by is None:
             self.ended_by = reason
-            self._cut()
+            self._abort()
 
 
 class Admissions:
@@ -81,7 +81,7 @@ class Admissions:
         self._fence = fence
         self._readings: dict[tuple[str, str], Reading] = {}
         self._running: set[Serving] = set()
-        self._leaving = Leaving(fence)
+        self._in_flight = InFlight(fence)
         self._polls = 0
         self._seen: object = None
         self._keys_seen: object = None
@@ -92,11 +92,11 @@ class Admissions:
         name: str,
         presented: Presented,
         identify: Callable[[Tx], Caller],
-        cut: Callable[[], object],
+        abort: Callable[[], object],
     ) -> tuple[Reading, Serving]:
         """Admit a request on the model `name`; the caller must call `end` or `leave`.
 
-        `identify` reads the caller; `cut` is called if the model is deleted in the meantime. Raises
+        `identify` reads the caller; `abort` is called if the model is deleted in the meantime. Raises
         what `identify` raises, Error(FORBIDDEN), Error(NOT_FOUND); then nothing was admitted.
         """
         reading = self._readings.get((presented.id, name))
@@ -105,17 +105,17 @@ class Admissions:
             if n is None or self._fence.begin(n):
                 # This check must be inside the guard: before it, it is a race (section 5).
                 if reading.stamp == self._database.stamp():
-                    return reading, self._note(Serving(n, presented.id, cut, reading.stamp))
+                    return reading, self._note(Serving(n, presented.id, abort, reading.stamp))
                 if n is not None:
                     self._fence.end(n)
-        return self._read(name, presented, identify, cut)
+        return self._read(name, presented, identify, abort)
 
     def _read(
         self,
         name: str,
         presented: Presented,
         identify: Callable[[Tx], Caller],
-        cut: Callable[[], object],
+        abort: Callable[[], object],
     ) -> tuple[Reading, Serving]:
         stamp = self._database.stamp()  # before any read
         target = model_lookup.meaning(self._database, name)
@@ -135,7 +135,7 @@ class Admissions:
             raise
         reading = Reading(stamp, presented.digest, caller, target)
         self._keep(presented.id, name, reading)
-        return reading, self._note(Serving(n, presented.id, cut, stamp))
+        return reading, self._note(Serving(n, presented.id, abort, stamp))
 
     def identify(self, identify: Callable[[Tx], Caller]) -> None:
         """Read the caller only. Raises what `identify` raises."""
@@ -152,19 +152,19 @@ class Admissions:
         """End an admitted request, whose response was completely written to `receiver`, once it is acknowledged."""
         if serving.n is not None:
             self._running.discard(serving)
-            self._leaving.add(serving.n, receiver)
+            self._in_flight.add(serving.n, receiver)
 
     @contextmanager
     def guarded(
-        self, n: int, key_id: str, absent: Error, cut: Callable[[], object]
+        self, n: int, key_id: str, absent: Error, abort: Callable[[], object]
     ) -> Iterator[Serving]:
-        """Hold the guard of an artifact (models and files); `cut` is called if it is deleted or the key revoked.
+        """Hold the guard of an artifact (models and files); `abort` is called if it is deleted or the key revoked.
 
         Raises `absent` if it is no longer active.
         """
         if not self._fence.begin(n):
             raise absent
-        serving = Serving(n, key_id, cut, None)
+        serving = Serving(n, key_id, abort, None)
         try:
             # Inside the guard, as above.
             serving.stamp = self._database.stamp()
@@ -207,14 +207,14 @@ class Admissions:
             asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_ended)
 
     def _cut_what_ended(self) -> None:
-        if not self._running and not self._leaving:
+        if not self._running and not self._in_flight:
             self._is_watching = False
             return
         # Schedule the next poll first, so that a failing check is not the last one.
         asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_ended)
         self._polls += 1
         if self._polls % SWEEP_POLLS == 0:
-            self._leaving.sweep()
+            self._in_flight.sweep()
         stamp = self._database.stamp()
         if self._polls % KEY_POLLS == 0 and stamp != self._keys_seen:
             self._keys_seen = stamp
@@ -226,16 +226,16 @@ class Admissions:
         presented = {one.key_id for one in self._running}
         lost = {key for key in presented if not keys.is_active(self._database, key)}
         for serving in [one for one in self._running if one.key_id in lost]:
-            serving.cut(keys.revoked())
+            serving.abort(keys.revoked())
 
     def _cut_what_was_deleted(self, stamp: object) -> None:
-        numbers = {one.n for one in self._running if one.n is not None} | self._leaving.models()
+        numbers = {one.n for one in self._running if one.n is not None} | self._in_flight.models()
         gone = {n for n in numbers if not artifacts.is_active(self._database, n)}
         # Poll again soon while responses wait for acknowledgement or connections are being closed.
         now = asyncio.get_running_loop().time()
-        self._seen = None if self._leaving.cut(gone, now, ACK_SECONDS) else stamp
+        self._seen = None if self._in_flight.abort(gone, now, ACK_SECONDS) else stamp
         for serving in [one for one in self._running if one.n in gone]:
-            serving.cut(deleted())
+            serving.abort(deleted())
 
 
 def missing(name: str) -> Error:

@@ -15,7 +15,7 @@ class Receiver(Protocol):
     def mark(self) -> int:
         """Return how many bytes were written so far; the connection must not end before they are acknowledged."""
 
-    def has_left(self, mark: int) -> bool:
+    def is_acknowledged(self, mark: int) -> bool:
         """Return whether the bytes before a mark were acknowledged, or can never be sent."""
 
     def has_unsent(self) -> bool:
@@ -25,7 +25,7 @@ class Receiver(Protocol):
         """Close the connection and discard unsent bytes."""
 
 
-class Leaving:
+class InFlight:
     """The unacknowledged responses of one worker, and the guards held for them."""
 
     def __init__(self, fence: Fence) -> None:
@@ -33,7 +33,7 @@ class Leaving:
         # One guard per receiver and model, for any number of responses.
         self._marks: dict[tuple[int, Receiver], int] = {}
         # When a deletion began to wait for them.
-        self._cut_since: dict[tuple[int, Receiver], float] = {}
+        self._aborted_since: dict[tuple[int, Receiver], float] = {}
 
     def __bool__(self) -> bool:
         return bool(self._marks)
@@ -52,12 +52,12 @@ class Leaving:
     def sweep(self) -> None:
         """Release the guards of acknowledged responses."""
         for (n, receiver), mark in list(self._marks.items()):
-            if receiver.has_left(mark):
+            if receiver.is_acknowledged(mark):
                 del self._marks[n, receiver]
-                self._cut_since.pop((n, receiver), None)
+                self._aborted_since.pop((n, receiver), None)
                 self._fence.end(n)
 
-    def cut(self, gone: set[int], now: float, ack_seconds: float) -> bool:
+    def abort(self, gone: set[int], now: float, ack_seconds: float) -> bool:
         """Stop the output of deleted models; return whether guards of theirs are still held (then call again soon).
 
         Sent bytes have `ack_seconds` to be acknowledged, because the connection may carry another request's
@@ -69,7 +69,7 @@ class Leaving:
         self.sweep()
         held = [which for which in self._marks if which[0] in gone]
         for which in held:
-            since = self._cut_since.setdefault(which, now)
+            since = self._aborted_since.setdefault(which, now)
             if which[1].has_unsent() or now - since >= ack_seconds:
                 which[1].drop()
         return bool(held)

@@ -220,20 +220,20 @@ class DirectoryLog:
         view.verify_edge()
         try:
             started = self._disk.read(self._directory / "checkpoint.next")
-            begun = parse_text("\n".join(started.decode().split("\n")[:3]) + "\n")
+            pending = parse_text("\n".join(started.decode().split("\n")[:3]) + "\n")
         except (FileNotFoundError, ValueError):
             # Absent, or torn before its text was complete: no signature of that tree can exist here.
             return view, note
-        if begun == view.checkpoint or _was_published(begun, view):
+        if pending == view.checkpoint or _was_published(pending, view):
             return view, note
-        if begun.origin != self._signer.name or begun.size <= view.size:
+        if pending.origin != self._signer.name or pending.size <= view.size:
             raise damaged("a checkpoint was begun that does not continue the published one")
-        grown = LogView(self._disk, self._directory, begun)
+        grown = LogView(self._disk, self._directory, pending)
         if grown.root_at(view.size) != view.checkpoint.root:
             raise damaged("a checkpoint was begun that contradicts the published one")
         for _ in grown.entries(view.size):
             pass  # verifies that every entry about to be signed is readable
-        return grown, self._sign_and_publish(begun)
+        return grown, self._sign_and_publish(pending)
 
     def _grow(self, view: LogView, new: dict[bytes, bytes]) -> tuple[LogView, bytes]:
         """Append `new` (leaf hash -> entry) to the view's tree; make it durable, sign and publish it."""
@@ -271,10 +271,10 @@ class DirectoryLog:
         return note
 
 
-def _was_published(begun: Checkpoint, view: LogView) -> bool:
+def _was_published(pending: Checkpoint, view: LogView) -> bool:
     """Return whether this is the checkpoint that the published one replaced."""
-    is_older = begun.origin == view.checkpoint.origin and begun.size < view.size
-    return is_older and merkle.root(0, begun.size, view.node) == begun.root
+    is_older = pending.origin == view.checkpoint.origin and pending.size < view.size
+    return is_older and merkle.root(0, pending.size, view.node) == pending.root
 
 
 def _publish(disk: LogDisk, directory: Path, note: bytes) -> None:

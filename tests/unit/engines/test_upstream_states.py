@@ -92,7 +92,7 @@ class _Asked(Request):
         self.told: list[str] = []
         self._aborts = aborts
 
-    def begun(self, status: int, headers: dict[bytes, bytes]) -> None:
+    def head_received(self, status: int, headers: dict[bytes, bytes]) -> None:
         assert (status, self.told) == (200, [])
         self.told.append("begun")
         if self._aborts:
@@ -104,7 +104,7 @@ class _Asked(Request):
         if is_end:
             self.told.append("whole")
 
-    def broke(self) -> None:
+    def connection_failed(self) -> None:
         self.told.append("broke")
 
 

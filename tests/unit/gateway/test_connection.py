@@ -52,11 +52,11 @@ def test_what_was_written_before_has_left_while_what_came_behind_waits() -> None
         client.write(b"answer")
         assert not client.may_close(), "it is not known to be all"
         mark = client.mark()
-        assert client.has_left(mark)
+        assert client.is_acknowledged(mark)
         client.write(MUCH)
         assert client.has_unsent()
-        assert client.has_left(mark)
-        assert not client.has_left(client.mark())
+        assert client.is_acknowledged(mark)
+        assert not client.is_acknowledged(client.mark())
         assert not client.may_close()
 
     run(scenario)
@@ -69,7 +69,7 @@ def test_a_lost_connection_sends_on_only_what_nobody_watches(*, is_guarded: bool
         end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.guard()
         client.write(b"answer")
-        assert client.has_left(client.mark())
+        assert client.is_acknowledged(client.mark())
         if is_guarded:
             client.guard()
         client.write(b"x" * 200_000)

@@ -95,7 +95,7 @@ class _Shared:
         self.admissions = self.gateway = self.usage = self
         self.held = 0
         self.may = True
-        self.cut: Callable[[], object] = bool
+        self.revoked: Callable[[], object] = bool
         self.loading = None
         self.long_bodies = self
         self.parsed: list[Callable[[Any], object]] = []
@@ -117,7 +117,7 @@ class _Shared:
 
     def admit(self, *asked: Any) -> tuple[Any, Any]:
         self.held += 1
-        self.cut = asked[3]
+        self.revoked = asked[3]
         caller = SimpleNamespace(organization_id="o", organization_name="o")
         target = SimpleNamespace(engine_model="engine-model", public_id="m")
         ended = Error(Kind.NOT_FOUND, "The model was deleted.", code="model_deleted")
@@ -202,14 +202,14 @@ class _Life:
                 one.refuse(Error(Kind.INVALID, "no"))
             case "piece" | "end" if is_called:
                 if not self.has_begun:
-                    one.begun(200, {b"content-type": b"text/event-stream"})
+                    one.head_received(200, {b"content-type": b"text/event-stream"})
                     self.has_begun = True
                 one.received(EVENT, is_end=event == "end")
             case "failed" if is_called:
                 one.failed(Error(Kind.UNAVAILABLE, "broken"))
             case "cut" if self.shared.held and self.shared.may:
                 self.shared.may = False
-                self.shared.cut()
+                self.shared.revoked()
             case "flush" if self.client.waits:
                 self.client.flush()
             case "lost" if one.stage is not Stage.OVER:

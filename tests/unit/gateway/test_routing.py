@@ -38,7 +38,7 @@ class Heard:
     def __init__(self) -> None:
         self.error: asyncio.Future[Error] = asyncio.get_running_loop().create_future()
 
-    def begun(self, status: int, headers: dict[bytes, bytes]) -> None:
+    def head_received(self, status: int, headers: dict[bytes, bytes]) -> None:
         raise AssertionError("a refusal is not passed on before it is whole")
 
     def received(self, piece: bytes, *, is_end: bool) -> None:
