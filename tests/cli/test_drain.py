@@ -211,16 +211,18 @@ def test_a_second_signal_ends_at_once(data: Path, upstream: FakeUpstream, delay:
         assert getattr(stream.error, "code", None) == "server_shutting_down", stream.error
 
 
-def test_a_worker_that_hangs_keeps_no_connection_waiting(
-    data: Path, upstream: FakeUpstream
+@pytest.mark.parametrize("hangs", ["worker", "fork_server"])
+def test_a_process_that_hangs_keeps_no_connection_waiting(
+    data: Path, upstream: FakeUpstream, hangs: str
 ) -> None:
-    """Each process has a copy of the listening socket: one that hangs would queue connections."""
+    """Each worker has a copy of the listening socket: one that hangs would queue connections."""
     with _gateway(data, upstream, workers=2, drain_seconds=0) as server:
         family = server.processes()
-        os.kill(family[1], signal.SIGSTOP)
+        os.kill(server.running(f"tunewarden.server.{hangs}")[0], signal.SIGSTOP)
         _signal(server)
         wait_until(lambda: _is_refused(server), "connections are refused", LATE_SECONDS)
-        assert server.process.poll() is None, "it waits for the worker"
+        if hangs == "worker":
+            assert server.process.poll() is None, "it waits for the worker"
         _ends_well(server, family, 10)
 
 

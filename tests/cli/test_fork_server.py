@@ -16,20 +16,8 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-def _running(server: Server, module: str) -> list[int]:
-    """The server's processes that `ps` shows as this module."""
-    return [pid for pid in server.processes()[1:] if module.encode() in _arguments(pid)]
-
-
-def _arguments(pid: int) -> list[bytes]:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return []
-
-
 def _fork_server(server: Server) -> int:
-    (pid,) = _running(server, "tunewarden.server.fork_server")
+    (pid,) = server.running("tunewarden.server.fork_server")
     return pid
 
 
@@ -47,8 +35,8 @@ def test_it_has_one_thread_and_no_file_of_the_data_directory(forked: Server) -> 
 
 
 def test_its_forks_are_children_of_the_supervisor(forked: Server) -> None:
-    workers = _running(forked, "tunewarden.server.worker")
-    runner = _running(forked, "tunewarden.server.runner")
+    workers = forked.running("tunewarden.server.worker")
+    runner = forked.running("tunewarden.server.runner")
     assert len(workers) == 2
     assert len(runner) == 1
     assert {_parent(pid) for pid in workers + runner} == {forked.process.pid}
@@ -56,15 +44,15 @@ def test_its_forks_are_children_of_the_supervisor(forked: Server) -> None:
 
 def test_its_death_ends_no_worker_and_it_is_started_again(forked: Server) -> None:
     killed = _fork_server(forked)
-    workers = _running(forked, "tunewarden.server.worker")
+    workers = forked.running("tunewarden.server.worker")
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: not is_alive(killed), "it is dead")
     assert forked.get("/readyz").status == 200
-    wait_until(lambda: _running(forked, "tunewarden.server.fork_server"), "it runs again")
-    assert _running(forked, "tunewarden.server.worker") == workers
+    wait_until(lambda: forked.running("tunewarden.server.fork_server"), "it runs again")
+    assert forked.running("tunewarden.server.worker") == workers
     os.kill(workers[0], signal.SIGKILL)
     wait_until(
-        lambda: len(set(_running(forked, "tunewarden.server.worker")) - {workers[0]}) == 2,
+        lambda: len(set(forked.running("tunewarden.server.worker")) - {workers[0]}) == 2,
         "another worker is started",
     )
 
@@ -77,26 +65,26 @@ def test_what_a_dead_worker_leaves_is_collected(forked: Server) -> None:
             model="none", messages=[{"role": "user", "content": "x" * 200_000}]
         )
     helper = "tunewarden.gateway.body_reader"
-    wait_until(lambda: _running(forked, helper), "a worker has its helper")
-    for pid in _running(forked, "tunewarden.server.worker"):
+    wait_until(lambda: forked.running(helper), "a worker has its helper")
+    for pid in forked.running("tunewarden.server.worker"):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not _running(forked, helper), "the helper has ended too")
+    wait_until(lambda: not forked.running(helper), "the helper has ended too")
 
     def unclaimed() -> list[int]:
         return [pid for pid in forked.processes() if not is_alive(pid)]
 
     wait_until(lambda: not unclaimed(), "no zombie is left")
-    wait_until(lambda: len(_running(forked, "tunewarden.server.worker")) == 2, "two again")
+    wait_until(lambda: len(forked.running("tunewarden.server.worker")) == 2, "two again")
 
 
 def test_a_worker_that_dies_while_there_is_no_fork_server_is_started_later(forked: Server) -> None:
-    workers = _running(forked, "tunewarden.server.worker")
+    workers = forked.running("tunewarden.server.worker")
     for _ in range(2):  # The second time it is restarted only after a back-off.
-        wait_until(lambda: _running(forked, "tunewarden.server.fork_server"), "it runs")
+        wait_until(lambda: forked.running("tunewarden.server.fork_server"), "it runs")
         os.kill(_fork_server(forked), signal.SIGKILL)
     os.kill(workers[0], signal.SIGKILL)
     wait_until(
-        lambda: len(set(_running(forked, "tunewarden.server.worker")) - {workers[0]}) == 2,
+        lambda: len(set(forked.running("tunewarden.server.worker")) - {workers[0]}) == 2,
         "another worker is started",
     )
     assert forked.get("/readyz").status == 200

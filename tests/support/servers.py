@@ -218,6 +218,10 @@ class Server:
         """The supervisor and all that it started."""
         return [self.process.pid, *descendants(self.process.pid)]
 
+    def running(self, module: str) -> list[int]:
+        """Its processes that `ps` shows as this module."""
+        return [pid for pid in self.processes()[1:] if module.encode() in _arguments(pid)]
+
     def stop(self) -> None:
         """SIGTERM; it must end well and leave no process."""
         family = descendants(self.process.pid)
@@ -371,6 +375,13 @@ def descendants(pid: int) -> list[int]:
 def is_alive(pid: int) -> bool:
     fields = _stat(pid)
     return bool(fields) and fields[0] != "Z"
+
+
+def _arguments(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def _stat(pid: int) -> list[str]:

@@ -160,11 +160,13 @@ class Supervisor:
         """
         config, clock = self._app.config, self._app.clock
         workers = [child for child in self._children if child.name.startswith("worker")]
-        others = [child for child in self._children if child not in workers]
+        # The fork server is killed at the end: it has nothing to finish.
+        fork_server = self._children[:1]
+        others = [child for child in self._children if child not in [*fork_server, *workers]]
         _signal(workers, signal.SIGTERM)
         closing = clock.monotonic() + config.drain_delay_seconds
         while clock.monotonic() < closing and self._signals <= 1:
-            self._keep(others)
+            self._keep([*fork_server, *others])
             clock.sleep(POLL_SECONDS)
         self._refuse_connections()
         _signal(
