@@ -58,6 +58,7 @@ ENGINE_SERVER = (
     "api/test_deleting_in_use.py",
     "api/test_fine_tuning.py",
     "api/test_inference.py",
+    "api/test_inference_parameters.py",
     "api/test_receipts_of_engines.py",
     "api/test_revoked_keys.py",
     "api/test_seed_page.py",

@@ -57,6 +57,7 @@ class Answer:
         self._ask = ask
         self._names = base.token_names
         self._prompt_tokens = sum(len(ids) for ids in prompts)
+        self._said = 0
         count = len(prompts) * ask.choices
         echoes = _echoed(ask, prompts, base) if ask.echo else [""] * count
         self._choices = [_Choice(echo, self._no_logprobs()) for echo in echoes]
@@ -83,7 +84,7 @@ class Answer:
         """Return the chunks for some deltas: text, then a separate chunk with the finish reason."""
         events = []
         for delta in deltas:
-            self._choices[delta.index].tokens = delta.tokens
+            self._count(delta)
             if delta.text or delta.entries:
                 text = {"content": delta.text} if self._ask.is_chat else delta.text
                 logprobs = self._no_logprobs() if delta.entries else None
@@ -107,7 +108,7 @@ class Answer:
             choice = self._choices[delta.index]
             choice.texts.append(delta.text)
             choice.finish = delta.finish
-            choice.tokens = delta.tokens
+            self._count(delta)
             if choice.logprobs is not None:
                 choice.logprobs.add(delta.entries)
 
@@ -142,16 +143,22 @@ class Answer:
             "finish_reason": finish,
         }
         chunk: dict[str, Any] = {**self._head, "choices": [choice]}
-        if self._ask.include_usage:
+        if self._ask.usage_in_chunks:
+            chunk["usage"] = self._usage()
+        elif self._ask.include_usage:
             chunk["usage"] = None
         return event(chunk)
 
+    def _count(self, delta: Delta) -> None:
+        choice = self._choices[delta.index]
+        self._said += delta.tokens - choice.tokens
+        choice.tokens = delta.tokens
+
     def _usage(self) -> dict[str, int]:
-        said = sum(choice.tokens for choice in self._choices)
         return {
             "prompt_tokens": self._prompt_tokens,
-            "completion_tokens": said,
-            "total_tokens": self._prompt_tokens + said,
+            "completion_tokens": self._said,
+            "total_tokens": self._prompt_tokens + self._said,
         }
 
     def _no_logprobs(self) -> Logprobs | None:

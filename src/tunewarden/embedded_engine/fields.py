@@ -1,10 +1,15 @@
 """Parses the parameters of a request body one by one, with OpenAI's error messages."""
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
+
+import msgspec
 
 from tunewarden.errors import Error, Kind
 
 T = TypeVar("T")
+# Of a value in an error message.
+SHOWN_CHARACTERS = 100
 NAMES = {
     bool: "a boolean",
     int: "an integer",
@@ -70,27 +75,48 @@ class Fields:
         for name in names:
             self.take(name)
 
-    def refuse(self, *names: str) -> None:
-        """Refuse parameters that the embedded engine does not support."""
+    def refuse(self, *names: str, instead: str = "") -> None:
+        """Refuse parameters that the embedded engine does not support; `instead` tells what to use."""
         for name in names:
             if self.take(name) not in (None, [], {}, False):
                 path = self.path(name)
                 message = f"Unsupported parameter: '{path}' is not supported with this model."
-                raise invalid(message, path, "unsupported_parameter")
+                raise invalid(_with(message, instead), path, "unsupported_parameter")
 
-    def refuse_but(self, name: str, *harmless: Any) -> None:
-        """Refuse a parameter unless its value asks for the default behaviour."""
+    def refuse_but(self, name: str, harmless: Any, instead: str = "") -> None:
+        """Refuse a parameter unless its value asks for the default behaviour; `instead` tells what to use."""
         value = self.take(name)
-        if value is not None and value not in harmless:
+        if value is not None and (
+            value != harmless or isinstance(value, bool) != isinstance(harmless, bool)
+        ):
             path = self.path(name)
-            message = f"Unsupported value: '{path}' does not support this value with this model."
-            raise invalid(message, path, "unsupported_value")
+            message = (
+                f"Unsupported value: '{path}' does not support {shown(value)} with this model."
+                f" Only {shown(harmless)} is supported."
+            )
+            raise invalid(_with(message, instead), path, "unsupported_value")
 
-    def finish(self) -> None:
-        """Refuse all remaining parameters."""
-        for name in self._entries:
-            message = f"Unrecognized request argument supplied: {self.path(name)}"
-            raise Error(Kind.INVALID, message)
+    def finish(self, instead: Mapping[str, str] | None = None) -> None:
+        """Refuse all remaining parameters; `instead` tells for some what to use."""
+        for name, value in self._entries.items():
+            if value is None:
+                continue
+            path = self.path(name)
+            message, hint = (
+                f"Unrecognized request argument supplied: {path}",
+                (instead or {}).get(name),
+            )
+            raise invalid(f"{message}. {hint}" if hint else message, path, "unknown_parameter")
+
+
+def shown(value: Any) -> str:
+    """Return a value of a request as JSON, shortened, for an error message."""
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+
+
+def _with(message: str, hint: str) -> str:
+    return f"{message} {hint}" if hint else message
 
 
 def typed(value: Any, kind: type[T], path: str) -> T | None:

@@ -53,6 +53,7 @@ class Generation:
 
     def _row(self, prompt: list[int], index: int) -> Row:
         tokens_max = prompts.tokens_max(self.ask, self.base, len(prompt))
+        ends = frozenset() if self.ask.ignore_eos else self.base.end_tokens
         return Row(
             receiver=self,
             adapter=self._adapter,
@@ -60,7 +61,7 @@ class Generation:
             index=index,
             prompt=prompt,
             sampling=self.ask.sampling,
-            ending=Ending(tokens_max, self.base.end_tokens, self.ask.stops),
+            ending=Ending(tokens_max, ends.union(self.ask.stop_tokens), self.ask.stops),
             decode=self.base.decode,
         )
 

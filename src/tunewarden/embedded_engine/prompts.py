@@ -4,7 +4,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from tunewarden.embedded_engine.fields import invalid
+from tunewarden.embedded_engine.fields import bounded, invalid
 from tunewarden.embedded_engine.model import Base
 from tunewarden.embedded_engine.requests import Ask, Prompt
 from tunewarden.engine_protocol import paths
@@ -18,7 +18,7 @@ def encode(ask: Ask, base: Base) -> list[list[int]]:
     """
     _refuse_what_cannot_fit(ask, base)
     if ask.messages is not None:
-        prompts, param = [_encode_messages(ask.messages, base)], "messages"
+        prompts, param = [_encode_messages(ask.messages, ask.template_arguments, base)], "messages"
     else:
         prompts, param = [_encode_prompt(prompt, base) for prompt in ask.prompts or []], "prompt"
     for ids in prompts:
@@ -28,6 +28,8 @@ def encode(ask: Ask, base: Base) -> list[list[int]]:
         if token >= base.vocabulary:
             message = f"Invalid key in 'logit_bias': {token} is not a token of this model."
             raise invalid(message, "logit_bias", "invalid_value")
+    for at, token in enumerate(ask.stop_tokens):
+        bounded(token, 0, base.vocabulary - 1, f"stop_token_ids[{at}]", "integer")
     return prompts
 
 
@@ -66,7 +68,9 @@ def _too_long(base: Base, param: str, tokens: str) -> Error:
     )
 
 
-def _encode_messages(messages: list[dict[str, Any]], base: Base) -> list[int]:
+def _encode_messages(
+    messages: list[dict[str, Any]], arguments: dict[str, Any], base: Base
+) -> list[int]:
     if not base.tokenizer.chat_template:
         raise Error(
             Kind.INVALID,
@@ -76,7 +80,7 @@ def _encode_messages(messages: list[dict[str, Any]], base: Base) -> list[int]:
         )
     try:
         ids = base.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=False
+            messages, **arguments, add_generation_prompt=True, tokenize=True, return_dict=False
         )
     except (TemplateError, TypeError, ValueError) as error:
         message = "The model's chat template does not accept these messages."

@@ -1,11 +1,12 @@
 """OpenAI's two request bodies, parsed strictly into one internal form. Knows no tokenizer."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
+from tunewarden.embedded_engine import vllm_parameters as vllm
 from tunewarden.embedded_engine.fields import Fields, invalid, typed, wrong_type
 from tunewarden.embedded_engine.sampling import Sampling
 from tunewarden.errors import Error, Kind
@@ -38,6 +39,19 @@ UNSUPPORTED_IN_CHAT = (
     "reasoning_effort",
     "verbosity",
 )
+NOT_IN_CHAT = {
+    "prompt": "Use v1/completions, or 'messages'.",
+    "echo": "Use v1/completions.",
+    "input": "Use 'messages'.",
+}
+NOT_IN_COMPLETIONS = {
+    "messages": "Use v1/chat/completions, or 'prompt'.",
+    "max_completion_tokens": "Use 'max_tokens'.",
+    "top_logprobs": "Use 'logprobs', a number.",
+    "chat_template_kwargs": "Use v1/chat/completions.",
+    "tools": "Use v1/chat/completions.",
+    "response_format": "Use v1/chat/completions.",
+}
 
 Prompt = str | list[int]
 
@@ -59,6 +73,11 @@ class Ask:
     stream: bool
     include_usage: bool
     echo: bool = False
+    # As vLLM spells them (vllm_parameters.py).
+    usage_in_chunks: bool = False
+    ignore_eos: bool = False
+    stop_tokens: tuple[int, ...] = ()
+    template_arguments: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_chat(self) -> bool:
@@ -81,6 +100,7 @@ def parse_chat(body: bytes) -> Ask:
     fields.refuse_but("response_format", {"type": "text"})
     fields.refuse_but("modalities", ["text"])
     fields.ignore("parallel_tool_calls")
+    arguments = vllm.template_arguments(fields)
     ask = _shared(
         fields,
         model=model,
@@ -88,8 +108,8 @@ def parse_chat(body: bytes) -> Ask:
         tokens_max=newer if newer is not None else older,
         top_logprobs=(top or 0) if wants_logprobs else None,
     )
-    fields.finish()
-    return ask
+    fields.finish({**vllm.INSTEAD, **NOT_IN_CHAT})
+    return replace(ask, template_arguments=arguments)
 
 
 def parse_completion(body: bytes) -> Ask:
@@ -104,7 +124,6 @@ def parse_completion(body: bytes) -> Ask:
         message = "'echo' together with 'logprobs' is not supported with this model."
         raise invalid(message, "echo", "unsupported_value")
     fields.refuse("suffix")
-    fields.refuse_but("best_of", 1)
     ask = _shared(
         fields,
         model=model,
@@ -113,7 +132,7 @@ def parse_completion(body: bytes) -> Ask:
         top_logprobs=top,
         echo=echo,
     )
-    fields.finish()
+    fields.finish({**vllm.INSTEAD, **NOT_IN_COMPLETIONS})
     return ask
 
 
@@ -136,11 +155,17 @@ def _shared(
         frequency_penalty=fields.decimal("frequency_penalty", -2, 2, 0.0),
         logit_bias=_logit_bias(fields.take("logit_bias")),
         top_logprobs=top_logprobs,
+        top_k=vllm.top_k(fields),
+        min_p=fields.decimal("min_p", 0, 1, 0.0),
+        repetition_penalty=fields.decimal("repetition_penalty", *vllm.REPETITION_PENALTIES, 1.0),
+        min_tokens=vllm.min_tokens(fields, tokens_max),
     )
     stream = fields.flag("stream")
-    include_usage = _stream_options(fields.take("stream_options"), stream=stream)
-    fields.refuse("store")
+    include_usage, usage_in_chunks = _stream_options(fields.take("stream_options"), stream=stream)
+    fields.refuse("store", instead="Answers are not stored; use false.")
+    fields.refuse_but("best_of", 1, "Use 'n'.")
     fields.ignore(*HARMLESS)
+    vllm.take_neutral(fields)
     return Ask(
         model=model,
         messages=messages,
@@ -152,6 +177,9 @@ def _shared(
         stream=stream,
         include_usage=include_usage,
         echo=echo,
+        usage_in_chunks=usage_in_chunks,
+        ignore_eos=fields.flag("ignore_eos"),
+        stop_tokens=vllm.stop_tokens(fields),
     )
 
 
@@ -257,17 +285,18 @@ def _stops(value: Any) -> tuple[str, ...]:
     return tuple(stops)
 
 
-def _stream_options(value: Any, *, stream: bool) -> bool:
+def _stream_options(value: Any, *, stream: bool) -> tuple[bool, bool]:
+    """Return whether the last chunk carries the usage, and whether every chunk does."""
     if value is None:
-        return False
+        return False, False
     if not stream:
         text = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise invalid(text, "stream_options", "invalid_value")
     fields = Fields(typed(value, dict, "stream_options") or {}, "stream_options")
-    include_usage = fields.flag("include_usage")
+    wanted = fields.flag("include_usage"), fields.flag("continuous_usage_stats")
     fields.ignore("include_obfuscation")
     fields.finish()
-    return include_usage
+    return wanted
 
 
 def _logit_bias(value: Any) -> tuple[tuple[int, float], ...]:

@@ -1,6 +1,6 @@
 """Sampling of the next token of each row: greedy or random, reproducible by seed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,19 @@ class Sampling:
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     top_logprobs: int | None = None
+    # Draw from so many of the likeliest tokens only; 0: from all.
+    top_k: int = 0
+    # Draw from tokens that are at least so likely, as a share of the likeliest one, only.
+    min_p: float = 0.0
+    # Divides the positive logits of tokens in the prompt or the text so far, and multiplies the negative ones.
+    repetition_penalty: float = 1.0
+    # Tokens before which nothing ends the text.
+    min_tokens: int = 0
+
+    @property
+    def truncates(self) -> bool:
+        """Return whether it draws from some of the tokens only."""
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +49,55 @@ class Choice:
 
 
 class Chooser:
-    """The sampling state of one row: parameters, random generator, and previous tokens."""
+    """The sampling state of one row: parameters, random generator, and previous tokens.
 
-    def __init__(self, sampling: Sampling, index: int) -> None:
+    `ends` are the tokens that end the text.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        index: int,
+        prompt: Sequence[int] = (),
+        ends: Iterable[int] = (),
+    ) -> None:
         self.sampling = sampling
         self.is_greedy = sampling.temperature < GREEDY_BELOW
-        self.adjusts = bool(
+        self.truncates = sampling.truncates
+        self._adds = bool(
             sampling.logit_bias or sampling.presence_penalty or sampling.frequency_penalty
         )
+        self._repels = sampling.repetition_penalty != 1
+        self._left = sampling.min_tokens
+        self.adjusts = self._adds or self._repels or self._left > 0
+        self._prompt = prompt
+        self._ends = list(ends) if self._left else []
         self._said: set[int] = set()
         # [vocabulary], float32: biases minus penalties. Cached, so that a step's cost does not depend on
         # the length of the completion and of the list of biases.
         self._adjustment: torch.Tensor | None = None
+        # [vocabulary], float32: the repetition penalty of tokens in prompt or text, one of others.
+        self._divisors: torch.Tensor | None = None
         self._draws: list[float] = []
         seed = int.from_bytes(random_bytes(8), "big") if sampling.seed is None else sampling.seed
         self._generator = torch.Generator().manual_seed((seed + index) & SEED_MASK)
 
     def adjust(self, logits: torch.Tensor) -> None:
-        """Apply biases and penalties to one row's logits [vocabulary], in place."""
-        if self._adjustment is None:
-            self._adjustment = torch.zeros_like(logits)
-            if self.sampling.logit_bias:
-                tokens, biases = zip(*self.sampling.logit_bias, strict=True)
-                self._adjustment[list(tokens)] = torch.tensor(biases, dtype=logits.dtype)
-        logits += self._adjustment
+        """Apply the repetition penalty, biases and other penalties to one row's logits [vocabulary], in place."""
+        if self._repels:
+            if self._divisors is None:
+                self._divisors = torch.ones_like(logits)
+                self._divisors[list(set(self._prompt))] = self.sampling.repetition_penalty
+            logits.copy_(torch.where(logits > 0, logits / self._divisors, logits * self._divisors))
+        if self._adds:
+            if self._adjustment is None:
+                self._adjustment = torch.zeros_like(logits)
+                if self.sampling.logit_bias:
+                    tokens, biases = zip(*self.sampling.logit_bias, strict=True)
+                    self._adjustment[list(tokens)] = torch.tensor(biases, dtype=logits.dtype)
+            logits += self._adjustment
+        if self._left and self._ends:
+            logits[self._ends] = -torch.inf
 
     def draw(self) -> float:
         """Return the row's next number in [0, 1)."""
@@ -69,6 +107,11 @@ class Chooser:
 
     def note(self, token: int) -> None:
         """Record a chosen token for the penalties."""
+        if self._left:
+            self._left -= 1
+            self.adjusts = self._adds or self._repels or self._left > 0
+        if self._divisors is not None:
+            self._divisors[token] = self.sampling.repetition_penalty
         if self._adjustment is None:
             return
         penalty = self.sampling.frequency_penalty
@@ -89,10 +132,15 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
                 chooser.adjust(adjusted[row])
     tokens: list[int] = adjusted.argmax(-1).tolist()
     drawing = [row for row, chooser in enumerate(choosers) if not chooser.is_greedy]
-    if drawing:
-        drawn = _draw(adjusted[drawing], [choosers[row] for row in drawing])
-        for row, token in zip(drawing, drawn, strict=True):
-            tokens[row] = token
+    # Apart, so that rows that draw from all tokens pay nothing for the others, and draw the same in any company.
+    for some in (
+        [row for row in drawing if not choosers[row].truncates],
+        [row for row in drawing if choosers[row].truncates],
+    ):
+        if some:
+            drawn = _draw(adjusted[some], [choosers[row] for row in some])
+            for row, token in zip(some, drawn, strict=True):
+                tokens[row] = token
     choices = []
     for row, (chooser, token) in enumerate(zip(choosers, tokens, strict=True)):
         chooser.note(token)
@@ -102,16 +150,13 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
 
 
 def _draw(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[int]:
-    """Sample by inverting the cumulative distribution, truncated at top_p. [rows, vocabulary]."""
+    """Sample by inverting the cumulative distribution. [rows, vocabulary]. All choosers truncate, or none."""
     temperatures = torch.tensor([[chooser.sampling.temperature] for chooser in choosers])
     shares = torch.softmax(logits.double() / temperatures, -1)
     order: torch.Tensor | None = None
-    if any(chooser.sampling.top_p < 1 for chooser in choosers):
-        shares, order = shares.sort(-1, descending=True)
-        bounds = torch.tensor([[chooser.sampling.top_p] for chooser in choosers])
-        before = shares.cumsum(-1) - shares
-        before[:, 0] = -1.0  # the most likely token always stays, even with top_p 0
-        shares = shares.masked_fill(before >= bounds, 0.0)
+    if choosers[0].truncates:
+        shares, order = shares.sort(dim=-1, descending=True, stable=True)
+        shares = _truncated(shares, [chooser.sampling for chooser in choosers])
     reached = shares.cumsum(-1)
     draws = torch.tensor([[chooser.draw()] for chooser in choosers], dtype=torch.float64)
     picked = torch.searchsorted(reached, draws * reached[:, -1:], right=True)
@@ -120,6 +165,21 @@ def _draw(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[int]:
         picked = order.gather(-1, picked)
     tokens: list[int] = picked.squeeze(-1).tolist()
     return tokens
+
+
+def _truncated(shares: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
+    """Return sorted shares without those that min_p, top_k and top_p leave out, in this order, as in vLLM."""
+    count = shares.shape[-1]
+    least = torch.tensor([[one.min_p] for one in samplings], dtype=shares.dtype)
+    most = torch.tensor([[one.top_k or count] for one in samplings])
+    bounds = torch.tensor([[one.top_p] for one in samplings], dtype=shares.dtype)
+    out = (shares < least * shares[:, :1]) | (torch.arange(count) >= most)
+    shares = shares.masked_fill(out, 0.0)
+    shares /= shares.sum(-1, keepdim=True)
+    before = shares.cumsum(-1) - shares
+    before[:, 0] = -1.0  # the most likely token always stays, even with top_p 0
+    # A row without top_p keeps what rounding adds up to one early.
+    return shares.masked_fill((before >= bounds) & (bounds < 1), 0.0)
 
 
 def _reported(logits: torch.Tensor, token: int, alternatives: int) -> Choice:

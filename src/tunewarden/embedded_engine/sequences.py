@@ -76,11 +76,12 @@ class Row:
         self.adapter = adapter
         self.asked_by = asked_by
         self.prompt = prompt
-        self.chooser = Chooser(sampling, index)
+        self.chooser = Chooser(sampling, index, prompt, ending.end_tokens)
         self.last = prompt[-1]
         self.length = len(prompt)
         self._index = index
         self._ending = ending
+        self._tokens_min = sampling.min_tokens
         self._reports = sampling.top_logprobs is not None
         self._text = Detokenizer(decode)
         self._stop = StopText(ending.stops)
@@ -100,7 +101,7 @@ class Row:
             self._entries.append(Entry(choice, self._decoded))
         new = self._text.push(choice.token)
         self._decoded += len(new)
-        text = self._stop.push(new)
+        text = new if self._tokens <= self._tokens_min else self._stop.push(new)
         if self._stop.is_found:
             return self._delta(text, Finish.STOP, upto=self._released + len(text))
         if self._tokens >= self._ending.tokens_max:

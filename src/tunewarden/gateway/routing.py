@@ -19,6 +19,8 @@ from tunewarden.serving.admission import deleted
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
 BUSY_SECONDS = 1
+# Endpoints that engines may lack, and what to use instead.
+NOT_EVERYWHERE = {"/responses": " Use v1/chat/completions.", "/embeddings": ""}
 
 logger = logging.getLogger(__name__)
 
@@ -190,13 +192,7 @@ class Call(Request):
         if code == Code.MODEL_DELETED:
             self._fail(deleted())
         elif code != Code.ADAPTER_NOT_LOADED:
-            self._fail(
-                Error(
-                    Kind.NOT_FOUND,
-                    f"The engine of this model does not support {self._path}, or does not have the model.",
-                    code="not_offered",
-                )
-            )
+            self._fail(_not_offered(self._path))
         elif self._is_second:
             # It has just started, and the runner has not loaded the base yet.
             self._fail(unavailable())
@@ -244,6 +240,13 @@ def _refused_us(base: str) -> Error:
         "The engine of this model rejected the server's own key. Your key is valid; contact the operator of this server.",
         code="engine_refused",
     )
+
+
+def _not_offered(path: str) -> Error:
+    message = f"The engine of this model does not support v1{path}, or does not have the model."
+    if path in NOT_EVERYWHERE:
+        message = f"This model is not supported in the v1{path} endpoint.{NOT_EVERYWHERE[path]}"
+    return Error(Kind.NOT_FOUND, message, param="model", code="not_offered")
 
 
 def _coded(base: str) -> Error:

@@ -34,6 +34,44 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     assert set(draw_many(Sampling(top_p=0, seed=1), 50)) == {1}
 
 
+def test_top_k_and_min_p_leave_the_likeliest() -> None:
+    assert set(draw_many(Sampling(top_k=1, seed=1), 100)) == {1}
+    assert set(draw_many(Sampling(top_k=2, seed=1), 300)) == {1, 2}
+    assert set(draw_many(Sampling(top_k=9, seed=1), 500)) == {0, 1, 2, 3}
+    assert set(draw_many(Sampling(min_p=1.0, seed=1), 100)) == {1}
+    # The second is e^-1 times as likely as the first.
+    assert set(draw_many(Sampling(min_p=math.exp(-1.01), seed=1), 300)) == {1, 2}
+
+
+def test_top_p_is_a_share_of_what_top_k_leaves() -> None:
+    # Of the two that are left the first has 0.73, of all four 0.64.
+    assert set(draw_many(Sampling(top_k=2, top_p=0.7, seed=1), 300)) == {1}
+    assert set(draw_many(Sampling(top_p=0.7, seed=1), 300)) == {1, 2}
+
+
+def test_a_row_without_top_p_draws_the_same_beside_one_with_it() -> None:
+    alone = draw_many(Sampling(seed=4), 20)
+    chooser, other = Chooser(Sampling(seed=4), 0), Chooser(Sampling(seed=5, top_p=0.5), 0)
+    company = torch.cat([LOGITS, LOGITS])
+    assert [choose(company, [other, chooser])[1].token for _ in range(20)] == alone
+
+
+def test_a_repetition_penalty_counts_prompt_and_text() -> None:
+    greedy = Sampling(temperature=0, repetition_penalty=4.0)
+    chooser = Chooser(greedy, 0, prompt=[1])
+    # 2.0 becomes 0.5, so 1.0 is said; then that is 0.25.
+    assert [choose(LOGITS, [chooser])[0].token for _ in range(3)] == [2, 1, 1]
+    # Negative ones are multiplied: -1.0 becomes -4.0.
+    assert choose(LOGITS - 3, [Chooser(greedy, 0, prompt=[1])])[0].token == 2
+    assert draw_many(greedy, 3) == [1, 2, 1]
+
+
+def test_nothing_ends_a_text_before_min_tokens() -> None:
+    chooser = Chooser(Sampling(temperature=0, min_tokens=2), 0, ends=[1, 2])
+    assert [choose(LOGITS, [chooser])[0].token for _ in range(4)] == [0, 0, 1, 1]
+    assert not chooser.adjusts
+
+
 def test_a_seed_repeats_and_choices_of_one_request_differ() -> None:
     sampling = Sampling(seed=9)
     assert draw_many(sampling, 50) == draw_many(sampling, 50)

@@ -1,0 +1,156 @@
+"""The parameters of self-hosted engines, as vLLM spells them, through the stock SDK on the embedded engine."""
+
+from typing import Any
+
+import openai
+import pytest
+from tests.support import engines
+from tests.support.embedded_engine import end_token
+from tests.support.servers import Server
+
+QUESTION: Any = [{"role": "user", "content": "What is Tunewarden?"}]
+
+
+@pytest.fixture(scope="module")
+def client(engine_server: Server) -> openai.OpenAI:
+    return engine_server.client()
+
+
+def chat(client: openai.OpenAI, extra: dict[str, Any], **options: Any) -> Any:
+    asked = {"messages": QUESTION, "temperature": 0, "max_tokens": 12, **options}
+    return client.chat.completions.create(model=engines.BASE, extra_body=extra, **asked)
+
+
+def said(client: openai.OpenAI, extra: dict[str, Any], **options: Any) -> str:
+    content: str = chat(client, extra, **options).choices[0].message.content
+    return content
+
+
+@pytest.mark.parametrize("extra", [{"top_k": 1}, {"min_p": 1}, {"top_k": 1, "min_p": 0.5}])
+def test_what_leaves_one_token_is_greedy(client: openai.OpenAI, extra: dict[str, Any]) -> None:
+    hot = {"temperature": 2.0, "seed": 3}
+    assert said(client, {}, **hot) != said(client, {})
+    assert said(client, extra, **hot) == said(client, {})
+
+
+def test_neutral_values_change_nothing(client: openai.OpenAI) -> None:
+    neutral = {
+        "top_k": -1,
+        "min_p": 0,
+        "repetition_penalty": 1.0,
+        "ignore_eos": False,
+        "min_tokens": 0,
+        "stop_token_ids": [],
+        "use_beam_search": False,
+        "skip_special_tokens": True,
+    }
+    drawn = {"temperature": 1.5, "seed": 4}
+    assert said(client, neutral, **drawn) == said(client, {}, **drawn)
+    assert said(client, {**dict.fromkeys(neutral), "unheard_of": None}) == said(client, {})
+
+
+def test_a_repetition_penalty_counts_the_prompt_too(client: openai.OpenAI) -> None:
+    def complete(extra: dict[str, Any]) -> list[str]:
+        answer = client.completions.create(
+            model=engines.BASE,
+            prompt=[60, 61, 62],
+            max_tokens=8,
+            temperature=0,
+            logprobs=0,
+            logit_bias={"60": 100, "61": 100},
+            extra_body=extra,
+        )
+        assert answer.choices[0].logprobs is not None
+        return answer.choices[0].logprobs.tokens or []
+
+    assert len(set(complete({}))) == 1
+    tokens = complete({"repetition_penalty": 100})
+    assert len(tokens) == 8
+
+
+def test_a_text_goes_on_after_its_end_if_asked(client: openai.OpenAI) -> None:
+    ended = chat(client, {}, max_tokens=80)
+    assert ended.choices[0].finish_reason == "stop"
+    on = chat(client, {"ignore_eos": True}, max_tokens=80)
+    assert on.choices[0].finish_reason == "length"
+    assert on.usage.completion_tokens == 80
+    assert on.choices[0].message.content.startswith(ended.choices[0].message.content)
+
+
+def test_a_text_has_at_least_min_tokens(client: openai.OpenAI) -> None:
+    ended = chat(client, {}, max_tokens=80)
+    least = ended.usage.completion_tokens + 7
+    longer = chat(client, {"min_tokens": least}, max_tokens=80)
+    assert longer.usage.completion_tokens >= least
+    # A stop string counts only in what comes after them.
+    stop = ended.choices[0].message.content[:4]
+    assert said(client, {"min_tokens": 12}, stop=stop).startswith(stop)
+    assert said(client, {}, stop=stop) == ""
+
+
+def test_a_stop_token_ends_the_text_and_is_not_in_it(client: openai.OpenAI) -> None:
+    def complete(extra: dict[str, Any]) -> Any:
+        return client.completions.create(
+            model=engines.BASE,
+            prompt=[60],
+            max_tokens=8,
+            temperature=0,
+            logit_bias={"70": 100},
+            extra_body=extra,
+        ).choices[0]
+
+    stopped = complete({"stop_token_ids": [end_token() + 1, 70]})
+    assert (stopped.text, stopped.finish_reason) == ("", "stop")
+    assert complete({}).finish_reason == "length"
+
+
+def test_a_template_gets_its_arguments(client: openai.OpenAI) -> None:
+    assert said(client, {"chat_template_kwargs": {"enable_thinking": False}}) == said(client, {})
+    with pytest.raises(openai.BadRequestError) as refused:
+        said(client, {"chat_template_kwargs": {"tokenize": False}})
+    assert refused.value.param == "chat_template_kwargs.tokenize"
+
+
+@pytest.mark.parametrize("include", [True, False])
+def test_each_chunk_carries_the_usage_so_far(client: openai.OpenAI, include: bool) -> None:
+    options = {"include_usage": include, "continuous_usage_stats": True}
+    chunks = list(chat(client, {"stream_options": options}, stream=True))
+    counts = [chunk.usage.completion_tokens for chunk in chunks]
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 12)
+    assert len({chunk.usage.prompt_tokens for chunk in chunks}) == 1
+    assert (chunks[-1].choices == []) is include
+
+
+@pytest.mark.parametrize(
+    ("extra", "param", "message"),
+    [
+        ({"top_k": -2}, "top_k", "Expected a value >= -1, but got -2 instead."),
+        ({"min_p": 1.5}, "min_p", "Expected a value <= 1, but got 1.5 instead."),
+        ({"repetition_penalty": 0}, "repetition_penalty", "but got 0"),
+        ({"min_tokens": 13}, "min_tokens", "Expected a value <= 12, but got 13 instead."),
+        ({"stop_token_ids": [9_999_999]}, "stop_token_ids[0]", "9999999"),
+        ({"stop_token_ids": ["a"]}, "stop_token_ids[0]", "expected an integer"),
+        ({"best_of": 3}, "best_of", "Use 'n'"),
+        ({"use_beam_search": True}, "use_beam_search", "does not support true"),
+        ({"repeat_penalty": 1.1}, "repeat_penalty", "Use 'repetition_penalty'"),
+        ({"prompt": "x"}, "prompt", "Use v1/completions"),
+        ({"made_up": 1}, "made_up", "Unrecognized request argument supplied: made_up"),
+        ({"response_format": {"type": "xml"}}, "response_format", '"xml"'),
+    ],
+)
+def test_a_refusal_names_the_parameter_its_value_and_what_is_taken(
+    client: openai.OpenAI, extra: dict[str, Any], param: str, message: str
+) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        chat(client, extra)
+    assert refused.value.param == param
+    assert message in refused.value.message
+
+
+def test_an_endpoint_that_is_not_offered_names_the_one_that_is(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.responses.create(model=engines.BASE, input="Hello")
+    assert "is not supported in the v1/responses endpoint" in refused.value.message
+    assert "Use v1/chat/completions" in refused.value.message
+    assert refused.value.param == "model"
