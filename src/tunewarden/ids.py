@@ -47,6 +47,7 @@ class Prefix(StrEnum):
     PERMISSION = "cp"
 
 
+TOKEN_LENGTH = 24
 REQUEST_ID_LENGTH = 24
 REQUESTS_AHEAD = 128
 # Pre-generated request ids: not secret. A child process must not use its parent's.
@@ -76,7 +77,14 @@ def mint_request() -> str:
 
 def mint(prefix: Prefix) -> str:
     """Return a new id such as `del_3kTz…`."""
-    return f"{prefix}{'-' if prefix in _DASHED else '_'}{token(24)}"
+    return f"{prefix}{'-' if prefix in _DASHED else '_'}{token(TOKEN_LENGTH)}"
+
+
+def is_minted(text: str, prefix: Prefix) -> bool:
+    """Return whether `mint` may have made an id."""
+    dash = "-" if prefix in _DASHED else "_"
+    kind, _, rest = text.partition(dash)
+    return kind == prefix and len(rest) == TOKEN_LENGTH and set(rest) <= set(ALPHANUMERICS)
 
 
 def random_bytes(length: int) -> bytes:

@@ -95,6 +95,21 @@ def test_permissions_are_listed_in_either_order_and_by_project(
     assert [one.id for one in older.data] == made[::-1]
 
 
+def test_permissions_can_be_revoked_while_they_are_listed(
+    worker: LoneWorker, client: OpenAI
+) -> None:
+    job_id = rows.make_job(worker.app, worker.owner_key)
+    model = rows.make_checkpoint(worker.app, worker.owner_key, job_id, 5, {"step": 5})
+    projects = [rows.make_project(worker.app)[0] for _ in range(5)]
+    permissions = client.fine_tuning.checkpoints.permissions
+    made = {one.id for one in permissions.create(model.id, project_ids=projects)}
+    found = set()
+    for one in permissions.list(model.id, limit=2):
+        permissions.delete(one.id, fine_tuned_model_checkpoint=model.id)
+        found.add(one.id)
+    assert found == made
+
+
 @pytest.mark.parametrize("colon", [":", "%3A"])
 def test_permissions_that_cannot_be_given_are_refused(worker: LoneWorker, colon: str) -> None:
     app, key = worker.app, worker.owner_key

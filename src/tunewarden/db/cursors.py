@@ -13,16 +13,26 @@ AFTER_ALL = 9_223_372_036_854_775_807
 
 
 def position(
-    row: Callable[..., Row | None], sql: str, *, after: str | None, first: int, **parameters: Any
+    row: Callable[..., Row | None],
+    sql: str,
+    *,
+    after: str | None,
+    first: int,
+    may_be_gone: ids.Prefix | None = None,
+    **parameters: Any,
 ) -> int:
     """Return the number of the row that a page begins after: `first` without a cursor.
 
     `row` is a transaction's `row` or a database's `peek`. `sql` selects the number of `:after` among the rows that the
-    caller may see: an unknown and a foreign cursor get the same answer (I9). Raises Error(INVALID).
+    caller may see: an unknown and a foreign cursor get the same answer (I9). Rows with ids of the kind `may_be_gone`
+    are not kept: after such an id the list begins anew, so that who deletes each of a list reaches its end.
+    Raises Error(INVALID).
     """
     if after is None:
         return first
     found = row(sql, after=after, **parameters)
+    if found is None and may_be_gone is not None and ids.is_minted(after, may_be_gone):
+        return first
     if found is None:
         raise Error(
             Kind.INVALID,

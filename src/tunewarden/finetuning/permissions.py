@@ -64,7 +64,7 @@ def page(
 ) -> list[Permission]:
     """Return up to `limit` permissions of a model by age, newest first unless `is_ascending`.
 
-    `after` is the cursor, one of them that still exists. Only those of `project_id`, if given. Raises
+    `after` is the cursor; one that was revoked is as none. Only those of `project_id`, if given. Raises
     Error(FORBIDDEN, NOT_FOUND, INVALID).
     """
     authorize(caller, Action.READ_CHECKPOINTS)
@@ -76,6 +76,7 @@ def page(
             "SELECT n FROM checkpoint_permissions WHERE id = :after AND model_n = :model",
             after=after,
             first=cursors.BEFORE_ALL if is_ascending else cursors.AFTER_ALL,
+            may_be_gone=Prefix.PERMISSION,
             model=model.n,
         )
         rows = tx.rows(
