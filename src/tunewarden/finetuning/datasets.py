@@ -78,7 +78,7 @@ def check(chunks: Iterable[bytes], method: Method, *, file: str = "training") ->
         text = f": longer than {LINE_BYTES_MAX // 1024 // 1024} MiB; each example must be a line"
         problems.append((error.number, text))
     if problems:
-        raise InvalidDataset(f"invalid_{file}_file", _told(file, problems), problems[0][0])
+        raise InvalidDataset(f"invalid_{file}_file", _message(file, problems), problems[0][0])
     if found < EXAMPLES_MIN[file]:
         raise InvalidDataset(
             "invalid_n_examples",
@@ -146,7 +146,7 @@ def _why_not_json(line: bytes, error: Exception) -> str:
     return f": not valid JSON ({where})"
 
 
-def _told(file: str, problems: list[tuple[int, str]]) -> str:
+def _message(file: str, problems: list[tuple[int, str]]) -> str:
     shown = [f"Line {number}{text}" for number, text in problems[:PROBLEMS_SHOWN]]
     if len(problems) > PROBLEMS_SHOWN:
         shown.append(f"There are more, from line {problems[PROBLEMS_SHOWN][0]} on")

@@ -48,8 +48,8 @@ SILENCE_SECONDS = 3600.0
 DEATHS_MAX = 3
 RETRY_SECONDS = 1.0
 # Metrics are recorded each second at first, and less often in long jobs: some thousands in total.
-TELL_SECONDS = 1.0
-TELLINGS_MAX = 1000
+REPORT_SECONDS = 1.0
+REPORTS_MAX = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ class Training:
         self._locks = locks
         self._stop = stop
         self._began = context.clock.monotonic()
-        self._told = self._began - TELL_SECONDS
-        self._extra_tellings = 0
+        self._reported_at = self._began - REPORT_SECONDS
+        self._extra_reports = 0
         self._has_progressed = False
         self._asked_at: float | None = None
         self._stopping_at: float | None = None
@@ -280,13 +280,13 @@ class Training:
     def _tell(self, progress: Progress) -> None:
         """Record metrics, rate-limited."""
         now = self._context.clock.monotonic()
-        pause = max(TELL_SECONDS, (now - self._began) / TELLINGS_MAX)
-        if now - self._told < pause:
+        pause = max(REPORT_SECONDS, (now - self._began) / REPORTS_MAX)
+        if now - self._reported_at < pause:
             is_end = progress.step == progress.steps or float(progress.epoch).is_integer()
-            if not is_end or self._extra_tellings >= TELLINGS_MAX:
+            if not is_end or self._extra_reports >= REPORTS_MAX:
                 return
-            self._extra_tellings += 1
-        self._told = now
+            self._extra_reports += 1
+        self._reported_at = now
         try:
             with self._context.database.write() as tx:
                 transitions.progressed(tx, self._job, progress)

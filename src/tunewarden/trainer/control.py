@@ -111,15 +111,15 @@ class Reporter:
         self._thread.join()
 
     def _report(self) -> None:
-        told: Progress | None = None
-        told_at = self._clock.monotonic()
+        sent: Progress | None = None
+        sent_at = self._clock.monotonic()
         is_over = False
         while not is_over:
             is_over = self._is_over.wait(PROGRESS_SECONDS)
             latest, now = self._latest, self._clock.monotonic()
-            if latest is None or (latest is told and now - told_at < REPEAT_SECONDS):
+            if latest is None or (latest is sent and now - sent_at < REPEAT_SECONDS):
                 continue
-            if now - told_at < PROGRESS_SECONDS:  # the last one, when the block ended early
-                self._clock.sleep(PROGRESS_SECONDS - (now - told_at))
-            told, told_at = latest, self._clock.monotonic()
-            self._control.send(told)
+            if now - sent_at < PROGRESS_SECONDS:  # the last one, when the block ended early
+                self._clock.sleep(PROGRESS_SECONDS - (now - sent_at))
+            sent, sent_at = latest, self._clock.monotonic()
+            self._control.send(sent)
