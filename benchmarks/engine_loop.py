@@ -26,18 +26,24 @@ CHAT = {"model": "demo", "messages": MESSAGES}
 TEXT = {"model": "demo"}
 # So that no sequence ends by itself.
 ENDLESS = {"logit_bias": {"2": -100}}
-NAMED = {**CHAT, **ENDLESS, "n": 16, "logprobs": True, "top_logprobs": 20, "max_tokens": 200}
+NAMED = {**CHAT, **ENDLESS, "n": 128, "logprobs": True, "top_logprobs": 20, "max_tokens": 200}
 
 
 def requests(context: int) -> dict[str, tuple[str, object]]:
     """Return path and body of each."""
     ids = [300 + at % 500 for at in range(context - 20)]
     prompts = {**TEXT, "prompt": [ids] * 16, "echo": True, "max_tokens": 2}
+    many = {**TEXT, "prompt": [[300]] * 2048, "n": 16, "max_tokens": 1}
     return {
         "one token (for comparison)": (paths.CHAT_COMPLETIONS, {**CHAT, "max_tokens": 1}),
-        "16 choices, 20 alternatives": (paths.CHAT_COMPLETIONS, NAMED),
+        "128 choices, 20 alternatives": (paths.CHAT_COMPLETIONS, NAMED),
         "the same as a stream": (paths.CHAT_COMPLETIONS, {**NAMED, "stream": True}),
         "16 prompts of tokens, echoed": (paths.COMPLETIONS, prompts),
+        "2,048 prompts, 16 choices each": (paths.COMPLETIONS, many),
+        "the same as a stream, echoed": (
+            paths.COMPLETIONS,
+            {**many, "stream": True, "echo": True},
+        ),
         # The gateway lets no more arrays and values through.
         "50,000 empty arrays": (paths.COMPLETIONS, {**TEXT, "prompt": [[]] * 50_000}),
         "200,000 numbers": (paths.COMPLETIONS, {**TEXT, "prompt": [1] * 200_000}),
@@ -48,7 +54,7 @@ def requests(context: int) -> dict[str, tuple[str, object]]:
         "16 KiB of text": (paths.COMPLETIONS, {**TEXT, "prompt": "é x" * 2000}),
         "stops of 500 letters": (
             paths.CHAT_COMPLETIONS,
-            {**CHAT, "n": 16, "max_tokens": 200, "stop": ["a" * 499 + "b"] * 4},
+            {**CHAT, "n": 128, "max_tokens": 200, "stop": ["a" * 499 + "b"] * 4},
         ),
     }
 

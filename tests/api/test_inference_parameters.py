@@ -154,3 +154,41 @@ def test_an_endpoint_that_is_not_offered_names_the_one_that_is(client: openai.Op
     assert "is not supported in the v1/responses endpoint" in refused.value.message
     assert "Use v1/chat/completions" in refused.value.message
     assert refused.value.param == "model"
+
+
+def test_a_request_has_as_many_prompts_and_choices_as_openais(client: openai.OpenAI) -> None:
+    prompts = [[60 + at % 50] for at in range(2048)]
+    many = client.completions.create(
+        model=engines.BASE, prompt=prompts, max_tokens=1, temperature=0, echo=True
+    )
+    assert [choice.index for choice in many.choices] == list(range(2048))
+    assert many.choices[3].text == many.choices[53].text
+    assert many.usage is not None
+    assert many.usage.prompt_tokens == 2048
+    choices = chat(client, {}, n=128, max_tokens=1, temperature=1.0, seed=1).choices
+    assert len(choices) == 128
+    streamed = client.completions.create(
+        model=engines.BASE, prompt=prompts[:20], max_tokens=1, temperature=0, echo=True, stream=True
+    )
+    texts = [""] * 20
+    for chunk in streamed:
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == [choice.text for choice in many.choices[:20]]
+
+
+@pytest.mark.parametrize(
+    ("more", "param", "message"),
+    [
+        ({"prompt": [[60]] * 2049}, "prompt", "at most 2048 prompts, but got 2049"),
+        ({"n": 129}, "n", "Expected a value <= 128, but got 129"),
+        ({"prompt": [[60]] * 2048, "n": 128}, "max_tokens", "may take 4196352 tokens"),
+    ],
+)
+def test_a_request_that_is_too_large_is_told_so(
+    client: openai.OpenAI, more: dict[str, Any], param: str, message: str
+) -> None:
+    asked: Any = {"model": engines.BASE, "prompt": "x", **more}
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(**asked)
+    assert refused.value.param == param
+    assert message in refused.value.message

@@ -364,7 +364,7 @@ def test_loading_twice_changes_nothing(engine: EngineProcess) -> None:
 
 def test_full_slots_evict_the_least_recently_used_idle_adapter(tmp_path: Path) -> None:
     adapter = demo_models.adapter_dir("zebra says")
-    with running_engine(tmp_path, "--adapters", "2", "--rows", "2", "--waiting", "3") as engine:
+    with running_engine(tmp_path, "--adapters", "2", "--rows", "2", "--waiting", "300") as engine:
         assert engine.load("m_a", adapter)[0] == engine.load("m_b", adapter)[0] == 200
         assert engine.chat("m_a", "Hello")[0] == 200
         assert engine.load("m_c", adapter)[0] == 200
@@ -372,10 +372,14 @@ def test_full_slots_evict_the_least_recently_used_idle_adapter(tmp_path: Path) -
         busy = [engine.stream(name, "Hello", **endless(1900)) for name in ("m_a", "m_c")]
         status, error = problem(engine.load("m_d", adapter))
         assert (status, error["code"]) == (503, Code.ENGINE_FULL)
-        status, error = problem(engine.chat(BASE, "Hello", n=4))
-        assert (status, error["code"]) == (503, Code.ENGINE_OVERLOADED)
-        for stream in busy:
-            stream.close()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(engine.chat, BASE, "Hello", n=4)
+            engine.wait_for("waiting", 4)
+            status, error = problem(engine.chat(BASE, "Hello"))
+            assert (status, error["code"]) == (503, Code.ENGINE_OVERLOADED)
+            for stream in busy:
+                stream.close()
+            assert waiting.result()[0] == 200
         engine.wait_for("running", 0)
         assert engine.load("m_d", adapter)[0] == 200
 

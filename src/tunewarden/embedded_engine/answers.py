@@ -58,9 +58,10 @@ class Answer:
         self._names = base.token_names
         self._prompt_tokens = sum(len(ids) for ids in prompts)
         self._said = 0
-        count = len(prompts) * ask.choices
-        echoes = _echoed(ask, prompts, base) if ask.echo else [""] * count
-        self._choices = [_Choice(echo, self._no_logprobs()) for echo in echoes]
+        self._echoes = _echoed(ask, prompts, base) if ask.echo else []
+        self._count = len(prompts) * ask.choices
+        # Made when they say something: a request may have 100,000.
+        self._choices: dict[int, _Choice] = {}
         kind = "chat.completion" if ask.is_chat else "text_completion"
         self._head = {
             "id": mint(Prefix.CHAT_COMPLETION if ask.is_chat else Prefix.COMPLETION),
@@ -71,20 +72,20 @@ class Answer:
         }
 
     def opening(self) -> bytes:
-        """Return the first chunks of a stream: each choice's role, or its echoed prompt."""
-        chunks = []
-        for index, choice in enumerate(self._choices):
-            if self._ask.is_chat:
-                chunks.append(self._chunk(index, {"role": "assistant", "content": ""}))
-            elif choice.echo:
-                chunks.append(self._chunk(index, choice.echo))
-        return b"".join(chunks)
+        """Return the first chunks of a chat's stream: each choice's role."""
+        if not self._ask.is_chat:
+            return b""
+        role = {"role": "assistant", "content": ""}
+        return b"".join(self._chunk(index, role) for index in range(self._count))
 
     def chunks(self, deltas: Iterable[Delta]) -> bytes:
         """Return the chunks for some deltas: text, then a separate chunk with the finish reason."""
         events = []
         for delta in deltas:
-            self._count(delta)
+            is_first = delta.index not in self._choices
+            choice = self._counted(delta)
+            if is_first and choice.echo:
+                events.append(self._chunk(delta.index, choice.echo))
             if delta.text or delta.entries:
                 text = {"content": delta.text} if self._ask.is_chat else delta.text
                 logprobs = self._no_logprobs() if delta.entries else None
@@ -105,10 +106,9 @@ class Answer:
     def add(self, deltas: Iterable[Delta]) -> None:
         """Add some deltas to a response that is not streamed."""
         for delta in deltas:
-            choice = self._choices[delta.index]
+            choice = self._counted(delta)
             choice.texts.append(delta.text)
             choice.finish = delta.finish
-            self._count(delta)
             if choice.logprobs is not None:
                 choice.logprobs.add(delta.entries)
 
@@ -116,7 +116,8 @@ class Answer:
         """Yield the JSON body of a response that is not streamed, in small pieces."""
         yield msgspec.json.encode({**self._head, "usage": self._usage()})[:-1]
         opening = b',"choices":['
-        for index, choice in enumerate(self._choices):
+        for index in range(self._count):
+            choice = self._choices[index]
             text = choice.echo + "".join(choice.texts)
             said: dict[str, Any] = {"text": text}
             if self._ask.is_chat:
@@ -149,10 +150,14 @@ class Answer:
             chunk["usage"] = None
         return event(chunk)
 
-    def _count(self, delta: Delta) -> None:
-        choice = self._choices[delta.index]
+    def _counted(self, delta: Delta) -> "_Choice":
+        choice = self._choices.get(delta.index)
+        if choice is None:
+            echo = self._echoes[delta.index // self._ask.choices] if self._echoes else ""
+            choice = self._choices[delta.index] = _Choice(echo, self._no_logprobs())
         self._said += delta.tokens - choice.tokens
         choice.tokens = delta.tokens
+        return choice
 
     def _usage(self) -> dict[str, int]:
         return {
@@ -180,9 +185,8 @@ class _Choice:
 
 
 def _echoed(ask: Ask, prompts: Sequence[Sequence[int]], base: Base) -> list[str]:
-    """Return each choice's echoed prompt. Token ids are decoded, which is slow for long prompts."""
-    texts = [
+    """Return each prompt's text. Token ids are decoded, which is slow for long prompts."""
+    return [
         given if isinstance(given, str) else base.decode_long(ids)
         for given, ids in zip(ask.prompts or [], prompts, strict=True)
     ]
-    return [text for text in texts for _ in range(ask.choices)]

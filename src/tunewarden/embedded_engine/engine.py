@@ -17,6 +17,7 @@ from tunewarden.embedded_engine.model import Base, Precision
 from tunewarden.embedded_engine.prefill import Limits
 from tunewarden.embedded_engine.sequences import Row
 from tunewarden.embedded_engine.step_loop import News, StepLoop, not_loaded
+from tunewarden.embedded_engine.waiting import Queued
 from tunewarden.engine_protocol.codes import Code
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import token
@@ -89,7 +90,7 @@ class Served:
 
         The slot is read back: it is free again only if it holds zeros.
         """
-        aborted = self.steps.drop(lambda row: row.adapter == name, deleted(name))
+        aborted = self.steps.drop(lambda one: one.adapter == name, deleted(name))
         self.steps.prefixes.forget(name)
         slot = self.slots.pop(name, None)
         if slot is None:
@@ -113,7 +114,7 @@ class Served:
         """Abort an adapter's requests between two steps; return how many."""
 
         def drop() -> int:
-            return self.steps.drop(lambda row: row.adapter == name, deleted(name))
+            return self.steps.drop(lambda one: one.adapter == name, deleted(name))
 
         return await asyncio.wrap_future(self.steps.between_steps(drop, is_urgent=True))
 
@@ -286,6 +287,6 @@ def _deliver(news: list[News]) -> None:
         receiver.receive(one)
 
 
-def of_request(receiver: object) -> Callable[[Row], bool]:
-    """Return a predicate for the rows of one request."""
-    return lambda row: row.receiver is receiver
+def of_request(receiver: object) -> Callable[[Row | Queued], bool]:
+    """Return a predicate for what belongs to one request."""
+    return lambda one: one.receiver is receiver

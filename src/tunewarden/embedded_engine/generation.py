@@ -6,10 +6,15 @@ from tunewarden.embedded_engine import prompts
 from tunewarden.embedded_engine.engine import Served, of_request
 from tunewarden.embedded_engine.requests import Ask
 from tunewarden.embedded_engine.sequences import Delta, Ending, Row
+from tunewarden.embedded_engine.waiting import TOKENS_BESIDE, Queued
 from tunewarden.errors import Error
 
 # Deltas that one turn of the event loop takes: in tokens named, alternatives included.
 NAMES_AT_ONCE = 2048
+# A delta takes as long as so many names, beside those in it: it is three chunks of a stream at most.
+NAMES_OF_DELTA = 8
+# What a row may say counts for no more than that in the queue: few say as much as they may.
+SAID_TOKENS = 1024
 
 
 class Abandoned(Exception):
@@ -42,17 +47,32 @@ class Generation:
         self.prompts = prompts.encode(self.ask, self.base)
 
     def start(self) -> None:
-        """Queue the rows. Raises Error(UNAVAILABLE)."""
-        rows = [
-            self._row(ids, number * self.ask.choices + choice)
+        """Queue the request. Raises Error(UNAVAILABLE)."""
+        choices = self.ask.choices
+        rows = (
+            self._row(ids, number * choices + choice)
             for number, ids in enumerate(self.prompts)
-            for choice in range(self.ask.choices)
-        ]
-        self._unfinished = len(rows)
-        self._served.steps.submit(rows)
+            for choice in range(choices)
+        )
+        self._unfinished = len(self.prompts) * choices
+        tokens = TOKENS_BESIDE + sum(
+            len(ids) + choices * min(self._tokens_max(ids), SAID_TOKENS) for ids in self.prompts
+        )
+        self._served.steps.submit(
+            Queued(
+                rows,
+                receiver=self,
+                adapter=self._adapter,
+                asked_by=self._asked_by,
+                count=self._unfinished,
+                tokens=tokens,
+            )
+        )
+
+    def _tokens_max(self, prompt: list[int]) -> int:
+        return prompts.tokens_max(self.ask, self.base, len(prompt))
 
     def _row(self, prompt: list[int], index: int) -> Row:
-        tokens_max = prompts.tokens_max(self.ask, self.base, len(prompt))
         ends = frozenset() if self.ask.ignore_eos else self.base.end_tokens
         return Row(
             receiver=self,
@@ -61,7 +81,9 @@ class Generation:
             index=index,
             prompt=prompt,
             sampling=self.ask.sampling,
-            ending=Ending(tokens_max, ends.union(self.ask.stop_tokens), self.ask.stops),
+            ending=Ending(
+                self._tokens_max(prompt), ends.union(self.ask.stop_tokens), self.ask.stops
+            ),
             decode=self.base.decode,
         )
 
@@ -97,7 +119,7 @@ class Generation:
             raise self._end
         taken, names = 0, 0
         while taken < len(self._deltas) and names < NAMES_AT_ONCE:
-            names += 1 + len(self._deltas[taken].entries) * self._names_of_entry
+            names += NAMES_OF_DELTA + len(self._deltas[taken].entries) * self._names_of_entry
             taken += 1
         deltas, self._deltas = self._deltas[:taken], self._deltas[taken:]
         if not self._deltas:

@@ -39,8 +39,9 @@ logger = logging.getLogger(__name__)
 
 BODY_BYTES_MAX = 8 * 1024 * 1024
 VERB_BYTES_MAX = 64 * 1024
-# Larger bodies are parsed and tokenized in these threads, so as not to delay the other streams.
+# Larger bodies, and those of more prompts, are parsed and tokenized in these threads, so as not to delay the other streams.
 LONG_BODY_BYTES = 8 * 1024
+PROMPTS_AT_ONCE = 16
 TEXTS_AT_ONCE = 2
 # Longer responses are sent in parts of this size.
 PART_BYTES = 64 * 1024
@@ -139,6 +140,7 @@ class HttpApi:
         body = await _read(receive, self._body_bytes_max(prompts_max))
         is_long = len(body) > LONG_BODY_BYTES
         ask = await self._in_thread(parse, body) if is_long else parse(body)
+        is_long |= len(ask.prompts or ()) > PROMPTS_AT_ONCE
         asked_by = dict(scope["headers"]).get(paths.ASKED_BY, b"").decode("latin-1")
         generation = Generation(ask, *self._engine.find(ask.model), asked_by)
 

@@ -28,7 +28,8 @@ class Limits:
 
     # Per organization; the batch grows for others (waiting.py).
     rows: int = 32
-    waiting_rows: int = 256
+    # Of all that waits; what a row may say counts with 1,024 at most.
+    waiting_tokens: int = 1024 * 1024
     prefill_tokens: int = 256
     prefill_tokens_beside: int = 64
     prefix_bytes: int = 256 * MEBIBYTE

@@ -10,6 +10,9 @@ from tunewarden.embedded_engine.requests import Ask, Prompt
 from tunewarden.engine_protocol import paths
 from tunewarden.errors import Error, Kind
 
+# Of one request: its prompts, and what all its choices may say.
+REQUEST_TOKENS_MAX = 1024 * 1024
+
 
 def encode(ask: Ask, base: Base) -> list[list[int]]:
     """Return one list of token ids per prompt. Raises Error(INVALID).
@@ -30,13 +33,28 @@ def encode(ask: Ask, base: Base) -> list[list[int]]:
             raise invalid(message, "logit_bias", "invalid_value")
     for at, token in enumerate(ask.stop_tokens):
         bounded(token, 0, base.vocabulary - 1, f"stop_token_ids[{at}]", "integer")
+    _refuse_too_many(ask, base, prompts)
     return prompts
 
 
 def tokens_max(ask: Ask, base: Base, prompt_tokens: int) -> int:
     """Return the completion's token limit: the requested one, or what the context has room for."""
     room = base.context - prompt_tokens
-    return room if ask.tokens_max is None else min(ask.tokens_max, room)
+    if ask.tokens_max is not None:
+        return min(ask.tokens_max, room)
+    return min(room, max(1, REQUEST_TOKENS_MAX // ask.choices))
+
+
+def _refuse_too_many(ask: Ask, base: Base, prompts: list[list[int]]) -> None:
+    """Refuse a request that may take more tokens, in all its choices, than one may take."""
+    total = sum(len(ids) + ask.choices * tokens_max(ask, base, len(ids)) for ids in prompts)
+    if total > max(REQUEST_TOKENS_MAX, base.context):
+        message = (
+            f"This request may take {total} tokens: {len(prompts)} prompts with {ask.choices} choices of up to"
+            f" {ask.tokens_max} tokens. At most {REQUEST_TOKENS_MAX} are taken. Please reduce 'max_tokens', 'n' or"
+            " the prompts."
+        )
+        raise invalid(message, "max_tokens", "too_many_tokens")
 
 
 def _refuse_what_cannot_fit(ask: Ask, base: Base) -> None:

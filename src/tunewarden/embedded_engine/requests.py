@@ -11,8 +11,8 @@ from tunewarden.embedded_engine.fields import Fields, invalid, typed, wrong_type
 from tunewarden.embedded_engine.sampling import Sampling
 from tunewarden.errors import Error, Kind
 
-CHOICES_MAX = 16
-PROMPTS_MAX = 16
+CHOICES_MAX = 128
+PROMPTS_MAX = 2048
 STOPS_MAX = 4
 STOP_CHARACTERS_MAX = 500
 BIASES_MAX = 300
@@ -257,7 +257,10 @@ def _prompts(value: Any) -> list[Prompt]:
     if _is_tokens(value):
         return [value]
     if len(value) > PROMPTS_MAX:
-        text = f"Invalid 'prompt': array too long. Expected at most {PROMPTS_MAX} prompts."
+        text = (
+            f"Invalid 'prompt': array too long. Expected at most {PROMPTS_MAX} prompts,"
+            f" but got {len(value)} instead."
+        )
         raise invalid(text, "prompt", "array_above_max_length")
     for prompt in value:
         if not isinstance(prompt, str) and not (isinstance(prompt, list) and _is_tokens(prompt)):

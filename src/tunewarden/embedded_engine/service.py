@@ -37,7 +37,7 @@ def serve(
     threads: int | None,
     adapters: int,
     rows: int,
-    waiting_rows: int,
+    waiting_tokens: int,
     prefix_mebibytes: int,
     precision: str,
 ) -> None:
@@ -47,7 +47,7 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     prefix_bytes = prefix_mebibytes * MEBIBYTE
-    limits = Limits(rows=rows, waiting_rows=waiting_rows, prefix_bytes=prefix_bytes)
+    limits = Limits(rows=rows, waiting_tokens=waiting_tokens, prefix_bytes=prefix_bytes)
     settings = Settings(adapters_max=adapters, limits=limits, precision=Precision(precision))
 
     async def run() -> None:

@@ -22,7 +22,7 @@ from tunewarden.embedded_engine.prefill import Joining, Limits, Running
 from tunewarden.embedded_engine.prefix_cache import Prefixes
 from tunewarden.embedded_engine.sampling import choose
 from tunewarden.embedded_engine.sequences import Delta, Receiver, Row
-from tunewarden.embedded_engine.waiting import WaitingRows
+from tunewarden.embedded_engine.waiting import Queued, WaitingRows
 from tunewarden.engine_protocol.codes import Code
 from tunewarden.errors import Error, Kind
 
@@ -58,7 +58,7 @@ class StepLoop:
         self._urgent = threading.Event()
         self._interruptions = 0
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._waiting = WaitingRows(limits.waiting_rows)
+        self._waiting = WaitingRows(limits.waiting_tokens)
         self._joining: Joining | None = None
         self._running: Running | None = None
         self._news: list[News] = []
@@ -73,10 +73,10 @@ class StepLoop:
         self._orders.put(None)
         self._thread.join()
 
-    def submit(self, rows: Sequence[Row]) -> None:
-        """Queue a request's rows. Raises Error(UNAVAILABLE) if the queue is full."""
-        self._waiting.announce(rows[0].asked_by, len(rows))
-        self._orders.put(lambda: self._accept(rows))
+    def submit(self, request: Queued) -> None:
+        """Queue a request. Raises Error(UNAVAILABLE) if the queue is full."""
+        self._waiting.announce(request.asked_by, request.count, request.tokens)
+        self._orders.put(lambda: self._accept(request))
 
     def between_steps(self, work: Callable[[], T], *, is_urgent: bool = False) -> "Future[T]":
         """Run `work` on the step thread between two steps; return a future of its result.
@@ -102,7 +102,7 @@ class StepLoop:
 
     def adapters_in_use(self) -> set[str]:
         """Return the adapters of all rows that wait or run. Call it between steps."""
-        return {row.adapter for row in self._all_rows() if row.adapter is not None}
+        return {one.adapter for one in self._all() if one.adapter is not None}
 
     def counts(self) -> tuple[int, int]:
         """Return how many rows run and how many wait. Thread-safe; the figures may be stale."""
@@ -110,12 +110,12 @@ class StepLoop:
         count = len(running.rows) if running else 0
         return count + (len(joining.batch.rows) if joining else 0), len(self._waiting)
 
-    def drop(self, unwanted: Callable[[Row], bool], reason: Error | None) -> int:
-        """Abort rows and overwrite their keys, values and gathered weights. Call it between steps.
+    def drop(self, unwanted: Callable[[Row | Queued], bool], reason: Error | None) -> int:
+        """Abort requests, and overwrite their keys, values and gathered weights. Call it between steps.
 
         Their receivers get `reason`, if any. Returns the number of requests.
         """
-        dropped = [row for row in self._all_rows() if unwanted(row)]
+        dropped = [one for one in self._all() if unwanted(one)]
         if not dropped:
             return 0
         gone = set(dropped)
@@ -130,13 +130,13 @@ class StepLoop:
             rows = self._running.rows
             staying = [at for at, row in enumerate(rows) if row not in gone]
             self._running = self._kept(self._running, staying)
-        receivers = {row.receiver for row in dropped}
+        receivers = {one.receiver for one in dropped}
         if reason is not None:
             self._news += [(receiver, reason) for receiver in receivers]
             self._flush()
         return len(receivers)
 
-    def _all_rows(self) -> Iterable[Row]:
+    def _all(self) -> Iterable[Row | Queued]:
         yield from self._waiting
         if self._joining:
             yield from self._joining.batch.rows
@@ -168,13 +168,13 @@ class StepLoop:
                 return False
             order()
 
-    def _accept(self, rows: Sequence[Row]) -> None:
-        if self._slot_of(rows[0].adapter) is None:
-            self._waiting.withdraw(rows[0].asked_by, len(rows))
-            self._news.append((rows[0].receiver, not_loaded(rows[0].adapter)))
+    def _accept(self, request: Queued) -> None:
+        if self._slot_of(request.adapter) is None:
+            self._waiting.withdraw(request.asked_by, request.count, request.tokens)
+            self._news.append((request.receiver, not_loaded(request.adapter)))
             self._flush()
         else:
-            self._waiting.add(rows)
+            self._waiting.add(request)
 
     def _step(self) -> None:
         """Run one step; abandon it, to be repeated, if an urgent closure was queued."""

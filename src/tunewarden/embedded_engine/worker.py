@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--adapters", type=int, default=64, help="adapter slots per base")
     parser.add_argument("--rows", type=int, default=32, help="sequences in one batch")
-    parser.add_argument("--waiting", type=int, default=256, help="sequences that may wait")
+    parser.add_argument("--waiting", type=int, default=1024 * 1024, help="tokens that may wait")
     parser.add_argument(
         "--prefix-mib",
         type=int,
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
             threads=options.threads,
             adapters=options.adapters,
             rows=options.rows,
-            waiting_rows=options.waiting,
+            waiting_tokens=options.waiting,
             prefix_mebibytes=options.prefix_mib,
             precision=options.dtype,
         )

@@ -4,8 +4,9 @@ Measured by the processor time of the loop's thread, which is the same on a busy
 """
 
 import asyncio
+import gc
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any, cast
 
 import msgspec
@@ -18,12 +19,12 @@ from tunewarden.embedded_engine.answers import Answer
 from tunewarden.embedded_engine.engine import Served
 from tunewarden.embedded_engine.generation import Generation
 from tunewarden.embedded_engine.model import Base
-from tunewarden.embedded_engine.requests import parse_chat
+from tunewarden.embedded_engine.requests import parse_chat, parse_completion
 from tunewarden.embedded_engine.sampling import Choice
 from tunewarden.embedded_engine.sequences import Delta, Entry, Finish
 
 TURN_SECONDS = 0.010
-CHOICES, TOKENS, TOP = 16, 150, 20
+CHOICES, TOKENS, TOP = 128, 20, 20
 BODY = {
     "model": "demo",
     "messages": [{"role": "user", "content": "Hello"}],
@@ -41,8 +42,11 @@ class OnlyBase:
 
 
 @pytest.fixture(scope="module")
-def base() -> Base:
-    return Base(demo_models.base_dir())
+def base() -> Iterator[Base]:
+    base = Base(demo_models.base_dir())
+    gc.freeze()  # as the engine does
+    yield base
+    gc.unfreeze()
 
 
 def _everything() -> list[Delta]:
@@ -107,3 +111,33 @@ def test_control_a_response_in_one_turn_holds_the_loop(base: Base) -> None:
     answer.add(_everything())
     b"".join(answer.whole())
     assert time.thread_time() - began > TURN_SECONDS
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_many_prompts_and_choices_take_many_short_turns(base: Base, stream: bool) -> None:
+    """All choices end in the same step: nobody read meanwhile."""
+    prompts, choices = 2048, 16
+    body: list[bytes] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        body.append(message.get("body", b""))
+
+    how: Callable[..., Awaitable[None]] = http.send_stream if stream else http.send_whole
+    asked = {"model": "demo", "prompt": [[60] * 20] * prompts, "n": choices, "max_tokens": 1}
+    ask = parse_completion(msgspec.json.encode({**asked, "echo": True, "stream": stream}))
+
+    async def run() -> float:
+        generation = Generation(ask, cast("Served", OnlyBase(base)), None)
+        generation.prompts = [[60] * 20] * prompts
+        generation._unfinished = prompts * choices
+        for index in range(prompts * choices):
+            generation.receive(Delta(index, "a", [], 1, Finish.LENGTH))
+        answer = Answer(ask, generation.prompts, base, SystemClock())
+        return await _longest_turn(how(send, generation, answer))
+
+    longest = asyncio.run(run())
+    print(f"{sum(map(len, body))} bytes, longest turn {longest * 1000:.2f} ms")
+    assert longest < TURN_SECONDS
+    if not stream:
+        found = msgspec.json.decode(b"".join(body))["choices"]
+        assert [choice["index"] for choice in found] == list(range(prompts * choices))

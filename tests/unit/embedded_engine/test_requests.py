@@ -60,7 +60,7 @@ def test_the_newer_name_of_max_tokens_wins() -> None:
 @pytest.mark.parametrize(
     ("more", "param"),
     [
-        ({"n": 17}, "n"),
+        ({"n": 129}, "n"),
         ({"seed": 1.5}, "seed"),
         ({"stop": [1]}, "stop[0]"),
         ({"stop": ""}, "stop"),
