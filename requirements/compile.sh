@@ -39,4 +39,6 @@ compile --generate-hashes --output-file requirements/uv.txt requirements/uv.in
 # torch's extensions for sound and pictures come as CUDA builds, which do not load beside a CPU build of torch; text needs
 # none of them, and a CPU no triton.
 printf '%s\n' torchaudio torchcodec torchvision triton >>"$work/excludes"
-compile --generate-hashes --output-file requirements/vllm.txt requirements/vllm.in
+for release in 0.31 0.32; do # what tunewarden-vllm supports
+  compile --generate-hashes --output-file "requirements/vllm-$release.txt" "requirements/vllm-$release.in" requirements/torch.in
+done

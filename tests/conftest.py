@@ -39,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="Only what `make quick`, `make test`, `make batteries` or `make test-vllm` runs: tests/groups.py.",
     )
     parser.addoption(
+        "--vllm", default="0.32", help="The minor version of vLLM that `make test-vllm` installed."
+    )
+    parser.addoption(
         "--deletes", type=int, default=20, help="Deletions under load, on a real vLLM."
     )
 

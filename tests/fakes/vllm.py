@@ -43,7 +43,8 @@ def modules(version: str = "0.32.0", **envs: Any) -> dict[str, ModuleType]:
     """The modules of vLLM that the plugin imports."""
     vllm, settings, request = ModuleType("vllm"), ModuleType("envs"), ModuleType("request")
     vllm.__version__ = version  # type: ignore[attr-defined]  # a module made here
-    defaults = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": False, "VLLM_SERVER_DEV_MODE": False}
+    names = ("ALLOW_RUNTIME_LORA_UPDATING", "SERVER_DEV_MODE", "ENABLE_RESPONSES_API_STORE")
+    defaults = {f"VLLM_{name}": False for name in names}
     vars(settings).update(defaults | {"VLLM_API_KEY": KEY} | envs)
     request.LoRARequest = Lora  # type: ignore[attr-defined]  # a module made here
     return {"vllm": vllm, "vllm.envs": settings, "vllm.lora.request": request}

@@ -22,8 +22,6 @@ from tests.vllm.inside import vllm_probe
 from tunewarden.engine_protocol import paths
 from tunewarden.engine_protocol.messages import EvictedAdapter, EvictionAnswer, decoded, push_head
 
-ROOT = Path(__file__).parents[2]
-VENV = ROOT / ".cache" / "vllm" / "venv"
 BASE = "tiny"
 SLOTS = 4
 RANK_MAX = 16
@@ -161,7 +159,11 @@ def events_in(raw: bytes) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def running(
-    directory: Path, *flags: str, port: int | None = None, more: Mapping[str, str] | None = None
+    program: Path,
+    directory: Path,
+    *flags: str,
+    port: int | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> Iterator[Vllm]:
     """Start vLLM; stop it at the end. Raises AssertionError, with the end of its log, if it does not start."""
     log, listens = directory / "vllm.log", str(directory / "vllm.sock") if port is None else port
@@ -171,7 +173,7 @@ def running(
         else ["--host", "127.0.0.1", "--port", str(port)]
     )
     command = [
-        str(VENV / "bin" / "vllm"), "serve", str(demo_models.base_dir()), "--served-model-name", BASE, "--enable-lora",
+        str(program), "serve", str(demo_models.base_dir()), "--served-model-name", BASE, "--enable-lora",
         "--max-loras", str(SLOTS), "--max-cpu-loras", str(SLOTS), "--max-lora-rank", str(RANK_MAX),
         "--max-model-len", "2048", "--max-num-seqs", "16", "--middleware", "vllm_probe.Probe", *where, *flags,
     ]  # fmt: skip

@@ -20,8 +20,8 @@ CLIENTS = 12
 
 
 @pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
-    with running(tmp_path_factory.mktemp("plugin"), *PLUGIN) as found:
+def vllm(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
+    with running(program, tmp_path_factory.mktemp("plugin"), *PLUGIN) as found:
         yield found
 
 

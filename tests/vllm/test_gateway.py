@@ -15,14 +15,14 @@ KEY = "key-of-the-engine"
 
 
 @pytest.fixture(scope="module")
-def pushed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
+def pushed(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pushed]:
     directory = tmp_path_factory.mktemp("gateway")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     key_file = directory / "engine.key"
     key_file.write_text(KEY)
     with (
-        running(directory, *PLUGIN, port=port, more={"VLLM_API_KEY": KEY}),
+        running(program, directory, *PLUGIN, port=port, more={"VLLM_API_KEY": KEY}),
         servers.serving(directory / "data", workers=2, kind=WithoutTorch) as server,
     ):
         found = Pushed(server, BASE)

@@ -14,8 +14,8 @@ UPDATING = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
 
 
 @pytest.fixture(scope="module")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
-    with running(tmp_path_factory.mktemp("stock"), more=UPDATING) as found:
+def stock(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
+    with running(program, tmp_path_factory.mktemp("stock"), more=UPDATING) as found:
         yield found
 
 
@@ -54,11 +54,11 @@ def test_the_workers_of_a_killed_api_server_are_left(stock: Vllm) -> None:
 
 
 def test_a_vllm_that_others_may_load_adapters_into_does_not_start_with_the_plugin(
-    tmp_path: Path,
+    program: Path, tmp_path: Path
 ) -> None:
     with (
         pytest.raises(AssertionError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING is set"),
-        running(tmp_path, *PLUGIN, more=UPDATING),
+        running(program, tmp_path, *PLUGIN, more=UPDATING),
     ):
         pass
 

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.fakes.vllm import BASE, FakeVllm
+from tests.fakes.vllm import BASE, FakeVllm, Sequence
 from tests.unit.vllm_plugin.asgi import WEIGHTS, left_in, started
 
 from tunewarden.engine_protocol import paths
@@ -17,6 +17,7 @@ from tunewarden.engine_protocol.messages import (
     State,
     decoded,
 )
+from tunewarden_vllm.refusals import Refused
 
 
 def test_an_adapter_is_pushed_used_and_evicted(scratch: Path) -> None:
@@ -131,6 +132,37 @@ def test_a_request_that_found_the_name_before_the_eviction_is_refused_after_it()
             assert (await chat.whole()).code == Code.MODEL_DELETED
             assert vllm.added == []
             assert vllm.request_states == {}
+
+    asyncio.run(run())
+
+
+def test_what_goes_on_after_its_request_has_ended_uses_no_adapter() -> None:
+    """As vLLM generates a response in the background."""
+
+    async def run() -> None:
+        vllm = FakeVllm(slots=1)
+        async with started(vllm) as client:
+            await client.load("m_1")
+            late: list[asyncio.Task[None]] = []
+            is_over = asyncio.Event()
+
+            async def begin_late() -> None:
+                await is_over.wait()
+                lora = vllm.lora_requests["m_1"]
+                await vllm.engine_core.add_request_async(Sequence("late", lora))
+
+            async def between() -> None:
+                late.append(asyncio.create_task(begin_late()))
+
+            vllm.between = between
+            chat = await client.running("m_1")
+            client.say("END")
+            await chat.whole()
+            is_over.set()
+            with pytest.raises(Refused):
+                await late[0]
+            assert "late" not in vllm.added
+            await client.load("m_2")  # m_1 is idle, and makes room
 
     asyncio.run(run())
 

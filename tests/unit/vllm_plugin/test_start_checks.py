@@ -1,7 +1,10 @@
 """A vLLM that the plugin was not tested on, or that others could reach, does not start; the text says what to do."""
 
 import asyncio
+import importlib
+import re
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +14,7 @@ from tests.unit.vllm_plugin.asgi import started
 from tests.unit.vllm_plugin.conftest import Install
 
 from tunewarden import mounts, swap
-from tunewarden_vllm import versions
+from tunewarden_vllm import start_checks, versions
 from tunewarden_vllm.middleware import Middleware
 from tunewarden_vllm.versions import NotSupported
 
@@ -66,6 +69,7 @@ def test_flags_are_refused(flags: dict[str, Any], says: str) -> None:
     [
         ({"VLLM_ALLOW_RUNTIME_LORA_UPDATING": True}, "Unset it: only Tunewarden may load"),
         ({"VLLM_SERVER_DEV_MODE": True}, "lets clients call its workers"),
+        ({"VLLM_ENABLE_RESPONSES_API_STORE": True}, "keeps what deleted models said"),
         ({"VLLM_API_KEY": None}, "Set VLLM_API_KEY"),
     ],
 )
@@ -127,18 +131,27 @@ def test_a_problem_of_a_worker_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     assert "no `modules`" in refusal(fake)
 
 
-@pytest.mark.parametrize("version", ["0.31.4", "0.33.0", "1.0.0", "dev"])
+def test_the_page_names_what_there_is_and_each_version() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "vllm.md").read_text("utf-8")
+    named = re.findall(r"(tunewarden_vllm\.\w+)\.(\w+)", page)
+    assert len(named) == 2
+    assert all(hasattr(importlib.import_module(module), name) for module, name in named)
+    assert start_checks.EXTENSION in page
+    assert [one for one in versions.SUPPORTED if f"{one}.x" not in page] == []
+
+
+@pytest.mark.parametrize("version", ["0.30.2", "0.33.0", "1.0.0", "dev"])
 def test_an_unknown_version_is_refused_before_vllm_loads_anything(
     install: Install, version: str
 ) -> None:
     install(version)
     with pytest.raises(
-        NotSupported, match=rf"does not know vLLM {version}: it was tested on 0\.32\.x"
+        NotSupported, match=rf"does not know vLLM {version}: it was tested on .*0\.32\.x"
     ):
         Middleware(FakeVllm().application)
 
 
-@pytest.mark.parametrize("version", ["0.32.0", "0.32.1+cpu"])
+@pytest.mark.parametrize("version", ["0.31.2", "0.32.0", "0.32.1+cpu"])
 def test_a_known_version_is_not(version: str) -> None:
     versions.check(version)
 

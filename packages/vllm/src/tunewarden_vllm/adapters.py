@@ -183,8 +183,8 @@ class Adapters:
             await self._add_to_core(request)
             return
         exchange, adapter = CURRENT.get(), self._by_number.get(lora.lora_int_id)
-        if adapter is None or exchange is None:
-            # It was evicted after the request's name was looked up, or does not come by HTTP.
+        if adapter is None or exchange is None or exchange.has_ended:
+            # It was evicted after the request's name was looked up, or nobody waits for the response.
             self._engine.output_processor.abort_requests([request.request_id], internal=True)
             refused = (
                 refusals.deleted if lora.lora_name in self.tombstones else refusals.not_loaded

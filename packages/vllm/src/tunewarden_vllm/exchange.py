@@ -53,11 +53,15 @@ class State(Enum):
 
 
 class Exchange:
-    """One exchange; `send` is what vLLM's application calls. `on_end` is set once it runs on an adapter."""
+    """One exchange; `send` is what vLLM's application calls. `on_end` is called at its end, if it ran on an adapter.
+
+    Tasks that outlive it, such as a response that vLLM generates in the background, still find it: `has_ended`.
+    """
 
     def __init__(self, send: Send) -> None:
         self.state = State.FRESH
         self.on_end: Callable[[], object] | None = None
+        self.has_ended = False
         self.refusal: Refused | None = None
         self._send = send
         self._task = asyncio.current_task()
@@ -65,6 +69,12 @@ class Exchange:
         self._held = b""
         self._passing = 0
         self._passed: list[asyncio.Future[None]] = []
+
+    def end(self) -> None:
+        """Note that the request is over: no task may use an adapter for it any more."""
+        self.has_ended = True
+        if self.on_end is not None:
+            self.on_end()
 
     def refuse(self, why: Refused) -> None:
         """Pass on nothing more of the response; the first reason stands."""

@@ -92,8 +92,7 @@ class Middleware:
         try:
             await self._app(scope, receive, exchange.send)
         finally:
-            if exchange.on_end is not None:
-                exchange.on_end()
+            exchange.end()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self._engine is not None, "a server that did not start answers nothing"

@@ -109,6 +109,8 @@ def _closed(args: Namespace, envs: Any) -> Iterator[str]:
         yield "VLLM_ALLOW_RUNTIME_LORA_UPDATING is set. Unset it: only Tunewarden may load adapters."
     if envs.VLLM_SERVER_DEV_MODE:
         yield "VLLM_SERVER_DEV_MODE is set, which lets clients call its workers. Unset it."
+    if envs.VLLM_ENABLE_RESPONSES_API_STORE:
+        yield "VLLM_ENABLE_RESPONSES_API_STORE is set, which keeps what deleted models said. Unset it."
     if args.lora_modules:
         yield "--lora-modules is given. Import these adapters into Tunewarden, which loads and deletes them."
     if getattr(args, "grpc_port", 0):

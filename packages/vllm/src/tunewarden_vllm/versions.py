@@ -3,7 +3,7 @@
 from importlib import import_module
 
 # Minor versions on which `make test-vllm` has run.
-SUPPORTED = ("0.32",)
+SUPPORTED = ("0.31", "0.32")
 
 
 class NotSupported(Exception):
