@@ -192,3 +192,49 @@ def test_a_request_that_is_too_large_is_told_so(
         client.completions.create(**asked)
     assert refused.value.param == param
     assert message in refused.value.message
+
+
+def test_likelihoods_of_a_prompt_are_those_of_saying_it(client: openai.OpenAI) -> None:
+    """What lm-eval's tasks with several choices send: tokens, `echo`, `logprobs`, and 0 or 1 token."""
+
+    def complete(prompt: Any, tokens: int, **more: Any) -> Any:
+        return client.completions.create(
+            model=engines.BASE,
+            prompt=prompt,
+            max_tokens=tokens,
+            temperature=0,
+            logprobs=1,
+            extra_body={"ignore_eos": True},
+            **more,
+        )
+
+    begin = [1, *range(60, 360)]  # read in several chunks
+    said = complete(begin, 1).choices[0].logprobs
+    short = [60, 61, 62, 63]
+    found = complete([begin, short, begin], 1, echo=True)
+    first, other, again = (choice.logprobs for choice in found.choices)
+    assert first == again
+    assert (len(first.tokens), len(other.tokens)) == (302, 5)
+    assert (first.token_logprobs[0], first.top_logprobs[0]) == (None, None)
+    assert first.token_logprobs[-1] == pytest.approx(said.token_logprobs[0], abs=1e-3)
+    assert "".join(other.tokens) == found.choices[1].text
+    assert other.text_offset == [0, *(sum(map(len, other.tokens[: at + 1])) for at in range(4))]
+    # Each prompt's token is as likely as when it is said after those before it.
+    for at in range(1, 4):
+        alone = complete([short[:at]], 1).choices[0].logprobs
+        best, likelihood = next(iter(other.top_logprobs[at].items()))
+        assert (best, likelihood) == (
+            alone.tokens[0],
+            pytest.approx(alone.token_logprobs[0], abs=1e-3),
+        )
+        assert other.token_logprobs[at] <= likelihood + 1e-6
+    nothing = complete(short, 0, echo=True)
+    assert nothing.usage.completion_tokens == 0
+    assert nothing.choices[0].finish_reason == "length"
+    assert nothing.choices[0].logprobs.tokens == other.tokens[:-1]
+    assert nothing.choices[0].logprobs.token_logprobs == pytest.approx(other.token_logprobs[:-1])
+    chunks = list(complete(short, 1, echo=True, stream=True))
+    streamed = [one for chunk in chunks if (one := chunk.choices[0].logprobs)]
+    assert [token for one in streamed for token in one.tokens] == other.tokens
+    assert [at for one in streamed for at in one.text_offset] == other.text_offset
+    assert "".join(chunk.choices[0].text for chunk in chunks) == found.choices[1].text

@@ -86,12 +86,16 @@ class Answer:
             choice = self._counted(delta)
             if is_first and choice.echo:
                 events.append(self._chunk(delta.index, choice.echo))
+            if delta.prompt:
+                logprobs = CompletionLogprobs(self._names)
+                choice.at = logprobs.add_prompt(delta.prompt, choice.at)
+                events.append(self._chunk(delta.index, "", logprobs))
             if delta.text or delta.entries:
                 text = {"content": delta.text} if self._ask.is_chat else delta.text
-                logprobs = self._no_logprobs() if delta.entries else None
-                if logprobs is not None:
-                    logprobs.add(delta.entries)
-                events.append(self._chunk(delta.index, text, logprobs))
+                said = self._no_logprobs(choice.echo) if delta.entries else None
+                if said is not None:
+                    said.add(delta.entries)
+                events.append(self._chunk(delta.index, text, said))
             if delta.finish is not None:
                 nothing: dict[str, str] | str = {} if self._ask.is_chat else ""
                 events.append(self._chunk(delta.index, nothing, finish=delta.finish))
@@ -109,6 +113,8 @@ class Answer:
             choice = self._counted(delta)
             choice.texts.append(delta.text)
             choice.finish = delta.finish
+            if isinstance(choice.logprobs, CompletionLogprobs):
+                choice.at = choice.logprobs.add_prompt(delta.prompt, choice.at)
             if choice.logprobs is not None:
                 choice.logprobs.add(delta.entries)
 
@@ -154,7 +160,7 @@ class Answer:
         choice = self._choices.get(delta.index)
         if choice is None:
             echo = self._echoes[delta.index // self._ask.choices] if self._echoes else ""
-            choice = self._choices[delta.index] = _Choice(echo, self._no_logprobs())
+            choice = self._choices[delta.index] = _Choice(echo, self._no_logprobs(echo))
         self._said += delta.tokens - choice.tokens
         choice.tokens = delta.tokens
         return choice
@@ -166,11 +172,13 @@ class Answer:
             "total_tokens": self._prompt_tokens + self._said,
         }
 
-    def _no_logprobs(self) -> Logprobs | None:
+    def _no_logprobs(self, echo: str) -> Logprobs | None:
         """Return an empty collection, or None if the client wants none."""
         if self._ask.sampling.top_logprobs is None:
             return None
-        return (ChatLogprobs if self._ask.is_chat else CompletionLogprobs)(self._names)
+        if self._ask.is_chat:
+            return ChatLogprobs(self._names)
+        return CompletionLogprobs(self._names, len(echo))
 
 
 class _Choice:
@@ -178,6 +186,8 @@ class _Choice:
 
     def __init__(self, echo: str, logprobs: Logprobs | None) -> None:
         self.echo = echo
+        # Where the next token of the prompt begins.
+        self.at = 0
         self.texts: list[str] = []
         self.logprobs = logprobs
         self.finish: Finish | None = None

@@ -85,6 +85,7 @@ class Generation:
                 self._tokens_max(prompt), ends.union(self.ask.stop_tokens), self.ask.stops
             ),
             decode=self.base.decode,
+            reports_prompt=self.ask.reports_prompt,
         )
 
     def receive(self, news: Delta | Error) -> None:
@@ -119,7 +120,9 @@ class Generation:
             raise self._end
         taken, names = 0, 0
         while taken < len(self._deltas) and names < NAMES_AT_ONCE:
-            names += NAMES_OF_DELTA + len(self._deltas[taken].entries) * self._names_of_entry
+            delta = self._deltas[taken]
+            entries = len(delta.entries) + len(delta.prompt)
+            names += NAMES_OF_DELTA + entries * self._names_of_entry
             taken += 1
         deltas, self._deltas = self._deltas[:taken], self._deltas[taken:]
         if not self._deltas:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from tunewarden.embedded_engine.sampling import Choice
 from tunewarden.embedded_engine.sequences import Entry
 from tunewarden.embedded_engine.text import piece_bytes
 
@@ -61,23 +62,35 @@ class ChatLogprobs:
 
 
 class CompletionLogprobs:
-    """The logprobs of one choice of a text completion."""
+    """The logprobs of one choice of a text completion, whose text begins `before` characters after the echo's begin."""
 
-    def __init__(self, names: TokenNames) -> None:
+    def __init__(self, names: TokenNames, before: int = 0) -> None:
         self._names = names
+        self._before = before
         self._arrays: dict[bytes, list[bytes]] = {
             name: [] for name in (b"tokens", b"token_logprobs", b"top_logprobs", b"text_offset")
         }
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Add tokens."""
+        for entry in entries:
+            self._add(entry.choice, self._before + entry.at)
+
+    def add_prompt(self, choices: Iterable[Choice], at: int) -> int:
+        """Add tokens of the prompt, of which the first begins at an offset; return the next one's offset."""
+        for choice in choices:
+            self._add(choice, at)
+            at += len(self._names.text(choice.token))
+        return at
+
+    def _add(self, choice: Choice, at: int) -> None:
         tokens, logprobs, tops, offsets = self._arrays.values()
         text = self._names.text
-        for entry in entries:
-            tokens.append(encoded(text(entry.choice.token)))
-            logprobs.append(encoded(entry.choice.logprob))
-            tops.append(encoded({text(token): one for token, one in entry.choice.top}))
-            offsets.append(encoded(entry.at))
+        is_known = choice.logprob is not None  # not of the first token of a prompt
+        tokens.append(encoded(text(choice.token)))
+        logprobs.append(encoded(choice.logprob))
+        tops.append(encoded({text(token): one for token, one in choice.top} if is_known else None))
+        offsets.append(encoded(at))
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the JSON object in pieces."""

@@ -73,8 +73,12 @@ class Base:
         cache: Any,
         selection: Selection,
         urgent: threading.Event | None = None,
+        *,
+        logits_of_all: bool = False,
     ) -> torch.Tensor:
         """Append ids [rows, tokens] to the cache; return the last column's logits [rows, vocabulary].
+
+        Those of all its columns [rows, tokens, vocabulary] if wanted.
 
         `mask` [rows, columns] is 0 where a row is padded on the left, for all columns up to now. Logits are
         float32. Raises Interrupted, the cache as it was, soon after `urgent` is set.
@@ -89,14 +93,14 @@ class Base:
                 attention_mask=mask if is_padded else None,
                 position_ids=positions,
                 use_cache=True,
-                logits_to_keep=1,
+                logits_to_keep=tokens if logits_of_all else 1,
                 **{self._cache_name: cache},
             )
         except Interrupted:
             kv.crop(cache, mask.shape[1] - tokens)
             raise
-        logits: torch.Tensor = output.logits[:, -1].float()
-        return logits
+        logits: torch.Tensor = output.logits.float()
+        return logits if logits_of_all else logits[:, -1]
 
     @property
     def text_bytes_max(self) -> int:

@@ -76,12 +76,21 @@ def next_rows(candidates: Iterable[Row], tokens: int, prefixes: Prefixes) -> lis
     chosen: list[Row] = []
     longest = 0
     for row in candidates:
-        known = len(prefixes.find(row.adapter, row.prompt, row.asked_by)) * BLOCK_TOKENS
+        known = len(_known(row, prefixes)) * BLOCK_TOKENS
         longest = max(longest, len(row.prompt) - known)
         if chosen and (len(chosen) + 1) * longest > tokens:
             break
+        if chosen and row.reports_prompt != chosen[0].reports_prompt:
+            break  # logits of every column are computed for none that does not want them
         chosen.append(row)
     return chosen
+
+
+def _known(row: Row, prefixes: Prefixes) -> list[int]:
+    """Return the cached blocks that need not be computed: none if the prompt's logprobs are wanted."""
+    if row.reports_prompt:
+        return []
+    return prefixes.find(row.adapter, row.prompt, row.asked_by)
 
 
 def begin(
@@ -91,7 +100,7 @@ def begin(
     columns = max(len(row.prompt) for row in rows)
     ids = torch.zeros(len(rows), columns, dtype=torch.long)
     mask = torch.zeros_like(ids)
-    known = [prefixes.find(row.adapter, row.prompt, row.asked_by) for row in rows]
+    known = [_known(row, prefixes) for row in rows]
     for at, row in enumerate(rows):
         ids[at, columns - len(row.prompt) :] = torch.tensor(row.prompt)
         mask[at, columns - len(row.prompt) :] = 1

@@ -80,6 +80,11 @@ class Ask:
     template_arguments: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def reports_prompt(self) -> bool:
+        """Return whether the prompt's logprobs are wanted."""
+        return self.echo and self.sampling.top_logprobs is not None
+
+    @property
     def is_chat(self) -> bool:
         """Return whether it is a chat request."""
         return self.messages is not None
@@ -117,12 +122,9 @@ def parse_completion(body: bytes) -> Ask:
     fields = _fields(body)
     model = _model(fields)
     prompts = _prompts(fields.required("prompt"))
-    tokens_max = fields.integer("max_tokens", 1)
+    tokens_max = fields.integer("max_tokens", 0)
     top = fields.integer("logprobs", 0, 5)
     echo = fields.flag("echo")
-    if echo and top is not None:
-        message = "'echo' together with 'logprobs' is not supported with this model."
-        raise invalid(message, "echo", "unsupported_value")
     fields.refuse("suffix")
     ask = _shared(
         fields,

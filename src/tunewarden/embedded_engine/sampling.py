@@ -190,3 +190,17 @@ def _reported(logits: torch.Tensor, token: int, alternatives: int) -> Choice:
         () if best is None else tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
     )
     return Choice(token, float(logprobs[token]), top)
+
+
+def reported(logits: torch.Tensor, tokens: Sequence[int], sampling: Sampling) -> list[Choice]:
+    """Return given tokens with the model's log probabilities. `logits`: [tokens, vocabulary]."""
+    if not tokens:
+        return []
+    logprobs = torch.log_softmax(logits.float(), -1)
+    given = logprobs.gather(-1, torch.tensor(tokens)[:, None])[:, 0].tolist()
+    best = logprobs.topk(sampling.top_logprobs or 0)
+    tops = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [
+        Choice(token, logprob, tuple(zip(*top, strict=True)))
+        for token, logprob, top in zip(tokens, given, tops, strict=True)
+    ]

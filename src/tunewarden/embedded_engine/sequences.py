@@ -1,13 +1,17 @@
 """One sequence being decoded, and the deltas sent to the client after each decode step."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from tunewarden.embedded_engine.sampling import Choice, Chooser, Sampling
+import torch
+
+from tunewarden.embedded_engine.sampling import Choice, Chooser, Sampling, reported
 from tunewarden.embedded_engine.text import Detokenizer, StopText
 from tunewarden.errors import Error
+
+PROMPT_TOKENS_AT_ONCE = 256
 
 
 class Finish(StrEnum):
@@ -27,13 +31,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """One step's addition to one sequence. `tokens` counts all tokens of the sequence so far."""
+    """One step's addition to one sequence. `tokens` counts all tokens of the sequence so far.
+
+    `prompt` is a part of the prompt with its logprobs, if they are wanted, before anything that is said.
+    """
 
     index: int
     text: str
     entries: Sequence[Entry]
     tokens: int
     finish: Finish | None
+    prompt: Sequence[Choice] = ()
 
 
 class Receiver(Protocol):
@@ -71,6 +79,7 @@ class Row:
         sampling: Sampling,
         ending: Ending,
         decode: Callable[[Sequence[int]], str],
+        reports_prompt: bool = False,
     ) -> None:
         self.receiver = receiver
         self.adapter = adapter
@@ -79,6 +88,7 @@ class Row:
         self.chooser = Chooser(sampling, index, prompt, ending.end_tokens)
         self.last = prompt[-1]
         self.length = len(prompt)
+        self.reports_prompt = reports_prompt
         self._index = index
         self._ending = ending
         self._tokens_min = sampling.min_tokens
@@ -89,9 +99,30 @@ class Row:
         self._decoded = 0
         self._released = 0
         self._entries: list[Entry] = []
+        self._read: list[Choice] = []
+
+    def note_prompt(self, logits: torch.Tensor, first: int) -> None:
+        """Note the logprobs of a part of the prompt. `logits` [columns, vocabulary]: `first` is where it begins.
+
+        Columns before the prompt are padding. The prompt may be read again from its begin.
+        """
+        begin = max(first, 0)
+        tokens = self.prompt[begin + 1 : first + len(logits) + 1]
+        if begin == 0:
+            self._read = [Choice(self.prompt[0])]
+        at = begin - first
+        self._read += reported(logits[at : at + len(tokens)], tokens, self.chooser.sampling)
+
+    def prompt_read(self) -> Iterator[Delta]:
+        """Yield the prompt's logprobs, once, in parts that take the event loop no long turn."""
+        read, self._read = self._read, []
+        for at in range(0, len(read), PROMPT_TOKENS_AT_ONCE):
+            yield Delta(self._index, "", (), 0, None, read[at : at + PROMPT_TOKENS_AT_ONCE])
 
     def take(self, choice: Choice) -> Delta | None:
         """Add a token; return what may be sent now, or None if all is held back."""
+        if not self._ending.tokens_max:
+            return self._finish(Finish.LENGTH)
         if choice.token in self._ending.end_tokens:
             return self._finish(Finish.STOP)
         self.last = choice.token

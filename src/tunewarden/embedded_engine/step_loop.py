@@ -228,10 +228,20 @@ class StepLoop:
             joining.columns if len(batch.rows) > 1 else min(joining.columns, joining.done + tokens)
         )
         ids = joining.ids[:, joining.done : upto]
-        logits = self._base.forward(ids, batch.mask[:, :upto], batch.cache, batch.selection, urgent)
+        reports = batch.rows[0].reports_prompt  # as all of them (prefill.next_rows)
+        mask = batch.mask[:, :upto]
+        logits = self._base.forward(
+            ids, mask, batch.cache, batch.selection, urgent, logits_of_all=reports
+        )
+        if reports:
+            for row, of_row in zip(batch.rows, logits, strict=True):
+                row.note_prompt(of_row, joining.done - (joining.columns - len(row.prompt)))
+            logits = logits[:, -1]
         joining.done = upto
         if upto < joining.columns:
             return
+        for row in batch.rows:
+            self._news += [(row.receiver, delta) for delta in row.prompt_read()]
         staying = self._take(batch.rows, logits)
         self._flush()  # before caching the prefixes, which no client waits for
         joining.store(self.prefixes)
