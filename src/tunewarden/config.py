@@ -12,7 +12,7 @@ from typing import Any
 
 from tunewarden import settings
 from tunewarden.errors import Error, Kind
-from tunewarden.settings import BYTES, SECONDS, Setting, Source, networks, setting
+from tunewarden.settings import BYTES, SECONDS, Setting, Source, networks, origins, setting
 
 SETTINGS_FILE = "tunewarden.toml"
 # For commands that call a server: (address, key). The first address that is set is used.
@@ -169,6 +169,12 @@ class Config:
     docs_are_open: bool = setting(
         "whether `/docs` and `/openapi.json`, which describe this API, can be read without a key",
         default=False,
+    )
+    cors_origins: str = setting(
+        "origins of web pages, separated by commas, whose scripts may call this server from a browser, such as "
+        '`https://chat.example`; `*` for any, `none` for none. See "Browsers and HTTP/2"',
+        default="none",
+        check=origins,
     )
     client_seconds: float = setting(
         "how long a client may take to send a request's head, and between two pieces of its body, "

@@ -1,5 +1,6 @@
 """The type of a setting, and parsing from text or TOML. The settings themselves: config.py."""
 
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,6 +15,7 @@ from tunewarden.errors import Error, Kind
 Network = IPv4Network | IPv6Network
 T = TypeVar("T", bool, int, float, str, Path)
 ENVIRONMENT_PREFIX = "TUNEWARDEN_"
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s,A-Z]+")
 SECONDS: Final = "seconds"
 BYTES: Final = "bytes"
 
@@ -129,6 +131,19 @@ def networks(text: str) -> list[Network]:
     except ValueError as error:
         said = f"Setting 'trusted_proxies' must be addresses or networks, or none: {error}."
         raise Error(Kind.INVALID, said) from error
+
+
+def origins(text: str) -> frozenset[str]:
+    """Parse comma-separated origins of pages; "none" is the empty set. Raises Error(INVALID)."""
+    named = [] if text == "none" else [one.strip() for one in text.split(",")]
+    for origin in named:
+        if origin != "*" and not ORIGIN.fullmatch(origin):
+            said = (
+                "Setting 'cors_origins' must be origins such as https://chat.example:8443, in lower case and"
+                f" without a path, or *, or none: '{origin}'."
+            )
+            raise Error(Kind.INVALID, said)
+    return frozenset(named)
 
 
 def from_environment(

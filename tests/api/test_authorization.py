@@ -25,6 +25,8 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "authorization.txt"
 IN = 0
 UNKNOWN = f"ft:{LOCAL_BASE}:my-org::00000000"
 PUBLIC_EXAMPLES = {
+    "/": "/",
+    "/health": "/health",
     "/healthz": "/healthz",
     "/readyz": "/readyz",
     "/log/checkpoint": "/log/checkpoint",
@@ -32,7 +34,7 @@ PUBLIC_EXAMPLES = {
     "/.well-known/tunewarden-log-key": "/.well-known/tunewarden-log-key",
 }
 # No route: a key is asked for all the same, so that a route that is forgotten is never open.
-UNROUTED = ("GET /v1/nothing", "POST /v1/threads", "GET /")
+UNROUTED = ("GET /v1/nothing", "POST /v1/threads", "GET /v1")
 HEADER = """\
 # Who may do what, as a status code: each route, on each kind of target, for each kind of caller.
 #

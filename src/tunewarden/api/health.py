@@ -19,6 +19,12 @@ async def check_health() -> JsonAnswer:
     return JsonAnswer({"status": "ok"})
 
 
+@routes.get("/health")
+async def check_health_as_vllm() -> JsonAnswer:
+    """Answer as `/healthz`: clients and probes of vLLM, llama.cpp and TGI ask here."""
+    return await check_health()
+
+
 @routes.get("/readyz")
 async def check_readiness(request: Request) -> JsonAnswer:
     """Answer 503 during graceful shutdown. During start-up the port is not open yet."""

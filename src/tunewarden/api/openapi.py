@@ -46,6 +46,8 @@ class Described:
 
 ROUTED = {
     "GET /healthz": Described("checkHealth", schemas.Health, is_public=True),
+    "GET /health": Described("checkHealthAlias", schemas.Health, is_public=True),
+    "GET /": Described("showStartPage", "text/html", is_public=True),
     "GET /readyz": Described("checkReadiness", schemas.Readiness, is_public=True),
     "GET /v1/models": Described("listModels", schemas.Listing[schemas.Model]),
     "POST /v1/models": Described("importModel", schemas.Model, schemas.ImportForm, FORM),

@@ -23,14 +23,26 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from tunewarden import problems
-from tunewarden.api import deletions, docs, files, fine_tuning, health, log, models, uploads
+from tunewarden.api import (
+    deletions,
+    docs,
+    files,
+    fine_tuning,
+    health,
+    log,
+    models,
+    start_page,
+    uploads,
+)
 from tunewarden.api.operations import Operations
 from tunewarden.api.parameters import check_query
 from tunewarden.api.product import PRODUCT
 from tunewarden.api.services import Services
 from tunewarden.clock import Throttle
 from tunewarden.errors import Error, Kind
+from tunewarden.gateway import cors
 from tunewarden.gateway.connections import Connections
+from tunewarden.gateway.cors import Cors
 from tunewarden.gateway.flushes import Flushes
 from tunewarden.gateway.inference import ROUTES, Inference
 from tunewarden.gateway.relay import OPENAI_VERSION
@@ -38,13 +50,15 @@ from tunewarden.identity import keys
 from tunewarden.identity.keys import Presented
 from tunewarden.ids import Prefix, mint
 from tunewarden.problems import Wire
+from tunewarden.settings import origins
 
 PUBLIC = re.compile(
-    r"/healthz|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/tile/[0-9a-z/.]+"
+    r"/|/healthz?|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/tile/[0-9a-z/.]+"
 )
 # Every route except `inference.ROUTES`.
 ROUTERS = tuple(
-    room.routes for room in (health, models, files, uploads, deletions, fine_tuning, log, docs)
+    room.routes
+    for room in (start_page, health, models, files, uploads, deletions, fine_tuning, log, docs)
 )
 # Public, except for entries of format 1, which need a key.
 LOG_ENTRIES = "/log/tile/entries/"
@@ -61,6 +75,8 @@ class Server:
         self._operations = operations
         self.connections = Connections(operations.config)
         self.flushes = Flushes()
+        allowed = origins(operations.config.cors_origins)
+        self.cors = Cors(allowed) if allowed else None
         self.inference = Inference(
             operations.admissions,
             operations.gateway,
@@ -82,6 +98,12 @@ class Server:
             await self._live(receive, send)
             return
         reply = _Headed(send, is_last=self.is_draining)
+        if self.cors is not None:
+            reply.cors = self.cors.headers(scope["headers"])
+            if cors.is_preflight(scope["method"], scope["headers"]):
+                # Before authentication: a browser sends no key with it.
+                await _send(reply, Wire(204, cors.permission(scope["headers"]), b""))
+                return
         try:
             # The raw path: the handler decodes each segment once (research: contract, 1.2).
             scope["path"] = scope["raw_path"].decode("latin-1")
@@ -182,7 +204,7 @@ def _routed(scope: Scope) -> Scope:
 class _Headed:
     """Adds the headers that every response carries."""
 
-    __slots__ = ("_began", "_is_last", "_send", "is_started", "organization", "request_id")
+    __slots__ = ("_began", "_is_last", "_send", "cors", "is_started", "organization", "request_id")
 
     def __init__(self, send: Send, *, is_last: bool) -> None:
         self._send = send
@@ -190,6 +212,7 @@ class _Headed:
         self._began = asyncio.get_running_loop().time()
         self.request_id = mint(Prefix.REQUEST)
         self.organization = b""
+        self.cors: cors.Headers = []
         self.is_started = False
 
     async def send(self, message: Message) -> None:
@@ -204,6 +227,7 @@ class _Headed:
                 PRODUCT,
                 (b"openai-processing-ms", b"%d" % elapsed_ms),
                 (b"x-content-type-options", b"nosniff"),
+                *self.cors,
             ]
             if self._is_last:
                 message["headers"].append((b"connection", b"close"))

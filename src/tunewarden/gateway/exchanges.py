@@ -34,6 +34,7 @@ class Head:
     written: Repeated
     path: str
     presented: Presented
+    cors: bytes
 
 
 class Exchanges:
@@ -72,6 +73,7 @@ class Exchanges:
             head.path,
             head.presented,
             body,
+            cors=head.cors,
             keep_alive=True,
             expects_continue=False,
             is_chunked=True,
@@ -85,12 +87,15 @@ class Exchanges:
             presented = self._worker.presented(parser.headers)
         except Error as error:
             presented = error.with_traceback(None)  # its frames reference the error: a cycle
+        allowed = self._worker.cors
+        cors = b"" if allowed is None else allowed.lines(parser.headers)
         if may_repeat and parser.is_kept and isinstance(presented, Presented):
             written = b"" if parser.is_rewritten else first_bytes
-            self._head = _learnt(written, parser.headers, path, presented)
+            self._head = _learnt(written, parser.headers, path, presented, cors)
         return self._new(
             path,
             presented,
+            cors=cors,
             announced=_announced(parser.headers),
             keep_alive=parser.is_kept,
             expects_continue=parser.expects_continue,
@@ -103,6 +108,7 @@ class Exchanges:
         presented: Presented | Error,
         body: bytes | None = None,
         *,
+        cors: bytes,
         announced: int = 0,
         keep_alive: bool,
         expects_continue: bool,
@@ -118,7 +124,7 @@ class Exchanges:
             keep_alive=keep_alive and not self._worker.is_draining,
             expects_continue=expects_continue,
             is_chunked=is_chunked,
-            default_head=self._default_head(),
+            default_head=self._default_head() + cors,
             on_over=self._on_over,
         )
 
@@ -136,11 +142,11 @@ def _announced(headers: list[tuple[bytes, bytes]]) -> int:
 
 
 def _learnt(
-    data: bytes, headers: list[tuple[bytes, bytes]], path: str, presented: Presented
+    data: bytes, headers: list[tuple[bytes, bytes]], path: str, presented: Presented, cors: bytes
 ) -> Head | None:
     """Return the head that `data` begins with, and its parse result; None if it must not be cached."""
     names = [name for name, _ in headers]
     if names.count(b"content-length") != 1 or not SPECIAL.isdisjoint(names):
         return None
     found = head_cache.learn(data)
-    return None if found is None else Head(found, path, presented)
+    return None if found is None else Head(found, path, presented, cors)

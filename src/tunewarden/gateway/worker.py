@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from tunewarden.gateway.connections import Connections
+from tunewarden.gateway.cors import Cors
 from tunewarden.gateway.flushes import Flushes
 from tunewarden.gateway.inference import Inference
 from tunewarden.identity.keys import Presented
@@ -15,6 +16,7 @@ class Worker(Protocol):
     inference: Inference
     connections: Connections
     flushes: Flushes
+    cors: Cors | None
 
     @property
     def is_draining(self) -> bool:

@@ -63,6 +63,7 @@ class _Worker:
         self.inference = cast("Inference", _Inference())
         self.connections = Connections(Config())
         self.flushes = Flushes()
+        self.cors = None
 
     def presented(self, headers: Iterable[tuple[bytes, bytes]]) -> Presented:
         return Presented("key_1", b"", "sk-…")
