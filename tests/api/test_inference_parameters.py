@@ -238,3 +238,18 @@ def test_likelihoods_of_a_prompt_are_those_of_saying_it(client: openai.OpenAI) -
     assert [token for one in streamed for token in one.tokens] == other.tokens
     assert [at for one in streamed for at in one.text_offset] == other.text_offset
     assert "".join(chunk.choices[0].text for chunk in chunks) == found.choices[1].text
+
+
+def test_models_tell_their_context_and_what_they_can_do(
+    engine_server: Server, client: openai.OpenAI
+) -> None:
+    tuned = engines.import_model(engine_server, "zebra says", suffix="told")
+    listed = {model.id: model for model in client.models.list()}
+    for name in (engines.BASE, tuned):
+        for model in (listed[name], client.models.retrieve(name)):
+            extra: dict[str, Any] = model.model_extra or {}
+            assert extra["max_model_len"] == 2048
+            assert extra["capabilities"] == ["completions", "chat", "fine_tuning"]
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(model=tuned, prompt=[60] * 2048)
+    assert "maximum context length is 2048 tokens" in refused.value.message

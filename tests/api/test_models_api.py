@@ -59,10 +59,11 @@ def test_retrieve_answers_exactly_this(server: Server) -> None:
         "owned_by": ORGANIZATION,
         "root": LOCAL_BASE,
         "archived": False,
+        "capabilities": ["completions", "fine_tuning"],  # its base has no chat template
     }
     assert abs(int(str(reply.json["created"])) - time.time()) < 60
     base = server.get(_path(LOCAL_BASE), key=server.owner_key)
-    assert set(base.json) == {"id", "object", "created", "owned_by"}
+    assert set(base.json) == {"id", "object", "created", "owned_by", "capabilities"}
 
 
 def test_delete_answers_exactly_this(server: Server) -> None:

@@ -12,12 +12,16 @@ from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.deleting import deleted
 from tunewarden.api.forms import announced_bytes, check_announced, read_form
 from tunewarden.api.parameters import Attempting, Context, InContext, Segment
-from tunewarden.registry import catalog
+from tunewarden.artifacts.base_facts import BaseFacts, base_facts
+from tunewarden.registry import bases, catalog
 from tunewarden.registry.artifacts import ArtifactKind
-from tunewarden.registry.bases import Base
+from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.models import Model
 
 ADAPTER_FILES = ("adapter_config", "adapter_model")
+
+# By the name of a base.
+Known = dict[str, BaseFacts | None]
 
 routes = APIRouter(prefix="/v1/models")
 
@@ -31,14 +35,15 @@ def list_models(
     """Stream all bases and the project's models: the stock SDK never asks for a second page."""
     size = None if limit is None else limit + 1
     found = catalog.everything(context.operations.database, context.caller, after=after, limit=size)
-    return listing.stream((_shown(context, one) for one in found), limit, has_ids=False)
+    known = {base.name: _facts(base) for base in bases.list_all(context.operations.database)}
+    return listing.stream((_shown(context, one, known) for one in found), limit, has_ids=False)
 
 
 @routes.get("/{model_id}")
 def retrieve_model(context: InContext, model_id: Segment) -> JsonAnswer:
     """Return a base or a model of the project."""
     found = catalog.retrieve(context.operations.database, context.caller, model_id)
-    return JsonAnswer(_shown(context, found))
+    return JsonAnswer(_shown(context, found, _known_of(context, found)))
 
 
 @routes.delete("/{model_id}")
@@ -55,7 +60,8 @@ async def delete_model(context: InContext, model_id: Segment, attempt: Attemptin
 async def import_model(context: InContext, request: Request) -> JsonAnswer:
     """Import a PEFT LoRA: multipart fields `base`, `suffix`, `adapter_config`, `adapter_model`."""
     context.operations.imports.precheck(context.caller)  # before the body is read
-    return JsonAnswer(_shown(context, await _bring_in(context, request)))
+    model = await _bring_in(context, request)
+    return JsonAnswer(_shown(context, model, await run_in_threadpool(_known_of, context, model)))
 
 
 async def _bring_in(context: Context, request: Request) -> Model:
@@ -81,7 +87,19 @@ async def _bring_in(context: Context, request: Request) -> Model:
             form.close()
 
 
-def _shown(context: Context, found: Base | Model) -> schemas.Model:
+def _facts(base: Base) -> BaseFacts | None:
+    """Return what is known of a base: of a remote one, nothing."""
+    return base_facts(base.location) if base.kind is BaseKind.LOCAL else None
+
+
+def _known_of(context: Context, found: Base | Model) -> Known:
+    base = found if isinstance(found, Base) else None
+    if isinstance(found, Model):
+        base = bases.find(context.operations.database, found.base)
+    return {} if base is None else {base.name: _facts(base)}
+
+
+def _shown(context: Context, found: Base | Model, known: Known) -> schemas.Model:
     if isinstance(found, Base):
-        return views.base_object(found)
-    return views.model_object(found, context.caller.organization_name)
+        return views.base_object(found, known.get(found.name))
+    return views.model_object(found, context.caller.organization_name, known.get(found.base))

@@ -53,7 +53,11 @@ class Deleted(Struct, forbid_unknown_fields=True):
 
 
 class Model(Struct, forbid_unknown_fields=True):
-    """A base or a fine-tuned model; the latter has a `root`, its base."""
+    """A base or a fine-tuned model; the latter has a `root`, its base.
+
+    Where they are known: `max_model_len`, how many tokens a prompt and its completion may have, and `capabilities`, of
+    `completions`, `chat` and `fine_tuning`.
+    """
 
     id: str
     object: Literal["model"]
@@ -61,6 +65,8 @@ class Model(Struct, forbid_unknown_fields=True):
     owned_by: str
     root: str | UnsetType = UNSET
     archived: bool | UnsetType = UNSET
+    max_model_len: int | UnsetType = UNSET
+    capabilities: list[str] | UnsetType = UNSET
 
 
 class ImportForm(Struct):

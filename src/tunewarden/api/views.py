@@ -3,6 +3,7 @@
 from msgspec import UNSET
 
 from tunewarden.api import schemas
+from tunewarden.artifacts.base_facts import BaseFacts
 from tunewarden.deletion.plan import Plan
 from tunewarden.deletion.protocol import Stage
 from tunewarden.deletion.records import Deletion
@@ -23,19 +24,22 @@ STATUS: dict[Stage, schemas.DeletionStatus] = {
 }
 
 
-def base_object(base: Base) -> schemas.Model:
-    """Return a base as OpenAI's Model."""
-    return schemas.Model(
+def base_object(base: Base, facts: BaseFacts | None = None) -> schemas.Model:
+    """Return a base as OpenAI's Model, with what is known of it."""
+    shown = schemas.Model(
         id=base.name,
         object="model",
         created=base.created_at // 1_000_000,
         owned_by="system",
     )
+    return _with_facts(shown, facts)
 
 
-def model_object(model: Model, organization_name: str) -> schemas.Model:
-    """Return a fine-tuned model as OpenAI's Model, with its base and whether it is archived."""
-    return schemas.Model(
+def model_object(
+    model: Model, organization_name: str, facts: BaseFacts | None = None
+) -> schemas.Model:
+    """Return a fine-tuned model as OpenAI's Model, with its base, what is known of that, and whether it is archived."""
+    shown = schemas.Model(
         id=model.id,
         object="model",
         created=model.created_at // 1_000_000,
@@ -43,6 +47,15 @@ def model_object(model: Model, organization_name: str) -> schemas.Model:
         root=model.base,
         archived=model.state is State.ARCHIVED,
     )
+    return _with_facts(shown, facts)
+
+
+def _with_facts(shown: schemas.Model, facts: BaseFacts | None) -> schemas.Model:
+    if facts is not None:
+        shown.capabilities = list(facts.capabilities)
+        if facts.context is not None:
+            shown.max_model_len = facts.context
+    return shown
 
 
 def file_object(file: File, origin: Origin = NO_ORIGIN) -> schemas.File:
