@@ -73,6 +73,20 @@ FILE = Field("file", LINE, "a.jsonl")
 PURPOSE = Field("purpose", b"user_data")
 
 
+def expiring(seconds: int) -> Field:
+    """Return the field as OpenAPI has an object in a form: clients made from a description send it so."""
+    return Field("expires_after", f'{{"anchor":"created_at","seconds":{seconds}}}'.encode())
+
+
+def test_an_expiry_may_be_one_object(small: Server) -> None:
+    for fields in ((FILE, PURPOSE, expiring(3600)), (expiring(3600), PURPOSE, FILE)):
+        made = post(small, FILES, *fields).json
+        assert made["expires_at"] == int(str(made["created_at"])) + 3600
+    assert (
+        "expires_at" not in post(small, FILES, FILE, PURPOSE, Field("expires_after", b"null")).json
+    )
+
+
 def test_the_fields_may_come_after_the_file(small: Server) -> None:
     anchor = Field("expires_after[anchor]", b"created_at")
     seconds = Field("expires_after[seconds]", b"3600")
@@ -150,6 +164,12 @@ REFUSED: dict[str, tuple[int, str | None, tuple[Field, ...]]] = {
         (Field("expires_after[anchor]", b"last_active_at"), Field("expires_after[seconds]", b"3600"), PURPOSE, FILE),
     ),
     "an anchor alone": (400, "expires_after.seconds", (Field("expires_after[anchor]", b"created_at"), PURPOSE, FILE)),
+    "another form of expiry": (400, "expires_after.anchor", (Field("expires_after.anchor", b"created_at"), FILE)),
+    "no JSON": (400, "expires_after", (Field("expires_after", b"x"), PURPOSE, FILE)),
+    "JSON of another kind": (400, "expires_after", (Field("expires_after", b'{"days":1}'), PURPOSE, FILE)),
+    "an hour too short, as JSON": (400, "expires_after.seconds", (expiring(3599), PURPOSE, FILE)),
+    "two forms": (400, "expires_after", (expiring(3600), Field("expires_after[seconds]", b"3600"), PURPOSE, FILE)),
+    "an unknown field": (400, "wings", (PURPOSE, FILE, Field("wings", b"2"))),
     "the file twice": (400, "file", (PURPOSE, FILE, FILE)),
     "the purpose twice": (400, "purpose", (PURPOSE, FILE, PURPOSE)),
     "a large field": (413, "purpose", (Field("purpose", bytes(70_000)), FILE)),

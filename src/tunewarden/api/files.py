@@ -2,17 +2,18 @@
 
 from typing import Annotated, Literal
 
+import msgspec
 from fastapi import APIRouter, Query
 from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from tunewarden.api import listing, views
+from tunewarden.api import listing, schemas, views
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.deleting import deleted
-from tunewarden.api.forms import FileForm
+from tunewarden.api.forms import FileForm, Form
 from tunewarden.api.parameters import Attempting, Context, InContext, Segment
-from tunewarden.errors import Error
+from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.registry import file_rules
 from tunewarden.registry.artifacts import ArtifactKind
@@ -20,6 +21,9 @@ from tunewarden.registry.file_rows import File
 from tunewarden.registry.file_rules import Description
 
 LIST_MAX = 10_000
+EXPIRY = "expires_after"
+BRACKETS = (f"{EXPIRY}[anchor]", f"{EXPIRY}[seconds]")
+FIELDS = ("purpose", EXPIRY, *BRACKETS)
 UNNAMED = "upload"  # what the SDK calls bytes without a name
 
 
@@ -28,7 +32,7 @@ routes = APIRouter(prefix="/v1/files")
 
 @routes.post("")
 async def create_file(context: InContext, request: Request) -> JsonAnswer:
-    """Create a file: multipart `file`, `purpose`, `expires_after[anchor]`, `expires_after[seconds]`."""
+    """Create a file: multipart `file`, `purpose`, `expires_after` as JSON, or its two parts in brackets."""
     context.operations.files.precheck(context.caller)  # before the body is read
     try:
         file = await _create(context, request)
@@ -81,7 +85,7 @@ async def delete_file(context: InContext, file_id: Segment, attempt: Attempting)
 
 async def _create(context: Context, request: Request) -> File:
     operations = context.operations
-    form = FileForm(request, file="file", bytes_max=operations.config.file_bytes_max)
+    form = FileForm(request, file="file", fields=FIELDS, bytes_max=operations.config.file_bytes_max)
     await form.begin()
     if "purpose" in form.form.fields:
         # The SDK sends it before the file, so an invalid purpose is refused before the upload.
@@ -98,13 +102,27 @@ async def _create(context: Context, request: Request) -> File:
 
 def _described(form: FileForm) -> Description:
     fields = form.form
-    anchor, seconds = "expires_after[anchor]", "expires_after[seconds]"
+    anchor, seconds = _expiry(fields)
     return Description.checked(
         filename=form.filename or UNNAMED,
         purpose=fields.field("purpose"),
-        anchor=fields.field(anchor) if anchor in fields.fields else None,
-        seconds=fields.field(seconds) if seconds in fields.fields else None,
+        anchor=anchor,
+        seconds=seconds,
     )
+
+
+def _expiry(form: Form) -> tuple[str | None, str | int | None]:
+    """Return anchor and seconds: of one JSON object, as OpenAPI has it in a form, or of the SDKs' two fields."""
+    if EXPIRY not in form.fields:
+        anchor, seconds = (form.field(name) if name in form.fields else None for name in BRACKETS)
+        return anchor, seconds
+    if not form.fields.keys().isdisjoint(BRACKETS):
+        raise Error(Kind.INVALID, f"Field '{EXPIRY}' is given in two forms.", param=EXPIRY)
+    try:
+        given = msgspec.json.decode(form.fields[EXPIRY], type=schemas.ExpiresAfter | None)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Error(Kind.INVALID, f"Field '{EXPIRY}' is invalid: {error}.", param=EXPIRY) from error
+    return (None, None) if given is None else (given.anchor, given.seconds)
 
 
 def _find(context: Context, file_id: str) -> File:

@@ -76,13 +76,18 @@ def check_announced(request: Request, file: str, bytes_max: int) -> None:
 
 
 async def read_form(
-    request: Request, *, files: Sequence[str], file_bytes_max: int, held: Held
+    request: Request,
+    *,
+    files: Sequence[str],
+    fields: Sequence[str],
+    file_bytes_max: int,
+    held: Held,
 ) -> Form:
-    """Parse a multipart form; only `files` may be files. Buffered bytes are charged to `held`.
+    """Parse a multipart form of these files and fields. Buffered bytes are charged to `held`.
 
     Raises Error(INVALID, TOO_LARGE, TOO_SLOW), and as `held` does.
     """
-    reader = _ToMemory(files, file_bytes_max, held)
+    reader = _ToMemory(files, fields, file_bytes_max, held)
     body = _Body(request, reader)
     try:
         while await body.parse_more():
@@ -96,10 +101,12 @@ async def read_form(
 class FileForm:
     """A form with one file, which is streamed; fields may precede and follow it."""
 
-    def __init__(self, request: Request, *, file: str, bytes_max: int) -> None:
+    def __init__(
+        self, request: Request, *, file: str, fields: Sequence[str] = (), bytes_max: int
+    ) -> None:
         check_announced(request, file, bytes_max)
         self._file = file
-        self._reader = _ToStream(file, bytes_max)
+        self._reader = _ToStream(file, fields, bytes_max)
         self._body = _Body(request, self._reader)
 
     @property
@@ -140,6 +147,12 @@ def missing_file(name: str) -> Error:
 def too_large(name: str) -> Error:
     """Return the error for a part of a form that is over its limit."""
     return Error(Kind.TOO_LARGE, f"'{name[:100]}' is too large.", param=name[:100])
+
+
+def _unknown(name: str) -> Error:
+    shown = name[:100]
+    message = f"Unrecognized request argument supplied: '{shown}'."
+    return Error(Kind.INVALID, message, param=shown, code="unknown_parameter")
 
 
 class _Body:
@@ -209,8 +222,9 @@ def _broken_off() -> Error:
 class _Reader:
     """The parser's callbacks, with a limit on every size and count."""
 
-    def __init__(self, file_bytes_max: int) -> None:
+    def __init__(self, fields: Sequence[str], file_bytes_max: int) -> None:
         self.form = Form()
+        self._fields = fields
         self.is_complete = False
         self._is_file = False
         self._seen: set[str] = set()
@@ -268,6 +282,8 @@ class _Reader:
         self._seen.add(self._name)
         self._is_file = self.begin_file(self._name, options.get(b"filename"))
         if not self._is_file:
+            if self._name not in self._fields:
+                raise _unknown(self._name)
             self.form.fields[self._name] = b""
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
@@ -291,8 +307,10 @@ class _Reader:
 class _ToMemory(_Reader):
     """Keeps each file in anonymous memory."""
 
-    def __init__(self, files: Sequence[str], file_bytes_max: int, held: Held) -> None:
-        super().__init__(file_bytes_max)
+    def __init__(
+        self, files: Sequence[str], fields: Sequence[str], file_bytes_max: int, held: Held
+    ) -> None:
+        super().__init__(fields, file_bytes_max)
         self._files = files
         self._held = held
         self._kept = 0
@@ -314,8 +332,8 @@ class _ToMemory(_Reader):
 class _ToStream(_Reader):
     """Buffers the pieces of one file until `taken`: at most what one piece of the body holds."""
 
-    def __init__(self, file: str, file_bytes_max: int) -> None:
-        super().__init__(file_bytes_max)
+    def __init__(self, file: str, fields: Sequence[str], file_bytes_max: int) -> None:
+        super().__init__(fields, file_bytes_max)
         self._file = file
         self._pieces: list[bytes] = []
         self.has_begun = False

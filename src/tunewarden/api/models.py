@@ -19,6 +19,7 @@ from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.models import Model
 
 ADAPTER_FILES = ("adapter_config", "adapter_model")
+ADAPTER_FIELDS = ("base", "suffix")
 
 # By the name of a base.
 Known = dict[str, BaseFacts | None]
@@ -70,7 +71,13 @@ async def _bring_in(context: Context, request: Request) -> Model:
     check_announced(request, ADAPTER_FILES[-1], most * len(ADAPTER_FILES))
     announced = min(announced_bytes(request), most)
     with context.services.import_memory.held(context.caller.organization_id, announced) as held:
-        form = await read_form(request, files=ADAPTER_FILES, file_bytes_max=most, held=held)
+        form = await read_form(
+            request,
+            files=ADAPTER_FILES,
+            fields=ADAPTER_FIELDS,
+            file_bytes_max=most,
+            held=held,
+        )
         try:
             base = form.field("base")
             suffix = form.field("suffix", default="")

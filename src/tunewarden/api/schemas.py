@@ -135,18 +135,19 @@ class File(Struct, forbid_unknown_fields=True):
     source: str | UnsetType = UNSET
 
 
-class FileForm(Struct):
-    """A file; `expires_after[anchor]` and `expires_after[seconds]` may follow."""
-
-    purpose: str
-    file: Binary
-
-
-class ExpiresAfter(Struct):
+class ExpiresAfter(Struct, forbid_unknown_fields=True):
     """When a file expires: this many seconds after `anchor`."""
 
     anchor: str
     seconds: int
+
+
+class FileForm(Struct):
+    """A file. `expires_after` is JSON, or two fields: `expires_after[anchor]` and `expires_after[seconds]`."""
+
+    purpose: str
+    file: Binary
+    expires_after: ExpiresAfter | None = None
 
 
 class NewUpload(Struct):

@@ -38,7 +38,7 @@ def _request(pieces: list[bytes], *, ends: bool = True) -> Request:
 
 
 async def _read(request: Request, *, bytes_max: int = 10**6) -> tuple[FileForm, bytes]:
-    read = FileForm(request, file="file", bytes_max=bytes_max)
+    read = FileForm(request, file="file", fields=("purpose", "x"), bytes_max=bytes_max)
     await read.begin()
     return read, b"".join([piece async for piece in read.pieces()])
 

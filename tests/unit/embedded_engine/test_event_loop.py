@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+import torch
 from tests.support import demo_models
 
 from tunewarden.clock import SystemClock
@@ -111,6 +112,39 @@ def test_control_a_response_in_one_turn_holds_the_loop(base: Base) -> None:
     answer.add(_everything())
     b"".join(answer.whole())
     assert time.thread_time() - began > TURN_SECONDS
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_likelihoods_of_long_prompts_take_many_short_turns(base: Base, stream: bool) -> None:
+    tokens, prompts = [60 + at % 900 for at in range(1024)], 16
+    body: list[bytes] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        body.append(message.get("body", b""))
+
+    how: Callable[..., Awaitable[None]] = http.send_stream if stream else http.send_whole
+    asked = {"model": "demo", "prompt": [tokens] * prompts, "max_tokens": 0, "logprobs": 5}
+    ask = parse_completion(msgspec.json.encode({**asked, "echo": True, "stream": stream}))
+
+    async def run() -> float:
+        generation = Generation(ask, cast("Served", OnlyBase(base)), None)
+        generation.prompts = [tokens] * prompts
+        generation._unfinished = prompts
+        for index in range(prompts):
+            row = generation._row(tokens, index)
+            row.note_prompt(torch.randn(len(tokens), base.vocabulary), 0)
+            for delta in (*row.prompt_read(), Delta(index, "", [], 0, Finish.LENGTH)):
+                generation.receive(delta)
+        answer = Answer(ask, generation.prompts, base, SystemClock())
+        return await _longest_turn(how(send, generation, answer))
+
+    longest = asyncio.run(run())
+    print(f"{sum(map(len, body))} bytes, longest turn {longest * 1000:.2f} ms")
+    assert longest < TURN_SECONDS
+    if not stream:
+        found = msgspec.json.decode(b"".join(body))["choices"]
+        assert [len(one["logprobs"]["token_logprobs"]) for one in found] == [1024] * prompts
+        assert {one["logprobs"]["token_logprobs"][0] for one in found} == {None}
 
 
 @pytest.mark.parametrize("stream", [False, True])
