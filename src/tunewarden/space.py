@@ -41,7 +41,7 @@ class Room:
         return cls(
             database_bytes=min(4 * mebibyte, total // 16),
             wal_bytes=min(8 * mebibyte, total // 8),
-            log_bytes=min(4 * mebibyte, total // 32),
+            log_bytes=min(4 * mebibyte, total // 16),
         )
 
 
