@@ -27,6 +27,14 @@ HAS_ENGINE = importlib.util.find_spec("torch") is not None
 collect_ignore = [] if HAS_ENGINE else list(groups.NEED_ENGINE)
 
 
+def pytest_configure() -> None:
+    from hypothesis import HealthCheck, settings  # noqa: PLC0415  a sixth of a second: only where tests run
+
+    # On a busy machine one example may take as long as it likes.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden",

@@ -310,7 +310,6 @@ class KeyringMachine(RuleBasedStateMachine):
 KeyringMachine.TestCase.settings = settings(
     max_examples=int(os.environ.get("TUNEWARDEN_TEST_EXAMPLES", "60")),
     stateful_step_count=25,
-    deadline=None,
 )
 TestAnyOrderOfCreateEraseAndCrash = KeyringMachine.TestCase
 

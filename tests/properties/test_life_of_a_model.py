@@ -212,7 +212,6 @@ def test_every_answer_in_a_models_life_is_the_one_that_the_rules_give(ground: Gr
             settings=settings(
                 max_examples=budgets.count(60, 2_000),
                 stateful_step_count=budgets.count(25, 50),
-                deadline=None,
                 database=None,
                 suppress_health_check=list(HealthCheck),
                 phases=(Phase.generate, Phase.shrink),

@@ -68,7 +68,7 @@ def gradient(model: Any, outcomes: list[Outcome]) -> torch.Tensor:
     size=st.integers(1, 40),
     seed=st.integers(0, 2**62),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_pass_draws_each_example_once_and_again_the_same(
     lengths: list[int], size: int, seed: int
 ) -> None:

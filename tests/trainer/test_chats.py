@@ -156,7 +156,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_siz
         st.tuples(st.sampled_from(["user", "assistant", "system"]), texts), min_size=1, max_size=6
     )
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_mask_is_the_one_that_the_template_itself_marks(
     tokenizer: Any, turns: list[tuple[str, str]]
 ) -> None:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewarden.api.downloads import disposition
@@ -42,7 +42,6 @@ def test_ordinary_names_are_allowed(name: str) -> None:
 
 
 @given(st.lists(OBJECTS, min_size=1), st.sampled_from(["\n", "\r\n", "\n\n"]), st.data())
-@settings(deadline=None)
 def test_json_lines_are_let_through(objects: list[object], end: str, data: st.DataObject) -> None:
     ends = data.draw(st.booleans())
     text = end.join(json.dumps(one) for one in objects) + (end if ends else "")

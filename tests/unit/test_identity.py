@@ -16,9 +16,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys, organizations, policy
 from tunewarden.identity.policy import ALLOWED, SCOPES, Action, Caller, Role
 
-quick = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quick = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture

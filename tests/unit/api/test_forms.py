@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 from tests.support.uploading import CONTENT_TYPE, Field, form
@@ -51,7 +51,6 @@ def _cut(body: bytes, places: list[int]) -> Iterator[bytes]:
             at = place
 
 
-@settings(deadline=None)
 @given(
     content=st.lists(st.sampled_from([b"a", ALMOST, b"\r", b"\n", b"\r\n--", bytes(3000)])).map(
         b"".join

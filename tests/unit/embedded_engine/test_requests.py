@@ -5,7 +5,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewarden.embedded_engine.requests import parse_chat, parse_completion
@@ -144,7 +144,6 @@ NAMES = st.sampled_from(
 
 
 # The first example takes seconds on a busy machine.
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(NAMES, JSON, max_size=6), st.booleans())
 def test_any_json_is_parsed_or_refused(more: dict[str, Any], chat: bool) -> None:
     body = json.dumps({**(CHAT if chat else {"model": "m", "prompt": "x"}), **more}).encode()

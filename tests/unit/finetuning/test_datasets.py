@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewarden.finetuning import datasets
@@ -283,7 +283,6 @@ def _paths(value: object, prefix: str = "") -> Iterator[str]:
             yield from _paths(inner, f"{path}.")
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_mutated_line_is_refused_by_its_number_or_valid(data: st.DataObject) -> None:
     kinds: list[tuple[Method, Example]] = [
@@ -302,7 +301,6 @@ def test_a_mutated_line_is_refused_by_its_number_or_valid(data: st.DataObject) -
         assert "Line 10" in str(found[2])
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_line_with_other_bytes_in_it_is_refused_by_its_number_or_valid(
     data: st.DataObject,
@@ -349,7 +347,6 @@ def _beside(path: str) -> str:
     return f"{parent}.{CANARY}" if parent else CANARY
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_no_message_quotes_a_key_or_a_value_of_the_data(data: st.DataObject) -> None:
     method, example = data.draw(

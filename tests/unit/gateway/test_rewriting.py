@@ -47,7 +47,6 @@ def _cut(data: bytes, at: list[int]) -> list[bytes]:
     return [data[one:other] for one, other in pairwise(borders)]
 
 
-@settings(deadline=None)
 @given(
     words=texts,
     at=st.lists(st.integers(0, 10_000), max_size=12),

@@ -95,7 +95,7 @@ def test_every_proof_of_every_small_tree_verifies() -> None:
             assert merkle.verify_consistency(first, size, old, root, proof)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_changed_inclusion_proof_does_not_verify(data: st.DataObject) -> None:
     size = data.draw(st.integers(1, 600))
@@ -115,7 +115,7 @@ def test_a_changed_inclusion_proof_does_not_verify(data: st.DataObject) -> None:
         assert not merkle.verify_inclusion(leaves[index], index, size, proof[:-1], root)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_a_changed_consistency_proof_does_not_verify(data: st.DataObject) -> None:
     second = data.draw(st.integers(2, 600))

@@ -140,7 +140,7 @@ _JSON = strategies.recursive(
 
 
 @given(_JSON)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_what_is_written_is_rfc_8785(value: object) -> None:
     assert canonical(value) == rfc8785.dumps(value)  # type: ignore[arg-type]  # any JSON
 
