@@ -227,10 +227,12 @@ class Watched:
         cache: object,
         selection: Selection,
         urgent: threading.Event | None,
+        *,
+        logits_of_all: bool = False,
     ) -> torch.Tensor:
         """Note and pass on."""
         self.passes.append((ids.shape[0], ids.shape[1]))
-        return self._forward(ids, mask, cache, selection, urgent)
+        return self._forward(ids, mask, cache, selection, urgent, logits_of_all=logits_of_all)
 
 
 async def join_beside_streams(
