@@ -185,7 +185,7 @@ def test_what_has_no_answer_yet_gets_a_503_that_says_try_again(
 @pytest.mark.parametrize("path", ["/v1/files", "/v1/models", "/v1/fine_tuning/jobs"])
 def test_what_has_not_come_whole_gets_a_503_and_leaves_no_traceback(data: Path, path: str) -> None:
     names = ("base", "adapter_model") if path == "/v1/models" else ("purpose", "file")
-    body = uploading.form(Field(names[0], b"x"), Field(names[1], b"x" * 1000, "half.bin"))
+    body = uploading.form(Field(names[0], b"user_data"), Field(names[1], b"x" * 1000, "half.bin"))
     with servers.serving(data, settings={"drain_seconds": 0.5}) as server:
         family = server.processes()
         with uploading.begin(server, path, body[:200], length=len(body)) as half:
