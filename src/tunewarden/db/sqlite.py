@@ -63,7 +63,8 @@ class SqliteDatabase:
         # Checkpoint at half of its space, because readers can delay the WAL's restart.
         self._wal_pages_max = min(WAL_PAGES_MAX, wal_bytes_max // 2 // PAGE_BYTES)
         self._local = threading.local()
-        self._read_stamp: Callable[[], object] | None = None
+        # Called for every request, so the first call puts the WAL index's function in its own place.
+        self.stamp: Callable[[], object] = self._first_stamp
         if migrate:
             self._migrate()
         elif self._schema_version() != migrations.found()[-1][0]:
@@ -114,10 +115,6 @@ class SqliteDatabase:
             if len(page) < size:
                 return
             after = page[-1][-1]
-
-    def stamp(self) -> object:
-        """Return a commit stamp: the WAL-index header."""
-        return (self._read_stamp or self._find_stamp())()
 
     def reserve(self, database_bytes: int, wal_bytes: int) -> None:
         """Create free pages in the database, and preallocate the WAL.
@@ -207,9 +204,9 @@ class SqliteDatabase:
         connection.file_control("main", apsw.SQLITE_FCNTL_PERSIST_WAL, ctypes.addressof(keep))
         return connection
 
-    def _find_stamp(self) -> Callable[[], object]:
-        """Return the function that reads the stamp; if the format is unknown, its results are never equal."""
-        read_stamp: Callable[[], object] = object
+    def _first_stamp(self) -> object:
+        """Return a commit stamp: the WAL-index header. If its format is unknown, no two are equal."""
+        found: Callable[[], object] = object
         if not self._vfs:
             try:
                 anchor = self._connect()
@@ -218,9 +215,9 @@ class SqliteDatabase:
             except (*STORAGE_ERRORS, OSError) as error:
                 raise failed(error) from error
             if index.is_known:
-                read_stamp = index.stamp
-        self._read_stamp = read_stamp
-        return read_stamp
+                found = index.stamp
+        self.stamp = found
+        return found()
 
     def _schema_version(self) -> int:
         try:
