@@ -197,7 +197,10 @@ class Harness:
         with self.database(migrate=True).write() as tx:
             tx.run("INSERT INTO organizations VALUES ('o', 'o', 0)")
             tx.run("INSERT INTO projects VALUES ('p', 'o', 'p', 1, 0)")
-            tx.run("INSERT INTO bases VALUES ('b', 'local', '', 'b', '{}', 0)")
+            tx.run(
+                "INSERT INTO bases (name, kind, location, engine_model, modules, created_at)"
+                " VALUES ('b', 'local', '', 'b', '{}', 0)"
+            )
             for n in range(1, self.counters.models):
                 tx.run(
                     "INSERT INTO artifacts VALUES (:n, 'model', :id, :id, 'o', 'p', 'active', 1, '', '',"
