@@ -16,7 +16,7 @@ _BYTE_TO_ALPHANUMERIC = bytes(ord(ALPHANUMERICS[byte % len(ALPHANUMERICS)]) for 
 _UNFAIR_BYTES = bytes(range(_FAIR, 256))
 
 
-# No id of ours is as long; of a client's, an error repeats no more.
+# Our ids are shorter. An error repeats at most this many characters of an id that a client sent.
 SHOWN_MAX = 256
 
 

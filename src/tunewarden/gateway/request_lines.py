@@ -22,9 +22,8 @@ class RequestLines:
         self._bytes_max = bytes_max
         self._earlier = b""  # An unfinished head, but for the current read.
         self._read: bytes | memoryview = b""
-        self._begin: int | None = (
-            0  # Offset of the request in what was read of it, or of the next one.
-        )
+        # Offset of the request in what was read of it, or of the next one; None: unknown.
+        self._begin: int | None = 0
 
     def begin_read(self, read: bytes | memoryview, *, is_between: bool) -> None:
         """Note a read; `is_between`: no request is unfinished."""

@@ -3,7 +3,7 @@
 The form is normative in docs/receipt-format.md (R1 …): an in-toto Statement in a DSSE envelope
 (Ed25519); the envelope's canonical bytes are a leaf of the log; the receipt is the envelope with a
 C2SP tlog-proof and, since format 2, the disclosure of what the leaf only commits to. Verifying needs the
-receipt, the log's public key, and nothing else of ours.
+receipt and the log's public key, and nothing else from the server.
 """
 
 import json
