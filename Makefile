@@ -33,9 +33,10 @@ run: $(VENV)/.local
 test: $(VENV)/.ready $(SDK_TESTS)
 	$(BIN)/python -m pytest --group test --numprocesses $(JOBS) $(PARALLEL)
 
-# The tests that failed in the last `make test`, one after the other.
+# The tests that failed in the last `make test` or, with GROUP=batteries, `make batteries`, one after the other.
+GROUP ?= test
 test-again: $(VENV)/.ready $(SDK_TESTS)
-	$(BIN)/python -m pytest --group test --last-failed --last-failed-no-failures none
+	$(BIN)/python -m pytest --group $(GROUP) --last-failed --last-failed-no-failures none
 
 # A real vLLM with the plugin, and a stock one beside it; one at a time. It needs 4 GB of memory and minutes.
 test-vllm: $(VENV)/.ready .cache/vllm-$(VLLM)/.ready

@@ -4,6 +4,9 @@
 # SET: `locked`: the lock without the engine, on each Python that pyproject.toml names and this machine has, but the first.
 # `floors`: the lowest versions that pyproject.toml allows, on the oldest Python. `newest`: the newest that PyPI has; the
 # exit status is 0 whatever fails, because a new release of others is no fault of a change here.
+#
+# FAILED_ONCE: a file. If at most three tests fail, they run again, alone, and the names of those that pass then are
+# appended to it (.ci/run).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 uv=$1
@@ -39,7 +42,14 @@ package() { # The wheel's build backend is the pinned one.
   "${install[@]}" --no-deps --no-build-isolation --editable packages/receipts --editable . --editable packages/vllm --editable packages/demo
 }
 
-try() { "$venv/bin/python" -m pytest --numprocesses "${JOBS:-2}" --dist loadfile --no-loadscope-reorder -p no:cacheprovider "$@"; }
+try() {
+  local run=("$venv/bin/python" -m pytest -o "cache_dir=$sets/results-$(basename "$venv")") failed
+  rm -rf "$sets/results-$(basename "$venv")"
+  "${run[@]}" --numprocesses "${JOBS:-2}" --dist loadfile --no-loadscope-reorder "$@" && return
+  [ -n "${FAILED_ONCE:-}" ] || return 1
+  failed=$("${run[@]}" --cache-show cache/lastfailed | grep -o "'tests/.*::.*'" || true)
+  [ "$(wc -l <<<"$failed")" -le 3 ] && "${run[@]}" --last-failed --last-failed-no-failures none "$@" && echo "$failed" >>"$FAILED_ONCE"
+}
 
 case $kind in
 locked)

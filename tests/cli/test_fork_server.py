@@ -3,11 +3,16 @@
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.support import servers
 from tests.support.servers import Server, is_alive, wait_until
+
+FORK_SERVER, WORKER, RUNNER = (
+    f"tunewarden.server.{name}" for name in ("fork_server", "worker", "runner")
+)
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +21,25 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def _each_has_its_name(forked: Server) -> None:
+    """A fork is shown as the fork server for a moment, until it has a command line of its own."""
+
+    def is_whole() -> bool:
+        found = [len(forked.running(one)) for one in (FORK_SERVER, WORKER, RUNNER)]
+        return found == [1, 2, 1]
+
+    wait_until(is_whole, "the fork server, two workers and the runner run")
+
+
 def _fork_server(server: Server) -> int:
-    (pid,) = server.running("tunewarden.server.fork_server")
+    wait_until(lambda: len(server.running(FORK_SERVER)) == 1, "one runs")
+    (pid,) = server.running(FORK_SERVER)
     return pid
+
+
+def _is_gone(pid: int) -> bool:
+    return not is_alive(pid)
 
 
 def _parent(pid: int) -> int:
@@ -35,24 +56,25 @@ def test_it_has_one_thread_and_no_file_of_the_data_directory(forked: Server) -> 
 
 
 def test_its_forks_are_children_of_the_supervisor(forked: Server) -> None:
-    workers = forked.running("tunewarden.server.worker")
-    runner = forked.running("tunewarden.server.runner")
-    assert len(workers) == 2
-    assert len(runner) == 1
-    assert {_parent(pid) for pid in workers + runner} == {forked.process.pid}
+    children = forked.running(WORKER) + forked.running(RUNNER)
+    assert len(children) == 3
+    # The process between them and the fork server ends when it gets a processor.
+    wait_until(
+        lambda: {_parent(pid) for pid in children} == {forked.process.pid}, "they are its children"
+    )
 
 
 def test_its_death_ends_no_worker_and_it_is_started_again(forked: Server) -> None:
     killed = _fork_server(forked)
-    workers = forked.running("tunewarden.server.worker")
+    workers = forked.running(WORKER)
     os.kill(killed, signal.SIGKILL)
     wait_until(lambda: not is_alive(killed), "it is dead")
     assert forked.get("/readyz").status == 200
-    wait_until(lambda: forked.running("tunewarden.server.fork_server"), "it runs again")
-    assert forked.running("tunewarden.server.worker") == workers
+    wait_until(lambda: forked.running(FORK_SERVER), "it runs again")
+    assert set(forked.running(WORKER)) == set(workers)
     os.kill(workers[0], signal.SIGKILL)
     wait_until(
-        lambda: len(set(forked.running("tunewarden.server.worker")) - {workers[0]}) == 2,
+        lambda: len(set(forked.running(WORKER)) - {workers[0]}) == 2,
         "another worker is started",
     )
 
@@ -66,7 +88,7 @@ def test_what_a_dead_worker_leaves_is_collected(forked: Server) -> None:
         )
     helper = "tunewarden.gateway.body_reader"
     wait_until(lambda: forked.running(helper), "a worker has its helper")
-    for pid in forked.running("tunewarden.server.worker"):
+    for pid in forked.running(WORKER):
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not forked.running(helper), "the helper has ended too")
 
@@ -74,17 +96,18 @@ def test_what_a_dead_worker_leaves_is_collected(forked: Server) -> None:
         return [pid for pid in forked.processes() if not is_alive(pid)]
 
     wait_until(lambda: not unclaimed(), "no zombie is left")
-    wait_until(lambda: len(forked.running("tunewarden.server.worker")) == 2, "two again")
+    wait_until(lambda: len(forked.running(WORKER)) == 2, "two again")
 
 
 def test_a_worker_that_dies_while_there_is_no_fork_server_is_started_later(forked: Server) -> None:
-    workers = forked.running("tunewarden.server.worker")
+    workers = forked.running(WORKER)
     for _ in range(2):  # The second time it is restarted only after a back-off.
-        wait_until(lambda: forked.running("tunewarden.server.fork_server"), "it runs")
-        os.kill(_fork_server(forked), signal.SIGKILL)
+        killed = _fork_server(forked)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(partial(_is_gone, killed), "it is dead")
     os.kill(workers[0], signal.SIGKILL)
     wait_until(
-        lambda: len(set(forked.running("tunewarden.server.worker")) - {workers[0]}) == 2,
+        lambda: len(set(forked.running(WORKER)) - {workers[0]}) == 2,
         "another worker is started",
     )
     assert forked.get("/readyz").status == 200

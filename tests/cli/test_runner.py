@@ -24,6 +24,20 @@ from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.files import Owner
 from tunewarden.server import runner
 
+# A runner that is told to stop while one of its threads works, and goes on to work for a moment.
+SLOW_ENDING = """
+import os, signal, sys, time
+from tunewarden.server import runner
+def keep_room(app, stop):
+    os.kill(os.getpid(), signal.SIGTERM)
+    stop.wait()
+    time.sleep(0.3)
+    print("the thread has ended", flush=True)
+runner._keep_room = keep_room
+runner.main(*sys.argv[1:])
+print("the runner has ended", flush=True)
+"""
+
 
 @contextlib.contextmanager
 def _runner(data: Path) -> Iterator[subprocess.Popen[bytes]]:
@@ -103,3 +117,17 @@ def test_nothing_expires_after_a_long_absence_until_an_operator_says_so(data: Pa
         wait_until(
             lambda: file_rows.of_number(app.database, file.n) is None, "the file has expired"
         )
+
+
+def test_it_ends_after_its_threads(data: Path) -> None:
+    """One that still works on its way out would be unwound by force, which can abort the process."""
+    servers.prepare_local_base(data)
+    slow = subprocess.run(
+        [sys.executable, "-c", SLOW_ENDING, str(data), str(os.getpid())],
+        env=servers.environment({}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (slow.returncode, slow.stderr) == (0, "")
+    assert slow.stdout == "the thread has ended\nthe runner has ended\n"

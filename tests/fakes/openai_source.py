@@ -336,8 +336,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[:cut])
         self.openai.bytes_sent += len(body[:cut])
         if cut is not None:
-            # RST, as a broken connection ends.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if not self.openai.has_ranges:
+                # RST, as a broken connection ends. It may discard what the client has not read yet, so a client that
+                # can go on would do so from anywhere; it gets a FIN.
+                linger = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.close_connection = True
 
 

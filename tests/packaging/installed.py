@@ -90,8 +90,8 @@ def serve_once(command: list[str], data: Path, environment: Mapping[str, str]) -
         finally:
             process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert said == ""
+    assert process.returncode == 0, said
+    assert said == "", said
 
 
 def run(command: list[str]) -> None:

@@ -31,6 +31,7 @@ PATIENCE_MICROS = 5_000_000
 CHECK_AFTER_SECONDS = 10.0
 # Less than the supervisor's timeout: trainers save their state in this time.
 JOBS_STOP_SECONDS = 12.0
+OTHERS_STOP_SECONDS = 1.0
 
 NOTHING_EXPIRES = (
     "expiry is paused: the clock jumped by more than a day, or the server was off for as long."
@@ -49,16 +50,19 @@ def main(data: str, parent: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     app = open_app(config.load(data=Path(data)))
-    # Concurrently with deletions: loading a large base takes minutes.
-    threading.Thread(target=_keep_bases_loaded, args=(app, stop), daemon=True).start()
-    threading.Thread(target=_keep_room, args=(app, stop), daemon=True).start()
-    threading.Thread(target=_expire, args=(app, stop), daemon=True).start()
-    threading.Thread(target=_check_keyring, args=(app, stop), daemon=True).start()
-    threading.Thread(target=_watch_swap, args=(app, stop), daemon=True).start()
     jobs = threading.Thread(target=_run_jobs, args=(app, stop), daemon=True)
-    jobs.start()
+    # Concurrently with deletions: loading a large base takes minutes.
+    works = (_keep_bases_loaded, _keep_room, _expire, _check_keyring, _watch_swap)
+    others = [threading.Thread(target=work, args=(app, stop), daemon=True) for work in works]
+    for thread in (jobs, *others):
+        thread.start()
     _resume_deletions(app, stop)
     jobs.join(JOBS_STOP_SECONDS)
+    # A thread that wakes up while the interpreter finalizes is unwound through native code, which may abort the process.
+    # One that waits for the engine longer than this does not wake up then.
+    until = app.clock.monotonic() + OTHERS_STOP_SECONDS
+    for thread in others:
+        thread.join(max(0.0, until - app.clock.monotonic()))
 
 
 def _resume_deletions(app: App, stop: threading.Event) -> None:
