@@ -22,6 +22,8 @@ OWNERS = {
     "projects": "identity/organizations.py",
     "api_keys": "identity/keys.py",
     "bases": "registry/bases.py",
+    "replicas": "registry/replicas.py",
+    "replica_loads": "registry/replicas.py",
     "artifacts": "registry/artifacts.py",
     "blobs": "registry/artifacts.py",
     "models": "registry/models.py",

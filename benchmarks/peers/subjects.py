@@ -155,7 +155,7 @@ def _tunewarden(bench: Bench) -> list[Subject]:
     servers.prepare_local_base(data)
     url = f"http://127.0.0.1:{bench.upstream}/v1"
     with contextlib.redirect_stdout(None):
-        local_operations.add_base(Config(data=data), REMOTE_BASE, path=None, engine_url=url)
+        local_operations.add_base(Config(data=data), REMOTE_BASE, path=None, engines=[(url, None)])
     with pinned(GATEWAY_CPU):
         server = bench.running.enter_context(_closing(StandInServer(data, workers=1)))
     shared = Subject(

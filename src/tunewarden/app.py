@@ -23,7 +23,7 @@ from tunewarden.deletion import expiry_pause, records
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.expiry import Expiry
 from tunewarden.deletion.expiry_pause import ClockWatch
-from tunewarden.deletion.holders import Holders
+from tunewarden.deletion.holders import Holders, NewControl
 from tunewarden.deletion.inventory import Inventory
 from tunewarden.deletion.recovery import LogMark, Recovery
 from tunewarden.deletion.reserve import Reserve
@@ -31,13 +31,7 @@ from tunewarden.deletion.steps import Steps
 from tunewarden.engines import scratch
 from tunewarden.engines.embedded import EmbeddedEngine
 from tunewarden.engines.embedded_control import EngineVerbs
-from tunewarden.engines.port import (
-    Engine,
-    EngineControl,
-    NoteLoad,
-    RemoteControl,
-    Unseal,
-)
+from tunewarden.engines.port import Engine, EngineControl, NoteLoad, Unseal
 from tunewarden.engines.remote import RemoteEngines
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import older_texts
@@ -46,12 +40,13 @@ from tunewarden.finetuning.saved_state import SavedStates
 from tunewarden.gateway.routing import Gateway
 from tunewarden.ids import token
 from tunewarden.locks import ByteLocks
-from tunewarden.registry import models, restore_marks
+from tunewarden.registry import models, replicas, restore_marks
 from tunewarden.registry.bases import Base
 from tunewarden.registry.drafts import Drafts
 from tunewarden.registry.files import Files
 from tunewarden.registry.imports import Imports
 from tunewarden.registry.quota import Quota
+from tunewarden.registry.replicas import Replica
 from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage import UsageCounter
 from tunewarden.serving.admission import Admissions
@@ -81,10 +76,10 @@ class _Drivers:
     open_log: Callable[[], tuple[Log, LogSigner]]
     fence: Fence
     engine: EngineControl
-    # The engine of a remote base that adapters are pushed to, as deletion knows it.
-    remote_control: Callable[[Base], RemoteControl]
+    # A replica that adapters are pushed to, as deletion knows it.
+    remote_control: NewControl
     new_embedded: Callable[[Path, Unseal, NoteLoad], Engine]
-    new_remote: Callable[[Base, Unseal, NoteLoad], Engine]
+    new_remote: Callable[[Base, Replica, Unseal, NoteLoad], Engine]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +213,12 @@ def _operations(app: App, plain: Path) -> Operations:
     def note_load(n: int, incarnation: str, is_loaded: bool) -> str:  # noqa: FBT001  the port's
         return models.note_load(app.database, n, incarnation, is_loaded=is_loaded)
 
+    def new_remote(base: Base, replica: Replica) -> Engine:
+        def note(n: int, incarnation: str, is_loaded: bool) -> str:  # noqa: FBT001  the port's
+            return replicas.note_load(app.database, replica.n, n, incarnation, is_loaded=is_loaded)
+
+        return app.new_remote(base, replica, unseal, note)
+
     return Operations(
         config=app.config,
         clock=app.clock,
@@ -231,7 +232,7 @@ def _operations(app: App, plain: Path) -> Operations:
         admissions=Admissions(app.database, app.fence),
         gateway=Gateway(
             app.new_embedded(plain, unseal, note_load),
-            lambda base: app.new_remote(base, unseal, note_load),
+            new_remote,
             per_engine_max=app.config.requests_per_engine_max,
             per_model_max=app.config.requests_per_model_max,
         ),

@@ -25,6 +25,8 @@ class EventType(StrEnum):
     API_KEY_CREATED = "api_key.created"
     API_KEY_REVOKED = "api_key.deleted"
     BASE_ADDED = "base.added"
+    REPLICA_ADDED = "base.replica.added"
+    REPLICA_REMOVED = "base.replica.removed"
     MODEL_IMPORTED = "model.imported"
     MODEL_IMPORT_REFUSED = "model.import_refused"
     MODEL_TRAINED = "model.trained"

@@ -19,6 +19,7 @@ from tunewarden.db.database import Tx
 from tunewarden.finetuning import creation, events
 from tunewarden.identity import keys
 from tunewarden.ids import token
+from tunewarden.registry import replicas
 from tunewarden.registry.bases import BaseKind
 from tunewarden.registry.file_rules import Description
 from tunewarden.registry.files import Owner
@@ -234,11 +235,14 @@ class Seeds:
     def _base(self, name: str, *, is_remote: bool) -> None:
         """Have a base served by the embedded engine, or by the stand-in for OpenAI's own API."""
         path: Path | str = demo_models.base_dir().resolve()
-        location = self._upstream.url if is_remote else path
+        location = "" if is_remote else path
         with self._app.database.write() as tx:
+            has_replica = bool(tx.row("SELECT 1 FROM replicas WHERE base = :name", name=name))
+            if is_remote and not has_replica:
+                replicas.add(tx, base=name, url=self._upstream.url)
             tx.run(
                 "UPDATE bases SET kind = :kind, location = :location, engine_model = :model"
-                " WHERE name = :name AND location <> :location",
+                " WHERE name = :name AND kind <> :kind",
                 kind=(BaseKind.REMOTE if is_remote else BaseKind.LOCAL).value,
                 location=str(location),
                 model=self._upstream.models[0] if is_remote else name,

@@ -218,6 +218,25 @@ CREATE TABLE projects (
   created_at INTEGER NOT NULL
 );
 
+CREATE TABLE replica_loads (
+  replica_n INTEGER NOT NULL REFERENCES replicas (n),
+  model_n INTEGER NOT NULL REFERENCES models (n),
+  loaded_by TEXT NOT NULL,
+  PRIMARY KEY (model_n, replica_n)
+) WITHOUT ROWID;
+
+CREATE TABLE replicas (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  base TEXT NOT NULL REFERENCES bases (name),
+  name TEXT NOT NULL,
+  url TEXT NOT NULL,
+  rank_max INTEGER,
+  created_at INTEGER NOT NULL,
+  leaving_at INTEGER,
+  UNIQUE (base, name),
+  UNIQUE (base, url)
+);
+
 CREATE TABLE reserved (
   bytes BLOB NOT NULL
 );
@@ -323,6 +342,8 @@ CREATE INDEX jobs_that_validate_on ON jobs (validation_n) WHERE finished_at IS N
 CREATE INDEX jobs_unfinished ON jobs (n) WHERE finished_at IS NULL;
 
 CREATE INDEX jobs_unfinished_of_project ON jobs (project_id) WHERE finished_at IS NULL;
+
+CREATE INDEX loads_of_replica ON replica_loads (replica_n);
 
 CREATE INDEX models_listed ON artifacts (organization_id, n)
   WHERE kind = 'model' AND state IN ('active', 'archived');

@@ -49,7 +49,7 @@ from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller, Role
 from tunewarden.registry import bases, models
 from tunewarden.registry.artifacts import Artifact, ArtifactKind
-from tunewarden.registry.bases import Base, BaseKind
+from tunewarden.registry.bases import BaseKind
 from tunewarden.registry.drafts import Drafts, blob_name
 from tunewarden.registry.file_rows import File
 from tunewarden.registry.files import CONTENT, Files, Owner
@@ -290,7 +290,7 @@ def build(world: World) -> App:
     )
 
 
-def _no_remote(_: Base) -> RemoteControl:
+def _no_remote(*_: object) -> RemoteControl:
     raise AssertionError("no base of this world is remote")
 
 

@@ -27,12 +27,17 @@ def bases() -> None:
 @click.option("--path", help="A local Hugging Face directory, or a hub id to download.")
 @click.option(
     "--engine-url",
-    help="An OpenAI-compatible server, such as http://127.0.0.1:8000/v1; fine-tuned models need a vLLM with tunewarden-vllm.",
+    "engine_urls",
+    multiple=True,
+    help="An OpenAI-compatible server, such as http://127.0.0.1:8000/v1; fine-tuned models need a vLLM with tunewarden-vllm."
+    " Repeat it for several replicas.",
 )
 @click.option(
     "--engine-key-file",
+    "engine_key_files",
+    multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A file with the API key that this server requires; it is copied, mode 0600.",
+    help="A file with the API key that this server requires; it is copied, mode 0600. One for all replicas, or one for each.",
 )
 @json_option
 @data_option
@@ -40,21 +45,25 @@ def bases() -> None:
 def bases_add(
     name: str,
     path: str | None,
-    engine_url: str | None,
-    engine_key_file: Path | None,
+    engine_urls: tuple[str, ...],
+    engine_key_files: tuple[Path, ...],
     data: Path | None,
     *,
     as_json: bool,
 ) -> None:
     """Register a base model as NAME; return when it answers."""
-    if (path is None) == (engine_url is None):
+    if (path is None) == (not engine_urls):
         raise click.UsageError("Give either --path or --engine-url.")
-    if engine_key_file is not None and engine_url is None:
+    if engine_key_files and not engine_urls:
         raise click.UsageError("--engine-key-file requires --engine-url.")
+    if len(engine_key_files) not in {0, 1, len(engine_urls)}:
+        raise click.UsageError("Give one --engine-key-file for all, or one for each --engine-url.")
+    of_each: tuple[Path | None, ...] = engine_key_files or (None,)
+    if len(of_each) == 1:
+        of_each *= len(engine_urls)
     settings = config.of_this_machine(data)
-    local_operations.add_base(
-        settings, name, path=path, engine_url=engine_url, engine_key_file=engine_key_file
-    )
+    engines = tuple(zip(engine_urls, of_each, strict=True))
+    local_operations.add_base(settings, name, path=path, engines=engines)
     if not as_json:
         click.echo(name)
         return

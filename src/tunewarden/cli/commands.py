@@ -52,6 +52,7 @@ COMMANDS = {
     "receipts": Lazy(
         "tunewarden.cli.receipt_commands:receipts", "Signed proofs of deletions.", ("receipt",)
     ),
+    "replicas": Lazy("tunewarden.cli.replica_commands:replicas", "Engines of remote bases."),
     "serve": Lazy("tunewarden.cli.serve_command:serve", "Start the server."),
 }
 

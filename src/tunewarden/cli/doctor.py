@@ -16,8 +16,9 @@ from tunewarden.deletion import expiry_pause
 from tunewarden.deletion.expiry_pause import JUMP_MICROS
 from tunewarden.engines import keys
 from tunewarden.errors import Error
-from tunewarden.registry import bases
+from tunewarden.registry import bases, replicas
 from tunewarden.registry.bases import Base, BaseKind
+from tunewarden.registry.replicas import Replica
 from tunewarden.server import start_checks
 
 
@@ -72,8 +73,8 @@ def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
     if is_running:
         yield from _answering(settings, local)
     for base in bases.list_all(app.database):
-        if base.kind is BaseKind.REMOTE:
-            yield _engine_at(settings, base)
+        for replica in replicas.of(app.database, base.name):
+            yield _engine_at(settings, base, replica)
     if is_deep:
         yield from _remnants(app, is_running=is_running)
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -100,13 +101,13 @@ def _local_base(settings: Config, client: Client, name: str) -> Finding:
     return _wrong("base", f"{name} does not answer: {advice}")
 
 
-def _engine_at(settings: Config, base: Base) -> Finding:
-    key = keys.read(settings.engine_keys, base.name)
-    where = keys.path_of(settings.engine_keys, base.name)
+def _engine_at(settings: Config, base: Base, replica: Replica) -> Finding:
+    key = keys.read(settings.engine_keys, base.name, replica.name)
+    where = keys.path_of(settings.engine_keys, base.name, replica.name)
     advice = f"Put its API key into {where} and restart."
     try:
-        engine_lookup.model_at(base.location, base.engine_model, key, advice)
-        found = engine_lookup.pushed_base_at(base.location, base.engine_model, key)
+        engine_lookup.model_at(replica.url, base.engine_model, key, advice)
+        found = engine_lookup.pushed_base_at(replica.url, base.engine_model, key)
     except Error as error:
         return _wrong("remote base", f"{base.name}: {error.message}")
     if base.is_pushed_to and found is None:
@@ -114,7 +115,7 @@ def _engine_at(settings: Config, base: Base) -> Finding:
             "it runs without tunewarden-vllm, so its fine-tuned models are not served or deleted"
         )
         return _wrong("remote base", f"{base.name}: {advice}")
-    return _well("remote base", f"{base.name} at {base.location}")
+    return _well("remote base", f"{base.name} at {replica.url}")
 
 
 def _remnants(app: App, *, is_running: bool) -> Iterator[Finding]:

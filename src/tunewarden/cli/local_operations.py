@@ -3,25 +3,26 @@
 They affect all organizations, or use paths and addresses of this machine. All other commands use the API (`client`).
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-import click
 import msgspec
 
 from tunewarden.api import views
 from tunewarden.app import open_app, recovery, resume_expiry, with_no_server
-from tunewarden.cli import data_directory, engine_lookup, waiting
+from tunewarden.cli import data_directory, replica_operations, waiting
 from tunewarden.cli.client import Client, Object
 from tunewarden.config import Config
 from tunewarden.engines import keys as engine_keys
-from tunewarden.engines.address import Address
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys as api_keys
 from tunewarden.identity import organizations
 from tunewarden.identity.keys import ApiKey
 from tunewarden.identity.policy import Role
 from tunewarden.registry import bases as base_rows
-from tunewarden.registry.bases import BaseKind
+from tunewarden.registry import replicas
+from tunewarden.registry.replicas import Replica
 from tunewarden.server.first_start import add_local_base
 
 # Base models
@@ -32,44 +33,13 @@ def add_base(
     name: str,
     *,
     path: str | None,
-    engine_url: str | None,
-    engine_key_file: Path | None = None,
+    engines: Sequence[tuple[str, Path | None]] = (),
 ) -> None:
-    """Register a base and return when it answers. Raises Error."""
+    """Register a base and return when it answers; `engines` are URLs, each with its key file. Raises Error."""
     app = open_app(settings)
-    if engine_url is not None:
-        address = Address.of_url(engine_url)
-        key = None if engine_key_file is None else engine_keys.given(engine_key_file)
-        if key is not None and address.is_open_to_readers:
-            click.echo(
-                f"Warning: the API key is sent to {address.host} without TLS, with each request, and so"
-                " are prompts and answers. Use an https:// URL.",
-                err=True,
-            )
-        advice = "Give its API key with --engine-key-file."
-        pushed = engine_lookup.pushed_base_at(engine_url, name, key)
-        if pushed is None:
-            engine_model = engine_lookup.model_at(engine_url, name, key, advice)
-            click.echo(
-                f"Note: the server at {engine_url} runs without tunewarden-vllm, so '{name}' cannot have fine-tuned models.",
-                err=True,
-            )
-        else:
-            engine_model = pushed.name
-        with app.database.write() as tx:
-            base_rows.add(
-                tx,
-                name=name,
-                kind=BaseKind.REMOTE,
-                location=engine_url.rstrip("/"),
-                engine_model=engine_model,
-                modules={} if pushed is None else pushed.shapes or {},
-                rank_max=None if pushed is None else pushed.rank_max,
-            )
-            # Inside the transaction: if the key file cannot be written, the base is not created.
-            engine_keys.keep(settings.engine_keys, name, key)
+    if path is None:
+        replica_operations.add_remote_base(settings, app, name, engines)
     else:
-        assert path is not None, "the command asks for one of the two"
         add_local_base(app, name, _directory(path))
     if settings.owner_key.exists() and data_directory.server_url(settings) is not None:
         with data_directory.opened(settings) as directory:
@@ -78,15 +48,22 @@ def add_base(
 
 def bases(settings: Config) -> list[Object]:
     """Return every base as the API shows it, and where it is served. Raises Error(UNAVAILABLE)."""
+    database = open_app(settings).database
+    of: dict[str, list[Replica]] = defaultdict(list)
+    for replica in replicas.list_all(database):
+        of[replica.base].append(replica)
     return [
         {
             **msgspec.to_builtins(views.base_object(one)),
             "kind": one.kind.value,
-            "location": one.location,
+            "location": one.location or ", ".join(replica.url for replica in of[one.name]),
             "rank_max": one.rank_max,
-            "has_engine_key": engine_keys.has(settings.engine_keys, one.name),
+            "has_engine_key": any(
+                engine_keys.has(settings.engine_keys, one.name, replica.name)
+                for replica in of[one.name]
+            ),
         }
-        for one in base_rows.list_all(open_app(settings).database)
+        for one in base_rows.list_all(database)
     ]
 
 

@@ -42,6 +42,8 @@ TABLES = (
     Place("projects", Holds.NOTHING, "names"),
     Place("api_keys", Holds.NOTHING, "hashes of API keys"),
     Place("bases", Holds.NOTHING, "names, paths and layer shapes of base models"),
+    Place("replicas", Holds.NOTHING, "names and addresses of remote bases' engines"),
+    Place("replica_loads", Holds.METADATA, "which engine process had a model; no row may name it"),
     Place("artifacts", Holds.METADATA, "the row stays as a tombstone; its state must be `deleted`"),
     Place("models", Holds.METADATA, "its base, suffix and job"),
     Place("files", Holds.METADATA, "its purpose and size; its name, sealed under its key"),

@@ -30,6 +30,7 @@ from tunewarden.registry import (
     lineage,
     models,
     quota,
+    replicas,
     restore_marks,
     upload_rows,
 )
@@ -259,6 +260,7 @@ def _record_statement(tx: Tx, deletion: Deletion) -> None:
 def _record_end(tx: Tx, deletion: Deletion) -> None:
     protocol.check_transition(State.DELETING, State.DELETED)
     artifacts.end_deletion(tx, deletion.artifact_n)
+    replicas.forget_model(tx, deletion.artifact_n)
     ended = replace(deletion, deleted_at=tx.now_micros)
     records.record_facts(tx, ended, "log_index", "receipt", "deleted_at")
     file_rows.forget(tx, deletion.artifact_n)

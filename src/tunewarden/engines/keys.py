@@ -1,6 +1,6 @@
-"""API keys for remote engines: one file per base, mode 0600, never in the database or the log.
+"""API keys for remote engines: one file per replica, mode 0600, never in the database or the log.
 
-A base never changes, so each worker reads its key once. The caller's own key is never forwarded.
+A replica never changes, so each worker reads its key once. The caller's own key is never forwarded.
 """
 
 import os
@@ -8,23 +8,24 @@ import re
 from pathlib import Path
 
 from tunewarden.errors import Error, Kind
+from tunewarden.registry.replicas import FIRST
 
 # Characters allowed after `Bearer` in a header (RFC 9110 §5.5, without blanks).
 KEY = re.compile(r"[\x21-\x7e]{1,4096}")
 FILE_BYTES_MAX = 8192
 
 
-def read(directory: Path, base: str) -> str | None:
-    """Return the key of a base, or None if it has none."""
+def read(directory: Path, base: str, replica: str) -> str | None:
+    """Return the key of a replica, or None if it has none."""
     try:
-        return path_of(directory, base).read_text("ascii")
+        return path_of(directory, base, replica).read_text("ascii")
     except FileNotFoundError:
         return None
 
 
-def has(directory: Path, base: str) -> bool:
-    """Return whether a base has a key."""
-    return path_of(directory, base).exists()
+def has(directory: Path, base: str, replica: str) -> bool:
+    """Return whether a replica has a key."""
+    return path_of(directory, base, replica).exists()
 
 
 def given(file: Path) -> str:
@@ -48,9 +49,9 @@ def given(file: Path) -> str:
     return text
 
 
-def keep(directory: Path, base: str, key: str | None) -> None:
-    """Store the API key of a new base durably; with None, delete a file that an earlier attempt left."""
-    path = path_of(directory, base)
+def keep(directory: Path, base: str, replica: str, key: str | None) -> None:
+    """Store the API key of a new replica durably; with None, delete the file of an earlier one."""
+    path = path_of(directory, base, replica)
     if key is None:
         path.unlink(missing_ok=True)
         return
@@ -71,6 +72,6 @@ def keep(directory: Path, base: str, key: str | None) -> None:
             os.close(entry)
 
 
-def path_of(directory: Path, base: str) -> Path:
-    """Return the path of a base's key."""
-    return directory / f"{base}.key"
+def path_of(directory: Path, base: str, replica: str) -> Path:
+    """Return the path of a replica's key: `BASE.key` of the first one, `BASE@REPLICA.key` of others."""
+    return directory / (f"{base}.key" if replica == FIRST else f"{base}@{replica}.key")

@@ -10,6 +10,7 @@ from tunewarden.engines.vllm import VllmEngine
 from tunewarden.engines.vllm_control import VllmControl
 from tunewarden.registry.bases import Base
 from tunewarden.registry.model_lookup import Target
+from tunewarden.registry.replicas import Replica
 
 
 class RemoteEngine:
@@ -30,19 +31,22 @@ class RemoteEngine:
 
 
 class RemoteEngines:
-    """Makes the drivers of remote bases, each with the API key of its own."""
+    """Makes the drivers of replicas, each with the API key of its own."""
 
     def __init__(self, key_directory: Path, scratch_directory: Path) -> None:
         self._keys = key_directory
         self._scratch = scratch_directory
 
-    def engine(self, base: Base, unseal: Unseal, note_load: NoteLoad) -> Engine:
-        """Return the engine of a base, for a gateway worker."""
-        key = keys.read(self._keys, base.name)
-        if base.is_pushed_to:
-            return VllmEngine(base, key, self._scratch, unseal, note_load)
-        return RemoteEngine(base.location, key)
+    def engine(self, base: Base, replica: Replica, unseal: Unseal, note_load: NoteLoad) -> Engine:
+        """Return a replica, for a gateway worker."""
+        key = keys.read(self._keys, base.name, replica.name)
+        if replica.is_pushed_to:
+            upstream = Upstream(Address.of_url(replica.url), key)
+            control = VllmControl(base, replica, key, self._scratch)
+            return VllmEngine(upstream, control, self._scratch, unseal, note_load)
+        return RemoteEngine(replica.url, key)
 
-    def control(self, base: Base) -> RemoteControl:
-        """Return the engine of a base that adapters are pushed to, for deletion."""
-        return VllmControl(base, keys.read(self._keys, base.name), self._scratch)
+    def control(self, base: Base, replica: Replica, label: str) -> RemoteControl:
+        """Return a replica that adapters are pushed to, for deletion."""
+        key = keys.read(self._keys, base.name, replica.name)
+        return VllmControl(base, replica, key, self._scratch, label)

@@ -5,12 +5,10 @@ An adapter is pushed: its two files are sent, from tmpfs, and the plugin writes 
 
 from pathlib import Path
 
-from tunewarden.engines.address import Address
 from tunewarden.engines.loading import LoadingEngine, in_thread
 from tunewarden.engines.port import NoteLoad, Unseal
 from tunewarden.engines.upstream import Upstream
 from tunewarden.engines.vllm_control import VllmControl
-from tunewarden.registry.bases import Base
 from tunewarden.registry.model_lookup import Target
 
 
@@ -19,15 +17,14 @@ class VllmEngine(LoadingEngine):
 
     def __init__(
         self,
-        base: Base,
-        key: str | None,
+        upstream: Upstream,
+        control: VllmControl,
         scratch_directory: Path,
         unseal: Unseal,
         note_load: NoteLoad,
     ) -> None:
-        upstream = Upstream(Address.of_url(base.location), key)
         super().__init__(upstream, scratch_directory, unseal, note_load)
-        self._control = VllmControl(base, key, scratch_directory)
+        self._control = control
 
     async def hand_over(self, target: Target, directory: Path) -> tuple[int, bytes]:
         """Send the files. In a thread: they may be large, and are read from memory."""

@@ -14,6 +14,7 @@ from tunewarden.engines.eviction_answers import request_of, result_of, seen_in
 from tunewarden.engines.port import Evicted
 from tunewarden.errors import Error, Kind
 from tunewarden.registry.bases import Base
+from tunewarden.registry.replicas import Replica
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ANSWER_BYTES_MAX = 4 * 1024 * 1024
@@ -23,11 +24,19 @@ BLOCK_BYTES = 1024 * 1024
 
 
 class VllmControl:
-    """Client of the vLLM of one base; usable from any thread."""
+    """Client of one vLLM; usable from any thread. `label` is its name in receipts and errors."""
 
-    def __init__(self, base: Base, key: str | None, scratch_directory: Path) -> None:
+    def __init__(
+        self,
+        base: Base,
+        replica: Replica,
+        key: str | None,
+        scratch_directory: Path,
+        label: str | None = None,
+    ) -> None:
         self._base = base
-        self._address = Address.of_url(base.location)
+        self._label = label or f"{base.name}/{replica.name}"
+        self._address = Address.of_url(replica.url)
         self._key = key
         self._scratch = scratch_directory
 
@@ -65,7 +74,7 @@ class VllmControl:
         if found is None:
             raise self._not_evicted()
         scratch.erase_all_of(self._scratch, internal_id)
-        return result_of(f"vllm:{self._base.name}", *found, loaded_by=loaded_by)
+        return result_of(f"vllm:{self._label}", *found, loaded_by=loaded_by)
 
     def models(self) -> list[str]:
         """Return the internal ids of the models that it has loaded. Raises Error(UNAVAILABLE)."""
@@ -75,7 +84,7 @@ class VllmControl:
         except (OSError, HTTPException, ValueError) as error:
             raise Error(
                 Kind.UNAVAILABLE,
-                f"The vLLM of the base '{self._base.name}' does not say what it has loaded.",
+                f"The vLLM '{self._label}' does not say what it has loaded.",
                 retry_after_seconds=1,
             ) from error
 
@@ -107,6 +116,6 @@ class VllmControl:
     def _not_evicted(self) -> Error:
         return Error(
             Kind.UNAVAILABLE,
-            f"The vLLM of the base '{self._base.name}' has not evicted the model yet.",
+            f"The vLLM '{self._label}' has not evicted the model yet.",
             retry_after_seconds=1,
         )

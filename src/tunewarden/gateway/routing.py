@@ -15,6 +15,7 @@ from tunewarden.engines.upstream import unavailable
 from tunewarden.errors import Error, Kind
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.model_lookup import Target
+from tunewarden.registry.replicas import Replica
 from tunewarden.serving.admission import deleted
 
 ANSWER_BYTES_MAX = 64 * 1024 * 1024
@@ -44,18 +45,18 @@ class Gateway:
     def __init__(
         self,
         embedded: Engine,
-        remote: Callable[[Base], Engine],
+        remote: Callable[[Base, Replica], Engine],
         *,
         per_engine_max: int,
         per_model_max: int,
     ) -> None:
         self._embedded = embedded
         self._new_remote = remote
-        self._remotes: dict[str, Engine] = {}
+        self._remotes: dict[int, Engine] = {}  # by the replica's number
         self._per_engine_max = per_engine_max
         self._per_model_max = per_model_max
-        # Requests in flight, by engine location and by model name.
-        self._in_flight: dict[str, int] = {}
+        # Requests in flight, by engine and by model name.
+        self._in_flight: dict[str | int, int] = {}
 
     def call(
         self, target: Target, asked_by: str, path: str, body: bytes, listener: Listener
@@ -65,7 +66,7 @@ class Gateway:
         Raises Error(RATE_LIMITED) at the model's limit, Error(UNAVAILABLE) at the engine's.
         """
         in_flight = self._in_flight
-        engine, model = target.base.location, target.public_id
+        engine, model = _engine_key(target), target.public_id
         of_engine, of_model = in_flight.get(engine, 0), in_flight.get(model, 0)
         if of_model >= self._per_model_max:
             raise Error(
@@ -81,9 +82,9 @@ class Gateway:
                 code="engine_busy",
                 retry_after_seconds=BUSY_SECONDS,
             )
+        engine_of = self._engine_of(target)
         in_flight[engine] = of_engine + 1
         in_flight[model] = of_model + 1
-        engine_of = self._engine_of(target.base)
         header = b""
         if engine_of is self._embedded:
             header = _asked_by(asked_by)
@@ -92,19 +93,22 @@ class Gateway:
     def ended(self, target: Target) -> None:
         """Note that a call is no longer in flight."""
         in_flight = self._in_flight
-        for name in (target.base.location, target.public_id):
+        for name in (_engine_key(target), target.public_id):
             left = in_flight[name] - 1
             if left:
                 in_flight[name] = left
             else:
                 del in_flight[name]
 
-    def _engine_of(self, base: Base) -> Engine:
-        if base.kind is BaseKind.LOCAL:
+    def _engine_of(self, target: Target) -> Engine:
+        if target.base.kind is BaseKind.LOCAL:
             return self._embedded
-        if base.name not in self._remotes:  # by name: each base has its own API key
-            self._remotes[base.name] = self._new_remote(base)
-        return self._remotes[base.name]
+        if not target.replicas:
+            raise unavailable()
+        replica = target.replicas[0]
+        if replica.n not in self._remotes:
+            self._remotes[replica.n] = self._new_remote(target.base, replica)
+        return self._remotes[replica.n]
 
 
 class Call(Request):
@@ -222,6 +226,10 @@ class Call(Request):
         if not self._is_over:
             self._is_over = True
             self._gateway.ended(self._target)
+
+
+def _engine_key(target: Target) -> str | int:
+    return target.replicas[0].n if target.replicas else target.base.location
 
 
 @lru_cache(maxsize=1024)

@@ -1,8 +1,8 @@
 """Base models: their names, locations, and the layers that an adapter may change.
 
-A local base is a Hugging Face directory that the embedded engine serves; a remote one is a server
-with the OpenAI API at a URL. A remote server that speaks the engine protocol too serves fine-tuned models: their adapters
-are pushed to it. Bases belong to all organizations and are never deleted (I8).
+A local base is a Hugging Face directory that the embedded engine serves; a remote one is one or several servers
+with the OpenAI API, its replicas (`replicas.py`). Remote servers that speak the engine protocol too serve fine-tuned models:
+their adapters are pushed to them. Bases belong to all organizations and are never deleted (I8).
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 from tunewarden import audit
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
+from tunewarden.registry import replicas
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 COLUMNS = "name, kind, location, engine_model, modules, created_at, rank_max"
@@ -28,9 +29,10 @@ class BaseKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A base model. `engine_model` is its name in the engine; `created_at` is in microseconds.
+    """A base model. `engine_model` is its name in its engines; `created_at` is in microseconds.
 
-    `rank_max` is the highest rank of the adapters that are pushed to its engine; None if none are.
+    `location` is the directory of a local one; a remote one has none. `rank_max` is the highest rank of the adapters that
+    are pushed to its engines; None if none are.
     """
 
     name: str
@@ -43,7 +45,7 @@ class Base:
 
     @property
     def is_pushed_to(self) -> bool:
-        """Whether its engine is remote and serves the adapters that are pushed to it."""
+        """Whether its engines are remote and serve the adapters that are pushed to it."""
         return self.rank_max is not None
 
     def module_shapes(self) -> dict[str, tuple[int, int]]:
@@ -61,7 +63,10 @@ def add(
     modules: dict[str, tuple[int, int]],
     rank_max: int | None = None,
 ) -> Base:
-    """Register a base. Raises Error(INVALID) for a bad name, Error(CONFLICT) for one in use."""
+    """Register a base; the location of a remote one is the URL of its first replica.
+
+    Raises Error(INVALID) for a bad name, Error(CONFLICT) for one in use.
+    """
     if not NAME.fullmatch(name) or name.startswith("ft"):
         raise Error(
             Kind.INVALID,
@@ -69,19 +74,22 @@ def add(
             " not begin with 'ft'.",
             param="name",
         )
-    base = Base(name, kind, location, engine_model, json.dumps(modules), tx.now_micros, rank_max)
+    directory = location if kind is BaseKind.LOCAL else ""
+    base = Base(name, kind, directory, engine_model, json.dumps(modules), tx.now_micros, rank_max)
     if exists(tx, name):
         raise Error(Kind.CONFLICT, f"A base named '{name}' already exists. Choose another name.")
     tx.run(
         f"INSERT INTO bases ({COLUMNS}) VALUES (:name, :kind, :location, :engine_model, :modules, :now, :rank_max)",
         name=name,
         kind=kind.value,
-        location=location,
+        location=directory,
         engine_model=engine_model,
         modules=base.modules,
         now=tx.now_micros,
         rank_max=rank_max,
     )
+    if kind is BaseKind.REMOTE:
+        replicas.add(tx, base=name, url=location, rank_max=rank_max)
     audit.record(
         tx,
         audit.EventType.BASE_ADDED,
@@ -115,11 +123,6 @@ def list_all(database: Database) -> list[Base]:
 def local(database: Database) -> list[Base]:
     """Return the bases that the embedded engine serves, oldest first."""
     return [base for base in list_all(database) if base.kind is BaseKind.LOCAL]
-
-
-def pushed_to(database: Database) -> list[Base]:
-    """Return the remote bases whose engines adapters are pushed to, oldest first."""
-    return [base for base in list_all(database) if base.is_pushed_to]
 
 
 def _base(row: tuple[Any, ...]) -> Base:

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from tunewarden.db.database import Database, Tx
 from tunewarden.identity.policy import Caller
-from tunewarden.registry import bases, models
+from tunewarden.registry import bases, models, replicas
 from tunewarden.registry.artifacts import State
-from tunewarden.registry.bases import Base
+from tunewarden.registry.bases import Base, BaseKind
+from tunewarden.registry.replicas import Replica
 
 _MEANING = f"SELECT a.n, a.internal_id, m.base {models.FROM} WHERE a.id = :id"
 _STATE = (
@@ -19,29 +20,40 @@ _STATE = (
 class Target:
     """The target of a request: a base, or the fine-tuned model number `n` on it.
 
-    Immutable and cacheable: names are never reused, and bases never change (I7, I8).
+    Names are never reused, and bases never change (I7, I8). `replicas` are those of a remote base that did not leave
+    when this was read: cacheable until something is committed.
     """
 
     public_id: str
     base: Base
     n: int | None
     engine_model: str
+    replicas: tuple[Replica, ...] = ()
 
 
 def meaning(database: Database, name: str) -> Target | None:
     """Resolve a name, for any caller and in any state; None if it is unknown."""
     if not name.startswith("ft:"):  # no base name starts like this
         base = bases.find(database, name)
-        return Target(name, base, None, base.engine_model) if base else None
+        return (
+            Target(name, base, None, base.engine_model, _serving(database, base)) if base else None
+        )
     row = database.peek(_MEANING, id=name)
     if row is None:
         return None
     base = bases.find(database, row[2])
     assert base is not None, "a model's base is a foreign key"
-    return Target(name, base, row[0], row[1])
+    return Target(name, base, row[0], row[1], _serving(database, base))
 
 
 def may_be_used(tx: Tx, caller: Caller, n: int) -> bool:
     """Return whether model `n` is active and visible to the caller: one read by primary key (I9)."""
     row = tx.row(_STATE, n=n, organization=caller.organization_id, project=caller.project_id)
     return row is not None and row[0] == State.ACTIVE
+
+
+def _serving(database: Database, base: Base) -> tuple[Replica, ...]:
+    if base.kind is BaseKind.LOCAL:
+        return ()
+    found = replicas.of(database, base.name)
+    return tuple(replica for replica in found if replica.leaving_at is None)

@@ -63,7 +63,7 @@ async def _ask(path: Path, answer: bytes) -> Error:
         writer.close()
 
     engine = SocketEngine(path)
-    gateway = Gateway(engine, lambda _: engine, per_engine_max=1, per_model_max=1)
+    gateway = Gateway(engine, lambda *_: engine, per_engine_max=1, per_model_max=1)
     target = Target("b", BASE, None, "b")
     heard = Heard()
     async with await asyncio.start_unix_server(say, path):
@@ -107,7 +107,7 @@ def test_the_embedded_engine_is_told_who_asks(tmp_path: Path, target: Target) ->
 
         path = tmp_path / "engine.sock"
         engine = SocketEngine(path)
-        gateway = Gateway(engine, lambda _: engine, per_engine_max=1, per_model_max=1)
+        gateway = Gateway(engine, lambda *_: engine, per_engine_max=1, per_model_max=1)
         async with await asyncio.start_unix_server(hear, path):
             gateway.call(target, "org_1", "/chat/completions", b"{}", Heard()).begin()
             return await heads.get()

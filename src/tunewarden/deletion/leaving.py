@@ -1,0 +1,44 @@
+"""Removes a replica: no request goes to it, it evicts what it has loaded, and its row goes.
+
+Until it has evicted everything, its row stays, and every deletion asks it (D5).
+"""
+
+from tunewarden.db.database import Database
+from tunewarden.deletion.holders import NewControl
+from tunewarden.errors import Error, Kind
+from tunewarden.registry import bases, models, replicas
+
+EVICT_SECONDS = 30.0
+
+
+def remove_replica(database: Database, control_of: NewControl, base_name: str, name: str) -> int:
+    """Remove a replica; return how many models it had loaded. Idempotent, if it fails on the way.
+
+    The replica refuses each model that it may have from then on, so a push that is on its way is refused too.
+    Raises Error(NOT_FOUND); Error(UNAVAILABLE) if it does not answer: then it stays, without requests.
+    """
+    with database.write() as tx:
+        replica = replicas.leave(tx, base_name, name)
+    base = bases.find(database, base_name)
+    assert base is not None, "a replica's base is a foreign key"
+    loaded: set[str] = set()
+    if replica.is_pushed_to:
+        control = control_of(base, replica, f"{base_name}/{name}")
+        try:
+            loaded = set(control.models())
+            # After it began to leave: nothing is added any more.
+            noted = {
+                models.by_n(database, n).internal_id for n in replicas.loads_of(database, replica.n)
+            }
+            for internal_id in sorted(loaded | noted):
+                control.evict(internal_id, loaded_by=None, within_seconds=EVICT_SECONDS)
+        except Error as error:
+            raise Error(
+                Kind.UNAVAILABLE,
+                f"The replica '{base_name}/{name}' gets no requests any more, but it does not say that it has evicted"
+                " its models. Until it does, it stays listed and deletions wait for it. Start it, or another vLLM"
+                " at its address, and run this again.",
+            ) from error
+    with database.write() as tx:
+        replicas.remove(tx, replica)
+    return len(loaded)
