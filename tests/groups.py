@@ -48,6 +48,7 @@ QUICK = (
     "unit",
     "properties",
     "contract",
+    "deploy",
     "docs",
     "test_house_rules.py",
     "test_sql_dialect.py",

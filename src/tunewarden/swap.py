@@ -23,7 +23,9 @@ def _disks(root: Path) -> tuple[str, ...]:
     try:
         lines = (root / "proc/swaps").read_text("utf-8", "replace").splitlines()[1:]
     except FileNotFoundError:
-        return ()  # a kernel without swap (CONFIG_SWAP)
+        if (root / "proc/meminfo").exists():
+            return ()  # a kernel without swap (CONFIG_SWAP)
+        return ("unknown: /proc/swaps is hidden",)  # by subset=pid, a mount option of /proc
     except OSError:
         return ("unknown: /proc/swaps cannot be read",)
     return tuple(name for name in (line.split()[0] for line in lines) if not _is_zram(root, name))

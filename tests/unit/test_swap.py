@@ -20,7 +20,7 @@ def _machine(
     limits: dict[str, str] | None = None,
 ) -> Path:
     """Write what the kernel would say; `behind` is zram0's backing device, `limits` are swap.max by cgroup."""
-    files = {"proc/self/cgroup": cgroup}
+    files = {"proc/self/cgroup": cgroup, "proc/meminfo": "SwapTotal: 0 kB\n"}
     if swaps is not None:
         files["proc/swaps"] = swaps
     if behind is not None:
@@ -36,6 +36,17 @@ def _machine(
 @pytest.mark.parametrize("swaps", [TITLES, None, ""])
 def test_without_swap_memory_stays_in_memory(tmp_path: Path, swaps: str | None) -> None:
     assert swap.places(_machine(tmp_path, swaps=swaps)) == ()
+
+
+def test_what_is_hidden_counts_as_swap_unless_the_cgroup_forbids_it(tmp_path: Path) -> None:
+    """A /proc mounted with `subset=pid`, as systemd's ProcSubset=pid does, has processes only."""
+    for name, limits, found in (
+        ("open", {}, ("unknown: /proc/swaps is hidden",)),
+        ("closed", {"unit": "0\n"}, ()),
+    ):
+        root = _machine(tmp_path / name, swaps=None, cgroup="0::/unit\n", limits=limits)
+        (root / "proc/meminfo").unlink()
+        assert swap.places(root) == found
 
 
 def test_a_swap_file_is_named(tmp_path: Path) -> None:
