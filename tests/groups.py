@@ -61,6 +61,7 @@ ENGINE_SERVER = (
     "api/test_inference.py",
     "api/test_inference_parameters.py",
     "api/test_receipts_of_engines.py",
+    "api/test_responses.py",
     "api/test_revoked_keys.py",
     "api/test_seed_page.py",
 )

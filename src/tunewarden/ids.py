@@ -45,7 +45,9 @@ class Prefix(StrEnum):
     JOB_EVENT = "ftevent"
     CHECKPOINT = "ftckpt"
     PERMISSION = "cp"
-    TOOL_CALL = "call"
+    RESPONSE = "resp"
+    MESSAGE = "msg"
+    FUNCTION_CALL = "fc"
 
 
 TOKEN_LENGTH = 24

@@ -148,11 +148,10 @@ def test_a_refusal_names_the_parameter_its_value_and_what_is_taken(
     assert message in refused.value.message
 
 
-def test_an_endpoint_that_is_not_offered_names_the_one_that_is(client: openai.OpenAI) -> None:
+def test_an_endpoint_that_is_not_offered_is_named(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as refused:
-        client.responses.create(model=engines.BASE, input="Hello")
-    assert "is not supported in the v1/responses endpoint" in refused.value.message
-    assert "Use v1/chat/completions" in refused.value.message
+        client.embeddings.create(model=engines.BASE, input="Hello")
+    assert "is not supported in the v1/embeddings endpoint" in refused.value.message
     assert refused.value.param == "model"
 
 
@@ -249,7 +248,7 @@ def test_models_tell_their_context_and_what_they_can_do(
         for model in (listed[name], client.models.retrieve(name)):
             extra: dict[str, Any] = model.model_extra or {}
             assert extra["max_model_len"] == 2048
-            assert extra["capabilities"] == ["completions", "chat", "fine_tuning"]
+            assert extra["capabilities"] == ["completions", "chat", "responses", "fine_tuning"]
     with pytest.raises(openai.BadRequestError) as refused:
         client.completions.create(model=tuned, prompt=[60] * 2048)
     assert "maximum context length is 2048 tokens" in refused.value.message

@@ -1,4 +1,4 @@
-"""The engine's HTTP API: OpenAI's two inference routes and our operations, as one ASGI application.
+"""The engine's HTTP API: three of OpenAI's inference routes and our operations, as one ASGI application.
 
 It listens on a unix socket that only its owner can open, so there is no authentication here.
 """
@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from tunewarden.clock import Clock
-from tunewarden.embedded_engine.answers import Answer, event, refusal, status_of
+from tunewarden.embedded_engine.answers import Answer, refusal, status_of
 from tunewarden.embedded_engine.engine import Engine, Served
 from tunewarden.embedded_engine.generation import Abandoned, Generation
 from tunewarden.embedded_engine.requests import PROMPTS_MAX, Ask, parse_chat, parse_completion
+from tunewarden.embedded_engine.responses.answers import ResponseAnswer
+from tunewarden.embedded_engine.responses.requests import in_its_words, parse_response
 from tunewarden.engine_protocol import paths
 from tunewarden.engine_protocol.messages import (
     VERSION,
@@ -85,6 +87,8 @@ class HttpApi:
                 await self._infer(parse_chat, 1, scope, receive, send)
             case "POST", paths.COMPLETIONS:
                 await self._infer(parse_completion, PROMPTS_MAX, scope, receive, send)
+            case "POST", paths.RESPONSES:
+                await self._infer(parse_response, 1, scope, receive, send)
             case "GET", paths.HEALTH:
                 await _answer(send, {"status": "ok"})
             case "GET", paths.STATE:
@@ -144,9 +148,13 @@ class HttpApi:
         asked_by = dict(scope["headers"]).get(paths.ASKED_BY, b"").decode("latin-1")
         generation = Generation(ask, *self._engine.find(ask.model), asked_by)
 
-        def prepare() -> Answer:
-            generation.encode()
-            return Answer(ask, generation.prompts, generation.base, self._clock)
+        def prepare() -> Answer | ResponseAnswer:
+            if ask.response is None:
+                generation.encode()
+                return Answer(ask, generation.prompts, generation.base, self._clock)
+            with in_its_words():
+                generation.encode()
+            return ResponseAnswer(ask, generation.prompts, generation.base, self._clock)
 
         answer = await self._in_thread(prepare) if is_long else prepare()
         generation.start()
@@ -168,7 +176,7 @@ class HttpApi:
         return asyncio.get_running_loop().run_in_executor(self._texts, work, *arguments)
 
 
-async def send_stream(send: Send, generation: Generation, answer: Answer) -> None:
+async def send_stream(send: Send, generation: Generation, answer: Answer | ResponseAnswer) -> None:
     """Send chunks as they are produced. A failure before the first token is a plain HTTP error."""
     deltas = await generation.next()
     headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
@@ -180,11 +188,11 @@ async def send_stream(send: Send, generation: Generation, answer: Answer) -> Non
             chunks = answer.chunks(await generation.next())
         chunks += answer.closing()
     except Error as error:
-        chunks = event(refusal(error))
+        chunks = answer.failed(error)
     await send({"type": "http.response.body", "body": chunks})
 
 
-async def send_whole(send: Send, generation: Generation, answer: Answer) -> None:
+async def send_whole(send: Send, generation: Generation, answer: Answer | ResponseAnswer) -> None:
     """Send one JSON object; a long one in parts, each in a turn of the event loop of its own."""
     while not generation.is_finished:
         answer.add(await generation.next())

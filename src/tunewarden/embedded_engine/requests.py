@@ -7,10 +7,8 @@ from typing import Any
 import msgspec
 
 from tunewarden.embedded_engine import vllm_parameters as vllm
-from tunewarden.embedded_engine.chat_messages import parse_messages
 from tunewarden.embedded_engine.fields import Fields, invalid, typed, wrong_type
 from tunewarden.embedded_engine.sampling import Sampling
-from tunewarden.embedded_engine.tools import Tools, parse_tools
 from tunewarden.errors import Error, Kind
 
 CHOICES_MAX = 128
@@ -21,6 +19,7 @@ BIASES_MAX = 300
 SEED_MAX = 2**63 - 1
 TOKEN_ID = re.compile("0|[1-9][0-9]{0,8}")
 COMPLETION_TOKENS = 16  # OpenAI's default for completions; chat has none
+ROLES = ("system", "developer", "user", "assistant", "tool")
 HARMLESS = (
     "user",
     "metadata",
@@ -30,6 +29,10 @@ HARMLESS = (
     "prompt_cache_retention",
 )
 UNSUPPORTED_IN_CHAT = (
+    "tools",
+    "tool_choice",
+    "functions",
+    "function_call",
     "audio",
     "prediction",
     "web_search_options",
@@ -75,8 +78,8 @@ class Ask:
     ignore_eos: bool = False
     stop_tokens: tuple[int, ...] = ()
     template_arguments: dict[str, Any] = field(default_factory=dict)
-    # None: no call is wanted.
-    tools: Tools | None = None
+    # Of the Responses API: what an answer repeats of its request.
+    response: dict[str, Any] | None = None
 
     @property
     def reports_prompt(self) -> bool:
@@ -91,9 +94,9 @@ class Ask:
 
 def parse_chat(body: bytes) -> Ask:
     """Parse the body of /v1/chat/completions. Raises Error(INVALID) that names the parameter."""
-    fields = _fields(body)
-    model = _model(fields)
-    messages = parse_messages(fields.required("messages"))
+    fields = fields_of(body)
+    model = model_of(fields)
+    messages = _messages(fields.required("messages"))
     wants_logprobs = fields.flag("logprobs")
     top = fields.integer("top_logprobs", 0, 20)
     if top is not None and not wants_logprobs:
@@ -103,7 +106,7 @@ def parse_chat(body: bytes) -> Ask:
     fields.refuse(*UNSUPPORTED_IN_CHAT)
     fields.refuse_but("response_format", {"type": "text"})
     fields.refuse_but("modalities", ["text"])
-    tools = parse_tools(fields)
+    fields.ignore("parallel_tool_calls")
     arguments = vllm.template_arguments(fields)
     ask = _shared(
         fields,
@@ -113,13 +116,13 @@ def parse_chat(body: bytes) -> Ask:
         top_logprobs=(top or 0) if wants_logprobs else None,
     )
     fields.finish({**vllm.INSTEAD, **NOT_IN_CHAT})
-    return replace(ask, template_arguments=arguments, tools=tools)
+    return replace(ask, template_arguments=arguments)
 
 
 def parse_completion(body: bytes) -> Ask:
     """Parse the body of /v1/completions. Raises Error(INVALID) that names the parameter."""
-    fields = _fields(body)
-    model = _model(fields)
+    fields = fields_of(body)
+    model = model_of(fields)
     prompts = _prompts(fields.required("prompt"))
     tokens_max = fields.integer("max_tokens", 0)
     top = fields.integer("logprobs", 0, 5)
@@ -184,7 +187,8 @@ def _shared(
     )
 
 
-def _fields(body: bytes) -> Fields:
+def fields_of(body: bytes) -> Fields:
+    """Return the parameters in a body. Raises Error(INVALID)."""
     try:
         entries = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -195,11 +199,57 @@ def _fields(body: bytes) -> Fields:
     return Fields(entries)
 
 
-def _model(fields: Fields) -> str:
+def model_of(fields: Fields) -> str:
+    """Return the model that a body names. Raises Error(INVALID)."""
     model = typed(fields.take("model"), str, "model")
     if not model:
         raise Error(Kind.INVALID, "you must provide a model parameter", param="model")
     return model
+
+
+def _messages(value: Any) -> list[dict[str, Any]]:
+    messages = typed(value, list, "messages") or []
+    if not messages:
+        text = "Invalid 'messages': empty array. Expected an array with minimum length 1."
+        raise invalid(text, "messages", "empty_array")
+    return [_message(message, f"messages[{at}]") for at, message in enumerate(messages)]
+
+
+def _message(value: Any, path: str) -> dict[str, Any]:
+    fields = Fields(typed(value, dict, path) or {}, path)
+    role = typed(fields.required("role"), str, fields.path("role"))
+    if role not in ROLES:
+        listed = ", ".join(f"'{one}'" for one in ROLES)
+        text = f"Invalid value: '{role}'. Supported values are: {listed}."
+        raise invalid(text, fields.path("role"), "invalid_value")
+    content = _content(fields.required("content"), fields.path("content"))
+    message: dict[str, Any] = {"role": role, "content": content}
+    for name in ("name", "tool_call_id"):
+        given = fields.text(name)
+        if given is not None:
+            message[name] = given
+    # Fields of the SDK's response objects, which clients send back as history.
+    fields.refuse("tool_calls", "function_call", "audio")
+    fields.ignore("refusal", "annotations")
+    fields.finish()
+    return message
+
+
+def _content(value: Any, path: str) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise wrong_type(path, "one of a string or array of objects", value)
+    texts = []
+    for at, part in enumerate(value):
+        fields = Fields(typed(part, dict, f"{path}[{at}]") or {}, f"{path}[{at}]")
+        kind = typed(fields.required("type"), str, fields.path("type"))
+        if kind != "text":
+            text = f"Invalid value: '{kind}'. Supported values are: 'text'."
+            raise invalid(text, fields.path("type"), "invalid_value")
+        texts.append(str(typed(fields.required("text"), str, fields.path("text"))))
+        fields.finish()
+    return "".join(texts)
 
 
 def _prompts(value: Any) -> list[Prompt]:

@@ -19,7 +19,6 @@ class Finish(StrEnum):
 
     STOP = "stop"
     LENGTH = "length"
-    TOOL_CALLS = "tool_calls"
 
 
 @dataclass(frozen=True, slots=True)

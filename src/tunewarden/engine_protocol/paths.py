@@ -2,7 +2,7 @@
 
 | method | path | body | answer |
 |---|---|---|---|
-| POST | `CHAT_COMPLETIONS`, `COMPLETIONS` | OpenAI's | OpenAI's |
+| POST | `CHAT_COMPLETIONS`, `COMPLETIONS`, `RESPONSES` | OpenAI's | OpenAI's |
 | GET | `HEALTH` | - | 200 once the process listens |
 | GET | `STATE` | - | `State` |
 | POST | `BASES` | `NewBase` | `LoadedBase` |
@@ -23,6 +23,7 @@ from urllib.parse import parse_qs, quote, unquote
 OPENAI: Final = "/v1"
 CHAT_COMPLETIONS: Final = f"{OPENAI}/chat/completions"
 COMPLETIONS: Final = f"{OPENAI}/completions"
+RESPONSES: Final = f"{OPENAI}/responses"
 
 HEALTH: Final = "/health"
 

@@ -42,6 +42,7 @@ def answer(body: bytes) -> tuple[dict[str, Any], bytes]:
         "model": request.model,
         "is_stream": request.is_stream,
         "options": request.options,
+        "store": request.store,
     }, rest
 
 

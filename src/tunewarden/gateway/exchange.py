@@ -110,7 +110,6 @@ class Exchange:
         self._began = self._last_received = self._loop.time()
         self.stage = RECEIVING if body is None else READY
         self._call: Call | None = None
-        self._relay: Relay | None = None
         self._serving: Serving | None = None
         self.disconnected = False
         self.request_id = mint_request()
@@ -219,14 +218,15 @@ class Exchange:
         """Note the status and headers; they are written with the first part of the body."""
         names = renaming(self._target.engine_model, self._target.public_id)
         hides = not self._request.wants_usage
-        chunked = self._is_chunked
-        self._relay = Relay(names, status, headers, is_chunked=chunked, hides_usage=hides)
+        chunked, own = self._is_chunked, ROUTES[self._incoming.path].is_responses
+        self._relay = Relay(
+            names, status, headers, is_chunked=chunked, hides_usage=hides, is_responses=own
+        )
 
     def received(self, piece: bytes, *, is_end: bool) -> None:
         """Forward a part of the body, if the model may still be used."""
         self._last_received = self._loop.time()
-        response = self._relay
-        assert response is not None, "`head_received` comes first"
+        response = self._relay  # `head_received` comes first
         try:
             output = response.feed(piece, is_end=is_end)
         except ConnectionError:
@@ -254,7 +254,7 @@ class Exchange:
         if not self._may_go_on():
             self._end_aborted()
         elif self.stage is RESPONDING:
-            self._client.write(relay.error_event(error, self._is_chunked))
+            self._client.write(self._relay.error_events(error))
             self._written()
         else:
             self.refuse(error)
@@ -291,7 +291,7 @@ class Exchange:
             self._client.drop()
             return
         if not is_whole:
-            self._client.write(relay.error_event(self._reason(), self._is_chunked))
+            self._client.write(self._relay.error_events(self._reason()))
         self._over()
 
     def _reason(self) -> Error:
@@ -379,9 +379,9 @@ class Exchange:
         target = self._target = reading.target
         if serving.n is not None:
             self._client.guard()
-        route, asks_usage = ROUTES[incoming.path]
-        sent = request.for_engine(target.engine_model, ask_usage=asks_usage)
-        call = self._shared.gateway.call(target, caller.organization_id, route, sent, self)
+        path, asks, forbids = ROUTES[incoming.path]
+        sent = request.for_engine(target.engine_model, ask_usage=asks, forbids_store=forbids)
+        call = self._shared.gateway.call(target, caller.organization_id, path, sent, self)
         self._call = call
         self._last_received = self._loop.time()
         call.begin()
@@ -391,10 +391,7 @@ class Exchange:
         return self._shared.admissions.may_go_on(self._serving)
 
     def _head(self, status: int, lines: bytes) -> bytes:
-        caller = self._incoming.caller
-        name = None if caller is None else caller.organization_name
+        name = None if (caller := self._incoming.caller) is None else caller.organization_name
         took = (self._loop.time() - self._began) * 1000
-        default, kept = self._default_head, self.keep_alive
-        return relay.head(
-            status, lines, default, self.request_id, name, elapsed_ms=took, is_kept=kept
-        )
+        default, kept, number = self._default_head, self.keep_alive, self.request_id
+        return relay.head(status, lines, default, number, name, elapsed_ms=took, is_kept=kept)

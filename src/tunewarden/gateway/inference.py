@@ -1,5 +1,7 @@
 """The inference routes, and what all their exchanges on a worker share."""
 
+from typing import NamedTuple
+
 from tunewarden.engine_protocol import paths
 from tunewarden.errors import Error, Kind
 from tunewarden.gateway.long_bodies import LongBodies
@@ -7,12 +9,25 @@ from tunewarden.gateway.routing import Gateway
 from tunewarden.registry.usage import UsageCounter
 from tunewarden.serving.admission import Admissions
 
-# Path -> the engine's path, and whether its streams carry usage only on request (`stream_options`).
+
+class Route(NamedTuple):
+    """An inference route: the engine's path, and whether its streams carry usage only on request (`stream_options`).
+
+    The Responses API has error events of its own, and would store what it answers.
+    """
+
+    path: str
+    asks_usage: bool = False
+    is_responses: bool = False
+
+
 ROUTES = {
-    paths.CHAT_COMPLETIONS: (paths.CHAT_COMPLETIONS.removeprefix(paths.OPENAI), True),
-    paths.COMPLETIONS: (paths.COMPLETIONS.removeprefix(paths.OPENAI), True),
-    f"{paths.OPENAI}/embeddings": ("/embeddings", False),
-    f"{paths.OPENAI}/responses": ("/responses", False),
+    paths.CHAT_COMPLETIONS: Route(
+        paths.CHAT_COMPLETIONS.removeprefix(paths.OPENAI), asks_usage=True
+    ),
+    paths.COMPLETIONS: Route(paths.COMPLETIONS.removeprefix(paths.OPENAI), asks_usage=True),
+    f"{paths.OPENAI}/embeddings": Route("/embeddings"),
+    paths.RESPONSES: Route(paths.RESPONSES.removeprefix(paths.OPENAI), is_responses=True),
 }
 
 

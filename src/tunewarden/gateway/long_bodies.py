@@ -24,6 +24,7 @@ class _Head(msgspec.Struct):
     model: str = ""
     is_stream: bool = False
     options: object = None
+    store: object = None
     kind: str | None = None
     message: str = ""
     param: str | None = None
@@ -80,7 +81,11 @@ class LongBodies:
         if found.kind is not None:
             raise Error(Kind(found.kind), found.message, param=found.param)
         return InferenceRequest.of_parts(
-            found.model, rest, is_stream=found.is_stream, options=found.options
+            found.model,
+            rest,
+            is_stream=found.is_stream,
+            options=found.options,
+            store=found.store,
         )
 
 

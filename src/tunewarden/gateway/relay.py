@@ -4,11 +4,14 @@ A stream is forwarded event by event, in chunks (RFC 9112 §7.1) or until the co
 buffered until it is complete, because renaming the model changes its length.
 """
 
+import re
 from functools import lru_cache
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from tunewarden import problems
+from tunewarden.engine_protocol.messages import Refusal, decoded
+from tunewarden.engine_protocol.streams import response_error_event
 from tunewarden.errors import Error
 from tunewarden.gateway.rewriting import Renaming, StreamRewriter, usage_of
 from tunewarden.gateway.routing import ANSWER_BYTES_MAX
@@ -16,6 +19,8 @@ from tunewarden.gateway.routing import ANSWER_BYTES_MAX
 OPENAI_VERSION = b"2020-10-01"
 PASSED_ON = (b"retry-after", b"x-should-retry")  # headers of an error response
 END = b"0\r\n\r\n"
+# Of an event of the Responses API; in a text its quotes would be escaped.
+NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,15})')
 
 
 class Relay:
@@ -26,6 +31,8 @@ class Relay:
 
     __slots__ = (
         "_is_chunked",
+        "_is_responses",
+        "_last_events",
         "_pieces",
         "_renaming",
         "_rewriter",
@@ -43,9 +50,12 @@ class Relay:
         *,
         is_chunked: bool,
         hides_usage: bool,
+        is_responses: bool = False,
     ) -> None:
         self._renaming = renaming
         self._is_chunked = is_chunked
+        self._is_responses = is_responses
+        self._last_events = b""
         self._rewriter: StreamRewriter | None = None
         self._pieces: list[bytes] = []
         self._size = 0
@@ -72,11 +82,24 @@ class Relay:
         if self._rewriter is None:
             return self._whole(piece, is_end=is_end)
         events = self._rewriter.feed(piece)
+        if events:
+            self._last_events = events
         if not is_end:
             return framed(events, self._is_chunked)
         events += self._rewriter.rest()
         self.tokens = self._rewriter.usage.counted
         return framed(events, self._is_chunked) + (END if self._is_chunked else b"")
+
+    def error_events(self, error: Error) -> bytes:
+        """Return the error event of a stream that has begun, and its end."""
+        body = problems.wire(error).body
+        if self._is_responses:
+            numbers = NUMBER.findall(self._last_events)
+            number = int(numbers[-1]) + 1 if numbers else 0
+            event = response_error_event(decoded(body, Refusal), number)
+        else:
+            event = b"data: " + body + b"\n\n"
+        return framed(event, self._is_chunked) + (END if self._is_chunked else b"")
 
     def _whole(self, piece: bytes, *, is_end: bool) -> bytes | None:
         if self._pieces or not is_end:
@@ -98,12 +121,6 @@ def framed(data: bytes, is_chunked: bool) -> bytes:  # noqa: FBT001  on the hot 
     if not is_chunked or not data:
         return data
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def error_event(error: Error, is_chunked: bool) -> bytes:  # noqa: FBT001  as above
-    """Return the SSE error event and the end of the stream."""
-    event = b"data: " + problems.wire(error).body + b"\n\n"
-    return framed(event, is_chunked) + (END if is_chunked else b"")
 
 
 def head(

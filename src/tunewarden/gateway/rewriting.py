@@ -28,6 +28,9 @@ VALUES_MAX = 200_000
 CONTAINERS_MAX = 50_000
 EVENT_BYTES_MAX = 8 * 1024 * 1024
 RENAMINGS_MAX = 1024
+# The name of a field, and a body's end with the field in it.
+USAGE_WANTED = b'"stream_options"', b',"stream_options":{"include_usage":true}}'
+NO_STORE = b'"store"', b',"store":false}'
 
 
 # The most tokens an engine may report for one request, so that no report overflows the counters.
@@ -69,6 +72,7 @@ class _Asked(msgspec.Struct):
     model: Any = None
     stream: Any = None
     stream_options: Any = None
+    store: Any = None
 
 
 _asked = msgspec.json.Decoder(_Asked)
@@ -79,11 +83,14 @@ class InferenceRequest:
     """A parsed request body: the model it names, and the original bytes."""
 
     __slots__ = (
-        "_body", "_options", "_rest", "_takes_options", "is_stream", "model", "options", "wants_usage",
+        "_body", "_options", "_rest", "_takes_options", "is_stream", "model", "options", "store", "wants_usage",
     )  # fmt: skip
 
-    def __init__(self, model: str, body: bytes, *, is_stream: bool, options: object) -> None:
+    def __init__(
+        self, model: str, body: bytes, *, is_stream: bool, options: object, store: object
+    ) -> None:
         self.model = model
+        self.store = store
         self.is_stream = is_stream
         self.options = options
         self._body = body
@@ -108,7 +115,8 @@ class InferenceRequest:
         model = asked.model
         if not isinstance(model, str) or not model or "\0" in model:
             raise _no_model()
-        return cls(model, body, is_stream=asked.stream is True, options=asked.stream_options)
+        options, store = asked.stream_options, asked.store
+        return cls(model, body, is_stream=asked.stream is True, options=options, store=store)
 
     @classmethod
     def taken_apart(cls, body: bytes) -> "tuple[InferenceRequest, bytes]":
@@ -127,37 +135,50 @@ class InferenceRequest:
             raise unreadable() from error
         fields.pop("model")
         fields.pop("stream_options", None)
+        fields.pop("store", None)
         return request, msgspec.json.encode(fields)
 
     @classmethod
     def of_parts(
-        cls, model: str, rest: bytes, *, is_stream: bool, options: object
+        cls, model: str, rest: bytes, *, is_stream: bool, options: object, store: object
     ) -> "InferenceRequest":
         """Return a request from the parts that another process split."""
-        request = cls(model, b"", is_stream=is_stream, options=options)
+        request = cls(model, b"", is_stream=is_stream, options=options, store=store)
         request._rest = rest
         return request
 
-    def for_engine(self, engine_model: str, *, ask_usage: bool) -> bytes:
+    def for_engine(
+        self, engine_model: str, *, ask_usage: bool, forbids_store: bool = False
+    ) -> bytes:
         """Return the body for an engine; `ask_usage` requests a stream's usage, so that it can be counted.
 
-        Raises Error(INVALID) for what only full parsing shows.
+        An engine that must not store the answer is told so. Raises Error(INVALID) for what only full parsing shows.
         """
         asks = ask_usage and self.is_stream and not self.wants_usage and self._takes_options
+        forbids_store = forbids_store and self.store is not False
         if self._rest is not None:
-            return self._put_together(engine_model, self._rest, asks=asks)
+            return self._put_together(
+                engine_model, self._rest, asks=asks, forbids_store=forbids_store
+            )
         body = self._renamed(engine_model)
-        if body is not None and not asks:
+        if body is not None and not asks and not forbids_store:
             return body
-        if body is not None and b'"stream_options"' not in body:
-            return body[: body.rindex(b"}")] + b',"stream_options":{"include_usage":true}}'
-        return self._rewritten(engine_model, asks=asks)
+        # No route asks for both.
+        name, written = NO_STORE if forbids_store else USAGE_WANTED
+        if body is not None and name not in body:
+            return body[: body.rindex(b"}")] + written
+        return self._rewritten(engine_model, asks=asks, forbids_store=forbids_store)
 
-    def _put_together(self, engine_model: str, rest: bytes, *, asks: bool) -> bytes:
+    def _put_together(
+        self, engine_model: str, rest: bytes, *, asks: bool, forbids_store: bool
+    ) -> bytes:
         options = {**self._options, "include_usage": True} if asks else self.options
+        store = False if forbids_store else self.store
         parts = [b'{"model":', msgspec.json.encode(engine_model)]
         if options is not None:
             parts += [b',"stream_options":', msgspec.json.encode(options)]
+        if store is not None:
+            parts += [b',"store":', msgspec.json.encode(store)]
         parts += [b"}"] if rest == b"{}" else [b",", rest[1:]]
         return b"".join(parts)
 
@@ -172,7 +193,7 @@ class InferenceRequest:
             return None
         return renaming(self.model, engine_model).apply_once(body)
 
-    def _rewritten(self, engine_model: str, *, asks: bool) -> bytes:
+    def _rewritten(self, engine_model: str, *, asks: bool, forbids_store: bool) -> bytes:
         try:
             # Values stay raw bytes: decoding a long body into objects takes seconds.
             fields: dict[str, Any] = _fields.decode(self._body)
@@ -181,6 +202,8 @@ class InferenceRequest:
         fields["model"] = engine_model
         if asks:
             fields["stream_options"] = {**self._options, "include_usage": True}
+        if forbids_store:
+            fields["store"] = False
         return msgspec.json.encode(fields)
 
 

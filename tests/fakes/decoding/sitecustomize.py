@@ -8,7 +8,9 @@ import msgspec
 from tunewarden.gateway import exchange, rewriting
 
 
-def _rewritten(self: rewriting.InferenceRequest, engine_model: str, *, asks: bool) -> bytes:
+def _rewritten(
+    self: rewriting.InferenceRequest, engine_model: str, *, asks: bool, forbids_store: bool
+) -> bytes:
     fields = msgspec.json.decode(self._body)
     return msgspec.json.encode({**fields, "model": engine_model})
 

@@ -9,7 +9,7 @@ import pytest
 from tunewarden.artifacts.base_facts import BaseFacts, base_facts
 
 PLAIN = ("completions", "fine_tuning")
-CHATS = ("completions", "chat", "fine_tuning")
+CHATS = ("completions", "chat", "responses", "fine_tuning")
 
 
 def test_a_directory_without_a_config_tells_nothing(tmp_path: Path) -> None:

@@ -65,7 +65,9 @@ def test_control_reading_on_the_loop_holds_it(kind: str) -> None:
 
 pairs = st.lists(
     st.tuples(
-        st.sampled_from(['"model"', r'"mod\u0065l"', '"x"', '"stream"', '"stream_options"']),
+        st.sampled_from(
+            ['"model"', r'"mod\u0065l"', '"x"', '"stream"', '"stream_options"', '"store"']
+        ),
         st.sampled_from(['"m"', "true", "null", "{}", '{"include_usage":true}', '["a,[:{\\"b"]']),
     ),
     min_size=1,
@@ -87,17 +89,19 @@ def test_taken_apart_and_put_together_it_is_what_a_short_one_is(
         return
     read, rest = InferenceRequest.taken_apart(body)
     whole = InferenceRequest.of_parts(
-        read.model, rest, is_stream=read.is_stream, options=read.options
+        read.model, rest, is_stream=read.is_stream, options=read.options, store=read.store
     )
-    for asks in (True, False):
-        expected = json.loads(short.for_engine("m_1", ask_usage=asks))
-        found = json.loads(whole.for_engine("m_1", ask_usage=asks))
-        # That an option is null says nothing.
+    for asks, forbids in ((True, False), (False, False), (False, True)):
+        expected = json.loads(short.for_engine("m_1", ask_usage=asks, forbids_store=forbids))
+        found = json.loads(whole.for_engine("m_1", ask_usage=asks, forbids_store=forbids))
+        # That one of these is null says nothing.
         assert _without_null(found) == _without_null(expected)
 
 
 def _without_null(fields: dict[str, object]) -> dict[str, object]:
-    return {k: v for k, v in fields.items() if (k, v) != ("stream_options", None)}
+    return {
+        k: v for k, v in fields.items() if v is not None or k not in {"stream_options", "store"}
+    }
 
 
 def test_values_are_counted_outside_of_strings_only(bodies: LongBodies) -> None:

@@ -190,6 +190,22 @@ def test_a_streams_usage_is_always_asked_for(options: object, wants: bool, asked
     assert untouched["stream_options"] == options
 
 
+@pytest.mark.parametrize(
+    "store", ["", '"store":true', '"store":null', '"store": false', r'"stor\u0065":true']
+)
+@pytest.mark.parametrize("rest", ["", '"x":"\\"store\\":true"', '"x":{"store":true,"model":"m"}'])
+def test_an_engine_that_must_not_store_is_told_so_once(store: str, rest: str) -> None:
+    body = "{" + ",".join(filter(None, ['"model":"m"', store, rest])) + "}"
+    request = InferenceRequest.parse(body.encode())
+    forwarded = request.for_engine(ENGINE, ask_usage=False, forbids_store=True)
+    pairs = dict(json.loads(body)) | {"model": ENGINE, "store": False}
+    assert json.loads(forwarded) == pairs
+    names = [name for name, _ in json.loads(forwarded, object_pairs_hook=list)]
+    assert names.count("store") == 1
+    kept = json.loads(request.for_engine(ENGINE, ask_usage=False))
+    assert kept == json.loads(body) | {"model": ENGINE}
+
+
 @given(body=st.binary(max_size=100))
 def test_garbage_is_an_invalid_request(body: bytes) -> None:
     kind = None

@@ -1,0 +1,72 @@
+"""How a stream ends that an error cuts, in the form of its API."""
+
+import json
+
+import pytest
+
+from tunewarden.errors import Error, Kind
+from tunewarden.gateway.relay import Relay
+from tunewarden.gateway.rewriting import Renaming
+
+EVENTS = {b"content-type": b"text/event-stream"}
+DELETED = Error(Kind.NOT_FOUND, "The model was deleted.", code="model_deleted")
+NAMES = Renaming("m_1", "ft:base:org::1")
+
+
+def _begun(*, is_responses: bool, is_chunked: bool = False) -> Relay:
+    return Relay(
+        NAMES, 200, EVENTS, is_chunked=is_chunked, hides_usage=True, is_responses=is_responses
+    )
+
+
+def test_a_chat_ends_with_an_error_object() -> None:
+    relay = _begun(is_responses=False)
+    relay.feed(b'data: {"sequence_number":5}\n\n', is_end=False)
+    event = relay.error_events(DELETED)
+    assert event.startswith(b'data: {"error":')
+    assert json.loads(event.removeprefix(b"data: "))["error"]["code"] == "model_deleted"
+
+
+@pytest.mark.parametrize("spelled", ['"sequence_number":41', '"sequence_number": 41'])
+def test_a_response_ends_with_its_next_event(spelled: str) -> None:
+    relay = _begun(is_responses=True)
+    text = json.dumps('"sequence_number":77')
+    events = f'event: x\ndata: {{{spelled},"delta":{text}}}\n\nevent: y\ndata: {{"sequ'
+    assert relay.feed(events.encode(), is_end=False)
+    name, data = relay.error_events(DELETED).decode().strip().split("\n")
+    assert name == "event: error"
+    told = json.loads(data.removeprefix("data: "))
+    error = told.pop("error")
+    assert error == {
+        "message": DELETED.message,
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "model_deleted",
+    }
+    assert told == {
+        "type": "error",
+        "sequence_number": 42,
+        "code": "model_deleted",
+        "message": DELETED.message,
+        "param": None,
+    }
+
+
+def test_a_response_that_has_only_begun_ends_with_its_first_event() -> None:
+    event = _begun(is_responses=True, is_chunked=True).error_events(DELETED)
+    assert b'"sequence_number":0' in event
+    assert event.endswith(b"\r\n0\r\n\r\n")
+
+
+def test_the_usage_of_a_response_is_counted() -> None:
+    usage = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+    response = {"model": "m_1", "usage": usage}
+    relay = _begun(is_responses=True)
+    event = json.dumps({"type": "response.completed", "response": response})
+    shown = relay.feed(f"event: response.completed\ndata: {event}\n\n".encode(), is_end=True)
+    assert relay.tokens == (3, 4)
+    assert shown is not None
+    assert b'"model":"ft:base:org::1"' in shown
+    whole = Relay(NAMES, 200, {}, is_chunked=False, hides_usage=True, is_responses=True)
+    whole.feed(json.dumps(response).encode(), is_end=True)
+    assert whole.tokens == (3, 4)
