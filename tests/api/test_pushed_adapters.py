@@ -3,49 +3,17 @@
 The engine is the stand-in with the real plugin; `make test-vllm` runs the same on a real vLLM.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import openai
 import pytest
 from tests.fakes import vllm
 from tests.fakes.vllm_server import digest_of
 from tests.support import bases, servers
+from tests.support.fake_engines import SLOTS, FakeEngine
 from tests.support.pushed_models import Pushed
-from tests.support.servers import REPOSITORY, SWAPS, Server, WithoutTorch, wait_until
-
-SLOTS = 3
-
-
-class FakeEngine:
-    """The stand-in's process, which can be killed and started again at the same address."""
-
-    def __init__(self, slots: int = SLOTS) -> None:
-        self._slots = slots
-        self._port = 0
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes.vllm_server", str(self._slots), str(self._port)],
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | ({"TUNEWARDEN_SWAP_MAY_HOLD_PLAIN_WEIGHTS": "true"} if SWAPS else {}),
-        )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-        self._port = urlsplit(self.url).port or 0
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+from tests.support.servers import Server, WithoutTorch, wait_until
 
 
 @pytest.fixture(scope="module")

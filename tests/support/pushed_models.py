@@ -37,9 +37,9 @@ class Pushed:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip().splitlines()[-1]
 
-    def said(self, model: str) -> str:
+    def said(self, model: str, *, max_retries: int = 0) -> str:
         """Return what a model answers."""
-        asked = self.server.client(max_retries=0).chat.completions
+        asked = self.server.client(max_retries=max_retries).chat.completions
         answer = asked.create(model=model, messages=ASKED, max_tokens=12, temperature=0)
         assert answer.model == model
         return str(answer.choices[0].message.content)

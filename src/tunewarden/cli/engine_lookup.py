@@ -1,6 +1,7 @@
 """Asks a remote base's engine for its model's name, and whether adapters can be pushed to it."""
 
 import json
+from dataclasses import dataclass
 from http.client import HTTPException
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -38,7 +39,15 @@ def model_at(engine_url: str, name: str, key: str | None, advice: str) -> str:
     return _named(engine_url, name, served)
 
 
-def pushed_base_at(engine_url: str, name: str, key: str | None) -> LoadedBase | None:
+@dataclass(frozen=True, slots=True)
+class PushedBase:
+    """The base of an engine that adapters are pushed to, and the internal ids that the engine refuses."""
+
+    base: LoadedBase
+    tombstones: list[str]
+
+
+def pushed_base_at(engine_url: str, name: str, key: str | None) -> PushedBase | None:
     """Return the base of an engine that adapters are pushed to: `name`, or the only one there; None for any other server.
 
     Raises Error(INVALID); Error(MISCONFIGURED) for an engine of another version.
@@ -48,7 +57,7 @@ def pushed_base_at(engine_url: str, name: str, key: str | None) -> LoadedBase | 
         return None  # behind a path prefix is another server
     try:
         body = _get(parts._replace(path=paths.STATE).geturl(), key)
-        spoken, bases = version_in(body), decoded(body, State).bases
+        spoken, state = version_in(body), decoded(body, State)
     except (OSError, HTTPException, ValueError):  # HTTPError among them: it has no such route
         return None
     if spoken != VERSION:
@@ -58,8 +67,9 @@ def pushed_base_at(engine_url: str, name: str, key: str | None) -> LoadedBase | 
             " Install the same release of tunewarden and tunewarden-vllm.",
             code="engine_version",
         )
-    found = _named(engine_url, name, [base.name for base in bases])
-    return next(base for base in bases if base.name == found)
+    found = _named(engine_url, name, [base.name for base in state.bases])
+    base = next(base for base in state.bases if base.name == found)
+    return PushedBase(base, state.tombstones)
 
 
 def _get(url: str, key: str | None) -> bytes:

@@ -71,13 +71,24 @@ def replicas_list(base: str | None, data: Path | None, *, as_json: bool) -> None
 @replicas.command("remove")
 @click.argument("base")
 @click.argument("name")
+@click.option(
+    "--drain-seconds",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="How long what runs on it may go on; then it is aborted.",
+)
 @json_option
 @data_option
 @refusing
-def replicas_remove(base: str, name: str, data: Path | None, *, as_json: bool) -> None:
+def replicas_remove(
+    base: str, name: str, drain_seconds: float, data: Path | None, *, as_json: bool
+) -> None:
     """Remove the engine NAME of BASE once it has evicted every fine-tuned model."""
     settings = config.of_this_machine(data)
-    evicted = replica_operations.remove_replica(settings, open_app(settings), base, name)
+    evicted = replica_operations.remove_replica(
+        settings, open_app(settings), base, name, drain_seconds=drain_seconds
+    )
     if as_json:
         show_json(
             {"id": f"{base}/{name}", "object": "replica", "deleted": True, "evicted": evicted}

@@ -9,16 +9,18 @@ import click
 from tunewarden.app import App
 from tunewarden.cli import engine_lookup
 from tunewarden.cli.client import Object
+from tunewarden.cli.engine_lookup import PushedBase
 from tunewarden.config import Config
 from tunewarden.deletion import leaving
-from tunewarden.engine_protocol.messages import LoadedBase
 from tunewarden.engines import keys
 from tunewarden.engines.address import Address
+from tunewarden.engines.port import RemoteControl
 from tunewarden.errors import Error, Kind
-from tunewarden.registry import bases, replicas
+from tunewarden.registry import artifacts, bases, replicas
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.replicas import Replica
 
+POLL_SECONDS = 0.2
 ADVICE = "Give its API key with --engine-key-file."
 
 
@@ -29,15 +31,15 @@ class _Found:
     url: str
     key: str | None
     engine_model: str
-    pushed: LoadedBase | None
+    pushed: PushedBase | None
 
     @property
     def rank_max(self) -> int | None:
-        return None if self.pushed is None else self.pushed.rank_max
+        return None if self.pushed is None else self.pushed.base.rank_max
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        return {} if self.pushed is None else self.pushed.shapes or {}
+        return {} if self.pushed is None else self.pushed.base.shapes or {}
 
 
 def add_remote_base(
@@ -79,6 +81,7 @@ def add_replica(
     base = _remote(app, base_name)
     found = _looked_up(engine[0], base.engine_model, engine[1])
     _check_alike(base, base.module_shapes(), found)
+    _check_takes_models(app, found)
     with app.database.write() as tx:
         rank_max = found.rank_max if base.is_pushed_to else None
         added = replicas.add(tx, base=base_name, url=found.url, rank_max=rank_max, name=name)
@@ -86,9 +89,20 @@ def add_replica(
     return added
 
 
-def remove_replica(settings: Config, app: App, base_name: str, name: str) -> int:
-    """Remove an engine; return how many models it evicted. Raises Error(NOT_FOUND, UNAVAILABLE)."""
-    evicted = leaving.remove_replica(app.database, app.remote_control, base_name, name)
+def remove_replica(
+    settings: Config, app: App, base_name: str, name: str, *, drain_seconds: float
+) -> int:
+    """Remove an engine when nothing runs on it, or after `drain_seconds`; return how many models it evicted.
+
+    Raises Error(NOT_FOUND, UNAVAILABLE).
+    """
+
+    def drained(control: RemoteControl) -> None:
+        deadline = app.clock.monotonic() + drain_seconds
+        while control.running() and app.clock.monotonic() < deadline:
+            app.clock.sleep(POLL_SECONDS)
+
+    evicted = leaving.remove_replica(app.database, app.remote_control, (base_name, name), drained)
     keys.keep(settings.engine_keys, base_name, name, None)
     return evicted
 
@@ -135,8 +149,18 @@ def _looked_up(url: str, name: str, key_file: Path | None) -> _Found:
             err=True,
         )
     pushed = engine_lookup.pushed_base_at(url, name, key)
-    model = engine_lookup.model_at(url, name, key, ADVICE) if pushed is None else pushed.name
+    model = engine_lookup.model_at(url, name, key, ADVICE) if pushed is None else pushed.base.name
     return _Found(url.rstrip("/"), key, model, pushed)
+
+
+def _check_takes_models(app: App, found: _Found) -> None:
+    """Refuse an engine that was removed earlier: it refuses the models that it evicted. Raises Error(CONFLICT)."""
+    refused = () if found.pushed is None else found.pushed.tombstones
+    if any(artifacts.is_active_in_engines(app.database, name) for name in refused):
+        raise Error(
+            Kind.CONFLICT,
+            f"The vLLM at {found.url} was a replica before, and refuses the models that it evicted. Start it anew first.",
+        )
 
 
 def _check_alike(base: Base, shapes: dict[str, tuple[int, int]], found: _Found) -> None:

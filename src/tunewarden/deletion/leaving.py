@@ -3,20 +3,31 @@
 Until it has evicted everything, its row stays, and every deletion asks it (D5).
 """
 
+from collections.abc import Callable
+
 from tunewarden.db.database import Database
 from tunewarden.deletion.holders import NewControl
+from tunewarden.engines.port import RemoteControl
 from tunewarden.errors import Error, Kind
 from tunewarden.registry import bases, models, replicas
 
 EVICT_SECONDS = 30.0
 
 
-def remove_replica(database: Database, control_of: NewControl, base_name: str, name: str) -> int:
-    """Remove a replica; return how many models it had loaded. Idempotent, if it fails on the way.
+def remove_replica(
+    database: Database,
+    control_of: NewControl,
+    of: tuple[str, str],
+    drained: Callable[[RemoteControl], None],
+) -> int:
+    """Remove a replica, `of` a base and a name; return how many models it had loaded. Idempotent, if it fails on the way.
+
+    `drained` waits until nothing runs on it, or for as long as that may take.
 
     The replica refuses each model that it may have from then on, so a push that is on its way is refused too.
     Raises Error(NOT_FOUND); Error(UNAVAILABLE) if it does not answer: then it stays, without requests.
     """
+    base_name, name = of
     with database.write() as tx:
         replica = replicas.leave(tx, base_name, name)
     base = bases.find(database, base_name)
@@ -25,6 +36,7 @@ def remove_replica(database: Database, control_of: NewControl, base_name: str, n
     if replica.is_pushed_to:
         control = control_of(base, replica, f"{base_name}/{name}")
         try:
+            drained(control)
             loaded = set(control.models())
             # After it began to leave: nothing is added any more.
             noted = {

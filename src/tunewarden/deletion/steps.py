@@ -10,6 +10,7 @@ before that repeats them, which is cheap, and a crash after it finds the same fa
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from msgspec import structs
 
@@ -20,10 +21,11 @@ from tunewarden.clock import Clock, from_micros, iso, to_micros
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import protocol, records
 from tunewarden.deletion.disclosure import disclosure_of, opened_by
+from tunewarden.deletion.holders import in_parallel
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.reports import BlobsReport, EngineReport, KeyReport
-from tunewarden.engines.port import Evicting
+from tunewarden.engines.port import Evicted, Evicting
 from tunewarden.registry import (
     artifacts,
     file_rows,
@@ -128,12 +130,13 @@ class Steps:
             holding = self.engines_of(deletion.artifact_n) if is_model else ()
             # Read after D4, when no load can begin any more.
             loaded_by = models.loaded_by(self.database, deletion.artifact_n) if holding else None
-            found = [
-                engine.evict(
-                    deletion.internal_id, loaded_by=loaded_by, within_seconds=self.evict_seconds
-                )
-                for engine in holding
-            ]
+            evict = partial(
+                _evicted,
+                internal_id=deletion.internal_id,
+                loaded_by=loaded_by,
+                within_seconds=self.evict_seconds,
+            )
+            found = in_parallel(evict, holding)
             report = tuple(EngineReport.of(engine) for engine in found)
             evicted.append(replace(deletion, evicted_at=self._now(), evict_report=report))
         return evicted
@@ -248,6 +251,12 @@ class Steps:
             (at.index, receipt.bundle(envelope, at.index, at.proof, at.checkpoint, one.shown))
             for at, envelope, one in zip(proven, envelopes, leaves, strict=True)
         ]
+
+
+def _evicted(
+    engine: Evicting, *, internal_id: str, loaded_by: str | None, within_seconds: float
+) -> Evicted:
+    return engine.evict(internal_id, loaded_by=loaded_by, within_seconds=within_seconds)
 
 
 def _record_statement(tx: Tx, deletion: Deletion) -> None:

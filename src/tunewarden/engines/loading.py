@@ -33,8 +33,12 @@ LOADED_MAX = 4096
 class LoadingEngine:
     """One per worker and engine, on the worker's event loop.
 
+    `must_be_noted`: a load that cannot be noted does not begin.
+
     `unseal(n, directory)` and `note_load(n, incarnation, is_loaded)` run in the thread pool.
     """
+
+    must_be_noted = False
 
     def __init__(
         self, upstream: Upstream, scratch_directory: Path, unseal: Unseal, note_load: NoteLoad
@@ -77,7 +81,7 @@ class LoadingEngine:
             if load.waiting == 1:
                 # The last waiter keeps the guard until the plaintext files are gone.
                 load.task.cancel()
-                await _ended(load.task)
+                await ended(load.task)
             raise
         finally:
             load.waiting -= 1
@@ -116,6 +120,8 @@ class LoadingEngine:
         try:
             return self._note_load(n, incarnation, is_loaded)
         except Error as error:
+            if self.must_be_noted:
+                raise
             # A full disk must not block inference. A receipt then says `not_loaded`, which is what the engine saw.
             logger.warning("which engine loads a model could not be noted: %s", error.message)
             return incarnation
@@ -133,11 +139,11 @@ async def in_thread(work: Callable[P, T], *arguments: P.args, **named: P.kwargs)
     try:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
-        await _ended(working)  # A thread cannot be cancelled; it must not write after we return.
+        await ended(working)  # A thread cannot be cancelled; it must not write after we return.
         raise
 
 
-async def _ended(future: asyncio.Future[T]) -> None:
+async def ended(future: asyncio.Future[T]) -> None:
     """Wait until it is done, with any outcome, however often the wait is cancelled."""
     while not future.done():
         with contextlib.suppress(asyncio.CancelledError):

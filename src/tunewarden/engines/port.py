@@ -81,6 +81,9 @@ class RemoteControl(Evicting, Protocol):
     def models(self) -> list[str]:
         """Return the internal ids of the models that the engine has loaded. Raises Error(UNAVAILABLE)."""
 
+    def running(self) -> int:
+        """Return how many requests the engine runs. Raises Error(UNAVAILABLE)."""
+
 
 class EngineControl(Evicting, Protocol):
     """The local engine's port for processes that do not serve: runner, start-up, inventory. Synchronous.

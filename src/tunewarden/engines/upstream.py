@@ -15,6 +15,8 @@ from tunewarden.errors import Error, Kind
 
 CONNECT_SECONDS = 5
 IDLE_MAX = 256
+PROBE_BYTES_MAX = 16 * 1024 * 1024
+UNAVAILABLE = "engine_unavailable"
 
 
 class Upstream:
@@ -78,6 +80,21 @@ class Upstream:
         finally:
             asked.abort()
 
+    async def answers(self, *, within_seconds: float) -> bool:
+        """Whether the engine lists its models in time, on a new connection."""
+        asked = AwaitedRequest(PROBE_BYTES_MAX)
+        head = f"GET {self._address.prefix}/models HTTP/1.1\r\n{self._fixed}\r\n"
+        asked.data = head.encode("latin-1")
+        self.open_for(asked)
+        try:
+            async with asyncio.timeout(within_seconds):
+                status, _ = await asked.answer
+        except (ConnectionError, TimeoutError):
+            return False
+        finally:
+            asked.abort()
+        return status == 200
+
     def give_back(self, connection: UpstreamConnection) -> None:
         """Return a connection to the pool, or close it if the pool is full."""
         if len(self._idle) < IDLE_MAX and connection.is_open:
@@ -129,6 +146,6 @@ def unavailable() -> Error:
     return Error(
         Kind.UNAVAILABLE,
         "The engine of this model is not available right now. Try again shortly.",
-        code="engine_unavailable",
+        code=UNAVAILABLE,
         retry_after_seconds=1,
     )

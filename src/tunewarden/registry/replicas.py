@@ -174,7 +174,7 @@ def _leaving() -> Error:
     return Error(
         Kind.UNAVAILABLE,
         "The engine of this model is being removed. Try again shortly.",
-        code="engine_unavailable",
+        code="engine_leaving",
         retry_after_seconds=1,
     )
 

@@ -1,0 +1,217 @@
+"""Several engines of one base, as users and operators see them: joining, leaving, failing, and deletions over all.
+
+The engines are stand-ins with the real plugin; `make test-vllm` runs two real ones.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from tests.fakes import vllm
+from tests.fakes.vllm_server import digest_of
+from tests.support import bases, fake_engines, servers
+from tests.support.fake_engines import FakeEngine
+from tests.support.pushed_models import Pushed
+from tests.support.servers import Server, WithoutTorch, wait_until
+
+MODELS = 6
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data = tmp_path_factory.mktemp("replicas") / "data"
+    with servers.serving(data, workers=2, kind=WithoutTorch) as found:
+        yield found
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    file = tmp_path / "engine.key"
+    file.write_text(vllm.KEY)
+    return file
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[list[FakeEngine]]:
+    """Both run when a test ends."""
+    with fake_engines.running(2, slots=MODELS) as found:
+        yield found
+
+
+@pytest.fixture
+def pushed(
+    server: Server, engines: list[FakeEngine], key_file: Path, request: pytest.FixtureRequest
+) -> Pushed:
+    found = Pushed(server, f"b{abs(hash(request.node.name)) % 10**9}")
+    urls = [option for one in engines for option in ("--engine-url", one.url)]
+    done = server.cli("bases", "add", found.base, *urls, "--engine-key-file", str(key_file))
+    assert done.returncode == 0, done.stderr
+    return found
+
+
+def _imported(pushed: Pushed, directory: Path, count: int = MODELS) -> dict[str, str]:
+    """Import models; return what each says."""
+    made = {}
+    for number in range(count):
+        files = bases.adapter(f"model {number}")
+        model = servers.import_adapter(
+            pushed.server.app, pushed.server.owner_key, adapter=files, base=pushed.base
+        )
+        made[model.id] = digest_of(files.weights)
+    return made
+
+
+def _listed(pushed: Pushed) -> dict[str, dict[str, Any]]:
+    done = pushed.server.cli("replicas", "list", pushed.base, "--json")
+    return {one["name"]: one for one in json.loads(done.stdout)["data"]}
+
+
+def _use(pushed: Pushed, models: dict[str, str]) -> None:
+    for model, says in models.items():
+        assert pushed.said(model) == says
+
+
+def _is_503(pushed: Pushed, model: str) -> bool:
+    with pytest.raises(openai.InternalServerError) as refused:
+        pushed.server.client(max_retries=0, timeout=60).models.delete(model)
+    return refused.value.status_code == 503
+
+
+def test_models_spread_over_the_replicas_and_a_deletion_asks_each(
+    pushed: Pushed, tmp_path: Path
+) -> None:
+    models = _imported(pushed, tmp_path)
+    for _ in range(2):
+        _use(pushed, models)
+    assert pushed.said(pushed.base) == vllm.BASE
+    seen = []
+    for model in models:
+        engines = pushed.deleted(model)
+        assert [one.engine for one in engines] == [f"vllm:{pushed.base}/1", f"vllm:{pushed.base}/2"]
+        seen += [(one.engine, one.how) for one in engines]
+        with pytest.raises(openai.NotFoundError):
+            pushed.said(model)
+    assert {how for _, how in seen} == {"zeroed", "not_loaded"}
+    assert len([how for _, how in seen if how == "zeroed"]) == MODELS
+    assert len({engine for engine, how in seen if how == "zeroed"}) == 2
+
+
+def test_a_replica_joins_and_leaves_a_running_server(
+    pushed: Pushed, engines: list[FakeEngine], key_file: Path, tmp_path: Path
+) -> None:
+    models = _imported(pushed, tmp_path)
+    _use(pushed, models)
+    done = pushed.server.cli("replicas", "remove", pushed.base, "1", "--json")
+    assert done.returncode == 0, done.stderr
+    removed = json.loads(done.stdout)
+    assert removed["id"] == f"{pushed.base}/1"
+    assert 0 < removed["evicted"] < MODELS
+    assert list(_listed(pushed)) == ["2"]
+    _use(pushed, models)
+    # What it evicted it refuses until it is started anew.
+    again = ["replicas", "add", pushed.base, "--engine-url", engines[0].url]
+    again += ["--engine-key-file", str(key_file)]
+    done = pushed.server.cli(*again)
+    assert done.returncode == 5
+    assert "Start it anew" in done.stderr
+    engines[0].stop()
+    engines[0].start()
+    done = pushed.server.cli(*again)
+    assert (done.returncode, done.stdout) == (0, f"{pushed.base}/1\n"), done.stderr
+    engines[1].stop()
+    try:
+        _use(pushed, models)
+    finally:
+        engines[1].start()
+
+
+def test_a_replica_that_does_not_answer_stays_until_it_has_evicted(
+    pushed: Pushed, engines: list[FakeEngine], tmp_path: Path
+) -> None:
+    models = _imported(pushed, tmp_path)
+    _use(pushed, models)
+    engines[0].stop()
+    done = pushed.server.cli("replicas", "remove", pushed.base, "1")
+    assert done.returncode == 6
+    assert "run this again" in done.stderr
+    assert _listed(pushed)["1"]["is_leaving"]
+    _use(pushed, models)
+    first, *_ = models
+    assert _is_503(pushed, first)
+    engines[0].start()
+    wait_until(lambda: pushed.has_receipt(first), "the deletion is done")
+    assert [one.engine for one in pushed.receipt_of(first)] == [
+        f"vllm:{pushed.base}/1",
+        f"vllm:{pushed.base}/2",
+    ]
+    assert pushed.server.cli("replicas", "remove", pushed.base, "1").returncode == 0
+    assert list(_listed(pushed)) == ["2"]
+
+
+def test_a_deletion_waits_for_a_replica_that_is_down(
+    pushed: Pushed, engines: list[FakeEngine], tmp_path: Path
+) -> None:
+    models = _imported(pushed, tmp_path)
+    _use(pushed, models)
+    engines[1].stop()
+    first, *others = models
+    assert _is_503(pushed, first)
+    with pytest.raises(openai.NotFoundError):
+        pushed.said(first)
+    _use(pushed, {other: models[other] for other in others})
+    engines[1].start()
+    wait_until(lambda: pushed.has_receipt(first), "the deletion is done")
+    assert {one.how for one in pushed.receipt_of(first)} <= {"zeroed", "restarted", "not_loaded"}
+
+
+def test_a_killed_and_a_frozen_replica_cost_no_request_that_had_no_byte(
+    pushed: Pushed, engines: list[FakeEngine], tmp_path: Path
+) -> None:
+    models = _imported(pushed, tmp_path)
+    _use(pushed, models)
+    engines[0].freeze()
+    try:
+        failed: list[str] = []
+
+        def ask(model: str) -> None:
+            try:
+                assert pushed.said(model) == models[model]
+            except Exception as error:  # noqa: BLE001  reported below
+                failed.append(f"{model}: {error!r}")
+
+        asking = [threading.Thread(target=ask, args=(model,)) for model in models]
+        for one in asking:
+            one.start()
+        for one in asking:
+            one.join()
+        assert failed == []
+    finally:
+        engines[0].thaw()
+    engines[1].stop()
+    try:
+        # The other one is back after a probe.
+        for model, says in models.items():
+            assert pushed.said(model, max_retries=10) == says
+    finally:
+        engines[1].start()
+
+
+def test_an_engine_that_cannot_serve_each_model_is_refused(pushed: Pushed, key_file: Path) -> None:
+    with fake_engines.running(1, slots=0) as [stock]:
+        done = pushed.server.cli(
+            "replicas",
+            "add",
+            pushed.base,
+            "--engine-url",
+            stock.url,
+            "--engine-key-file",
+            str(key_file),
+        )
+    assert done.returncode == 1
+    assert "runs without tunewarden-vllm" in done.stderr
+    done = pushed.server.cli("replicas", "add", "nowhere", "--engine-url", "http://127.0.0.1:9/v1")
+    assert done.returncode == 3
