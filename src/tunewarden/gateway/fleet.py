@@ -3,8 +3,8 @@
 A fine-tuned model goes to the first live replica in its order (rendezvous hashing of its internal id), so that few
 replicas load it; to the next one while that has more than its share in flight. A base goes to the least loaded one.
 
-A replica is not live from the first failed connection until a probe is answered. Probes go on with a back-off; no request is
-sent to it meanwhile. One that is connected but silent is probed too: what waits there for its first byte is then
+A replica is not live from the first failed connection until a probe is answered. Probes go on with a back-off; until then no request is
+sent to it. One that is connected but silent is probed too: what waits there for its first byte is then
 sent to another one. All of this is per worker, on its event loop (docs/decisions/0026).
 """
 
