@@ -3,6 +3,7 @@
 import asyncio
 
 from tunewarden.embedded_engine import prompts
+from tunewarden.embedded_engine.constraints import Matcher
 from tunewarden.embedded_engine.engine import Served, of_request
 from tunewarden.embedded_engine.requests import Ask
 from tunewarden.embedded_engine.sequences import Delta, Ending, Row
@@ -31,6 +32,7 @@ class Generation:
         self._served = served
         self._adapter = adapter
         self._asked_by = asked_by
+        self._matcher: Matcher | None = None
         self._names_of_entry = 1 + (ask.sampling.top_logprobs or 0)
         self._unfinished = 0
         self._deltas: list[Delta] = []
@@ -43,8 +45,10 @@ class Generation:
         return self._unfinished == 0 and not self._deltas
 
     def encode(self) -> None:
-        """Tokenize the prompts; slow for long ones. Raises Error(INVALID)."""
+        """Tokenize the prompts and compile the constraint; slow for long ones. Raises Error(INVALID)."""
         self.prompts = prompts.encode(self.ask, self.base)
+        if self.ask.constraint is not None:
+            self._matcher = self.base.compile(self.ask.constraint)
 
     def start(self) -> None:
         """Queue the request. Raises Error(UNAVAILABLE)."""
@@ -86,6 +90,7 @@ class Generation:
             ),
             decode=self.base.decode,
             reports_prompt=self.ask.reports_prompt,
+            matcher=None if self._matcher is None else self._matcher.copy(),
         )
 
     def receive(self, news: Delta | Error) -> None:

@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from tunewarden.embedded_engine import kv_cache as kv
 from tunewarden.embedded_engine.adapter_files import AdapterWeights
+from tunewarden.embedded_engine.constraints import Compiler, Constraint, Matcher
 from tunewarden.embedded_engine.logprobs import TokenNames
 from tunewarden.embedded_engine.lora import BASE_SLOT, Interrupted, Selection, use, wrap_linears
 from tunewarden.engine_protocol.codes import Code
@@ -62,6 +63,7 @@ class Base:
         self.longest_token = max((len(t.encode()) for t in self.tokenizer.get_vocab()), default=1)
         self.token_names = TokenNames(self.tokenizer)
         self.end_tokens = self._find_end_tokens()
+        self._compiler = _compiler(self.tokenizer, self.vocabulary, self.end_tokens)
         self.layers = wrap_linears(self._model, leave=self._model.get_output_embeddings())
         self._check_by_running()
 
@@ -119,6 +121,13 @@ class Base:
             0
         ]
         return text
+
+    def compile(self, constraint: Constraint) -> Matcher:
+        """Return a matcher of answers; slow. Raises Error(INVALID)."""
+        if self._compiler is None:
+            message = "The tokenizer of this model cannot be held to a format."
+            raise Error(Kind.INVALID, message, param=constraint.param, code="unsupported_parameter")
+        return self._compiler.compile(constraint)
 
     @torch.inference_mode()
     def write(self, slot: int, adapter: AdapterWeights) -> None:
@@ -192,6 +201,15 @@ def _load_tokenizer(path: Path) -> Any:
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise _unservable("its tokenizer is not a fast one (tokenizer.json)")
     return tokenizer
+
+
+def _compiler(tokenizer: Any, vocabulary: int, end_tokens: frozenset[int]) -> Compiler | None:
+    """Return the compiler of constraints, or None for a tokenizer that llguidance does not take."""
+    try:
+        return Compiler(tokenizer.backend_tokenizer, vocabulary, sorted(end_tokens))
+    except ValueError as error:
+        logger.warning("no structured outputs with this tokenizer", exc_info=error)
+        return None
 
 
 def _load_model(path: Path, precision: Precision) -> Any:

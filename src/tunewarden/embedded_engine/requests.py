@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tunewarden.embedded_engine import vllm_parameters as vllm
+from tunewarden.embedded_engine.constraints import Constraint
 from tunewarden.embedded_engine.fields import Fields, invalid, typed, wrong_type
 from tunewarden.embedded_engine.sampling import Sampling
 from tunewarden.errors import Error, Kind
@@ -73,6 +74,8 @@ class Ask:
     stream: bool
     include_usage: bool
     echo: bool = False
+    # What every choice must look like.
+    constraint: Constraint | None = None
     # As vLLM spells them (vllm_parameters.py).
     usage_in_chunks: bool = False
     ignore_eos: bool = False

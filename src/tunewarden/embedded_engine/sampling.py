@@ -5,12 +5,15 @@ from dataclasses import dataclass
 
 import torch
 
+from tunewarden.embedded_engine.constraints import Matcher, forbidden
 from tunewarden.ids import random_bytes
 
 # Below this temperature sampling equals greedy decoding, and the division overflows.
 GREEDY_BELOW = 1e-5
 DRAWS_AT_ONCE = 64
 SEED_MASK = 2**63 - 1
+# OpenAI's number for a token that is very unlikely, and vLLM's for one that may not come.
+LOGPROB_MIN = -9999.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Choice:
 class Chooser:
     """The sampling state of one row: parameters, random generator, and previous tokens.
 
-    `ends` are the tokens that end the text.
+    `ends` are the tokens that end the text; `matcher` says which tokens may come, if not all.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class Chooser:
         index: int,
         prompt: Sequence[int] = (),
         ends: Iterable[int] = (),
+        matcher: Matcher | None = None,
     ) -> None:
         self.sampling = sampling
+        self.matcher = matcher
         self.is_greedy = sampling.temperature < GREEDY_BELOW
         self.truncates = sampling.truncates
         self._adds = bool(
@@ -97,7 +102,10 @@ class Chooser:
                     self._adjustment[list(tokens)] = torch.tensor(biases, dtype=logits.dtype)
             logits += self._adjustment
         if self._left and self._ends:
+            ends = logits[self._ends]
             logits[self._ends] = -torch.inf
+            if self.matcher is not None and logits.max() == -torch.inf:
+                logits[self._ends] = ends  # nothing else may follow, so soon it is
 
     def draw(self) -> float:
         """Return the row's next number in [0, 1)."""
@@ -106,7 +114,9 @@ class Chooser:
         return self._draws.pop()
 
     def note(self, token: int) -> None:
-        """Record a chosen token for the penalties."""
+        """Record a chosen token for the penalties and the matcher."""
+        if self.matcher is not None:
+            self.matcher.take(token)
         if self._left:
             self._left -= 1
             self.adjusts = self._adds or self._repels or self._left > 0
@@ -123,7 +133,11 @@ class Chooser:
 
 
 def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
-    """Return the next token of each row. `logits`: [rows, vocabulary], left as it is."""
+    """Return the next token of each row. `logits`: [rows, vocabulary], left as it is.
+
+    A row whose matcher has a problem gets any token.
+    """
+    logits = _allowed(logits, choosers)
     adjusted = logits
     if any(chooser.adjusts for chooser in choosers):
         adjusted = logits.clone()
@@ -147,6 +161,18 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
         asked = chooser.sampling.top_logprobs
         choices.append(Choice(token) if asked is None else _reported(logits[row], token, asked))
     return choices
+
+
+def _allowed(logits: torch.Tensor, choosers: Sequence[Chooser]) -> torch.Tensor:
+    """Return the logits without the tokens that may not follow in their row."""
+    matchers = {row: one.matcher for row, one in enumerate(choosers) if one.matcher is not None}
+    if not matchers:
+        return logits
+    rows = list(matchers)
+    out = forbidden(list(matchers.values()), logits.shape[-1])
+    allowed = logits.clone()
+    allowed[rows] = logits[rows].masked_fill(out, -torch.inf)
+    return allowed
 
 
 def _draw(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[int]:
@@ -183,8 +209,11 @@ def _truncated(shares: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Ten
 
 
 def _reported(logits: torch.Tensor, token: int, alternatives: int) -> Choice:
-    """Return a choice with the model's log probabilities, before temperature and biases."""
-    logprobs = torch.log_softmax(logits.float(), -1)
+    """Return a choice with the model's log probabilities, before temperature and biases.
+
+    They are shared among the tokens that may follow, if not all may.
+    """
+    logprobs = torch.log_softmax(logits.float(), -1).clamp(min=LOGPROB_MIN)
     best = logprobs.topk(alternatives) if alternatives else None
     top = (
         () if best is None else tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))

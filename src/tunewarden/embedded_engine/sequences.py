@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from tunewarden.embedded_engine.constraints import Matcher
 from tunewarden.embedded_engine.sampling import Choice, Chooser, Sampling, reported
 from tunewarden.embedded_engine.text import Detokenizer, StopText
 from tunewarden.errors import Error
@@ -80,12 +81,14 @@ class Row:
         ending: Ending,
         decode: Callable[[Sequence[int]], str],
         reports_prompt: bool = False,
+        matcher: Matcher | None = None,
     ) -> None:
         self.receiver = receiver
         self.adapter = adapter
         self.asked_by = asked_by
         self.prompt = prompt
-        self.chooser = Chooser(sampling, index, prompt, ending.end_tokens)
+        self.matcher = matcher
+        self.chooser = Chooser(sampling, index, prompt, ending.end_tokens, matcher)
         self.last = prompt[-1]
         self.length = len(prompt)
         self.reports_prompt = reports_prompt
@@ -135,11 +138,17 @@ class Row:
         text = new if self._tokens <= self._tokens_min else self._stop.push(new)
         if self._stop.is_found:
             return self._delta(text, Finish.STOP, upto=self._released + len(text))
-        if self._tokens >= self._ending.tokens_max:
-            return self._finish(Finish.LENGTH, text)
+        finish = self._finish_after_token()
+        if finish is not None:
+            return self._finish(finish, text)
         if not text:
             return None
         return self._delta(text, None, upto=self._released + len(text))
+
+    def _finish_after_token(self) -> Finish | None:
+        if self.matcher is not None and self.matcher.is_complete:
+            return Finish.STOP
+        return Finish.LENGTH if self._tokens >= self._ending.tokens_max else None
 
     def _finish(self, finish: Finish, text: str = "") -> Delta:
         """Release all held-back text: it became neither a character nor a stop string."""

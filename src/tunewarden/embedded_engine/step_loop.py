@@ -269,12 +269,21 @@ class StepLoop:
         self.tokens_generated += len(choices)
         staying = []
         for at, (row, choice) in enumerate(zip(rows, choices, strict=True)):
+            problem = None if row.matcher is None else row.matcher.problem
+            if problem is not None:
+                self._give_up(row.receiver, problem)
+                staying.append(at)  # dropped before the next step
+                continue
             delta = row.take(choice)
             if delta is not None:
                 self._news.append((row.receiver, delta))
             if delta is None or delta.finish is None:
                 staying.append(at)
         return staying
+
+    def _give_up(self, receiver: Receiver, problem: Error) -> None:
+        """Abort a request before the next step."""
+        self.between_steps(lambda: self.drop(lambda one: one.receiver is receiver, problem))
 
     def _kept(self, batch: Running, staying: Sequence[int]) -> Running | None:
         """Return the batch without the other rows, whose keys and values are overwritten."""

@@ -1,0 +1,154 @@
+"""What constraints let through, and what they refuse."""
+
+from typing import Any
+
+import pytest
+import torch
+from tests.support import demo_models
+from tokenizers import Tokenizer
+
+from tunewarden.embedded_engine import constraints
+from tunewarden.embedded_engine.constraints import Compiler, Constraint, Matcher, forbidden
+from tunewarden.embedded_engine.sampling import LOGPROB_MIN, Chooser, Sampling, choose
+from tunewarden.errors import Error
+
+VOCABULARY, END = 1024, 2
+PERSON: dict[str, Any] = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+    "required": ["name", "age"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return Tokenizer.from_file(str(demo_models.base_dir() / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def compiler(tokenizer: Any) -> Compiler:
+    return Compiler(tokenizer, VOCABULARY, [END])
+
+
+def takes(compiler: Compiler, tokenizer: Any, constraint: Constraint, text: str) -> bool:
+    """Return whether the text is what the constraint asks for, from begin to end."""
+    matcher = compiler.compile(constraint)
+    ids = [*tokenizer.encode(text, add_special_tokens=False).ids, END]
+    for token in ids:
+        if matcher.is_complete:
+            return bool(token == END)
+        if forbidden([matcher], VOCABULARY)[0, token]:
+            return False
+        matcher.take(token)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("constraint", "good", "bad"),
+    [
+        (Constraint.of_schema(PERSON, "p"), '{"name": "é", "age": 4}', '{"name":"a"}'),
+        (
+            Constraint.of_schema(PERSON, "p"),
+            '{\n  "name":"a",\n  "age":4\n}',
+            '{"name":   "a","age":4}',
+        ),
+        (Constraint.of_schema({"type": "object"}, "p"), '{"a":[1,null]}', "[1]"),
+        (Constraint.of_schema(True, "p"), "[1]", "hello"),
+        (Constraint.of_regex("[a-c]{2,3}", "p"), "abc", "abca"),
+        (Constraint.of_choices(["yes", 'no "é"\n\\'], "p"), 'no "é"\n\\', "maybe"),
+        (Constraint.of_lark('start: "a" b\nb: "b" | "c"', "p"), "ac", "aa"),
+    ],
+)
+def test_only_the_asked_form_gets_through(
+    compiler: Compiler, tokenizer: Any, constraint: Constraint, good: str, bad: str
+) -> None:
+    assert takes(compiler, tokenizer, constraint, good)
+    assert not takes(compiler, tokenizer, constraint, bad)
+
+
+def test_a_grammar_embeds_schemas_and_special_tokens(compiler: Compiler, tokenizer: Any) -> None:
+    text = f"start: <|user|> {constraints.json_rule(PERSON)} <|system|>"
+    constraint = Constraint.of_lark(text, "tools")
+    said = '<|user|>{"name":"a","age":4}<|system|>'
+    assert takes(compiler, tokenizer, constraint, said)
+    assert not takes(compiler, tokenizer, constraint, said[len("<|user|>") :])
+    with pytest.raises(Error, match=r"Invalid 'tools'.*unknown special token") as caught:
+        compiler.compile(Constraint.of_lark("start: <tool_call>", "tools"))
+    assert caught.value.param == "tools"
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"not": {}}, "Unimplemented keys"),
+        ({"type": "string", "pattern": "(?=a)b"}, "look-around"),
+        ({"$ref": "http://127.0.0.1:9/a.json"}, "127.0.0.1:9"),
+        ({"allOf": [{"type": "string"}, {"type": "null"}]}, "Unsatisfiable"),
+        (False, "Unsatisfiable"),
+        ({"enum": ["x" * constraints.CONSTRAINT_BYTES_MAX]}, "larger"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(compiler: Compiler, schema: Any, reason: str) -> None:
+    with pytest.raises(Error, match=reason) as caught:
+        compiler.compile(Constraint.of_schema(schema, "response_format"))
+    assert caught.value.param == "response_format"
+    assert len(caught.value.message) < 400
+
+
+def test_a_schema_that_is_not_strict_may_say_more_than_can_be_kept(
+    compiler: Compiler, tokenizer: Any
+) -> None:
+    schema = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+    loose = Constraint.of_schema(schema, "p", strict=False)
+    assert takes(compiler, tokenizer, loose, "[1,1]")
+    assert not takes(compiler, tokenizer, loose, '["a"]')
+    with pytest.raises(Error, match="uniqueItems"):
+        compiler.compile(Constraint.of_schema(schema, "p"))
+
+
+def follow(matcher: Matcher, sampling: Sampling, ends: list[int], count: int) -> list[int]:
+    """Choose tokens of even logits until the matcher is complete."""
+    chooser = Chooser(sampling, 0, ends=ends, matcher=matcher)
+    said: list[int] = []
+    while len(said) < count and not matcher.is_complete:
+        said.append(choose(torch.zeros(1, VOCABULARY), [chooser])[0].token)
+    return said
+
+
+def test_every_kind_of_draw_keeps_to_the_form(compiler: Compiler, tokenizer: Any) -> None:
+    matcher = compiler.compile(Constraint.of_choices(["yes", "no"], "p"))
+    bias = ((tokenizer.encode("x", add_special_tokens=False).ids[0], 100.0),)
+    for sampling in (
+        Sampling(temperature=0, logit_bias=bias),
+        Sampling(seed=1, logit_bias=bias, top_k=900, repetition_penalty=1.5),
+        Sampling(seed=2, temperature=2, presence_penalty=1, top_p=0.99),
+        Sampling(seed=3, min_tokens=9),
+    ):
+        said = follow(matcher.copy(), sampling, [END], 9)
+        assert tokenizer.decode(said) in ("yes", "no")
+
+
+def test_a_complete_text_ends_before_min_tokens(compiler: Compiler) -> None:
+    # The empty text is complete, and only the end token says so.
+    matcher = compiler.compile(Constraint.of_regex("", "p"))
+    assert follow(matcher, Sampling(seed=1, min_tokens=5), [END], 3) == [END]
+
+
+def test_logprobs_are_shared_among_what_may_follow(compiler: Compiler) -> None:
+    matcher = compiler.compile(Constraint.of_choices(["a", "b"], "p"))
+    chooser = Chooser(Sampling(seed=1, top_logprobs=3), 0, matcher=matcher)
+    free = Chooser(Sampling(seed=1, top_logprobs=3), 0)
+    choice, beside = choose(torch.zeros(2, VOCABULARY), [chooser, free])
+    logprobs = [logprob for _, logprob in choice.top]
+    assert logprobs[:2] == pytest.approx([-0.6931] * 2, abs=1e-3)
+    assert logprobs[2] == LOGPROB_MIN
+    assert beside.logprob == pytest.approx(-6.9315, abs=1e-3)
+
+
+def test_a_matcher_without_a_next_token_says_so(compiler: Compiler) -> None:
+    matcher = compiler.compile(Constraint.of_regex("ab", "p"))
+    before = matcher.problem
+    matcher.die()
+    assert (before, matcher.is_complete) == (None, False)
+    assert "no token" in str(matcher.problem)
