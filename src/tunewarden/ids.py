@@ -45,6 +45,7 @@ class Prefix(StrEnum):
     JOB_EVENT = "ftevent"
     CHECKPOINT = "ftckpt"
     PERMISSION = "cp"
+    TOOL_CALL = "call"
     RESPONSE = "resp"
     MESSAGE = "msg"
     FUNCTION_CALL = "fc"

@@ -13,7 +13,9 @@ from tunewarden.embedded_engine.logprobs import (
 )
 from tunewarden.embedded_engine.model import Base
 from tunewarden.embedded_engine.requests import Ask
+from tunewarden.embedded_engine.said import Completion, Message, Said, SaidSoFar
 from tunewarden.embedded_engine.sequences import Delta, Finish
+from tunewarden.embedded_engine.tool_calls import CallReader
 from tunewarden.engine_protocol.messages import Problem, Refusal
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import Prefix, mint
@@ -56,6 +58,7 @@ class Answer:
     ) -> None:
         self._ask = ask
         self._names = base.token_names
+        self._tool_format = base.tool_format
         self._prompt_tokens = sum(len(ids) for ids in prompts)
         self._said = 0
         self._echoes = _echoed(ask, prompts, base) if ask.echo else []
@@ -75,7 +78,8 @@ class Answer:
         """Return the first chunks of a chat's stream: each choice's role."""
         if not self._ask.is_chat:
             return b""
-        role = {"role": "assistant", "content": ""}
+        # An answer that may be a call has no content yet.
+        role = {"role": "assistant", "content": None if self._ask.tools else ""}
         return b"".join(self._chunk(index, role) for index in range(self._count))
 
     def chunks(self, deltas: Iterable[Delta]) -> bytes:
@@ -87,18 +91,18 @@ class Answer:
             if is_first and choice.echo:
                 events.append(self._chunk(delta.index, choice.echo))
             if delta.prompt:
-                logprobs = CompletionLogprobs(self._names)
-                choice.at = logprobs.add_prompt(delta.prompt, choice.at)
-                events.append(self._chunk(delta.index, "", logprobs))
-            if delta.text or delta.entries:
-                text = {"content": delta.text} if self._ask.is_chat else delta.text
-                said = self._no_logprobs(choice.echo) if delta.entries else None
-                if said is not None:
-                    said.add(delta.entries)
-                events.append(self._chunk(delta.index, text, said))
+                of_prompt = CompletionLogprobs(self._names)
+                choice.at = of_prompt.add_prompt(delta.prompt, choice.at)
+                events.append(self._chunk(delta.index, "", of_prompt))
+            logprobs = self._no_logprobs(choice.echo) if delta.entries else None
+            if logprobs is not None:
+                logprobs.add(delta.entries)
+            for said in choice.said.read(delta):
+                events.append(self._chunk(delta.index, said, logprobs))
+                logprobs = None
             if delta.finish is not None:
-                nothing: dict[str, str] | str = {} if self._ask.is_chat else ""
-                events.append(self._chunk(delta.index, nothing, finish=delta.finish))
+                nothing, finish = choice.said.nothing, choice.said.finish
+                events.append(self._chunk(delta.index, nothing, finish=finish))
         return b"".join(events)
 
     def closing(self) -> bytes:
@@ -115,8 +119,7 @@ class Answer:
         """Add some deltas to a response that is not streamed."""
         for delta in deltas:
             choice = self._counted(delta)
-            choice.texts.append(delta.text)
-            choice.finish = delta.finish
+            choice.said.read(delta)
             if isinstance(choice.logprobs, CompletionLogprobs):
                 choice.at = choice.logprobs.add_prompt(delta.prompt, choice.at)
             if choice.logprobs is not None:
@@ -128,13 +131,9 @@ class Answer:
         opening = b',"choices":['
         for index in range(self._count):
             choice = self._choices[index]
-            text = choice.echo + "".join(choice.texts)
-            said: dict[str, Any] = {"text": text}
-            if self._ask.is_chat:
-                message = {"role": "assistant", "content": text}
-                said = {"message": {**message, "refusal": None, "annotations": []}}
             yield opening
-            fields = {"index": index, **said, "finish_reason": choice.finish}
+            said = choice.said
+            fields = {"index": index, **said.whole(), "finish_reason": said.finish}
             yield msgspec.json.encode(fields)[:-1] + b',"logprobs":'
             yield from (b"null",) if choice.logprobs is None else choice.logprobs.pieces()
             opening = b"},"
@@ -143,7 +142,7 @@ class Answer:
     def _chunk(
         self,
         index: int,
-        said: dict[str, str] | str,
+        said: Said,
         logprobs: Logprobs | None = None,
         finish: Finish | None = None,
     ) -> bytes:
@@ -164,10 +163,18 @@ class Answer:
         choice = self._choices.get(delta.index)
         if choice is None:
             echo = self._echoes[delta.index // self._ask.choices] if self._echoes else ""
-            choice = self._choices[delta.index] = _Choice(echo, self._no_logprobs(echo))
+            said = Message(self._reader()) if self._ask.is_chat else Completion(echo)
+            choice = self._choices[delta.index] = _Choice(echo, said, self._no_logprobs(echo))
         self._said += delta.tokens - choice.tokens
         choice.tokens = delta.tokens
         return choice
+
+    def _reader(self) -> CallReader | None:
+        """Return what finds calls in a choice, or None if nothing is one."""
+        tools = self._ask.tools
+        if tools is None or self._tool_format is None:
+            return None
+        return CallReader(self._tool_format, tools.names, takes_one=not tools.is_parallel)
 
     def _usage(self) -> dict[str, int]:
         return {
@@ -188,13 +195,12 @@ class Answer:
 class _Choice:
     """What one choice has said so far."""
 
-    def __init__(self, echo: str, logprobs: Logprobs | None) -> None:
+    def __init__(self, echo: str, said: SaidSoFar, logprobs: Logprobs | None) -> None:
         self.echo = echo
         # Where the next token of the prompt begins.
         self.at = 0
-        self.texts: list[str] = []
+        self.said = said
         self.logprobs = logprobs
-        self.finish: Finish | None = None
         self.tokens = 0
 
 

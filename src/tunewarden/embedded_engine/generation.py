@@ -88,7 +88,7 @@ class Generation:
             ending=Ending(
                 self._tokens_max(prompt), ends.union(self.ask.stop_tokens), self.ask.stops
             ),
-            decode=self.base.decode,
+            decode=self.base.decode if self.ask.tools is None else self.base.decode_with_calls,
             reports_prompt=self.ask.reports_prompt,
             matcher=None if self._matcher is None else self._matcher.copy(),
         )
@@ -128,6 +128,8 @@ class Generation:
             delta = self._deltas[taken]
             entries = len(delta.entries) + len(delta.prompt)
             names += NAMES_OF_DELTA + entries * self._names_of_entry
+            if self.ask.tools is not None:
+                names += delta.tokens  # it may complete a call, which is parsed then
             taken += 1
         deltas, self._deltas = self._deltas[:taken], self._deltas[taken:]
         if not self._deltas:

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from tunewarden.chat_templates import tool_format
 from tunewarden.embedded_engine import kv_cache as kv
 from tunewarden.embedded_engine.adapter_files import AdapterWeights
 from tunewarden.embedded_engine.constraints import Compiler, Constraint, Matcher
@@ -62,6 +63,8 @@ class Base:
         # In bytes, an upper bound: byte-level vocabularies use up to two characters per byte.
         self.longest_token = max((len(t.encode()) for t in self.tokenizer.get_vocab()), default=1)
         self.token_names = TokenNames(self.tokenizer)
+        self.tool_format = tool_format(self.tokenizer)
+        self._call_marks = self._find_call_marks()
         self.end_tokens = self._find_end_tokens()
         self._compiler = _compiler(self.tokenizer, self.vocabulary, self.end_tokens)
         self.layers = wrap_linears(self._model, leave=self._model.get_output_embeddings())
@@ -113,6 +116,15 @@ class Base:
         """Return the text of token ids without special tokens."""
         text: str = self.tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=True)
         return text
+
+    def decode_with_calls(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids without special tokens, but with those that mark calls of tools."""
+        texts, begin = [], 0
+        for at, token in enumerate(ids):
+            if token in self._call_marks:
+                texts += [self.decode(ids[begin:at]), self._call_marks[token]]
+                begin = at + 1
+        return "".join([*texts, self.decode(ids[begin:])])
 
     def decode_long(self, ids: Sequence[int]) -> str:
         """Return the text of token ids with special tokens, without holding the GIL."""
@@ -172,6 +184,14 @@ class Base:
             if ends is not None:
                 found.update([ends] if isinstance(ends, int) else ends)
         return frozenset(found)
+
+    def _find_call_marks(self) -> dict[int, str]:
+        """Return the special tokens that mark calls of tools, as texts."""
+        marks = self.tool_format.marks if self.tool_format else ()
+        special = set(self.tokenizer.all_special_ids)
+        vocabulary = self.tokenizer.get_vocab()
+        found = {vocabulary[mark]: mark for mark in marks if mark in vocabulary}
+        return {token: mark for token, mark in found.items() if token in special}
 
     def _check_by_running(self) -> None:
         """Run two rows of different lengths once: checks that the cache is plain attention's, and warms up."""

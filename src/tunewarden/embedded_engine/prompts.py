@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from jinja2.exceptions import TemplateError
-
+from tunewarden.chat_templates import TEMPLATE_ERRORS, render
+from tunewarden.embedded_engine.chat_messages import characters
 from tunewarden.embedded_engine.fields import bounded, invalid
 from tunewarden.embedded_engine.model import Base
 from tunewarden.embedded_engine.requests import Ask, Prompt
@@ -20,8 +20,11 @@ def encode(ask: Ask, base: Base) -> list[list[int]]:
     Code `context_length_exceeded`: a prompt leaves no room for a completion.
     """
     _refuse_what_cannot_fit(ask, base)
+    if ask.tools is not None and ask.tools.is_forced:
+        text = 'Unsupported value: \'tool_choice\' cannot force a call with this model. Only "none" and "auto" are supported.'
+        raise invalid(text, "tool_choice", "unsupported_value")
     if ask.messages is not None:
-        prompts, param = [_encode_messages(ask.messages, ask.template_arguments, base)], "messages"
+        prompts, param = [_encode_messages(ask, ask.messages, base)], "messages"
     else:
         prompts, param = [_encode_prompt(prompt, base) for prompt in ask.prompts or []], "prompt"
     for ids in prompts:
@@ -62,7 +65,7 @@ def _refuse_what_cannot_fit(ask: Ask, base: Base) -> None:
     if ask.messages is not None:
         if len(ask.messages) >= base.context:  # each of them is a token, at least
             raise _too_long(base, "messages", f"at least {len(ask.messages)}")
-        _refuse_long_text(sum(len(one["content"]) for one in ask.messages), base, "messages")
+        _refuse_long_text(sum(map(characters, ask.messages)), base, "messages")
         return
     for prompt in ask.prompts or []:
         if not isinstance(prompt, str):
@@ -86,9 +89,7 @@ def _too_long(base: Base, param: str, tokens: str) -> Error:
     )
 
 
-def _encode_messages(
-    messages: list[dict[str, Any]], arguments: dict[str, Any], base: Base
-) -> list[int]:
+def _encode_messages(ask: Ask, messages: list[dict[str, Any]], base: Base) -> list[int]:
     if not base.tokenizer.chat_template:
         raise Error(
             Kind.INVALID,
@@ -97,11 +98,18 @@ def _encode_messages(
             code="no_chat_template",
         )
     try:
-        ids = base.tokenizer.apply_chat_template(
-            messages, **arguments, add_generation_prompt=True, tokenize=True, return_dict=False
+        ids = render(
+            base.tokenizer,
+            messages,
+            ask.tools.offered if ask.tools else None,
+            **ask.template_arguments,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
         )
-    except (TemplateError, TypeError, ValueError) as error:
-        message = "The model's chat template does not accept these messages."
+    except TEMPLATE_ERRORS as error:
+        with_tools = " with these tools" if ask.tools else ""
+        message = f"The model's chat template does not accept these messages{with_tools}."
         raise invalid(message, "messages", "invalid_value") from error
     return list(ids)
 

@@ -7,9 +7,11 @@ from typing import Any
 import msgspec
 
 from tunewarden.embedded_engine import vllm_parameters as vllm
+from tunewarden.embedded_engine.chat_messages import parse_messages
 from tunewarden.embedded_engine.constraints import Constraint
 from tunewarden.embedded_engine.fields import Fields, invalid, typed, wrong_type
 from tunewarden.embedded_engine.sampling import Sampling
+from tunewarden.embedded_engine.tools import Tools, parse_tools
 from tunewarden.errors import Error, Kind
 
 CHOICES_MAX = 128
@@ -20,7 +22,6 @@ BIASES_MAX = 300
 SEED_MAX = 2**63 - 1
 TOKEN_ID = re.compile("0|[1-9][0-9]{0,8}")
 COMPLETION_TOKENS = 16  # OpenAI's default for completions; chat has none
-ROLES = ("system", "developer", "user", "assistant", "tool")
 HARMLESS = (
     "user",
     "metadata",
@@ -30,10 +31,6 @@ HARMLESS = (
     "prompt_cache_retention",
 )
 UNSUPPORTED_IN_CHAT = (
-    "tools",
-    "tool_choice",
-    "functions",
-    "function_call",
     "audio",
     "prediction",
     "web_search_options",
@@ -81,6 +78,8 @@ class Ask:
     ignore_eos: bool = False
     stop_tokens: tuple[int, ...] = ()
     template_arguments: dict[str, Any] = field(default_factory=dict)
+    # None: no call is wanted.
+    tools: Tools | None = None
     # Of the Responses API: what an answer repeats of its request.
     response: dict[str, Any] | None = None
 
@@ -99,7 +98,7 @@ def parse_chat(body: bytes) -> Ask:
     """Parse the body of /v1/chat/completions. Raises Error(INVALID) that names the parameter."""
     fields = fields_of(body)
     model = model_of(fields)
-    messages = _messages(fields.required("messages"))
+    messages = parse_messages(fields.required("messages"))
     wants_logprobs = fields.flag("logprobs")
     top = fields.integer("top_logprobs", 0, 20)
     if top is not None and not wants_logprobs:
@@ -109,7 +108,7 @@ def parse_chat(body: bytes) -> Ask:
     fields.refuse(*UNSUPPORTED_IN_CHAT)
     fields.refuse_but("response_format", {"type": "text"})
     fields.refuse_but("modalities", ["text"])
-    fields.ignore("parallel_tool_calls")
+    tools = parse_tools(fields)
     arguments = vllm.template_arguments(fields)
     ask = _shared(
         fields,
@@ -119,7 +118,7 @@ def parse_chat(body: bytes) -> Ask:
         top_logprobs=(top or 0) if wants_logprobs else None,
     )
     fields.finish({**vllm.INSTEAD, **NOT_IN_CHAT})
-    return replace(ask, template_arguments=arguments)
+    return replace(ask, template_arguments=arguments, tools=tools)
 
 
 def parse_completion(body: bytes) -> Ask:
@@ -208,51 +207,6 @@ def model_of(fields: Fields) -> str:
     if not model:
         raise Error(Kind.INVALID, "you must provide a model parameter", param="model")
     return model
-
-
-def _messages(value: Any) -> list[dict[str, Any]]:
-    messages = typed(value, list, "messages") or []
-    if not messages:
-        text = "Invalid 'messages': empty array. Expected an array with minimum length 1."
-        raise invalid(text, "messages", "empty_array")
-    return [_message(message, f"messages[{at}]") for at, message in enumerate(messages)]
-
-
-def _message(value: Any, path: str) -> dict[str, Any]:
-    fields = Fields(typed(value, dict, path) or {}, path)
-    role = typed(fields.required("role"), str, fields.path("role"))
-    if role not in ROLES:
-        listed = ", ".join(f"'{one}'" for one in ROLES)
-        text = f"Invalid value: '{role}'. Supported values are: {listed}."
-        raise invalid(text, fields.path("role"), "invalid_value")
-    content = _content(fields.required("content"), fields.path("content"))
-    message: dict[str, Any] = {"role": role, "content": content}
-    for name in ("name", "tool_call_id"):
-        given = fields.text(name)
-        if given is not None:
-            message[name] = given
-    # Fields of the SDK's response objects, which clients send back as history.
-    fields.refuse("tool_calls", "function_call", "audio")
-    fields.ignore("refusal", "annotations")
-    fields.finish()
-    return message
-
-
-def _content(value: Any, path: str) -> str:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise wrong_type(path, "one of a string or array of objects", value)
-    texts = []
-    for at, part in enumerate(value):
-        fields = Fields(typed(part, dict, f"{path}[{at}]") or {}, f"{path}[{at}]")
-        kind = typed(fields.required("type"), str, fields.path("type"))
-        if kind != "text":
-            text = f"Invalid value: '{kind}'. Supported values are: 'text'."
-            raise invalid(text, fields.path("type"), "invalid_value")
-        texts.append(str(typed(fields.required("text"), str, fields.path("text"))))
-        fields.finish()
-    return "".join(texts)
 
 
 def _prompts(value: Any) -> list[Prompt]:

@@ -5,14 +5,12 @@ assistant's. They are found by rendering the chat up to an answer, as it is rend
 for inference, and again with the answer: the difference is the answer, with its end token.
 """
 
-import contextlib
-import json
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2.exceptions import TemplateError
+from tunewarden.chat_templates import TEMPLATE_ERRORS, render, template_message
 
 Messages = Sequence[dict[str, Any]]
 Span = tuple[int, int]
@@ -100,10 +98,10 @@ class Chats:
 
     def _render(self, messages: Messages, tools: Sequence[Any] | None, *, is_asked: bool) -> str:
         try:
-            text = self._tokenizer.apply_chat_template(
-                list(messages), tools=tools, tokenize=False, add_generation_prompt=is_asked
+            text = render(
+                self._tokenizer, messages, tools, tokenize=False, add_generation_prompt=is_asked
             )
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except TEMPLATE_ERRORS as error:
             message = "has messages that the base model's chat template does not accept"
             raise BadExample(f"{message} (their roles or their order, most likely)") from error
         return str(text)
@@ -139,33 +137,10 @@ class Chats:
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message as templates want it: content is text, the older calls are tool calls.
-
-    Text parts are joined as the engine joins them when it is asked.
-    """
-    plain = {name: value for name, value in message.items() if name != "weight"}
-    content = message.get("content")
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in content)
-    if not isinstance(content, str | None):
-        raise BadExample("has a message whose content is no text")
-    plain["content"] = content or ""
-    older = plain.pop("function_call", None)
-    calls = message.get("tool_calls") or (
-        [{"type": "function", "function": older}] if older else []
-    )
-    plain.pop("tool_calls", None)
-    if calls:
-        plain["tool_calls"] = [_plain_call(call) for call in calls]
-    if plain["role"] == "function":
-        plain["role"] = "tool"
-    return plain
-
-
-def _plain_call(call: dict[str, Any]) -> dict[str, Any]:
-    """Return a call whose arguments are an object: templates write it as JSON themselves."""
-    function = dict(call["function"])
-    if isinstance(function["arguments"], str):
-        with contextlib.suppress(ValueError):  # Else it is learned as it is written.
-            function["arguments"] = json.loads(function["arguments"] or "{}")
-    return {**call, "function": function}
+    """Return a message as templates want it, as the engine gives it to them when it is asked."""
+    try:
+        return template_message(
+            {name: value for name, value in message.items() if name != "weight"}
+        )
+    except TypeError as error:
+        raise BadExample("has a message whose content is no text") from error
