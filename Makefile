@@ -25,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable packages/receipts --editable . \
   --editable packages/vllm
 
-.PHONY: run test test-again test-vllm batteries quick check conformance torture bench bench-guard setup lock lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
+.PHONY: run test test-again test-vllm test-clients fuzz-api batteries quick check conformance torture bench bench-guard setup lock lock-clients lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
 
 run: $(VENV)/.local
 	$(BIN)/tunewarden serve --demo --data data
@@ -41,6 +41,15 @@ test-again: $(VENV)/.ready $(SDK_TESTS)
 # A real vLLM with the plugin, and a stock one beside it; one at a time. It needs 4 GB of memory and minutes.
 test-vllm: $(VENV)/.ready .cache/vllm-$(VLLM)/.ready
 	$(BIN)/python -m pytest --group vllm --vllm $(VLLM) $(if $(DELETES),--deletes $(DELETES))
+
+# Real clients, each in an environment of its own, against a server with the demo; CLIENTS="curl langchain" chooses,
+# and CLIENTS=light takes those of CI. All need 4 GB of disk and some minutes.
+test-clients: $(VENV)/.ready
+	$(BIN)/python -m pytest --group clients $(if $(CLIENTS),--clients "$(CLIENTS)")
+
+# Requests made up from the API's description, by schemathesis, in minutes; OPENAPI=FILE also reads OpenAI's.
+fuzz-api: $(VENV)/.ready
+	$(BIN)/python -m pytest --group fuzz $(if $(OPENAPI),--openapi "$(OPENAPI)")
 
 # Attacks on the promises, at random and in short: kills, crashes, power cuts, load, mutants (tests/groups.py).
 batteries: $(VENV)/.ready
@@ -77,6 +86,10 @@ setup: $(VENV)/.ready $(SDK_TESTS)
 # Writes requirements/*.txt anew, with the releases of more than a week ago (or of before DATE).
 lock: $(UV)/bin/uv
 	requirements/compile.sh $< $(DATE)
+
+# Writes the pins of the clients' environments anew, in the same way.
+lock-clients: $(UV)/bin/uv
+	tests/clients/environments/compile.sh $< $(DATE)
 
 # Fails unless the lock is what `make lock` writes for the date that it names.
 lock-check: $(UV)/bin/uv

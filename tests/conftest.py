@@ -43,8 +43,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--group",
-        choices=["quick", "test", "batteries", "vllm"],
-        help="Only what `make quick`, `make test`, `make batteries` or `make test-vllm` runs: tests/groups.py.",
+        choices=["quick", "test", "batteries", "vllm", "clients", "fuzz"],
+        help="Only what `make quick`, `make test`, `make batteries`, `make test-vllm` `make test-clients` or `make fuzz-api` runs.",
+    )
+    parser.addoption(
+        "--clients",
+        default="",
+        help="Names of the clients that `make test-clients` tries; light: those of CI.",
+    )
+    parser.addoption(
+        "--openapi", default="", help="OpenAI's description of its API, for `make fuzz-api`."
     )
     parser.addoption(
         "--vllm", default="0.32", help="The minor version of vLLM that `make test-vllm` installed."

@@ -1,5 +1,5 @@
-"""Which tests need what, which begin first, and what each of `make quick`, `make test`, `make batteries` and `make
-test-vllm` runs.
+"""Which tests need what, which begin first, and what each of `make quick`, `make test`, `make batteries`, `make
+test-vllm`, `make test-clients` and `make fuzz-api` runs.
 
 `make quick`: what needs neither torch nor a server. `make test`: all but the batteries. A battery attacks one promise
 at random, with kills, crashes, power cuts, load or mutants: its short form is `make batteries`, its long one `make
@@ -22,6 +22,9 @@ NEED_ENGINE = (
 )
 # They need vLLM, in an environment of its own: `make test-vllm`.
 NEED_VLLM = ("vllm",)
+# They need environments of the clients' own: `make test-clients`.
+NEED_CLIENTS = ("clients",)
+FUZZ = ("fuzz",)
 # Of the quick directories, what starts servers.
 NEED_SERVERS = (
     "docs/test_backup_and_restore.py",
@@ -112,8 +115,12 @@ def has(group: str, path: Path) -> bool:
             return _is_in(below, BATTERIES)
         case "vllm":
             return _is_in(below, NEED_VLLM)
+        case "clients":
+            return _is_in(below, NEED_CLIENTS)
+        case "fuzz":
+            return _is_in(below, FUZZ)
         case _:
-            return not _is_in(below, (*BATTERIES, *NEED_VLLM))
+            return not _is_in(below, (*BATTERIES, *NEED_VLLM, *NEED_CLIENTS, *FUZZ))
 
 
 def _is_in(path: Path, places: tuple[str, ...]) -> bool:

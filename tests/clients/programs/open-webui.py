@@ -1,0 +1,95 @@
+"""Open WebUI as installed, its login aside: its own page, in Chromium, sends a chat, with its built-in tools."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--user-data-dir=profile",
+)
+SECONDS = 240
+with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+url = f"http://127.0.0.1:{port}"
+token = ""
+
+
+def ask(path, fields=None):
+    """GET, or POST with fields; None while the server does not answer."""
+    body = None if fields is None else json.dumps(fields).encode()
+    headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
+    request = urllib.request.Request(url + path, body, headers)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+    except OSError:
+        return None
+
+
+def wait_for(look):
+    """Return what `look` finds, as soon as it finds something."""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        assert server.poll() is None
+        if found := look():
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"nothing after {SECONDS} s")
+
+
+def answered():
+    """The answer of the only chat, once it is whole."""
+    for chat in ask("/api/v1/chats/") or []:
+        history = ask(f"/api/v1/chats/{chat['id']}")["chat"]["history"]["messages"]
+        for message in history.values():
+            if message["role"] == "assistant" and (message.get("done") or message.get("error")):
+                return message
+    return None
+
+
+if shutil.which("chromium") is None:
+    sys.exit("Chromium is not installed (Debian: apt-get install chromium)")
+settings = {
+    "DATA_DIR": str(Path("data").resolve()),
+    "ENABLE_OLLAMA_API": "false",
+    "OPENAI_API_BASE_URL": os.environ["OPENAI_BASE_URL"],
+    "WEBUI_AUTH": "false",
+}
+command = ["open-webui", "serve", "--host", "127.0.0.1", "--port", str(port)]
+with Path("server.log").open("wb") as log:
+    server = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log)
+page = None
+try:
+    wait_for(lambda: ask("/health"))
+    token = wait_for(lambda: ask("/api/v1/auths/signin", {"email": "", "password": ""}))["token"]
+    models = [one["id"] for one in ask("/api/models")["data"]]
+    print("models:", models)
+    assert os.environ["MODEL"] in models
+    query = urllib.parse.urlencode({"models": os.environ["MODEL"], "q": "Hello"})
+    with Path("chromium.log").open("wb") as log:
+        page = subprocess.Popen(["chromium", *FLAGS, f"{url}/?{query}"], stdout=log, stderr=log)
+    answer = wait_for(answered)
+    print("answer:", answer["content"], answer.get("error") or "")
+    assert answer["content"]
+    assert not answer.get("error")
+finally:
+    for process in (page, server):
+        if process is not None:
+            process.terminate()
+            process.wait()
+    print(Path("server.log").read_text()[-3000:])

@@ -1,0 +1,1 @@
+promptfoo eval --config promptfoo.yaml --no-cache --no-progress-bar

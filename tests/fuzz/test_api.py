@@ -1,0 +1,124 @@
+"""Requests that are made up from a description of the API: no server error, and answers as described.
+
+`make fuzz-api` reads the server's own description. `OPENAPI=FILE` also reads OpenAI's, cut to what is offered here;
+the file cannot be committed.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.clients import environments
+from tests.support import servers
+from tests.support.servers import Server
+
+METHODS = {"get", "post", "put", "patch", "delete"}
+CHECKS = ("not_a_server_error", "response_schema_conformance", "use_after_free", "ignored_auth")
+# Of each description; the rest of the time ends what has begun.
+FUZZ_SECONDS = 90
+WAIT_SECONDS = 600
+# OpenAI's schema is narrower than what it describes: see each reason.
+NARROWER = {
+    # Of an empty list: null, as OpenAI answers.
+    "first_id",
+    "last_id",
+}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data = tmp_path_factory.mktemp("fuzz") / "data"
+    # No job is trained: the requests are what is tried.
+    settings = {"training_jobs_max": 0}
+    with servers.serving(data, workers=1, options=["--demo"], settings=settings) as server:
+        yield server
+
+
+def test_as_the_server_describes_itself(demo: Server, tmp_path: Path) -> None:
+    fuzz(demo, offered(demo), tmp_path)
+
+
+def test_as_openai_describes_it(demo: Server, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    given = pytestconfig.getoption("--openapi")
+    if not given:
+        pytest.skip("make fuzz-api OPENAPI=FILE reads OpenAI's description")
+    fuzz(demo, cut(read(Path(given)), offered(demo)), tmp_path)
+
+
+def offered(server: Server) -> dict[str, Any]:
+    """Return the server's own description."""
+    address = server.url.removesuffix("/v1")
+    reply = server.get("/openapi.json", key=server.owner_key)
+    assert reply.status == 200, address
+    return reply.json
+
+
+def read(file: Path) -> dict[str, Any]:
+    """Read a description; YAML by the environment that has a reader of it."""
+    if file.suffix == ".json":
+        text = file.read_text("utf-8")
+    else:
+        python = environments.prepared("schemathesis") / "venv" / "bin" / "python"
+        convert = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1])), default=str))"
+        text = subprocess.run(
+            [python, "-c", convert, file], check=True, capture_output=True, text=True
+        ).stdout
+    found = json.loads(text)
+    assert isinstance(found, dict)
+    return found
+
+
+def cut(description: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Return a description with only the operations that the other one has too."""
+    known = {
+        (_shape(path), method)
+        for path, item in ours["paths"].items()
+        for method in METHODS & item.keys()
+    }
+    paths = {}
+    for path, item in description["paths"].items():
+        kept = {
+            key: value
+            for key, value in item.items()
+            if key not in METHODS or (_shape(f"/v1{path}"), key) in known
+        }
+        if METHODS & kept.keys():
+            paths[path] = kept
+    assert len(paths) > 10
+    for schema in description["components"]["schemas"].values():
+        for name in NARROWER & schema.get("properties", {}).keys():
+            schema["properties"][name]["nullable"] = True
+    return {**description, "paths": paths, "servers": [{"url": "/v1"}]}
+
+
+def _shape(path: str) -> str:
+    return re.sub(r"\{[^}]*\}", "{}", path)
+
+
+def fuzz(server: Server, description: dict[str, Any], place: Path) -> None:
+    """Run schemathesis on a description; it must find nothing."""
+    file = place / "openapi.json"
+    file.write_text(json.dumps(description), "utf-8")
+    origin = server.url.removesuffix("/v1")
+    base = server.url if description.get("servers") == [{"url": "/v1"}] else origin
+    command = [
+        str(environments.prepared("schemathesis") / "venv" / "bin" / "schemathesis"),
+        "run",
+        str(file),
+        f"--url={base}",
+        f"--header=Authorization: Bearer {server.owner_key}",
+        f"--checks={','.join(CHECKS)}",
+        f"--max-time={FUZZ_SECONDS}",
+        "--seed=1",
+        "--no-color",
+        "--warnings=off",
+    ]
+    ran = subprocess.run(
+        command, cwd=place, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False
+    )
+    print(ran.stdout)
+    assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
