@@ -19,16 +19,16 @@ class Layout(StrEnum):
 PROBE_NAME = "probe_function"
 PROBE_ARGUMENTS = {"probe_argument": "probe value"}
 _NAME = rf'\{{\s*"name":\s*"{PROBE_NAME}",\s*'
-_ARGUMENTS = r'\{\s*"probe_argument":\s*"probe value"\s*\}'
+_ARGUMENTS = r'(?P<arguments>\{\s*"probe_argument":\s*"probe value"\s*\})'
 
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
     """One format. `begin` opens a call and `end`, if there is one, closes it.
 
-    `is_bare`: an answer that is nothing but objects is calls, too. `arguments` is the key of the arguments.
-    `separator` stands before them if no key does. `written` finds the probe in what a template rendered; `source`
-    stands in the text of every such template.
+    `is_bare`: an answer that is nothing but objects is calls, too. `separator` stands before the arguments if no key
+    does. `opening`, `middle` and `closing` are what a model writes around a call's name and its arguments. `written`
+    finds the probe in what a template rendered; `source` stands in the text of every such template.
     """
 
     name: str
@@ -36,8 +36,10 @@ class ToolFormat:
     begin: str
     written: re.Pattern[str]
     source: tuple[str, ...]
+    opening: str
+    middle: str = '", "arguments": '
+    closing: str = "}"
     end: str = ""
-    arguments: str = "arguments"
     separator: str = ""
     is_bare: bool = False
 
@@ -57,6 +59,8 @@ HERMES = ToolFormat(
         rf'{_NAME}"arguments":\s*{_ARGUMENTS}\s*\}}\s*(?P<end></(?P=tag)>)'
     ),
     ('"arguments": ', "</"),
+    opening='<tool_call>\n{"name": "',
+    closing="}\n</tool_call>",
     end="</tool_call>",
 )
 MISTRAL_LIST = ToolFormat(
@@ -65,6 +69,8 @@ MISTRAL_LIST = ToolFormat(
     "[TOOL_CALLS]",
     re.compile(rf'\[TOOL_CALLS\]\s*\[\s*{_NAME}"arguments":\s*{_ARGUMENTS}'),
     ("[TOOL_CALLS]",),
+    opening='[TOOL_CALLS] [{"name": "',
+    closing="}]",
 )
 MISTRAL_NAMED = ToolFormat(
     "mistral_named",
@@ -72,6 +78,9 @@ MISTRAL_NAMED = ToolFormat(
     "[TOOL_CALLS]",
     re.compile(rf"\[TOOL_CALLS\]\s*{PROBE_NAME}(\[CALL_ID\]\w+)?\[ARGS\]\s*{_ARGUMENTS}"),
     ("[TOOL_CALLS]",),
+    opening="[TOOL_CALLS]",
+    middle="[ARGS]",
+    closing="",
     separator="[ARGS]",
 )
 LLAMA = ToolFormat(
@@ -80,7 +89,8 @@ LLAMA = ToolFormat(
     "<|python_tag|>",
     re.compile(rf'{_NAME}"parameters":\s*{_ARGUMENTS}\s*\}}'),
     ('"parameters": ', "ipython"),
-    arguments="parameters",
+    opening='{"name": "',
+    middle='", "parameters": ',
     is_bare=True,
 )
 FORMATS = (HERMES, MISTRAL_LIST, MISTRAL_NAMED, LLAMA)
@@ -91,11 +101,23 @@ def rendered_format(text: str) -> ToolFormat | None:
     for one in FORMATS:
         found = one.written.search(text)
         if found:
-            marks = found.groupdict()
-            return replace(
-                one, begin=marks.get("begin") or one.begin, end=marks.get("end") or one.end
-            )
+            return one if one.layout is Layout.NAMED else _as_written(one, found)
     return None
+
+
+def _as_written(one: ToolFormat, found: re.Match[str]) -> ToolFormat:
+    """Return a format with the marks and the white space of one template."""
+    opening, _, rest = found[0].partition(PROBE_NAME)
+    middle, _, closing = rest.partition(found["arguments"])
+    marks = found.groupdict()
+    return replace(
+        one,
+        begin=marks.get("begin") or one.begin,
+        end=marks.get("end") or one.end,
+        opening=opening,
+        middle=middle,
+        closing=closing or one.closing,
+    )
 
 
 def may_write_calls(templates: Iterable[str]) -> bool:

@@ -47,8 +47,11 @@ class Generation:
     def encode(self) -> None:
         """Tokenize the prompts and compile the constraint; slow for long ones. Raises Error(INVALID)."""
         self.prompts = prompts.encode(self.ask, self.base)
-        if self.ask.constraint is not None:
-            self._matcher = self.base.compile(self.ask.constraint)
+        constraint = self.ask.constraint
+        if self.ask.tools is not None:
+            constraint = self.base.tool_constraint(self.ask.tools) or constraint
+        if constraint is not None:
+            self._matcher = self.base.compile(constraint)
 
     def start(self) -> None:
         """Queue the request. Raises Error(UNAVAILABLE)."""

@@ -144,7 +144,7 @@ class HttpApi:
         body = await _read(receive, self._body_bytes_max(prompts_max))
         is_long = len(body) > LONG_BODY_BYTES
         ask = await self._in_thread(parse, body) if is_long else parse(body)
-        is_long |= len(ask.prompts or ()) > PROMPTS_AT_ONCE or ask.constraint is not None
+        is_long |= len(ask.prompts or ()) > PROMPTS_AT_ONCE or ask.constrains
         asked_by = dict(scope["headers"]).get(paths.ASKED_BY, b"").decode("latin-1")
         generation = Generation(ask, *self._engine.find(ask.model), asked_by)
 

@@ -18,6 +18,8 @@ from tunewarden.embedded_engine.adapter_files import AdapterWeights
 from tunewarden.embedded_engine.constraints import Compiler, Constraint, Matcher
 from tunewarden.embedded_engine.logprobs import TokenNames
 from tunewarden.embedded_engine.lora import BASE_SLOT, Interrupted, Selection, use, wrap_linears
+from tunewarden.embedded_engine.tool_grammars import tool_constraint
+from tunewarden.embedded_engine.tools import Tools
 from tunewarden.engine_protocol.codes import Code
 from tunewarden.errors import Error, Kind
 
@@ -133,6 +135,10 @@ class Base:
             0
         ]
         return text
+
+    def tool_constraint(self, tools: Tools) -> Constraint | None:
+        """Return what answers to a request with tools must look like, if not anything. Raises Error(INVALID)."""
+        return tool_constraint(tools, self.tool_format, self._call_marks)
 
     def compile(self, constraint: Constraint) -> Matcher:
         """Return a matcher of answers; slow. Raises Error(INVALID)."""

@@ -20,9 +20,6 @@ def encode(ask: Ask, base: Base) -> list[list[int]]:
     Code `context_length_exceeded`: a prompt leaves no room for a completion.
     """
     _refuse_what_cannot_fit(ask, base)
-    if ask.tools is not None and ask.tools.is_forced:
-        text = 'Unsupported value: \'tool_choice\' cannot force a call with this model. Only "none" and "auto" are supported.'
-        raise invalid(text, "tool_choice", "unsupported_value")
     if ask.messages is not None:
         prompts, param = [_encode_messages(ask, ask.messages, base)], "messages"
     else:

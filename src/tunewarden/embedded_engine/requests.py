@@ -89,6 +89,11 @@ class Ask:
         return self.echo and self.sampling.top_logprobs is not None
 
     @property
+    def constrains(self) -> bool:
+        """Return whether a constraint may have to be compiled, which takes long."""
+        return self.constraint is not None or (self.tools is not None and self.tools.constrains)
+
+    @property
     def is_chat(self) -> bool:
         """Return whether it is a chat request."""
         return self.messages is not None

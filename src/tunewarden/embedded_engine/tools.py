@@ -39,6 +39,11 @@ class Tools:
     is_parallel: bool
 
     @property
+    def constrains(self) -> bool:
+        """Return whether not every text is an answer."""
+        return self.is_forced or any(function.is_strict for function in self.allowed)
+
+    @property
     def names(self) -> frozenset[str]:
         """Return the names of what may be called."""
         return frozenset(function.name for function in self.allowed)

@@ -1,0 +1,134 @@
+"""What answers a request with tools lets through: in each format, with marks that are special tokens and without."""
+
+from typing import Any
+
+import pytest
+from tests.support import demo_models
+from tokenizers import AddedToken, Tokenizer
+
+from tunewarden.embedded_engine.constraints import Compiler, forbidden
+from tunewarden.embedded_engine.tool_grammars import tool_constraint
+from tunewarden.embedded_engine.tools import Function, Tools
+from tunewarden.errors import Error
+from tunewarden.tool_formats import HERMES, LLAMA, MISTRAL_LIST, MISTRAL_NAMED, ToolFormat
+
+END = 2
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}},
+    "required": ["a"],
+    "additionalProperties": False,
+}
+HERMES_CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
+OTHER_CALL = '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>'
+LIST_CALLS = '[TOOL_CALLS] [{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}]'
+NAMED_CALL = '[TOOL_CALLS]f[ARGS]{"a": 1}'
+LLAMA_CALL = '{"name": "f", "parameters": {"a": 1}}'
+MARKS = {
+    "hermes": ("<tool_call>", "</tool_call>"),
+    "mistral": ("[TOOL_CALLS]",),
+    "mistral_named": ("[TOOL_CALLS]", "[ARGS]"),
+    "llama": ("<|python_tag|>",),
+}
+
+
+@pytest.fixture(scope="module")
+def written() -> str:
+    return Tokenizer.from_file(str(demo_models.base_dir() / "tokenizer.json")).to_str()
+
+
+def tools(*, is_forced: bool, is_parallel: bool = True, is_strict: bool = False) -> Tools:
+    functions = (Function("f", SCHEMA, is_strict), Function("g", {"type": "object"}, False))
+    return Tools((), functions, is_forced, is_parallel)
+
+
+def takes(written: str, found: ToolFormat, asked: Tools, text: str, *, special: bool) -> bool:
+    """Return whether a text is an answer to such a request, from begin to end."""
+    tokenizer = Tokenizer.from_str(written)
+    marks = MARKS[found.name] if special else ()
+    tokenizer.add_special_tokens([AddedToken(mark, special=True) for mark in marks])
+    vocabulary = tokenizer.get_vocab_size()
+    ids = {tokenizer.get_vocab()[mark]: mark for mark in marks}
+    constraint = tool_constraint(asked, found, ids)
+    assert constraint is not None
+    matcher = Compiler(tokenizer, vocabulary, [END]).compile(constraint)
+    for token in [*tokenizer.encode(text, add_special_tokens=False).ids, END]:
+        if matcher.is_complete:
+            return token == END
+        if forbidden([matcher], vocabulary)[0, token]:
+            return False
+        matcher.take(token)
+    return True
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize(
+    ("found", "one", "several"),
+    [
+        (HERMES, HERMES_CALL, f"{HERMES_CALL}\n{OTHER_CALL}"),
+        (MISTRAL_LIST, '[TOOL_CALLS] [{"name": "g", "arguments": {"b": 2}}]', LIST_CALLS),
+        (MISTRAL_NAMED, NAMED_CALL, NAMED_CALL * 2),
+        (LLAMA, LLAMA_CALL, None),
+    ],
+)
+def test_a_forced_answer_is_calls(
+    written: str, found: ToolFormat, one: str, several: str | None, special: bool
+) -> None:
+    def is_taken(text: str, *, is_parallel: bool = True) -> bool:
+        asked = tools(is_forced=True, is_parallel=is_parallel)
+        return takes(written, found, asked, text, special=special)
+
+    assert is_taken(one)
+    assert is_taken(one, is_parallel=False)
+    assert not is_taken("Hello")
+    assert not is_taken("")
+    assert not is_taken(one.replace('"f"', '"h"').replace('"g"', '"h"').replace("f[", "h["))
+    assert not is_taken(f"{one} and text")
+    if several is not None:
+        assert is_taken(several)
+        assert not is_taken(several, is_parallel=False)
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize(
+    ("found", "call"),
+    [
+        (HERMES, HERMES_CALL),
+        (MISTRAL_LIST, LIST_CALLS),
+        (MISTRAL_NAMED, NAMED_CALL),
+        (LLAMA, LLAMA_CALL),
+    ],
+)
+def test_a_strict_functions_arguments_follow_their_schema_if_it_is_called(
+    written: str, found: ToolFormat, call: str, special: bool
+) -> None:
+    def is_taken(text: str) -> bool:
+        asked = tools(is_forced=False, is_strict=True)
+        return takes(written, found, asked, text, special=special)
+
+    assert is_taken("Hello, <b> and [x] are text.\n")
+    assert is_taken("")
+    assert is_taken(call)
+    assert not is_taken(call.replace("1", '"x"'))
+    assert not is_taken(call.replace('"a"', '"b"'))
+    if found is not LLAMA:
+        assert is_taken(f"I look.\n{call}")
+    if found is HERMES:
+        assert is_taken(f"I look.\n{call}\n{OTHER_CALL} So.")
+
+
+def test_nothing_is_demanded_of_other_answers() -> None:
+    assert tool_constraint(tools(is_forced=False), HERMES, {}) is None
+    assert tool_constraint(tools(is_forced=False, is_strict=True), None, {}) is None
+
+
+def test_a_call_cannot_be_forced_without_a_format() -> None:
+    with pytest.raises(Error) as caught:
+        tool_constraint(tools(is_forced=True), None, {})
+    assert (caught.value.param, caught.value.code) == ("tool_choice", "unsupported_value")
+
+
+def test_arguments_are_an_object() -> None:
+    asked = Tools((), (Function("f", {"type": "array"}, False),), True, False)
+    with pytest.raises(Error, match="must be of 'type: \"object\"'"):
+        tool_constraint(asked, HERMES, {})
