@@ -84,6 +84,7 @@ def _rows(server: Server) -> Iterator[Row]:
     yield from _file_rows(server, other, ask)
     yield from _job_rows(server, other, ask)
     yield from _permission_rows(server, other, ask)
+    yield from _response_rows(ask)
     for path in sorted(ROUTES):
         for target, model_id in targets.items():
             yield f"POST {path}", target, partial(_infer, server, path, model_id)
@@ -197,6 +198,20 @@ def _job_rows(
     for grader in ("run", "validate"):
         path = f"/v1/fine_tuning/alpha/graders/{grader}"
         yield f"POST {path}", "-", ask("POST", path)
+
+
+def _response_rows(ask: Callable[[str, str], Callable[[str | None], int]]) -> Iterator[Row]:
+    for method, suffix in (
+        ("GET", ""),
+        ("DELETE", ""),
+        ("POST", "/cancel"),
+        ("GET", "/input_items"),
+    ):
+        route = f"/v1/responses/{{response_id}}{suffix}"
+        path = f"/v1/responses/resp_nobody{suffix}"
+        yield f"{method} {route}", "unknown", ask(method, path)
+    for what in ("compact", "input_tokens"):
+        yield f"POST /v1/responses/{what}", "-", ask("POST", f"/v1/responses/{what}")
 
 
 def _permission_rows(

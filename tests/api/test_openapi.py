@@ -161,7 +161,7 @@ def test_real_answers_are_as_the_document_tells(server: Server) -> None:
     ).json
     for route, described in openapi.ROUTED.items():
         method, path = route.split()
-        if method == "GET" and not isinstance(described.answer, str):
+        if method == "GET" and not isinstance(described.answer, str | None):
             reply = server.get(path.format(**names), key=key)
             assert reply.status == 200, route
             answers[route] = reply.json

@@ -285,3 +285,21 @@ def test_a_refusal_names_the_parameter_and_what_to_do(
         client.responses.create(**asked(**options))
     assert refused.value.param == param
     assert message in refused.value.message
+
+
+def test_what_needs_a_stored_response_says_that_none_is(client: openai.OpenAI) -> None:
+    response = client.responses.create(**asked(max_output_tokens=1))
+    for call in (
+        client.responses.retrieve,
+        client.responses.cancel,
+        client.responses.delete,
+        client.responses.input_items.list,
+    ):
+        with pytest.raises(openai.NotFoundError) as refused:
+            call(response.id)
+        assert f"Response with id '{response.id}' not found." in refused.value.message
+        assert "send the conversation in 'input'" in refused.value.message
+    with pytest.raises(openai.NotFoundError, match="usage"):
+        client.responses.input_tokens.count(model=engines.BASE, input="x")
+    with pytest.raises(openai.NotFoundError, match="Shorten 'input'"):
+        client.responses.compact(model=engines.BASE, input="x")

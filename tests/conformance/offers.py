@@ -36,6 +36,7 @@ SETS = (
     Set("uploads", ("test_uploads.py", "uploads")),
     Set("chat completions", ("chat",)),
     Set("completions", ("test_completions.py",)),
+    Set("responses", ("test_responses.py", "responses")),
 )
 NOT_OFFERED = (
     NotOffered(
@@ -61,6 +62,23 @@ NOT_OFFERED = (
     NotOffered(
         rf"chat/completions/test_messages\.py::\w+::{CALLS}_list",
         "messages of stored completions",
+    ),
+    NotOffered(
+        rf"test_responses\.py::\w+::{CALLS}_create_overload_\d\[",
+        "`responses.create` without model and input",
+    ),
+    NotOffered(
+        rf"test_responses\.py::\w+::{CALLS}_(retrieve|delete|cancel)",
+        "stored responses: retrieve, cancel, delete, items",
+    ),
+    NotOffered(
+        rf"responses/test_input_items\.py::\w+::{CALLS}_list",
+        "stored responses: retrieve, cancel, delete, items",
+    ),
+    NotOffered(rf"test_responses\.py::\w+::{CALLS}_compact", "compaction"),
+    NotOffered(
+        rf"responses/test_input_tokens\.py::\w+::{CALLS}_count",
+        "counts of tokens without a response",
     ),
 )
 

@@ -82,8 +82,8 @@ class Seeds:
         self._job(JOB, is_paused="resume" in name)
         self._job(CURSOR, is_paused=False)
         self._permissions()
-        if file.endswith("test_completions.py"):
-            base = CHAT_BASE if file.startswith("chat/") else COMPLETIONS_BASE
+        if file.endswith(("test_completions.py", "test_responses.py")):
+            base = COMPLETIONS_BASE if file == "test_completions.py" else CHAT_BASE
             self._base(base, is_remote=EVERY_PARAMETER in name)
 
     def _file(self, file_id: str, purpose: str, content: bytes) -> None:

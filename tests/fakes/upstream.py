@@ -31,7 +31,7 @@ class Recorded:
 
 @dataclass
 class FakeUpstream:
-    """Answers chat and completions for the models that it is told to serve, until the block ends."""
+    """Answers chat, completions and responses for the models that it is told to serve, until the block ends."""
 
     models: tuple[str, ...] = ("upstream/model-1",)
     # The API key that it asks for; None: none.
@@ -192,7 +192,50 @@ def _usage() -> dict[str, int]:
     }
 
 
+def _response(request: Recorded, status: str = "completed") -> dict[str, Any]:
+    part = {"type": "output_text", "text": "".join(WORDS), "annotations": []}
+    item = {"id": "msg_1", "type": "message", "role": "assistant", "content": [part]}
+    count = len(WORDS)
+    usage = {
+        "input_tokens": PROMPT_TOKENS,
+        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "output_tokens": count,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": PROMPT_TOKENS + count,
+    }
+    is_done = status == "completed"
+    return {
+        "id": "resp_1",
+        "object": "response",
+        "created_at": 1,
+        "model": request.fields["model"],
+        "status": status,
+        "output": [{**item, "status": status}] if is_done else [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        "usage": usage if is_done else None,
+    }
+
+
+def _response_events(request: Recorded) -> Iterator[bytes]:
+    place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "response": _response(request, "in_progress")},
+        *(
+            {"type": "response.output_text.delta", **place, "delta": word, "logprobs": []}
+            for word in WORDS
+        ),
+        {"type": "response.completed", "response": _response(request)},
+    ]
+    for number, event in enumerate(events):
+        data = json.dumps({**event, "sequence_number": number}, ensure_ascii=False)
+        yield f"event: {event['type']}\ndata: {data}\n\n".encode()
+
+
 def _whole(request: Recorded) -> dict[str, Any]:
+    if request.path.endswith("/responses"):
+        return _response(request)
     said = {"index": 0, "finish_reason": "stop"}
     is_chat = request.path.endswith("/chat/completions")
     if is_chat:
@@ -210,6 +253,9 @@ def _whole(request: Recorded) -> dict[str, Any]:
 
 
 def _events(request: Recorded, how: dict[str, Any]) -> Iterator[bytes]:
+    if request.path.endswith("/responses"):
+        yield from _response_events(request)
+        return
     end: bytes = how.get("newline", "\n").encode() * 2
     options = request.fields.get("stream_options") or {}
     shared = {

@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
 from tunewarden import __version__
+from tunewarden.api import inference_schemas as inference
 from tunewarden.api import schemas
 from tunewarden.engine_protocol import paths
 from tunewarden.gateway.inference import ROUTES
@@ -20,6 +21,7 @@ EVENTS = "text/event-stream"
 BINARY = "application/octet-stream"
 JOBS = "/v1/fine_tuning/jobs"
 PERMISSIONS = "/v1/fine_tuning/checkpoints/{model_id}/permissions"
+RESPONSE = f"{paths.RESPONSES}/{{response_id}}"
 METADATA = {
     "name": "metadata",
     "in": "query",
@@ -98,6 +100,12 @@ ROUTED = {
     ),
     "POST /v1/fine_tuning/alpha/graders/run": Described("runGrader", None),
     "POST /v1/fine_tuning/alpha/graders/validate": Described("validateGrader", None),
+    f"GET {RESPONSE}": Described("getResponse", None),
+    f"DELETE {RESPONSE}": Described("deleteResponse", None),
+    f"POST {RESPONSE}/cancel": Described("cancelResponse", None),
+    f"GET {RESPONSE}/input_items": Described("listInputItems", None),
+    f"POST {paths.RESPONSES}/compact": Described("compactConversation", None),
+    f"POST {paths.RESPONSES}/input_tokens": Described("getInputTokenCounts", None),
     "GET /log/checkpoint": Described("retrieveLogCheckpoint", "text/plain", is_public=True),
     "GET /log/tile/{path}": Described("retrieveLogTile", BINARY, is_public=True),
     "GET /.well-known/tunewarden-log-key": Described(
@@ -108,14 +116,16 @@ ROUTED = {
 }
 INFERENCE = {
     paths.CHAT_COMPLETIONS: Described(
-        "createChatCompletion", schemas.Completion, schemas.ChatRequest
+        "createChatCompletion", inference.Completion, inference.ChatRequest
     ),
-    paths.COMPLETIONS: Described("createCompletion", schemas.Completion, schemas.CompletionRequest),
+    paths.COMPLETIONS: Described(
+        "createCompletion", inference.Completion, inference.CompletionRequest
+    ),
     f"{paths.OPENAI}/embeddings": Described(
-        "createEmbedding", schemas.Embeddings, schemas.EmbeddingsRequest
+        "createEmbedding", inference.Embeddings, inference.EmbeddingsRequest
     ),
-    f"{paths.OPENAI}/responses": Described(
-        "createResponse", schemas.ResponsesAnswer, schemas.ResponsesRequest
+    paths.RESPONSES: Described(
+        "createResponse", inference.ResponsesAnswer, inference.ResponsesRequest
     ),
 }
 

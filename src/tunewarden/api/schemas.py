@@ -1,6 +1,6 @@
 """Types of request and response bodies, for the OpenAPI document. A test decodes real responses with them.
 
-Inference types list the fields that every engine supports; other fields are passed through.
+Those of inference are in `inference_schemas`.
 """
 
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -295,88 +295,3 @@ class Readiness(Struct, forbid_unknown_fields=True):
     status: Literal["ok", "draining"]
     draining: bool
     disk: str
-
-
-class Message(Struct):
-    """A turn of a chat."""
-
-    role: str
-    content: str | list[dict[str, Any]] | None = None
-
-
-class Sampling(Struct, kw_only=True):
-    """Fields that chat and completion requests share."""
-
-    model: str
-    stream: bool = False
-    stream_options: dict[str, Any] | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    n: int | None = None
-    seed: int | None = None
-    stop: str | list[str] | None = None
-
-
-class ChatRequest(Sampling, kw_only=True):
-    """A chat on a base or a fine-tuned model."""
-
-    messages: list[Message]
-
-
-class CompletionRequest(Sampling, kw_only=True):
-    """A text to continue."""
-
-    prompt: str | list[Any]
-
-
-class EmbeddingsRequest(Struct):
-    """Texts to embed, on an engine that supports embeddings."""
-
-    model: str
-    input: str | list[Any]
-
-
-class ResponsesRequest(Struct):
-    """A request of the responses API, on an engine that supports it."""
-
-    model: str
-    input: str | list[Any]
-    stream: bool = False
-
-
-class Usage(Struct):
-    """Prompt and completion tokens."""
-
-    prompt_tokens: int
-    total_tokens: int
-    completion_tokens: int | UnsetType = UNSET
-
-
-class Completion(Struct):
-    """The response to a chat or completion request; a stream sends it as a series of events."""
-
-    id: str
-    object: str
-    created: Seconds
-    model: str
-    choices: list[dict[str, Any]]
-    usage: Usage | UnsetType | None = UNSET
-
-
-class Embeddings(Struct):
-    """One embedding for each input."""
-
-    object: Literal["list"]
-    model: str
-    data: list[dict[str, Any]]
-    usage: Usage | UnsetType = UNSET
-
-
-class ResponsesAnswer(Struct):
-    """The response of the responses API."""
-
-    id: str
-    object: str
-    model: str
-    output: list[dict[str, Any]]

@@ -31,6 +31,7 @@ from tunewarden.api import (
     health,
     log,
     models,
+    responses,
     start_page,
     uploads,
 )
@@ -58,7 +59,18 @@ PUBLIC = re.compile(
 # Every route except `inference.ROUTES`.
 ROUTERS = tuple(
     room.routes
-    for room in (start_page, health, models, files, uploads, deletions, fine_tuning, log, docs)
+    for room in (
+        start_page,
+        health,
+        models,
+        files,
+        uploads,
+        deletions,
+        fine_tuning,
+        responses,
+        log,
+        docs,
+    )
 )
 # Public, except for entries of format 1, which need a key.
 LOG_ENTRIES = "/log/tile/entries/"
