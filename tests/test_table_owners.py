@@ -22,6 +22,7 @@ OWNERS = {
     "projects": "identity/organizations.py",
     "api_keys": "identity/keys.py",
     "bases": "registry/bases.py",
+    "members": "registry/members.py",
     "replicas": "registry/replicas.py",
     "replica_loads": "registry/replicas.py",
     "artifacts": "registry/artifacts.py",

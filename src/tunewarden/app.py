@@ -31,6 +31,7 @@ from tunewarden.deletion.steps import Steps
 from tunewarden.engines import scratch
 from tunewarden.engines.embedded import EmbeddedEngine
 from tunewarden.engines.embedded_control import EngineVerbs
+from tunewarden.engines.lease_agent import LeaseAgent
 from tunewarden.engines.port import Engine, EngineControl, NoteLoad, Unseal
 from tunewarden.engines.remote import RemoteEngines
 from tunewarden.errors import Error, Kind
@@ -80,6 +81,7 @@ class _Drivers:
     remote_control: NewControl
     new_embedded: Callable[[Path, Unseal, NoteLoad], Engine]
     new_remote: Callable[[Base, Replica, Unseal, NoteLoad], Engine]
+    new_lease_agent: Callable[[Base, Replica], LeaseAgent]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
     disk = LocalDisk()
     alive_seconds = min(config.fence_alive_seconds, config.deletion_seconds)
     plain = scratch.location(config.scratch, config.data)
-    remotes = RemoteEngines(config.engine_keys, plain)
+    remotes = RemoteEngines(config, database, clock, plain)
     drivers = _Drivers(
         clock=clock,
         floor=floor,
@@ -133,6 +135,7 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
         new_embedded=partial(EmbeddedEngine, config.engine_socket),
         remote_control=remotes.control,
         new_remote=remotes.engine,
+        new_lease_agent=remotes.lease_agent,
     )
     return _wired(config, drivers)
 
@@ -159,7 +162,7 @@ def _wired(config: Config, of: _Drivers) -> App:
         database,
         steps,
         of.clock,
-        _deletion_locks(config),
+        config.deletion_locks,
         bound_seconds=config.deletion_seconds,
         ballast=of.ballast,
     )
@@ -318,10 +321,6 @@ def inventory(app: App) -> Inventory:
     )
 
 
-def _deletion_locks(config: Config) -> Path:
-    return config.run / "deletions.locks"
-
-
 def reserve(app: App) -> Reserve:
     """Return the disk reserve for deletions. Only for the runner."""
     spares = 2 * app.config.workers + 2
@@ -333,7 +332,7 @@ def reserve(app: App) -> Reserve:
         keyring=app.keyring,
         reserve_workers=lambda: app.fence.reserve(spares),
         reserve_mark=app.log_mark.reserve,
-        lock_file=_deletion_locks(app.config),
+        lock_file=app.config.deletion_locks,
         log_directory=app.config.log,
         log_size=lambda: app.open_log()[0].size(),  # noqa: PLW0108 - late, as above
     )

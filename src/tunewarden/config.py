@@ -212,6 +212,13 @@ class Config:
         default=64,
         limits=(1, 1024),
     )
+    engine_lease_seconds: float = setting(
+        "how long a vLLM that the server does not reach may use fine-tuned models; a deletion waits for it about "
+        "as long, so above 6 it is first answered 503 (docs/decisions/0027)",
+        default=5.0,
+        unit=SECONDS,
+        limits=(1, 600),
+    )
     engine_threads: int = setting(
         "threads of the embedded engine; 0 leaves the choice to it",
         default=0,
@@ -259,6 +266,11 @@ class Config:
         return self.data / "run"
 
     @property
+    def deletion_locks(self) -> Path:
+        """Which process works on which deletion."""
+        return self.run / "deletions.locks"
+
+    @property
     def blobs(self) -> Path:
         """Sealed files."""
         return self.data / "blobs"
@@ -287,6 +299,11 @@ class Config:
     def engine_keys(self) -> Path:
         """The API keys of remote bases' engines, mode 0600 each."""
         return self.data / "engine_keys"
+
+    @property
+    def certificates(self) -> Path:
+        """The authority for engines on other hosts, and the gateway's certificate, mode 0600 each."""
+        return self.data / "certificates"
 
     @property
     def engine_socket(self) -> Path:

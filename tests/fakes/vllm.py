@@ -52,7 +52,9 @@ def modules(version: str = "0.32.0", **envs: Any) -> dict[str, ModuleType]:
 
 def flags(**changed: Any) -> Namespace:
     """The flags of `vllm serve`."""
-    usual = {"uds": None, "host": "127.0.0.1", "api_key": None, "lora_modules": None}
+    usual: dict[str, Any] = {"uds": None, "host": "127.0.0.1", "api_key": None}
+    usual |= {"lora_modules": None}
+    usual |= {"ssl_certfile": None, "ssl_keyfile": None, "ssl_ca_certs": None, "ssl_cert_reqs": 0}
     return Namespace(**(usual | {"grpc_port": 0, "api_server_count": 1} | changed))
 
 
@@ -103,7 +105,7 @@ class FakeVllm:
         self.middleware = Middleware(self.application)
 
     async def until(self, holds: Callable[[], object]) -> None:
-        """Wait until this holds; it is looked at after each load, and with each sequence."""
+        """Wait until this holds; it is looked at after each load and eviction, and with each sequence."""
         while not holds():
             self._changed.clear()
             await self._changed.wait()
@@ -153,6 +155,7 @@ class FakeVllm:
                 assert method == "tunewarden_evict"
                 residue, self.residue = self.residue, 0.0
                 was_loaded = self.files.pop(args[0], None) is not None
+                self._changed.set()
                 return [{"was_loaded": was_loaded, "residue": residue}]
 
     async def application(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,14 +1,18 @@
-"""A server that a gateway cannot tell from a vLLM with the plugin: `python -m tests.fakes.vllm_server SLOTS PORT`.
+"""A server that a gateway cannot tell from a vLLM with the plugin: `python -m tests.fakes.vllm_server SLOTS PORT [CERTIFICATES]`.
 
 The plugin is the real one. What it generates is the digest of the weights that a model has in its workers. It prints its
-URL. With SLOTS 0 it has no plugin, as a stock vLLM.
+URL. With SLOTS 0 it has no plugin, as a stock vLLM. With a directory that `tunewarden certificates issue` wrote, it asks
+its clients for certificates.
 """
 
 import asyncio
 import hashlib
 import json
 import socket
+import ssl
 import sys
+from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -24,8 +28,8 @@ CHUNK_SECONDS = 0.02
 class ServedVllm(FakeVllm):
     """Its application answers as OpenAI's API does."""
 
-    def __init__(self, *, slots: int) -> None:
-        super().__init__(slots=slots)
+    def __init__(self, *, slots: int, args: Namespace) -> None:
+        super().__init__(slots=slots, args=args)
         hidden = (bases.HIDDEN, bases.HIDDEN)
         layer = "model.layers.0.self_attn"
         self.shapes = {
@@ -78,15 +82,26 @@ class _App:
         await self._application(scope, receive, send)
 
 
-async def main(slots: int, port: int) -> None:
+async def main(slots: int, port: int, certificates: Path | None) -> None:
     """Serve until SIGTERM; on a free port if it is 0."""
     sys.modules.update(vllm.modules())
-    app = _App(ServedVllm(slots=slots), has_plugin=slots > 0)
+    tls: dict[str, Any] = {}
+    if certificates is not None:
+        names = {
+            "ssl_certfile": "engine.crt",
+            "ssl_keyfile": "engine.key",
+            "ssl_ca_certs": "ca.crt",
+        }
+        tls = {flag: str(certificates / name) for flag, name in names.items()}
+        tls["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+    app = _App(ServedVllm(slots=slots, args=vllm.flags(**tls)), has_plugin=slots > 0)
     listener = socket.create_server(("127.0.0.1", port))
-    config = uvicorn.Config(app, log_level="warning", lifespan="on", ws="none")
-    print(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", flush=True)
+    config = uvicorn.Config(app, log_level="warning", lifespan="on", ws="none", **tls)
+    scheme = "https" if tls else "http"
+    print(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/v1", flush=True)
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
+    directory = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), directory))

@@ -194,6 +194,18 @@ CREATE TABLE log_seen (
   size INTEGER NOT NULL
 );
 
+CREATE TABLE members (
+  id TEXT PRIMARY KEY,
+  replica_n INTEGER NOT NULL REFERENCES replicas (n),
+  incarnation TEXT NOT NULL,
+  certificate TEXT NOT NULL,
+  lease_seconds REAL NOT NULL,
+  renewals INTEGER NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('joining', 'live', 'ended')),
+  joined_at INTEGER NOT NULL,
+  ended_at INTEGER
+) WITHOUT ROWID;
+
 CREATE TABLE migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at INTEGER NOT NULL);
 
 CREATE TABLE models (
@@ -344,6 +356,8 @@ CREATE INDEX jobs_unfinished ON jobs (n) WHERE finished_at IS NULL;
 CREATE INDEX jobs_unfinished_of_project ON jobs (project_id) WHERE finished_at IS NULL;
 
 CREATE INDEX loads_of_replica ON replica_loads (replica_n);
+
+CREATE INDEX members_of_replica ON members (replica_n);
 
 CREATE INDEX models_listed ON artifacts (organization_id, n)
   WHERE kind = 'model' AND state IN ('active', 'archived');

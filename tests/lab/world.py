@@ -43,6 +43,7 @@ from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.recovery import LogMark
 from tunewarden.deletion.requests import Attempt
 from tunewarden.deletion.steps import Steps
+from tunewarden.engines.lease_agent import LeaseAgent
 from tunewarden.engines.port import Engine, RemoteControl
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
@@ -279,6 +280,7 @@ def build(world: World) -> App:
         remote_control=_no_remote,
         new_embedded=_none_serves,
         new_remote=_none_serves,
+        new_lease_agent=_no_lease,
         memory=memory,
         drafts=drafts,
         imports=imports,
@@ -291,6 +293,10 @@ def build(world: World) -> App:
 
 
 def _no_remote(*_: object) -> RemoteControl:
+    raise AssertionError("no base of this world is remote")
+
+
+def _no_lease(*_: object) -> LeaseAgent:
     raise AssertionError("no base of this world is remote")
 
 

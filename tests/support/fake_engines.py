@@ -1,14 +1,21 @@
 """Processes of the stand-in for vLLM with the real plugin: killed, stopped and started again at the same address."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.fakes import vllm
 from tests.support.servers import REPOSITORY, SWAPS
+
+from tunewarden.engine_protocol import paths
+from tunewarden.engine_protocol.messages import State, decoded
 
 SLOTS = 3
 
@@ -16,14 +23,17 @@ SLOTS = 3
 class FakeEngine:
     """The stand-in's process, which can be killed and started again at the same address."""
 
-    def __init__(self, slots: int = SLOTS) -> None:
+    def __init__(self, slots: int = SLOTS, certificates: Path | None = None) -> None:
+        """`certificates`: a directory that `tunewarden certificates issue` wrote; it then asks for one."""
         self._slots = slots
         self._port = 0
+        self._certificates = [] if certificates is None else [str(certificates)]
         self.start()
 
     def start(self) -> None:
+        program = [sys.executable, "-m", "tests.fakes.vllm_server"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes.vllm_server", str(self._slots), str(self._port)],
+            [*program, str(self._slots), str(self._port), *self._certificates],
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
             text=True,
@@ -44,6 +54,14 @@ class FakeEngine:
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
+
+    def loaded(self) -> list[str]:
+        """Return the names of the adapters that it has, as it says itself. Without certificates only."""
+        with contextlib.closing(HTTPConnection("127.0.0.1", self._port, timeout=60)) as connection:
+            headers = {"authorization": f"Bearer {vllm.KEY}"}
+            connection.request("GET", paths.STATE, headers=headers)
+            state = decoded(connection.getresponse().read(), State)
+        return [name for base in state.bases for name in base.adapters]
 
 
 @contextmanager

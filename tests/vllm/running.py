@@ -16,15 +16,25 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import msgspec
 from tests.support import demo_models
 from tests.vllm.inside import vllm_probe
 
 from tunewarden.engine_protocol import paths
-from tunewarden.engine_protocol.messages import EvictedAdapter, EvictionAnswer, decoded, push_head
+from tunewarden.engine_protocol.messages import (
+    LEASE_SECONDS_MAX,
+    EvictedAdapter,
+    EvictionAnswer,
+    Renewal,
+    Renewed,
+    decoded,
+    push_head,
+)
 
 BASE = "tiny"
 SLOTS = 4
 RANK_MAX = 16
+MEMBER = "member-1"
 PLUGIN = (
     "--middleware", "tunewarden_vllm.middleware.Middleware",
     "--worker-extension-cls", "tunewarden_vllm.worker.WorkerExtension",
@@ -63,9 +73,17 @@ class Vllm:
     def push(self, name: str, adapter: Path) -> tuple[int, bytes]:
         config = (adapter / "adapter_config.json").read_bytes()
         weights = (adapter / "adapter_model.safetensors").read_bytes()
-        return self.ask(
-            "PUT", paths.push_path(name, BASE), push_head(len(config)) + config + weights
-        )
+        path = paths.push_path(name, BASE, MEMBER)
+        return self.ask("PUT", path, push_head(len(config)) + config + weights)
+
+    def has_lease(self) -> None:
+        """Begin a lease that lasts longer than the tests."""
+        nonce = ""
+        for begins in (True, False):
+            asked = Renewal(MEMBER, LEASE_SECONDS_MAX, nonce, begins)
+            status, body = self.ask("POST", paths.LEASE, msgspec.json.encode(asked))
+            assert status == 200, body
+            nonce = decoded(body, Renewed).nonce
 
     def load(self, name: str, adapter: Path) -> None:
         status, body = self.push(name, adapter)

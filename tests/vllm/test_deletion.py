@@ -22,6 +22,7 @@ CLIENTS = 12
 @pytest.fixture(scope="module")
 def vllm(program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
     with running(program, tmp_path_factory.mktemp("plugin"), *PLUGIN) as found:
+        found.has_lease()
         yield found
 
 

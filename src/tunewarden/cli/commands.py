@@ -27,6 +27,10 @@ COMMANDS = {
         "Back up the database.",
     ),
     "bases": Lazy("tunewarden.cli.base_commands:bases", "Base models.", ("base",)),
+    "certificates": Lazy(
+        "tunewarden.cli.certificate_commands:certificates",
+        "Certificates of engines on other hosts.",
+    ),
     "config": Lazy("tunewarden.cli.config_commands:configuration", "Settings."),
     "deletions": Lazy(
         "tunewarden.cli.deletion_commands:deletions", "Deletions and their receipts."

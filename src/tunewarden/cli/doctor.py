@@ -11,12 +11,14 @@ from tunewarden.app import App, inventory, open_app, recover, scratch_directory,
 from tunewarden.artifacts.plain_memory import REMEDY
 from tunewarden.cli import data_directory, engine_lookup, waiting
 from tunewarden.cli.client import Client
+from tunewarden.clock import SystemClock, from_micros, iso
 from tunewarden.config import Config
 from tunewarden.deletion import expiry_pause
 from tunewarden.deletion.expiry_pause import JUMP_MICROS
 from tunewarden.engines import keys
+from tunewarden.engines.tls import GATEWAY, ClientTls
 from tunewarden.errors import Error
-from tunewarden.registry import bases, replicas
+from tunewarden.registry import bases, members, replicas
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.replicas import Replica
 from tunewarden.server import start_checks
@@ -72,9 +74,12 @@ def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
     yield _well("server", "running" if is_running else "not running")
     if is_running:
         yield from _answering(settings, local)
+    yield from _certificates(settings)
     for base in bases.list_all(app.database):
         for replica in replicas.of(app.database, base.name):
             yield _engine_at(settings, base, replica)
+            if replica.is_pushed_to and is_running:
+                yield _lease_of(app, replica)
     if is_deep:
         yield from _remnants(app, is_running=is_running)
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -106,8 +111,9 @@ def _engine_at(settings: Config, base: Base, replica: Replica) -> Finding:
     where = keys.path_of(settings.engine_keys, base.name, replica.name)
     advice = f"Put its API key into {where} and restart."
     try:
-        engine_lookup.model_at(replica.url, base.engine_model, key, advice)
-        found = engine_lookup.pushed_base_at(replica.url, base.engine_model, key)
+        tls = ClientTls(settings.certificates)
+        engine_lookup.model_at(replica.url, base.engine_model, key, advice, tls)
+        found = engine_lookup.pushed_base_at(replica.url, base.engine_model, key, tls)
     except Error as error:
         return _wrong("remote base", f"{base.name}: {error.message}")
     if base.is_pushed_to and found is None:
@@ -116,6 +122,40 @@ def _engine_at(settings: Config, base: Base, replica: Replica) -> Finding:
         )
         return _wrong("remote base", f"{base.name}: {advice}")
     return _well("remote base", f"{base.name} at {replica.url}")
+
+
+def _lease_of(app: App, replica: Replica) -> Finding:
+    name, member = f"{replica.base}/{replica.name}", members.newest(app.database, replica.n)
+    if member is None:
+        return _wrong(
+            "lease",
+            f"{name} has had none: the server's log says why it serves no fine-tuned models",
+        )
+    if member.ended_at is None:
+        return _well("lease", f"{name}: {member.state}, since {iso(from_micros(member.joined_at))}")
+    since = iso(from_micros(member.ended_at))
+    return _wrong(
+        "lease", f"{name}: lapsed, since {since}. It serves no fine-tuned models until it answers"
+    )
+
+
+def _certificates(settings: Config) -> Iterator[Finding]:
+    if not settings.certificates.exists():
+        return
+    # It loads OpenSSL.
+    from tunewarden.engines import certificates  # noqa: PLC0415  see above
+
+    try:
+        for one in certificates.kept(settings.certificates):
+            ends = f"{one.name} ends {iso(one.ends_at)}"
+            if not one.ends_within(SystemClock().now()):
+                yield _well("certificate", ends)
+            elif one.name == GATEWAY:
+                yield _wrong("certificate", f"{ends}: run `tunewarden certificates renew`")
+            else:
+                yield _wrong("certificate", f"{ends}: make others (docs/how-to/vllm.md)")
+    except Error as error:
+        yield _wrong("certificate", error.message)
 
 
 def _remnants(app: App, *, is_running: bool) -> Iterator[Finding]:

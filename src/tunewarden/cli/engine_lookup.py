@@ -9,19 +9,20 @@ from urllib.request import Request, urlopen
 
 from tunewarden.engine_protocol import paths
 from tunewarden.engine_protocol.messages import VERSION, LoadedBase, State, decoded, version_in
+from tunewarden.engines.tls import ClientTls
 from tunewarden.errors import Error, Kind
 
 LIST_SECONDS = 10
 LIST_BYTES_MAX = 16 * 1024 * 1024
 
 
-def model_at(engine_url: str, name: str, key: str | None, advice: str) -> str:
+def model_at(engine_url: str, name: str, key: str | None, advice: str, tls: ClientTls) -> str:
     """Return the model's name at the URL: `name`, or the only one there.
 
     Raises Error(INVALID), with `advice` if the server refuses the key.
     """
     try:
-        listed = _get(f"{engine_url.rstrip('/')}/models", key)
+        listed = _get(f"{engine_url.rstrip('/')}/models", key, tls)
         served = [str(model["id"]) for model in json.loads(listed)["data"]]
     except HTTPError as error:
         why = advice if error.code in {401, 403} else ""
@@ -47,7 +48,9 @@ class PushedBase:
     tombstones: list[str]
 
 
-def pushed_base_at(engine_url: str, name: str, key: str | None) -> PushedBase | None:
+def pushed_base_at(
+    engine_url: str, name: str, key: str | None, tls: ClientTls
+) -> PushedBase | None:
     """Return the base of an engine that adapters are pushed to: `name`, or the only one there; None for any other server.
 
     Raises Error(INVALID); Error(MISCONFIGURED) for an engine of another version.
@@ -56,7 +59,7 @@ def pushed_base_at(engine_url: str, name: str, key: str | None) -> PushedBase | 
     if parts.path.rstrip("/") != paths.OPENAI:
         return None  # behind a path prefix is another server
     try:
-        body = _get(parts._replace(path=paths.STATE).geturl(), key)
+        body = _get(parts._replace(path=paths.STATE).geturl(), key, tls)
         spoken, state = version_in(body), decoded(body, State)
     except (OSError, HTTPException, ValueError):  # HTTPError among them: it has no such route
         return None
@@ -72,13 +75,14 @@ def pushed_base_at(engine_url: str, name: str, key: str | None) -> PushedBase | 
     return PushedBase(base, state.tombstones)
 
 
-def _get(url: str, key: str | None) -> bytes:
+def _get(url: str, key: str | None, tls: ClientTls) -> bytes:
     """Return what a GET is answered. Raises OSError, HTTPException."""
     request = Request(url)  # noqa: S310  checked by Address
     if key is not None:
         # do not follow redirects
         request.add_unredirected_header("Authorization", f"Bearer {key}")
-    with urlopen(request, timeout=LIST_SECONDS) as response:  # noqa: S310  checked by Address
+    context = tls.lookup() if urlsplit(url).scheme == "https" else None
+    with urlopen(request, timeout=LIST_SECONDS, context=context) as response:  # noqa: S310  checked by Address
         found: bytes = response.read(LIST_BYTES_MAX)
     return found
 

@@ -42,11 +42,10 @@ def replicas_add(
 ) -> None:
     """Add an engine to BASE; a running server uses it at once."""
     settings = config.of_this_machine(data)
-    added = replica_operations.add_replica(
-        settings, open_app(settings), base, (engine_url, engine_key_file), name
-    )
+    app = open_app(settings)
+    added = replica_operations.add_replica(settings, app, base, (engine_url, engine_key_file), name)
     if as_json:
-        show_json(replica_operations.shown(settings, added))
+        show_json(replica_operations.shown(settings, app, added))
         return
     click.echo(f"{added.base}/{added.name}")
 
@@ -57,7 +56,7 @@ def replicas_add(
 @data_option
 @refusing
 def replicas_list(base: str | None, data: Path | None, *, as_json: bool) -> None:
-    """List engines of BASE, or of all: name, URL, `leaving` while it is being removed."""
+    """List engines of BASE, or of all: name, URL, its lease, `leaving` while it is being removed."""
     settings = config.of_this_machine(data)
     found = replica_operations.listed(settings, open_app(settings), base)
     if as_json:
@@ -65,7 +64,8 @@ def replicas_list(base: str | None, data: Path | None, *, as_json: bool) -> None
         return
     for one in found:
         leaving = "\tleaving" if one["is_leaving"] else ""
-        click.echo(f"{one['id']}\t{one['url']}{leaving}")
+        lease = f"\t{one['lease']['state']}" if one["lease"] else ""
+        click.echo(f"{one['id']}\t{one['url']}{lease}{leaving}")
 
 
 @replicas.command("remove")

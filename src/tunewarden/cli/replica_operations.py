@@ -15,8 +15,9 @@ from tunewarden.deletion import leaving
 from tunewarden.engines import keys
 from tunewarden.engines.address import Address
 from tunewarden.engines.port import RemoteControl
+from tunewarden.engines.tls import ClientTls
 from tunewarden.errors import Error, Kind
-from tunewarden.registry import artifacts, bases, replicas
+from tunewarden.registry import artifacts, bases, members, replicas
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.replicas import Replica
 
@@ -46,7 +47,7 @@ def add_remote_base(
     settings: Config, app: App, name: str, engines: Sequence[tuple[str, Path | None]]
 ) -> None:
     """Register a base whose replicas are at these URLs. Raises Error."""
-    found = [_looked_up(url, name, key_file) for url, key_file in engines]
+    found = [_looked_up(settings, url, name, key_file) for url, key_file in engines]
     first = found[0]
     with app.database.write() as tx:
         bases.add(
@@ -79,7 +80,7 @@ def add_replica(
 ) -> Replica:
     """Add an engine, a URL and its key file, to a remote base; requests go to it at once. Raises Error."""
     base = _remote(app, base_name)
-    found = _looked_up(engine[0], base.engine_model, engine[1])
+    found = _looked_up(settings, engine[0], base.engine_model, engine[1])
     _check_alike(base, base.module_shapes(), found)
     _check_takes_models(app, found)
     with app.database.write() as tx:
@@ -112,14 +113,15 @@ def listed(settings: Config, app: App, base_name: str | None) -> list[Object]:
     if base_name is not None:
         _remote(app, base_name)
     return [
-        shown(settings, one)
+        shown(settings, app, one)
         for one in replicas.list_all(app.database)
         if base_name in {None, one.base}
     ]
 
 
-def shown(settings: Config, one: Replica) -> Object:
-    """Return a replica as JSON shows it."""
+def shown(settings: Config, app: App, one: Replica) -> Object:
+    """Return a replica as JSON shows it. `lease`: of an engine that adapters are pushed to, once it had one."""
+    member = members.newest(app.database, one.n)
     return {
         "id": f"{one.base}/{one.name}",
         "object": "replica",
@@ -129,6 +131,11 @@ def shown(settings: Config, one: Replica) -> Object:
         "rank_max": one.rank_max,
         "is_leaving": one.leaving_at is not None,
         "has_engine_key": keys.has(settings.engine_keys, one.base, one.name),
+        "lease": member
+        and {
+            "state": member.state.value,
+            "since": (member.ended_at or member.joined_at) // 1_000_000,
+        },
     }
 
 
@@ -139,7 +146,7 @@ def _remote(app: App, name: str) -> Base:
     return base
 
 
-def _looked_up(url: str, name: str, key_file: Path | None) -> _Found:
+def _looked_up(settings: Config, url: str, name: str, key_file: Path | None) -> _Found:
     address = Address.of_url(url)
     key = None if key_file is None else keys.given(key_file)
     if key is not None and address.is_open_to_readers:
@@ -148,8 +155,9 @@ def _looked_up(url: str, name: str, key_file: Path | None) -> _Found:
             " are prompts and answers. Use an https:// URL.",
             err=True,
         )
-    pushed = engine_lookup.pushed_base_at(url, name, key)
-    model = engine_lookup.model_at(url, name, key, ADVICE) if pushed is None else pushed.base.name
+    tls = ClientTls(settings.certificates)
+    pushed = engine_lookup.pushed_base_at(url, name, key, tls)
+    model = pushed.base.name if pushed else engine_lookup.model_at(url, name, key, ADVICE, tls)
     return _Found(url.rstrip("/"), key, model, pushed)
 
 

@@ -9,7 +9,7 @@ from tunewarden.db.database import Database
 from tunewarden.deletion.holders import NewControl
 from tunewarden.engines.port import RemoteControl
 from tunewarden.errors import Error, Kind
-from tunewarden.registry import bases, models, replicas
+from tunewarden.registry import bases, members, models, replicas
 
 EVICT_SECONDS = 30.0
 
@@ -52,5 +52,6 @@ def remove_replica(
                 " at its address, and run this again.",
             ) from error
     with database.write() as tx:
+        members.forget(tx, replica.n)
         replicas.remove(tx, replica)
     return len(loaded)

@@ -15,6 +15,8 @@ class Code(StrEnum):
     # 400: no engine of this kind can serve the files.
     INVALID_BASE = "invalid_base"
     INVALID_ADAPTER = "invalid_adapter"
+    # 503, or the error event that ends a stream: the engine has no valid lease, or the message names another one.
+    NO_LEASE = "no_lease"
     # 503: every adapter slot is in use.
     ENGINE_FULL = "engine_full"
     # 503: too many sequences wait.

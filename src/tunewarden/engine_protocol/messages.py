@@ -13,10 +13,14 @@ T = TypeVar("T")
 
 # In `State` and `EvictionAnswer`, in every version: an integer field `version`. A gateway uses no engine
 # with another version, and accepts no statement of such an engine as proof.
-VERSION: Final = 1
+VERSION: Final = 2
 
 # Names in one eviction.
 EVICTIONS_MAX: Final = 256
+
+LEASE_SECONDS_MAX: Final = 3600
+# Leases that one replaces.
+REPLACED_MAX: Final = 256
 
 PUSH_HEAD_BYTES: Final = 8
 
@@ -88,6 +92,29 @@ class EvictionAnswer(msgspec.Struct, frozen=True):
     version: int
     incarnation: str
     evicted: list[EvictedAdapter]
+
+
+class Renewal(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Begins or renews the lease of an engine that adapters are pushed to (`lease.py`).
+
+    `member` names the lease and is never used again. `begins`: the engine first ends the leases that this one `replaces`
+    and overwrites their adapters. Else `nonce` is the newest that the engine answered with; without one nothing is
+    extended.
+    """
+
+    member: str
+    seconds: Annotated[float, Meta(gt=0, le=LEASE_SECONDS_MAX)]
+    nonce: str = ""
+    begins: bool = False
+    replaces: Annotated[list[str], Meta(max_length=REPLACED_MAX)] = []
+
+
+class Renewed(msgspec.Struct, frozen=True):
+    """The response to Renewal, with the nonce of the next one. `incarnation`: see State."""
+
+    version: int
+    incarnation: str
+    nonce: str
 
 
 class AbortAnswer(msgspec.Struct, frozen=True):

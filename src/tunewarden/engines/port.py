@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from tunewarden.engine_protocol.messages import Renewal
 from tunewarden.engines.upstream import Upstream
 from tunewarden.registry.model_lookup import Target
 
@@ -23,7 +24,7 @@ class Eviction(StrEnum):
     NOT_LOADED = "not_loaded"
     # The process that may have had them has ended.
     RESTARTED = "restarted"
-    # Its lease ended, after which it drops every model. For engines on other hosts; none yet.
+    # It gave no such answer, and its lease is over: it uses the model no more, and overwrites it if it goes on.
     LEASE_ENDED = "lease_ended"
 
 
@@ -83,6 +84,28 @@ class RemoteControl(Evicting, Protocol):
 
     def running(self) -> int:
         """Return how many requests the engine runs. Raises Error(UNAVAILABLE)."""
+
+
+class LeaseRefused(Exception):
+    """The engine has another lease than the one that a message names, or none, or is another engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Which engine answered: its process, and the SHA-256 of its certificate, empty without TLS."""
+
+    incarnation: str
+    certificate: str
+
+
+class Leasable(Protocol):
+    """An engine that uses adapters only while it has a lease. Synchronous."""
+
+    def seen(self) -> Seen:
+        """Return which engine answers. Raises Error(UNAVAILABLE); Error(MISCONFIGURED) for one of another version."""
+
+    def renew(self, renewal: Renewal) -> tuple[str, Seen]:
+        """Send a renewal; return the engine's nonce, and which engine answered. Raises Error(UNAVAILABLE), LeaseRefused."""
 
 
 class EngineControl(Evicting, Protocol):

@@ -6,10 +6,10 @@ last resort that aborts a request on any engine.
 """
 
 import asyncio
-import ssl
 
 from tunewarden.engines.address import Address
 from tunewarden.engines.request import AwaitedRequest, Request
+from tunewarden.engines.tls import ClientTls
 from tunewarden.engines.upstream_connection import UpstreamConnection
 from tunewarden.errors import Error, Kind
 
@@ -22,13 +22,15 @@ UNAVAILABLE = "engine_unavailable"
 class Upstream:
     """The connection pool of one address. For one event loop.
 
-    `key` is the API key that the engine requires.
+    `key` is the API key that the engine requires; `tls` makes its contexts, where its address is https.
     """
 
-    def __init__(self, address: Address, key: str | None = None) -> None:
+    def __init__(
+        self, address: Address, key: str | None = None, tls: ClientTls | None = None
+    ) -> None:
         self._address = address
         self._idle: list[UpstreamConnection] = []
-        self._tls = ssl.create_default_context() if address.tls else None
+        self._tls = (tls or ClientTls(None)) if address.tls else None
         self._fixed = f"host: {address.authority}\r\ncontent-type: application/json\r\n"
         # Responses are parsed and rewritten here, so they must not be compressed.
         self._fixed += "accept-encoding: identity\r\n"
@@ -120,8 +122,9 @@ class Upstream:
                 if address.socket is not None:
                     _, connection = await loop.create_unix_connection(self._new, address.socket)
                 else:
+                    context = None if self._tls is None else self._tls.context()
                     _, connection = await loop.create_connection(
-                        self._new, address.host, address.port, ssl=self._tls
+                        self._new, address.host, address.port, ssl=context
                     )
         except (OSError, TimeoutError):
             if request.is_waiting:

@@ -1,16 +1,22 @@
-"""Driver of a vLLM with tunewarden-vllm, at a URL; eviction is in `vllm_control.py`.
+"""Driver of a vLLM with tunewarden-vllm, at a URL; eviction is in `vllm_holder.py`.
 
 An adapter is pushed: its two files are sent, from tmpfs, and the plugin writes them to a tmpfs of its own.
 """
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from tunewarden.engines.loading import LoadingEngine, ended, in_thread
 from tunewarden.engines.port import NoteLoad, Unseal
 from tunewarden.engines.upstream import Upstream
-from tunewarden.engines.vllm_control import VllmControl
+from tunewarden.engines.vllm_control import Push, VllmControl, is_without_lease
+from tunewarden.registry.members import Member
 from tunewarden.registry.model_lookup import Target
+
+# How long a push waits for an engine that answers and has no lease: it has just started, or joins again.
+LEASE_WAIT_SECONDS = 5.0
+LOOK_SECONDS = 0.05
 
 
 class VllmEngine(LoadingEngine):
@@ -26,13 +32,38 @@ class VllmEngine(LoadingEngine):
         scratch_directory: Path,
         unseal: Unseal,
         note_load: NoteLoad,
+        *,
+        member: Callable[[], Member | None],
     ) -> None:
+        """`member` reads the one that the replica has now."""
         super().__init__(upstream, scratch_directory, unseal, note_load)
         self._control = control
+        self._member = member
 
     async def hand_over(self, target: Target, directory: Path) -> tuple[int, bytes]:
-        """Send the files. In a thread: they may be large, and are read from memory. If cancelled, it ends at once."""
-        push = self._control.new_push(target.engine_model, directory)
+        """Send the files, for the lease that the engine has. In a thread: they may be large, and are read from memory.
+
+        If cancelled, it ends at once. The member is read inside the model's guard: a deletion of the model sees its
+        row (D5).
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + LEASE_WAIT_SECONDS
+        while True:
+            member = await in_thread(self._member)
+            if member is None:
+                await in_thread(self._control.seen)  # raises Error if nothing is to be waited for
+            else:
+                found = await self._sent(
+                    self._control.new_push(member, target.engine_model, directory)
+                )
+                if not is_without_lease(*found) or loop.time() > deadline:
+                    return found
+            if loop.time() > deadline:
+                raise ConnectionResetError("the engine has no lease")
+            await asyncio.sleep(LOOK_SECONDS)
+
+    @staticmethod
+    async def _sent(push: Push) -> tuple[int, bytes]:
         sending = asyncio.create_task(in_thread(push.send))
         try:
             return await asyncio.shield(sending)

@@ -1,7 +1,7 @@
 """`python -m tunewarden.server.runner`: the background runner.
 
 It adopts orphaned deletions (D9, D10), expires files and uploads, runs fine-tuning jobs, and
-keeps every local base loaded in the embedded engine.
+keeps every local base loaded in the embedded engine. It holds the leases of other engines.
 """
 
 import logging
@@ -19,6 +19,7 @@ from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
 from tunewarden.errors import Error
 from tunewarden.finetuning import runner as finetuning
 from tunewarden.registry import bases, restore_marks
+from tunewarden.server.lease_threads import LeaseThreads
 
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 1.0
@@ -52,7 +53,9 @@ def main(data: str, parent: str) -> None:
     app = open_app(config.load(data=Path(data)))
     jobs = threading.Thread(target=_run_jobs, args=(app, stop), daemon=True)
     # Concurrently with deletions: loading a large base takes minutes.
-    works = (_keep_bases_loaded, _keep_room, _expire, _check_keyring, _watch_swap)
+    works = (
+        _keep_bases_loaded, _keep_room, _expire, _check_keyring, _watch_swap, _hold_leases,
+    )  # fmt: skip
     others = [threading.Thread(target=work, args=(app, stop), daemon=True) for work in works]
     for thread in (jobs, *others):
         thread.start()
@@ -63,6 +66,10 @@ def main(data: str, parent: str) -> None:
     until = app.clock.monotonic() + OTHERS_STOP_SECONDS
     for thread in others:
         thread.join(max(0.0, until - app.clock.monotonic()))
+
+
+def _hold_leases(app: App, stop: threading.Event) -> None:
+    LeaseThreads(app).run(stop)
 
 
 def _resume_deletions(app: App, stop: threading.Event) -> None:

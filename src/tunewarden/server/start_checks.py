@@ -26,7 +26,13 @@ def too_open(settings: Config) -> Iterator[tuple[Path, int]]:
     """
     if not settings.data.is_dir():
         return
-    secrets = (settings.owner_key, settings.signing_key, settings.keyring, settings.engine_keys)
+    secrets = (
+        settings.owner_key,
+        settings.signing_key,
+        settings.keyring,
+        settings.engine_keys,
+        settings.certificates,
+    )
     everything = (path for path in settings.data.iterdir() if path.name != SETTINGS_FILE)
     is_closed = not _open_bits(settings.data)
     for path in (settings.data, *sorted(secrets if is_closed else everything)):

@@ -7,14 +7,24 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from tests.fakes.vllm import BASE, KEY, FakeVllm
 
 from tunewarden.engine_protocol import paths
-from tunewarden.engine_protocol.messages import EvictedAdapter, EvictionAnswer, decoded, push_head
+from tunewarden.engine_protocol.messages import (
+    EvictedAdapter,
+    EvictionAnswer,
+    Renewal,
+    Renewed,
+    decoded,
+    push_head,
+)
 from tunewarden_vllm.surface import Message
 
 CONFIG = json.dumps({"r": 8}).encode()
 WEIGHTS = b"weights of the adapter"
+MEMBER = "member-1"
+LEASE_SECONDS = 5.0
 
 
 class Exchange:
@@ -93,11 +103,38 @@ class Client:
         return Exchange(self.vllm, method, target, body, key)
 
     def push(
-        self, name: str, *, config: bytes = CONFIG, weights: bytes = WEIGHTS, base: str = BASE
+        self,
+        name: str,
+        *,
+        config: bytes = CONFIG,
+        weights: bytes = WEIGHTS,
+        base: str = BASE,
+        member: str = MEMBER,
     ) -> Exchange:
-        return self.ask(
-            "PUT", paths.push_path(name, base), push_head(len(config)) + config + weights
-        )
+        body = push_head(len(config)) + config + weights
+        return self.ask("PUT", paths.push_path(name, base, member), body)
+
+    def renew(self, nonce: str, *, member: str = MEMBER) -> Exchange:
+        return self._ask_lease(Renewal(member, LEASE_SECONDS, nonce))
+
+    def begin(self, member: str = MEMBER, *replaces: str) -> Exchange:
+        asked = Renewal(member, LEASE_SECONDS, begins=True, replaces=list(replaces))
+        return self._ask_lease(asked)
+
+    def _ask_lease(self, asked: Renewal) -> Exchange:
+        return self.ask("POST", paths.LEASE, msgspec.json.encode(asked))
+
+    @staticmethod
+    async def nonce_of(asked: Exchange) -> str:
+        """Return the new nonce in an answer."""
+        found = await asked.whole()
+        assert found.status == 200, found.body
+        return decoded(found.body, Renewed).nonce
+
+    async def has_lease(self, member: str = MEMBER, *replaces: str) -> str:
+        """Begin a lease and hold it; return the newest nonce."""
+        first = await self.nonce_of(self.begin(member, *replaces))
+        return await self.nonce_of(self.renew(first, member=member))
 
     async def load(self, *names: str) -> None:
         for name in names:
@@ -136,7 +173,7 @@ def left_in(scratch: Path) -> list[Path]:
 
 
 @asynccontextmanager
-async def started(vllm: FakeVllm) -> AsyncIterator[Client]:
+async def started(vllm: FakeVllm, *, has_lease: bool = True) -> AsyncIterator[Client]:
     """Start vLLM's application with the plugin; stop it at the end. Raises RuntimeError if the start is refused."""
     events: asyncio.Queue[Message] = asyncio.Queue()
     answers: asyncio.Queue[Message] = asyncio.Queue()
@@ -148,7 +185,10 @@ async def started(vllm: FakeVllm) -> AsyncIterator[Client]:
         await task
         raise RuntimeError(answer["message"])
     try:
-        yield Client(vllm)
+        client = Client(vllm)
+        if has_lease:
+            await client.has_lease()
+        yield client
     finally:
         events.put_nowait({"type": "lifespan.shutdown"})
         with suppress(asyncio.CancelledError):

@@ -9,8 +9,26 @@ import pytest
 from tests.fakes import vllm
 
 from tunewarden import ids, mounts, swap
+from tunewarden_vllm import leases
 
 Install = Callable[..., None]
+
+
+class FakeClock:
+    """The clock of leases: it stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    found = FakeClock()
+    monkeypatch.setattr(leases, "boottime", found)
+    return found
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.fakes.vllm import BASE, FakeVllm
-from tests.unit.vllm_plugin.asgi import CONFIG, WEIGHTS, left_in, started
+from tests.unit.vllm_plugin.asgi import CONFIG, MEMBER, WEIGHTS, left_in, started
 
 from tunewarden.engine_protocol import paths
 from tunewarden.engine_protocol.codes import Code
@@ -31,7 +31,11 @@ def test_vllms_own_ways_to_load_and_unload_are_closed() -> None:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", paths.STATE), ("POST", paths.EVICTIONS), ("PUT", paths.push_path("m_1", BASE))],
+    [
+        ("GET", paths.STATE),
+        ("POST", paths.EVICTIONS),
+        ("PUT", paths.push_path("m_1", BASE, MEMBER)),
+    ],
 )
 def test_our_routes_need_the_key_that_vllm_has(method: str, path: str) -> None:
     async def run() -> None:
@@ -107,7 +111,7 @@ def test_a_push_that_cannot_be_served_is_refused(
 def test_a_push_that_ends_early_is_refused(body: bytes) -> None:
     async def run() -> None:
         async with started(FakeVllm()) as client:
-            found = await client.ask("PUT", paths.push_path("m_1", BASE), body).whole()
+            found = await client.ask("PUT", paths.push_path("m_1", BASE, MEMBER), body).whole()
             assert (found.status, found.code) == (400, Code.INVALID_ADAPTER)
 
     asyncio.run(run())

@@ -18,13 +18,20 @@ from tunewarden_vllm import start_checks, versions
 from tunewarden_vllm.middleware import Middleware
 from tunewarden_vllm.versions import NotSupported
 
+CERTIFICATES = {
+    "ssl_certfile": "engine.crt",
+    "ssl_keyfile": "engine.key",
+    "ssl_ca_certs": "ca.crt",
+    "ssl_cert_reqs": 2,
+}
+
 
 def refusal(fake: FakeVllm) -> str:
     """Return the text with which the start is refused; empty if it is not."""
 
     async def run() -> str:
         try:
-            async with started(fake):
+            async with started(fake, has_lease=False):
                 return ""
         except RuntimeError as error:
             return str(error)
@@ -41,9 +48,10 @@ def refusal(fake: FakeVllm) -> str:
         {"uds": "/run/vllm/engine.sock", "host": None},
         {"api_key": ["a", "b"]},
         {"api_server_count": None},
+        {"host": "0.0.0.0", **CERTIFICATES},
     ],
 )
-def test_it_starts_on_loopback_or_a_unix_socket(flags: dict[str, Any]) -> None:
+def test_it_starts_on_loopback_a_unix_socket_or_with_certificates(flags: dict[str, Any]) -> None:
     assert refusal(FakeVllm(args=vllm.flags(**flags))) == ""
 
 
@@ -53,6 +61,8 @@ def test_it_starts_on_loopback_or_a_unix_socket(flags: dict[str, Any]) -> None:
         ({"host": None}, "--host 127.0.0.1"),
         ({"host": "0.0.0.0"}, "--host 127.0.0.1"),
         ({"host": "engine.example"}, "--host 127.0.0.1"),
+        ({"host": "0.0.0.0", **CERTIFICATES, "ssl_cert_reqs": 1}, "--ssl-cert-reqs 2"),
+        ({"host": "0.0.0.0", **CERTIFICATES, "ssl_ca_certs": None}, "--ssl-ca-certs"),
         ({"lora_modules": ["a=/a"]}, "--lora-modules"),
         ({"grpc_port": 1}, "--grpc-port"),
         ({"api_server_count": 2}, "--api-server-count"),
@@ -133,7 +143,7 @@ def test_a_problem_of_a_worker_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_page_names_what_there_is_and_each_version() -> None:
     page = (Path(__file__).parents[3] / "docs" / "how-to" / "vllm.md").read_text("utf-8")
-    named = re.findall(r"(tunewarden_vllm\.\w+)\.(\w+)", page)
+    named = set(re.findall(r"(tunewarden_vllm\.\w+)\.(\w+)", page))
     assert len(named) == 2
     assert all(hasattr(importlib.import_module(module), name) for module, name in named)
     assert start_checks.EXTENSION in page

@@ -5,6 +5,9 @@ refused where every request enters vLLM's scheduler, what runs is aborted, and t
 
 Every adapter counts against `slots`, the size of vLLM's host cache. If vLLM had to drop one by itself, it would read it
 again from its files, which are gone, and end.
+
+Nothing of an adapter is used without a lease (`leases.py`): that is checked where a sequence enters the scheduler, and
+before each piece of a response leaves.
 """
 
 import asyncio
@@ -19,6 +22,7 @@ from tunewarden.engine_protocol.codes import Code
 from tunewarden.engine_protocol.messages import EvictedAdapter
 from tunewarden_vllm import refusals
 from tunewarden_vllm.exchange import CURRENT, Exchange
+from tunewarden_vllm.leases import Lease
 from tunewarden_vllm.refusals import Refused
 from tunewarden_vllm.surface import CoreRequest, EngineClient, LoraRequest, ServingModels
 
@@ -33,7 +37,7 @@ NewRequest = Callable[[str, int, str], LoraRequest]
 
 @dataclass(slots=True, eq=False)
 class Adapter:
-    """One adapter. `number` is vLLM's id of it, used once; `exchanges` run on it.
+    """One adapter, pushed for a `lease`. `number` is vLLM's id of it, used once; `exchanges` run on it.
 
     `arriving` sequences are on their way to the scheduler: an abort sent now could overtake them. `arrived` is set while
     there are none.
@@ -42,6 +46,7 @@ class Adapter:
     name: str
     base: str
     number: int
+    lease: Lease
     exchanges: set[Exchange] = field(default_factory=set)
     arriving: int = 0
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,7 +56,12 @@ class Adapters:
     """All adapters of one vLLM. For its event loop."""
 
     def __init__(
-        self, engine: EngineClient, models: ServingModels, new_request: NewRequest, *, slots: int
+        self,
+        engine: EngineClient,
+        models: ServingModels,
+        new_request: NewRequest,
+        *,
+        slots: int,
     ) -> None:
         self.slots = slots
         # Evicted names, each with the result of its eviction; None until that succeeded.
@@ -80,22 +90,27 @@ class Adapters:
             raise refusals.deleted(name)
         return name in self._by_name
 
-    async def load(self, name: str, base: str, directory: str) -> None:
-        """Load an adapter from its directory, which may be erased afterwards; no-op if it is loaded. Raises Refused."""
+    async def load(self, name: str, base: str, directory: str, lease: Lease) -> None:
+        """Load an adapter from its directory, which may be erased afterwards; no-op if it is loaded.
+
+        `lease` is the one for which it was pushed. Raises Refused.
+        """
         async with self._turn(name):
             if self.has(name):
                 return
+            if not lease.holds():
+                raise refusals.no_lease()
             await self._make_room()
             self._loading += 1
             try:
-                await self._load(name, base, directory)
+                await self._load(name, base, directory, lease)
             finally:
                 self._loading -= 1
-            if (
-                name in self.tombstones
-            ):  # evicted while it was loading: that eviction waits for this one
-                await self._forget(name, refusals.deleted(name))
-                raise refusals.deleted(name)
+            # Evicted or dropped while it was loading: who did that waits for this one.
+            if name in self.tombstones or lease.has_ended:
+                why = refusals.deleted(name) if name in self.tombstones else refusals.no_lease()
+                await self._forget(name, why)
+                raise why
 
     async def evict(self, name: str) -> EvictedAdapter:
         """Refuse a name from now on, abort its requests, overwrite its weights; return when it is done.
@@ -111,15 +126,39 @@ class Adapters:
                 self.tombstones[name] = None if first.residue else first
             return first
 
+    async def drop(self, lease: Lease) -> bool:
+        """Take the adapters of a lease that has ended out of use and overwrite them; return whether all read back as zeros.
+
+        They may be loaded again, for another lease.
+        """
+        # One that is loading may be of this lease: its turn is waited for.
+        names = {*self._of(lease), *self._turns}
+        try:
+            return not sum(await asyncio.gather(*(self._drop(name, lease) for name in names)))
+        except Exception:
+            # vLLM's workers report every kind of failure as one class.
+            logger.exception("vLLM could not overwrite its adapters")
+            return False
+
+    def _of(self, lease: Lease) -> list[str]:
+        found = [*self._by_name.values(), *self._unclean.values()]
+        return [adapter.name for adapter in found if adapter.lease is lease]
+
+    async def _drop(self, name: str, lease: Lease) -> float:
+        async with self._turn(name):
+            if name not in self._of(lease):
+                return 0.0
+            return (await self._forget(name, refusals.no_lease())).residue
+
     async def abort(self, name: str) -> int:
         """Abort an adapter's requests; return how many sequences."""
         adapter = self._by_name.get(name)
         return 0 if adapter is None else await self._abort(adapter, refusals.deleted(name))
 
-    async def _load(self, name: str, base: str, directory: str) -> None:
+    async def _load(self, name: str, base: str, directory: str, lease: Lease) -> None:
         number = self._models.lora_id_counter.inc(1)
         request = self._new_request(name, number, directory)
-        adapter = self._unclean[name] = Adapter(name, base, number)
+        adapter = self._unclean[name] = Adapter(name, base, number, lease)
         adapter.arrived.set()
         try:
             await self._engine.add_lora(request)
@@ -183,15 +222,15 @@ class Adapters:
             await self._add_to_core(request)
             return
         exchange, adapter = CURRENT.get(), self._by_number.get(lora.lora_int_id)
-        if adapter is None or exchange is None or exchange.has_ended:
+        is_usable = adapter is not None and adapter.lease.holds()
+        if adapter is None or not is_usable or exchange is None or exchange.has_ended:
             # It was evicted after the request's name was looked up, or nobody waits for the response.
             self._engine.output_processor.abort_requests([request.request_id], internal=True)
-            refused = (
-                refusals.deleted if lora.lora_name in self.tombstones else refusals.not_loaded
-            )(lora.lora_name)
+            refused = self._why_not(lora.lora_name, adapter)
             if exchange is not None:
                 exchange.refuse(refused)
             raise refused
+        exchange.may_go_on = adapter.lease.holds
         adapter.exchanges.add(exchange)
         exchange.on_end = partial(adapter.exchanges.discard, exchange)
         self._by_name.move_to_end(adapter.name)
@@ -203,6 +242,13 @@ class Adapters:
             adapter.arriving -= 1
             if not adapter.arriving:
                 adapter.arrived.set()
+
+    def _why_not(self, name: str, adapter: Adapter | None) -> Refused:
+        if name in self.tombstones:
+            return refusals.deleted(name)
+        if adapter is not None and not adapter.lease.holds():
+            return refusals.no_lease()
+        return refusals.not_loaded(name)
 
     def _turn(self, name: str) -> asyncio.Lock:
         lock = self._turns.get(name)

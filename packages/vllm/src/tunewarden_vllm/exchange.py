@@ -21,7 +21,7 @@ from enum import Enum, auto
 import msgspec
 
 from tunewarden.engine_protocol.messages import decoded
-from tunewarden_vllm.refusals import Refused, not_loaded
+from tunewarden_vllm.refusals import Refused, no_lease, not_loaded
 from tunewarden_vllm.surface import Message, Send
 
 HEAD, BODY = "http.response.start", "http.response.body"
@@ -53,7 +53,9 @@ class State(Enum):
 
 
 class Exchange:
-    """One exchange; `send` is what vLLM's application calls. `on_end` is called at its end, if it ran on an adapter.
+    """One exchange; `send` is what vLLM's application calls.
+
+    If it runs on an adapter, `on_end` is called at its end, and `may_go_on` before each piece is passed on.
 
     Tasks that outlive it, such as a response that vLLM generates in the background, still find it: `has_ended`.
     """
@@ -61,6 +63,7 @@ class Exchange:
     def __init__(self, send: Send) -> None:
         self.state = State.FRESH
         self.on_end: Callable[[], object] | None = None
+        self.may_go_on: Callable[[], bool] | None = None
         self.has_ended = False
         self.refusal: Refused | None = None
         self._send = send
@@ -94,6 +97,8 @@ class Exchange:
         """Take a message of vLLM's application."""
         if self.state is State.OVER:
             return
+        if self.may_go_on is not None and not self.may_go_on():
+            self.refuse(no_lease())
         if message["type"] == HEAD:
             self.state, self._head = State.STARTED, message
         elif message["type"] != BODY:

@@ -24,14 +24,17 @@ from tunewarden.engine_protocol.messages import (
     LoadedAdapter,
     LoadedBase,
     NewBase,
+    Renewal,
+    Renewed,
     State,
     decoded,
 )
 from tunewarden.ids import token
-from tunewarden_vllm import pushes, start_checks, versions
+from tunewarden_vllm import leases, pushes, start_checks, versions
 from tunewarden_vllm.adapters import Adapters
 from tunewarden_vllm.config import Settings
 from tunewarden_vllm.exchange import CURRENT, Exchange
+from tunewarden_vllm.leases import Leases
 from tunewarden_vllm.refusals import Refused
 from tunewarden_vllm.start_checks import Facts
 from tunewarden_vllm.surface import Asgi, Receive, Scope, Send
@@ -112,6 +115,8 @@ class _Engine:
 
     def __init__(self, adapters: Adapters, facts: Facts, state: Any, incarnation: str) -> None:
         self._adapters = adapters
+        self._leases = Leases(leases.boottime, adapters.drop)
+        self._watching = asyncio.create_task(self._leases.watch())
         self._facts = facts
         self._bases = [one.name for one in state.openai_serving_models.base_model_paths]
         self._running = state.engine_client.output_processor.request_states
@@ -136,6 +141,7 @@ class _Engine:
 
     def close(self) -> None:
         """Remove the scratch directory."""
+        self._watching.cancel()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def check_key(self, authorization: bytes) -> None:
@@ -156,6 +162,8 @@ class _Engine:
                 names = _decode(await _read(receive), EvictionRequest).names
                 evicted = await asyncio.gather(*(self._adapters.evict(name) for name in names))
                 return EvictionAnswer(VERSION, self._incarnation, evicted)
+            case "POST", paths.LEASE:
+                return await self._renewed(_decode(await _read(receive), Renewal))
             case "POST", _ if name := paths.name_in_abort_path(path):
                 return AbortAnswer(name, await self._adapters.abort(name))
             case "PUT", _ if pushed := paths.pushed_in(path, scope["query_string"].decode("ascii")):
@@ -164,8 +172,18 @@ class _Engine:
             404, f"Invalid URL ({method} {path}). Adapters are pushed to this engine with PUT."
         )
 
-    async def _load(self, name: str, base: str, receive: Receive) -> LoadedAdapter:
+    async def _renewed(self, asked: Renewal) -> Renewed:
+        if asked.begins:
+            nonce = await self._leases.begin(asked.member, asked.seconds, asked.replaces)
+        else:
+            nonce = self._leases.renew(asked.member, asked.nonce)
+        if nonce is None:
+            raise Refused(500, "vLLM failed to overwrite an adapter.", Code.ENGINE_FAILED)
+        return Renewed(VERSION, self._incarnation, nonce)
+
+    async def _load(self, name: str, base: str, member: str, receive: Receive) -> LoadedAdapter:
         self._base(base)
+        self._leases.held(member)
         loaded = LoadedAdapter(name, base, self._incarnation)
         if self._adapters.has(name):
             return loaded
@@ -173,7 +191,8 @@ class _Engine:
             receive, self._scratch, rank_max=self._facts.rank_max, weights_max=self._weights_max
         )
         async with files as directory:
-            await self._adapters.load(name, base, str(directory))
+            # Again, because the body may take long.
+            await self._adapters.load(name, base, str(directory), self._leases.held(member))
         return loaded
 
     def _state(self) -> State:

@@ -30,6 +30,13 @@ def not_loaded(name: str) -> Refused:
     return Refused(404, f"The model {name} is not loaded.", Code.ADAPTER_NOT_LOADED)
 
 
+def no_lease() -> Refused:
+    """Return the refusal of everything on adapters, while there is no lease."""
+    return Refused(
+        503, "This engine has no lease on fine-tuned models. Try again shortly.", Code.NO_LEASE
+    )
+
+
 def invalid(message: str) -> Refused:
     """Return the refusal of a request or an adapter that can never be served."""
     return Refused(400, message, Code.INVALID_ADAPTER)

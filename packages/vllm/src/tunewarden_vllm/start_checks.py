@@ -1,6 +1,7 @@
 """Whether the vLLM that starts is one that the plugin was tested on, and is closed to others. It refuses to start else."""
 
 import json
+import ssl
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -97,8 +98,13 @@ def _open(args: Namespace, envs: Any) -> Iterator[str]:
     """Yield how others than Tunewarden could reach it."""
     if args.uds:
         return
+    if _requires_certificates(args):
+        return
     if not _is_loopback(args.host):
-        yield "it would listen beyond this machine. Give --uds PATH in a directory of your own, or --host 127.0.0.1."
+        yield (
+            "it would listen beyond this machine without asking for certificates. Give --host 127.0.0.1, or --ssl-certfile,"
+            " --ssl-keyfile, --ssl-ca-certs and --ssl-cert-reqs 2 with what `tunewarden certificates issue` wrote."
+        )
     if not keys_of(args, envs):
         yield "every user of this machine could reach it. Set VLLM_API_KEY, or give --uds PATH in a directory of your own."
 
@@ -134,6 +140,12 @@ def _untested(args: Namespace, vllm_config: Any) -> Iterator[str]:
         yield "a KV transfer is configured, which was not tested: it copies what adapters have computed to other places."
     if vllm_config.model_config.enable_sleep_mode:
         yield "--enable-sleep-mode is given, which was not tested: it keeps copies of adapters."
+
+
+def _requires_certificates(args: Namespace) -> bool:
+    """Return whether only clients with a certificate of the operator's authority can send requests."""
+    has_files = args.ssl_certfile and args.ssl_keyfile and args.ssl_ca_certs
+    return bool(has_files) and args.ssl_cert_reqs == ssl.CERT_REQUIRED
 
 
 def _is_loopback(host: str | None) -> bool:
