@@ -23,6 +23,7 @@ OWNERS = {
     "api_keys": "identity/keys.py",
     "bases": "registry/bases.py",
     "members": "registry/members.py",
+    "base_names": "registry/bases.py",
     "replicas": "registry/replicas.py",
     "replica_loads": "registry/replicas.py",
     "artifacts": "registry/artifacts.py",

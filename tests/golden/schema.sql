@@ -40,6 +40,11 @@ CREATE TABLE audit_events (
   details TEXT NOT NULL
 );
 
+CREATE TABLE base_names (
+  name TEXT PRIMARY KEY,
+  base TEXT NOT NULL REFERENCES bases (name)
+);
+
 CREATE TABLE bases (
   name TEXT PRIMARY KEY,
   kind TEXT NOT NULL CHECK (kind IN ('local', 'remote')),
@@ -363,6 +368,8 @@ CREATE INDEX models_listed ON artifacts (organization_id, n)
   WHERE kind = 'model' AND state IN ('active', 'archived');
 
 CREATE UNIQUE INDEX models_of_job ON models (job_n, COALESCE(step, 0)) WHERE job_n IS NOT NULL;
+
+CREATE INDEX names_of_base ON base_names (base);
 
 CREATE INDEX parts_of_upload ON upload_parts (upload_n);
 

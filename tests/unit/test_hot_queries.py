@@ -40,6 +40,7 @@ SMALL = {
     "users",
     "projects",
     "bases",
+    "base_names",
     "replicas",
     "migrations",
     "log_seen",

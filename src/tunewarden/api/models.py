@@ -1,6 +1,7 @@
 """`/v1/models`: list, retrieve, delete as OpenAI defines them, and import, our extension."""
 
 from typing import Annotated
+from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
@@ -13,9 +14,11 @@ from tunewarden.api.deleting import deleted
 from tunewarden.api.forms import announced_bytes, check_announced, read_form
 from tunewarden.api.parameters import Attempting, Context, InContext, Segment
 from tunewarden.artifacts.base_facts import BaseFacts, base_facts
+from tunewarden.db.database import Database
 from tunewarden.registry import bases, catalog
 from tunewarden.registry.artifacts import ArtifactKind
-from tunewarden.registry.bases import Base, BaseKind
+from tunewarden.registry.bases import Base, BaseKind, OtherName
+from tunewarden.registry.catalog import Found
 from tunewarden.registry.models import Model
 
 ADAPTER_FILES = ("adapter_config", "adapter_model")
@@ -23,6 +26,8 @@ ADAPTER_FIELDS = ("base", "suffix")
 
 # By the name of a base.
 Known = dict[str, BaseFacts | None]
+
+PREFIX = "/v1/models/"
 
 routes = APIRouter(prefix="/v1/models")
 
@@ -94,19 +99,34 @@ async def _bring_in(context: Context, request: Request) -> Model:
             form.close()
 
 
+def with_one_segment(database: Database, path: str) -> str:
+    """Return a path with the slashes of a base's other name encoded, which a client may send as they are."""
+    if not path.startswith(PREFIX):
+        return path
+    named = path.removeprefix(PREFIX)
+    for name in (named, named.rpartition("/")[0]):  # alone, or with what is asked of it
+        if "/" in name and bases.find(database, unquote(name)):
+            return PREFIX + quote(unquote(name), safe="") + named[len(name) :]
+    return path
+
+
 def _facts(base: Base) -> BaseFacts | None:
     """Return what is known of a base: of a remote one, nothing."""
     return base_facts(base.location) if base.kind is BaseKind.LOCAL else None
 
 
-def _known_of(context: Context, found: Base | Model) -> Known:
+def _known_of(context: Context, found: Found) -> Known:
     base = found if isinstance(found, Base) else None
+    if isinstance(found, OtherName):
+        base = found.base
     if isinstance(found, Model):
         base = bases.find(context.operations.database, found.base)
     return {} if base is None else {base.name: _facts(base)}
 
 
-def _shown(context: Context, found: Base | Model, known: Known) -> schemas.Model:
+def _shown(context: Context, found: Found, known: Known) -> schemas.Model:
     if isinstance(found, Base):
         return views.base_object(found, known.get(found.name))
+    if isinstance(found, OtherName):
+        return views.other_name_object(found, known.get(found.base.name))
     return views.model_object(found, context.caller.organization_name, known.get(found.base))

@@ -53,7 +53,7 @@ class Deleted(Struct, forbid_unknown_fields=True):
 
 
 class Model(Struct, forbid_unknown_fields=True):
-    """A base or a fine-tuned model; the latter has a `root`, its base.
+    """A base or a fine-tuned model; the latter has a `root`, its base, and so has another name of a base.
 
     Where they are known: `max_model_len`, how many tokens a prompt and its completion may have, and `capabilities`, of
     `completions`, `chat` and `fine_tuning`.

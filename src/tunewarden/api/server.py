@@ -73,6 +73,8 @@ ROUTERS = tuple(
     )
 )
 # Public, except for entries of format 1, which need a key.
+# Slashes of a path that names one model and nothing below it.
+NAMED_SLASHES = 3
 LOG_ENTRIES = "/log/tile/entries/"
 CLIENT_REQUEST_ID_LENGTH_MAX = 512
 FLUSH_SECONDS = 1.0
@@ -151,6 +153,8 @@ class Server:
         reply.organization = caller.organization_name.encode()
         scope["state"] = {"caller": caller}
         check_query(scope["query_string"])
+        if path.count("/") > NAMED_SLASHES:
+            scope["path"] = models.with_one_segment(self._operations.database, path)
         await self._routes(_routed(scope), receive, reply.send)
 
     def _is_public(self, path: str) -> bool:

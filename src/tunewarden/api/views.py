@@ -8,7 +8,7 @@ from tunewarden.deletion.plan import Plan
 from tunewarden.deletion.protocol import Stage
 from tunewarden.deletion.records import Deletion
 from tunewarden.registry.artifacts import ArtifactKind, State
-from tunewarden.registry.bases import Base
+from tunewarden.registry.bases import Base, OtherName
 from tunewarden.registry.file_rows import File
 from tunewarden.registry.lineage import Origin
 from tunewarden.registry.models import Model
@@ -33,6 +33,13 @@ def base_object(base: Base, facts: BaseFacts | None = None) -> schemas.Model:
         owned_by="system",
     )
     return _with_facts(shown, facts)
+
+
+def other_name_object(named: OtherName, facts: BaseFacts | None = None) -> schemas.Model:
+    """Return a base under another name of it: `root` is its own."""
+    shown = base_object(named.base, facts)
+    shown.id, shown.root = named.name, named.base.name
+    return shown
 
 
 def model_object(

@@ -15,6 +15,13 @@ def bases() -> None:
     """Base models."""
 
 
+also_named_option = click.option(
+    "--also-named",
+    multiple=True,
+    help="Another name that clients may use, such as meta-llama/Llama-3.1-8B-Instruct. Repeat it for several.",
+)
+
+
 @bases.command(
     "add",
     epilog=(
@@ -39,16 +46,18 @@ def bases() -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="A file with the API key that this server requires; it is copied, mode 0600. One for all replicas, or one for each.",
 )
+@also_named_option
 @json_option
 @data_option
 @refusing
 def bases_add(
     name: str,
     path: str | None,
-    engine_urls: tuple[str, ...],
-    engine_key_files: tuple[Path, ...],
     data: Path | None,
     *,
+    engine_urls: tuple[str, ...],
+    engine_key_files: tuple[Path, ...],
+    also_named: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Register a base model as NAME; return when it answers."""
@@ -63,12 +72,32 @@ def bases_add(
         of_each *= len(engine_urls)
     settings = config.of_this_machine(data)
     engines = tuple(zip(engine_urls, of_each, strict=True))
-    local_operations.add_base(settings, name, path=path, engines=engines)
+    local_operations.add_base(settings, name, path=path, engines=engines, also_named=also_named)
     if not as_json:
         click.echo(name)
         return
     [added] = [one for one in local_operations.bases(settings) if one["id"] == name]
     show_json(added)
+
+
+@bases.command("name")
+@click.argument("name")
+@also_named_option
+@json_option
+@data_option
+@refusing
+def bases_name(name: str, also_named: tuple[str, ...], data: Path | None, *, as_json: bool) -> None:
+    """Give the base NAME other names, which clients may use in its place."""
+    if not also_named:
+        raise click.UsageError("Give --also-named.")
+    settings = config.of_this_machine(data)
+    local_operations.also_name(settings, name, also_named)
+    if as_json:
+        [named] = [one for one in local_operations.bases(settings) if one["id"] == name]
+        show_json(named)
+        return
+    for one in also_named:
+        click.echo(one)
 
 
 @bases.command("list")

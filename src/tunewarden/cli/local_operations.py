@@ -34,21 +34,33 @@ def add_base(
     *,
     path: str | None,
     engines: Sequence[tuple[str, Path | None]] = (),
+    also_named: Sequence[str] = (),
 ) -> None:
     """Register a base and return when it answers; `engines` are URLs, each with its key file. Raises Error."""
     app = open_app(settings)
+    for other in also_named:  # before anything is registered
+        base_rows.check_other_name(app.database, other)
     if path is None:
         replica_operations.add_remote_base(settings, app, name, engines)
     else:
         add_local_base(app, name, _directory(path))
+    also_name(settings, name, also_named)
     if settings.owner_key.exists() and data_directory.server_url(settings) is not None:
         with data_directory.opened(settings) as directory:
             waiting.until_it_answers(Client(directory), name)
 
 
+def also_name(settings: Config, name: str, others: Sequence[str]) -> None:
+    """Give a base other names: all or none. Raises Error(INVALID, NOT_FOUND, CONFLICT)."""
+    with open_app(settings).database.write() as tx:
+        for other in others:
+            base_rows.also_name(tx, name, other)
+
+
 def bases(settings: Config) -> list[Object]:
     """Return every base as the API shows it, and where it is served. Raises Error(UNAVAILABLE)."""
     database = open_app(settings).database
+    others = base_rows.other_names(database)
     of: dict[str, list[Replica]] = defaultdict(list)
     for replica in replicas.list_all(database):
         of[replica.base].append(replica)
@@ -57,6 +69,7 @@ def bases(settings: Config) -> list[Object]:
             **msgspec.to_builtins(views.base_object(one)),
             "kind": one.kind.value,
             "location": one.location or ", ".join(replica.url for replica in of[one.name]),
+            "also_named": [other for other, base in others if base == one.name],
             "rank_max": one.rank_max,
             "has_engine_key": any(
                 engine_keys.has(settings.engine_keys, one.name, replica.name)

@@ -42,6 +42,7 @@ TABLES = (
     Place("projects", Holds.NOTHING, "names"),
     Place("api_keys", Holds.NOTHING, "hashes of API keys"),
     Place("bases", Holds.NOTHING, "names, paths and layer shapes of base models"),
+    Place("base_names", Holds.NOTHING, "other names of base models"),
     Place("replicas", Holds.NOTHING, "names and addresses of remote bases' engines"),
     Place("replica_loads", Holds.METADATA, "which engine process had a model; no row may name it"),
     Place("members", Holds.NOTHING, "leases of remote bases' engines"),

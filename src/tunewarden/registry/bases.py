@@ -17,6 +17,10 @@ from tunewarden.errors import Error, Kind
 from tunewarden.registry import replicas
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Other names may have slashes, as ids on hubs have. No segment has dots only: clients remove those from a path.
+OTHER_NAME = re.compile(r"(?!.{129})(?!.*(?:^|/)\.+(?:/|$))[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
+# The base whose name, or other name, is :name.
+_NAMED = "name = COALESCE((SELECT base FROM base_names WHERE name = :name), :name)"
 COLUMNS = "name, kind, location, engine_model, modules, created_at, rank_max"
 
 
@@ -53,6 +57,14 @@ class Base:
         return {path: (out, into) for path, (out, into) in json.loads(self.modules).items()}
 
 
+@dataclass(frozen=True, slots=True)
+class OtherName:
+    """A base under another name of it."""
+
+    name: str
+    base: Base
+
+
 def add(
     tx: Tx,
     *,
@@ -77,7 +89,7 @@ def add(
     directory = location if kind is BaseKind.LOCAL else ""
     base = Base(name, kind, directory, engine_model, json.dumps(modules), tx.now_micros, rank_max)
     if exists(tx, name):
-        raise Error(Kind.CONFLICT, f"A base named '{name}' already exists. Choose another name.")
+        raise _in_use(name)
     tx.run(
         f"INSERT INTO bases ({COLUMNS}) VALUES (:name, :kind, :location, :engine_model, :modules, :now, :rank_max)",
         name=name,
@@ -101,15 +113,37 @@ def add(
     return base
 
 
+def also_name(tx: Tx, base: str, name: str) -> None:
+    """Give a base another name. Idempotent.
+
+    Raises Error(INVALID) for a bad name, Error(NOT_FOUND) for an unknown base, Error(CONFLICT) for a name in use.
+    """
+    _check_other_name(name)
+    if tx.row("SELECT 1 FROM bases WHERE name = :base", base=base) is None:
+        raise Error(Kind.NOT_FOUND, f"There is no base named '{base}'.", param="base")
+    if tx.row("SELECT 1 FROM base_names WHERE name = :name AND base = :base", name=name, base=base):
+        return
+    if exists(tx, name):
+        raise _in_use(name)
+    tx.run("INSERT INTO base_names (name, base) VALUES (:name, :base)", name=name, base=base)
+
+
+def check_other_name(database: Database, name: str) -> None:
+    """Check that a new base can have another name. Raises Error(INVALID), Error(CONFLICT)."""
+    _check_other_name(name)
+    if find(database, name) is not None:
+        raise _in_use(name)
+
+
 def find(database: Database, name: str) -> Base | None:
-    """Return the base named `name`, or None."""
-    row = database.peek(f"SELECT {COLUMNS} FROM bases WHERE name = :name", name=name)
+    """Return the base that `name` is the name or another name of, or None."""
+    row = database.peek(f"SELECT {COLUMNS} FROM bases WHERE {_NAMED}", name=name)
     return _base(row) if row else None
 
 
 def exists(tx: Tx, name: str) -> bool:
-    """Return whether a base named `name` exists."""
-    return tx.row("SELECT 1 FROM bases WHERE name = :name", name=name) is not None
+    """Return whether `name` is a base's name or another name of one."""
+    return tx.row(f"SELECT 1 FROM bases WHERE {_NAMED}", name=name) is not None
 
 
 def list_all(database: Database) -> list[Base]:
@@ -120,9 +154,29 @@ def list_all(database: Database) -> list[Base]:
         ]
 
 
+def other_names(database: Database) -> list[tuple[str, str]]:
+    """Return other names of bases, each with its base's name."""
+    with database.read() as tx:
+        rows = tx.rows("SELECT name, base FROM base_names ORDER BY name")
+    return [(str(name), str(base)) for name, base in rows]
+
+
 def local(database: Database) -> list[Base]:
     """Return the bases that the embedded engine serves, oldest first."""
     return [base for base in list_all(database) if base.kind is BaseKind.LOCAL]
+
+
+def _check_other_name(name: str) -> None:
+    if not OTHER_NAME.fullmatch(name):
+        raise Error(
+            Kind.INVALID,
+            "Invalid other name: use up to 128 letters, digits, dots, dashes, underscores, and slashes between them.",
+            param="also_named",
+        )
+
+
+def _in_use(name: str) -> Error:
+    return Error(Kind.CONFLICT, f"A base named '{name}' already exists. Choose another name.")
 
 
 def _base(row: tuple[Any, ...]) -> Base:

@@ -1,21 +1,28 @@
 """The bases and models that a caller can see: the operations behind `/v1/models`."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import chain
 
 from tunewarden.db.database import Database
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import bases, models
-from tunewarden.registry.bases import Base
+from tunewarden.registry.bases import Base, OtherName
 from tunewarden.registry.models import Model
 
 PAGE_SIZE = 1000
 
 
-def retrieve(database: Database, caller: Caller, model_id: str) -> Base | Model:
+Found = Base | OtherName | Model
+
+
+def retrieve(database: Database, caller: Caller, model_id: str) -> Found:
     """Return a base or a model that the caller can see. Raises Error(FORBIDDEN, NOT_FOUND)."""
     authorize(caller, Action.READ_MODELS)
-    found = bases.find(database, model_id) or models.find(database, caller, model_id)
+    base = bases.find(database, model_id)
+    if base is not None:
+        return base if base.name == model_id else OtherName(model_id, base)
+    found = models.find(database, caller, model_id)
     if found is None:
         raise models.missing(model_id)
     return found
@@ -23,14 +30,14 @@ def retrieve(database: Database, caller: Caller, model_id: str) -> Base | Model:
 
 def everything(
     database: Database, caller: Caller, *, after: str | None = None, limit: int | None = None
-) -> Iterator[Base | Model]:
-    """Return the bases, then the models, that follow the id `after`.
+) -> Iterator[Found]:
+    """Return the bases, each followed by its other names, then the models, that follow the id `after`.
 
     Lazy, in constant memory; `limit` is how many the caller will take. Raises Error(FORBIDDEN, INVALID).
     """
     authorize(caller, Action.READ_MODELS)
-    found = bases.list_all(database)
-    names = [base.name for base in found]
+    found = _bases(database)
+    names = [one.name for one in found]
     if after in names:
         found, after = found[names.index(after) + 1 :], None
     elif after is not None:
@@ -40,3 +47,14 @@ def everything(
     size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
     pages = models.pages(database, caller, start=start, size=size)
     return chain(found, chain.from_iterable(pages))
+
+
+def _bases(database: Database) -> list[Base | OtherName]:
+    others: dict[str, list[str]] = defaultdict(list)
+    for name, base_name in bases.other_names(database):
+        others[base_name].append(name)
+    found: list[Base | OtherName] = []
+    for base in bases.list_all(database):
+        found.append(base)
+        found += [OtherName(name, base) for name in others[base.name]]
+    return found
