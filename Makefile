@@ -89,7 +89,7 @@ lock: $(UV)/bin/uv
 
 # Writes the pins of the clients' environments anew, in the same way.
 lock-clients: $(UV)/bin/uv
-	tests/clients/environments/compile.sh $< $(DATE)
+	tests/clients/pins/compile.sh $< $(DATE)
 
 # Fails unless the lock is what `make lock` writes for the date that it names.
 lock-check: $(UV)/bin/uv

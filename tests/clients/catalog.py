@@ -38,7 +38,6 @@ class Client:
 BROWSER = Client(
     "browser", "a page in Chromium", "chat by fetch from another origin", "", is_light=True
 )
-NOT_YET = "it sends `tools` or asks for JSON, which the embedded engine does not take yet"
 CLIENTS = (
     Client(
         "openai-python",
@@ -46,7 +45,6 @@ CLIENTS = (
         "models, files, chat, stream, completions, tools, JSON, Responses",
         "openai",
         is_light=True,
-        fails=NOT_YET,
     ),
     Client(
         "openai-python-2",
@@ -54,7 +52,6 @@ CLIENTS = (
         "the same",
         "openai",
         program="openai-python",
-        fails=NOT_YET,
     ),
     Client(
         "openai-python-1",
@@ -62,7 +59,6 @@ CLIENTS = (
         "the same",
         "openai",
         program="openai-python",
-        fails=NOT_YET,
     ),
     Client(
         "openai-cli",
@@ -76,7 +72,6 @@ CLIENTS = (
         "openai for JavaScript",
         "models, files, chat, stream, tools, JSON, Responses",
         "openai",
-        fails=NOT_YET,
     ),
     Client(
         "openai-node-6",
@@ -84,7 +79,6 @@ CLIENTS = (
         "the same",
         "openai",
         program="openai-node",
-        fails=NOT_YET,
     ),
     Client(
         "openai-node-5",
@@ -92,7 +86,6 @@ CLIENTS = (
         "the same",
         "openai",
         program="openai-node",
-        fails=NOT_YET,
     ),
     Client("curl", "curl", "chat", "", is_light=True),
     Client("java", "the JDK's HttpClient", "chat, with its offer of HTTP/2", "", is_light=True),
@@ -101,32 +94,28 @@ CLIENTS = (
         "OpenAI's Agents SDK",
         "Responses, stream, tool, output type",
         "openai-agents",
-        fails=NOT_YET,
     ),
     Client(
         "langchain",
         "LangChain",
         "chat, stream, batches, tools, structured output",
         "langchain-openai",
-        fails=NOT_YET,
     ),
-    Client("langchain-js", "LangChain, JavaScript", "the same", "@langchain/openai", fails=NOT_YET),
+    Client("langchain-js", "LangChain, JavaScript", "the same", "@langchain/openai"),
     Client(
         "llama-index",
         "LlamaIndex",
         "chat, stream, completions, tools, structured",
         "llama-index-llms-openai-like",
-        fails=NOT_YET,
     ),
-    Client("instructor", "Instructor", "modes TOOLS and JSON_SCHEMA", "instructor", fails=NOT_YET),
+    Client("instructor", "Instructor", "modes TOOLS and JSON_SCHEMA", "instructor"),
     Client(
         "pydantic-ai",
         "Pydantic AI",
         "`openai:` and `openai-chat:`: stream, tool, outputs",
         "pydantic-ai-slim",
-        fails=NOT_YET,
     ),
-    Client("dspy", "DSPy", "LM, a signature, JSON as its fallback", "dspy", fails=NOT_YET),
+    Client("dspy", "DSPy", "LM, a signature, JSON as its fallback", "dspy"),
     Client(
         "dspy-finetune",
         "DSPy's fine-tuning provider",
@@ -139,7 +128,6 @@ CLIENTS = (
         "LiteLLM",
         "chat, stream, batches, completions, tools, JSON, Responses",
         "litellm",
-        fails=NOT_YET,
     ),
     Client(
         "litellm-proxy",
@@ -148,22 +136,20 @@ CLIENTS = (
         "litellm",
         environment="litellm",
     ),
-    Client("llm", "llm", "prompt, conversation, tool, schema", "llm", fails=NOT_YET),
-    Client("vercel-ai", "Vercel AI SDK, chat", "text, stream, tools, objects", "ai", fails=NOT_YET),
+    Client("llm", "llm", "prompt, conversation, tool, schema", "llm"),
+    Client("vercel-ai", "Vercel AI SDK, chat", "text, stream, tools, objects", "ai"),
     Client(
         "vercel-ai-openai",
         "Vercel AI SDK, `openai(id)`",
         "Responses: text, stream, tools, objects",
         "@ai-sdk/openai",
         environment="vercel-ai",
-        fails=NOT_YET,
     ),
     Client(
         "open-webui",
         "Open WebUI",
         "a chat as its page sends it, with its built-in tools",
         "open-webui",
-        fails=NOT_YET,
     ),
     Client("promptfoo", "promptfoo", "an evaluation", "promptfoo"),
     Client(
@@ -179,32 +165,29 @@ CLIENTS = (
     ),
     Client("shell-gpt", "shell-gpt", "prompt, conversation", "shell-gpt"),
     Client("deepeval", "deepeval", "its local model", "deepeval"),
-    Client("haystack", "Haystack", "chat, stream, tools", "haystack-ai", fails=NOT_YET),
+    Client("haystack", "Haystack", "chat, stream, tools", "haystack-ai"),
     Client(
         "semantic-kernel",
         "Semantic Kernel",
         "an agent, stream, plugin",
         "semantic-kernel",
-        fails=NOT_YET,
     ),
-    Client("aisuite", "aisuite", "chat, tools", "aisuite", fails=NOT_YET),
-    Client(
-        "smolagents", "smolagents", "its model: chat, stream, tools", "smolagents", fails=NOT_YET
-    ),
+    Client("aisuite", "aisuite", "chat, tools", "aisuite"),
+    Client("smolagents", "smolagents", "its model: chat, stream, tools", "smolagents"),
     Client(
         "autogen",
         "AutoGen",
         "chat, stream, agent with a tool, output type",
         "autogen-ext",
-        fails=NOT_YET,
     ),
-    Client("ag2", "AG2", "an agent, a tool", "ag2", fails=NOT_YET),
-    Client("agno", "agno", "an agent, stream, a tool, output type", "agno", fails=NOT_YET),
-    Client("strands", "Strands", "an agent, a tool", "strands-agents", fails=NOT_YET),
-    Client("mirascope", "Mirascope", "call, tool, format", "mirascope", fails=NOT_YET),
-    Client("crewai", "CrewAI", "model, agent, tool, output type", "crewai", fails=NOT_YET),
-    Client("outlines", "Outlines", "text, stream, schema", "outlines", fails=NOT_YET),
-    Client("inspect-ai", "Inspect", "a task, a tool", "inspect-ai", fails=NOT_YET),
-    Client("gptme", "gptme", "a prompt", "gptme", fails=NOT_YET),
+    Client("ag2", "AG2", "an agent, a tool", "ag2"),
+    Client("agno", "agno", "an agent, stream, a tool, output type", "agno"),
+    Client("strands", "Strands", "an agent, a tool", "strands-agents"),
+    Client("mirascope", "Mirascope", "call, tool, format", "mirascope"),
+    Client("crewai", "CrewAI", "model, agent, tool, output type", "crewai"),
+    Client("outlines", "Outlines", "text, stream, schema", "outlines"),
+    Client("inspect-ai", "Inspect", "a task, a tool", "inspect-ai"),
+    Client("wandb", "W&B's logger of jobs", "waits for a job, logs its metrics, offline", "wandb"),
+    Client("gptme", "gptme", "a prompt", "gptme"),
     Client("guidellm", "guidellm", "8 requests of a benchmark, by its HTTP backend", "guidellm"),
 )

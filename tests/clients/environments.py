@@ -1,6 +1,6 @@
 """An environment for each client, in `.cache/clients`, from exact pins (docs/decisions/0027).
 
-`environments/NAME.txt` is a virtual environment's, `environments/NAME/` an npm project's. One that is there is used
+`pins/NAME.txt` is a virtual environment's, `pins/NAME/` an npm project's. One that is there is used
 again until its pins change. Clients that need none (curl, Java) have neither.
 """
 
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PINS = Path(__file__).parent / "environments"
+PINS = Path(__file__).parent / "pins"
 PLACE = ROOT / ".cache" / "clients"
 UV = ROOT / ".cache" / "uv" / "bin" / "uv"
 NODE = ROOT / ".venv" / "node" / "node_modules" / ".bin"

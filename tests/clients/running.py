@@ -1,15 +1,19 @@
 """Run a client against a server: its recipe and its program, each in a process of its own."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.clients import environments
 from tests.clients.catalog import Client
 from tests.clients.recipes import recipes
-from tests.support import demo_models
-from tests.support.servers import Server
+from tests.support import demo_models, servers
+from tests.support.servers import Server, wait_until
 
 PROGRAMS = Path(__file__).parent / "programs"
 # By the name's end, in the order in which they are looked for.
@@ -20,6 +24,7 @@ COMMANDS = {
     ".java": ("java",),
 }
 RUN_SECONDS = 300
+START_SECONDS = 60.0
 # No client tells anyone of its use, none looks for a newer release or a model's data: tests stay on the machine.
 QUIET = {
     "ANONYMIZED_TELEMETRY": "false",
@@ -50,6 +55,14 @@ class Ran:
     output: str
 
 
+@contextlib.contextmanager
+def serving_demo(data: Path, **settings: object) -> Iterator[Server]:
+    """Run a server with the demo for a block, which begins when its engine answers."""
+    with servers.serving(data, workers=1, options=["--demo"], settings=settings) as server:
+        wait_until(lambda: "The engine answers." in server.printed(), "it says so", START_SECONDS)
+        yield server
+
+
 def run(client: Client, server: Server, model: str, place: Path, sink: str) -> Ran:
     """Run what a client has; it works if each of its programs exits with 0 and says something."""
     environment = place / "none"
@@ -74,21 +87,34 @@ def run(client: Client, server: Server, model: str, place: Path, sink: str) -> R
     began = time.monotonic()
     output = ""
     for command in _commands(client, place, environment):
-        ran = subprocess.run(
-            command,
-            cwd=place,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=RUN_SECONDS,
-            check=False,
-        )
-        output += ran.stdout
-        if ran.returncode != 0 or not ran.stdout.strip():
+        status, said = _run(command, place, variables)
+        output += said
+        if status != 0 or not said.strip():
             return Ran(works=False, seconds=time.monotonic() - began, output=output)
     return Ran(works=True, seconds=time.monotonic() - began, output=output)
+
+
+def _run(command: list[str], place: Path, variables: dict[str, str]) -> tuple[int, str]:
+    """Run a program; nothing that it started is left. Return its exit status and what it said."""
+    process = subprocess.Popen(
+        command,
+        cwd=place,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        said, _ = process.communicate(timeout=RUN_SECONDS)
+    except subprocess.TimeoutExpired:
+        said = f"nothing after {RUN_SECONDS} s"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return process.returncode, said
 
 
 def _commands(client: Client, place: Path, environment: Path) -> list[list[str]]:

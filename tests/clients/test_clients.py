@@ -9,17 +9,13 @@ from pathlib import Path
 import pytest
 from tests.clients import running, sink
 from tests.clients.catalog import Client
-from tests.support import servers
-from tests.support.servers import Server, wait_until
-
-START_SECONDS = 60.0
+from tests.support.servers import Server
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("clients") / "data"
-    with servers.serving(data, workers=1, options=["--demo"]) as server:
-        wait_until(lambda: "The engine answers." in server.printed(), "it says so", START_SECONDS)
+    with running.serving_demo(data) as server:
         yield server
 
 

@@ -20,16 +20,22 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--user-data-dir=profile",
+    f"--user-data-dir={Path('profile').resolve()}",
 )
 SECONDS = 240
-with socket.create_server(("127.0.0.1", 0)) as free:
-    port = free.getsockname()[1]
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+port, driver_port = free_port(), free_port()
 url = f"http://127.0.0.1:{port}"
 token = ""
 
 
-def ask(path, fields=None):
+def ask(path, fields=None, url=url):
     """GET, or POST with fields; None while the server does not answer."""
     body = None if fields is None else json.dumps(fields).encode()
     headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
@@ -52,6 +58,11 @@ def wait_for(look):
     raise AssertionError(f"nothing after {SECONDS} s")
 
 
+def drive(path, fields):
+    """Ask the browser's driver."""
+    return ask(f"/session{path}", fields, f"http://127.0.0.1:{driver_port}")
+
+
 def answered():
     """The answer of the only chat, once it is whole."""
     for chat in ask("/api/v1/chats/") or []:
@@ -62,34 +73,36 @@ def answered():
     return None
 
 
-if shutil.which("chromium") is None:
-    sys.exit("Chromium is not installed (Debian: apt-get install chromium)")
-settings = {
-    "DATA_DIR": str(Path("data").resolve()),
-    "ENABLE_OLLAMA_API": "false",
-    "OPENAI_API_BASE_URL": os.environ["OPENAI_BASE_URL"],
-    "WEBUI_AUTH": "false",
-}
-command = ["open-webui", "serve", "--host", "127.0.0.1", "--port", str(port)]
+if shutil.which("chromedriver") is None:
+    sys.exit("Chromium is not installed (Debian: apt-get install chromium-driver)")
+# Its login is off: the page needs none to send a chat.
+settings = {"DATA_DIR": str(Path("data").resolve()), "PORT": str(port), "WEBUI_AUTH": "false"}
 with Path("server.log").open("wb") as log:
-    server = subprocess.Popen(command, env={**os.environ, **settings}, stdout=log, stderr=log)
-page = None
+    server = subprocess.Popen(
+        ["bash", "-eu", "open-webui.serve"], env={**os.environ, **settings}, stdout=log, stderr=log
+    )
+with Path("driver.log").open("wb") as log:
+    driver = subprocess.Popen(["chromedriver", f"--port={driver_port}"], stdout=log, stderr=log)
 try:
     wait_for(lambda: ask("/health"))
     token = wait_for(lambda: ask("/api/v1/auths/signin", {"email": "", "password": ""}))["token"]
     models = [one["id"] for one in ask("/api/models")["data"]]
     print("models:", models)
     assert os.environ["MODEL"] in models
+    options = {"goog:chromeOptions": {"args": list(FLAGS)}}
+    started = wait_for(lambda: drive("", {"capabilities": {"alwaysMatch": options}}))
+    session = f"/{started['value']['sessionId']}"
+    drive(f"{session}/url", {"url": url})
+    signed_in = {"script": "return localStorage.token || null", "args": []}
+    wait_for(lambda: drive(f"{session}/execute/sync", signed_in)["value"])
     query = urllib.parse.urlencode({"models": os.environ["MODEL"], "q": "Hello"})
-    with Path("chromium.log").open("wb") as log:
-        page = subprocess.Popen(["chromium", *FLAGS, f"{url}/?{query}"], stdout=log, stderr=log)
+    drive(f"{session}/url", {"url": f"{url}/?{query}"})
     answer = wait_for(answered)
     print("answer:", answer["content"], answer.get("error") or "")
     assert answer["content"]
     assert not answer.get("error")
 finally:
-    for process in (page, server):
-        if process is not None:
-            process.terminate()
-            process.wait()
+    for process in (driver, server):
+        process.terminate()
+        process.wait()
     print(Path("server.log").read_text()[-3000:])
