@@ -60,6 +60,7 @@ class Answer:
         self._names = base.token_names
         self._tool_format = base.tool_format
         self._prompt_tokens = sum(len(ids) for ids in prompts)
+        self._reused_tokens = 0
         self._said = 0
         self._echoes = _echoed(ask, prompts, base) if ask.echo else []
         self._count = len(prompts) * ask.choices
@@ -165,6 +166,7 @@ class Answer:
             echo = self._echoes[delta.index // self._ask.choices] if self._echoes else ""
             said = Message(self._reader()) if self._ask.is_chat else Completion(echo)
             choice = self._choices[delta.index] = _Choice(echo, said, self._no_logprobs(echo))
+            self._reused_tokens += delta.reused
         self._said += delta.tokens - choice.tokens
         choice.tokens = delta.tokens
         return choice
@@ -176,12 +178,15 @@ class Answer:
             return None
         return CallReader(self._tool_format, tools.names, takes_one=not tools.is_parallel)
 
-    def _usage(self) -> dict[str, int]:
-        return {
+    def _usage(self) -> dict[str, Any]:
+        usage = {
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": self._said,
             "total_tokens": self._prompt_tokens + self._said,
         }
+        if self._ask.response is None:
+            return usage
+        return {**usage, "prompt_tokens_details": {"cached_tokens": self._reused_tokens}}
 
     def _no_logprobs(self, echo: str) -> Logprobs | None:
         """Return an empty collection, or None if the client wants none."""

@@ -114,7 +114,9 @@ def begin(
     if any(start < done for start in starts):
         assert prefixes.arena is not None
         _put(prefixes.arena, cache, known, starts, done)
-        prefixes.tokens_reused += sum(max(0, done - start) for start in starts)
+        for row, start in zip(rows, starts, strict=True):
+            row.tokens_reused = max(0, done - start)
+            prefixes.tokens_reused += row.tokens_reused
     return Joining(Running(rows, mask, cache, select(rows)), ids, done)
 
 

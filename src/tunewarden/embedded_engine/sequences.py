@@ -35,7 +35,8 @@ class Entry:
 class Delta:
     """One step's addition to one sequence. `tokens` counts all tokens of the sequence so far.
 
-    `prompt` is a part of the prompt with its logprobs, if they are wanted, before anything that is said.
+    `prompt` is a part of the prompt with its logprobs, if they are wanted, before anything that is said. `reused` counts
+    the prompt's tokens that were computed before.
     """
 
     index: int
@@ -44,6 +45,7 @@ class Delta:
     tokens: int
     finish: Finish | None
     prompt: Sequence[Choice] = ()
+    reused: int = 0
 
 
 class Receiver(Protocol):
@@ -93,6 +95,7 @@ class Row:
         self.last = prompt[-1]
         self.length = len(prompt)
         self.reports_prompt = reports_prompt
+        self.tokens_reused = 0
         self._index = index
         self._ending = ending
         self._tokens_min = sampling.min_tokens
@@ -163,4 +166,5 @@ class Row:
         ready = [entry for entry in self._entries if upto is None or entry.at < upto]
         self._entries = self._entries[len(ready) :]
         self._released += len(text)
-        return Delta(self._index, text, ready, self._tokens, finish)
+        reused = self.tokens_reused
+        return Delta(self._index, text, ready, self._tokens, finish, reused=reused)
