@@ -52,6 +52,7 @@ class LeaseAgent:
         self._watch = MemberWatch(database, clock, replica_n)
         self._logged = Throttle(clock)
         self._held: _Held | None = None
+        self._refused = ""  # the member whose lease the engine does not have
 
     def run(self, stop: threading.Event) -> None:
         """Hold the lease until `stop`."""
@@ -70,6 +71,7 @@ class LeaseAgent:
             else:
                 self._held = None
         except LeaseRefused:
+            self._refused = "" if self._held is None else self._held.member.id
             self._held = None
         except Error as error:
             if self._logged.allows(error.message):
@@ -84,7 +86,7 @@ class LeaseAgent:
     def _found(self) -> _Held | None:
         """Go on with a member of an earlier runner: the engine refuses if its lease has ended."""
         member = members.live(self._database, self._replica_n)
-        return None if member is None else _Held(member, "")
+        return None if member is None or member.id == self._refused else _Held(member, "")
 
     def _joined(self) -> _Held:
         """Begin a new lease. Raises Error, LeaseRefused."""

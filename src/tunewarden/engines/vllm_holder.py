@@ -94,11 +94,12 @@ class VllmHolder:
         """Ask once; return what is proven then."""
         left = min(watch.left_seconds(watch.look()), deadline - self._clock.monotonic())
         answer = self._control.evict(internal_id, within_seconds=max(left, LEAST_SECONDS))
-        unended = watch.look()
+        unended, known = watch.look(), watch.members()
+        if answer is not None and known and not any(_is_of(one, answer[1]) for one in known):
+            answer = None  # another engine's word, which no lease binds to what was pushed
         if answer is not None:
-            # The members of another process that was at this address are not what answered.
             unended = [one for one in unended if not _is_of(one, answer[1])]
-        if unended or (answer is None and not watch.members()):
+        if unended or (answer is None and not known):
             return None
         return self._evicted(answer, loaded_by)
 
