@@ -51,7 +51,7 @@ PHRASES = re.compile(
 MARK = re.compile(r"#\s*(noqa\b|type:\s*ignore\b|pragma: no)")
 REASONED = re.compile(r"#\s*(noqa: [A-Z0-9, ]*[A-Z0-9](  | - )|type: ignore\[[a-z, -]+\]  # )\S")
 # Names that a library of ours calls.
-GIVEN_NAMES = {"handle_exit"}
+GIVEN_NAMES = {"handle_error", "handle_exit"}
 # Of the `local` extra; and what starts the embedded engine or a server of several processes.
 HEAVY = {"huggingface_hub", "jinja2", "peft", "tokenizers", "torch", "transformers"}
 STARTS_SERVERS = {

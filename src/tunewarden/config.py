@@ -11,8 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from tunewarden import settings
+from tunewarden.data_layout import DataDirectory
 from tunewarden.errors import Error, Kind
-from tunewarden.settings import BYTES, SECONDS, Setting, Source, networks, origins, setting
+from tunewarden.settings import (
+    BYTES,
+    SECONDS,
+    Setting,
+    Source,
+    host_and_port,
+    networks,
+    origins,
+    setting,
+)
 
 SETTINGS_FILE = "tunewarden.toml"
 # For commands that call a server: (address, key). The first address that is set is used.
@@ -23,7 +33,7 @@ CLIENT_VARIABLES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
+class Config(DataDirectory):
     """The settings of one server. Times are seconds, sizes bytes."""
 
     data: Path = setting(
@@ -47,6 +57,12 @@ class Config:
         default=1,
         limits=(1, 256),
         has_flag=True,
+    )
+    metrics_address: str = setting(
+        "where `GET /metrics` answers Prometheus, as `HOST:PORT`; port 0 takes a free one, `none` is nowhere. It needs "
+        "no key, so leave it on loopback, or on a network of your monitoring only",
+        default="none",
+        check=host_and_port,
     )
     scratch: Path = setting(  # I16
         "directory for plaintext weights on their way to an engine; must be a tmpfs",
@@ -254,61 +270,6 @@ class Config:
         unit=SECONDS,
         limits=(1, 86_400),
     )
-
-    @property
-    def database(self) -> Path:
-        """The SQLite file."""
-        return self.data / "tunewarden.sqlite"
-
-    @property
-    def run(self) -> Path:
-        """Lock files and sockets; not needed after the server stops."""
-        return self.data / "run"
-
-    @property
-    def deletion_locks(self) -> Path:
-        """Which process works on which deletion."""
-        return self.run / "deletions.locks"
-
-    @property
-    def blobs(self) -> Path:
-        """Sealed files."""
-        return self.data / "blobs"
-
-    @property
-    def keyring(self) -> Path:
-        """The models' keys. Mirror its current state; never keep old copies (section 7)."""
-        return self.data / "keyring"
-
-    @property
-    def signing_key(self) -> Path:
-        """The seed of the log's signing key, mode 0600."""
-        return self.data / "log.key"
-
-    @property
-    def log(self) -> Path:
-        """The deletion log's tiles and checkpoint."""
-        return self.data / "log"
-
-    @property
-    def owner_key(self) -> Path:
-        """Where the first Owner key is written, mode 0600."""
-        return self.data / "owner.key"
-
-    @property
-    def engine_keys(self) -> Path:
-        """The API keys of remote bases' engines, mode 0600 each."""
-        return self.data / "engine_keys"
-
-    @property
-    def certificates(self) -> Path:
-        """The authority for engines on other hosts, and the gateway's certificate, mode 0600 each."""
-        return self.data / "certificates"
-
-    @property
-    def engine_socket(self) -> Path:
-        """Where the embedded engine listens."""
-        return self.run / "engine.sock"
 
 
 # Every setting by its name, in the order of the reference.

@@ -133,6 +133,18 @@ def networks(text: str) -> list[Network]:
         raise Error(Kind.INVALID, said) from error
 
 
+def host_and_port(text: str) -> tuple[str, int] | None:
+    """Parse `HOST:PORT` or `[IPv6]:PORT`; "none" is None. Raises Error(INVALID)."""
+    if text == "none":
+        return None
+    host, _, port = text.rpartition(":")
+    host = host[1:-1] if host[:1] + host[-1:] == "[]" else host
+    if not host or ("[" in host) or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65_535:
+        said = f"Setting 'metrics_address' must be HOST:PORT, or none: '{text}'."
+        raise Error(Kind.INVALID, said)
+    return host, int(port)
+
+
 def origins(text: str) -> frozenset[str]:
     """Parse comma-separated origins of pages; "none" is the empty set. Raises Error(INVALID)."""
     named = [] if text == "none" else [one.strip() for one in text.split(",")]

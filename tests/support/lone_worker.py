@@ -14,6 +14,8 @@ from typing import ClassVar
 from tests.support import servers
 from tests.support.servers import Server
 
+from tunewarden.metrics.memory import Memory
+
 
 class LoneWorker(Server):
     """A worker as the supervisor starts it, on a data directory that the test prepared."""
@@ -27,12 +29,14 @@ class LoneWorker(Server):
             self._file("stderr").open("ab") as err,
         ):
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-            given = [str(os.getpid()), str(listening.fileno())]
+            self.counters = Memory.create(1)
+            descriptors = listening.fileno(), self.counters.descriptor
+            given = [str(os.getpid()), "0", *map(str, descriptors)]
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.program, str(self.data), *given],
                 stdout=out,
                 stderr=err,
-                pass_fds=(listening.fileno(),),
+                pass_fds=descriptors,
                 env=servers.environment(self.settings) | {"TMPDIR": str(self.tmp)},
             )
         servers.wait_until(self._is_ready, "the worker answers", servers.START_SECONDS)

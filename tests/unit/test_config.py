@@ -8,7 +8,7 @@ import pytest
 from tunewarden import config
 from tunewarden.config import SETTINGS, Config
 from tunewarden.errors import Error
-from tunewarden.settings import Source
+from tunewarden.settings import Source, host_and_port
 
 
 @pytest.fixture
@@ -123,3 +123,24 @@ def test_every_number_has_limits_and_every_unit_is_in_the_name() -> None:
         assert setting.unit in {"", "seconds", "bytes"}
         assert ("seconds" in setting.name) == (setting.unit == "seconds")
     assert len(SETTINGS) == len(fields(Config))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("none", None),
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("[::1]:0", ("::1", 0)),
+        ("metrics.example:65535", ("metrics.example", 65535)),
+    ],
+)
+def test_an_address_is_a_host_and_a_port(text: str, found: object) -> None:
+    assert host_and_port(text) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["9464", ":9464", "127.0.0.1", "a:65536", "a:-1", "[]:1", "[::1:1"]
+)
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(Error, match="must be HOST:PORT, or none"):
+        host_and_port(text)

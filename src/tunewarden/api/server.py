@@ -11,6 +11,7 @@ import asyncio
 import gc
 import logging
 import re
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -46,10 +47,12 @@ from tunewarden.gateway.connections import Connections
 from tunewarden.gateway.cors import Cors
 from tunewarden.gateway.flushes import Flushes
 from tunewarden.gateway.inference import ROUTES, Inference
+from tunewarden.gateway.observer import STATUS_OF_NONE, Observer
 from tunewarden.gateway.relay import OPENAI_VERSION
 from tunewarden.identity import keys
 from tunewarden.identity.keys import Presented
 from tunewarden.ids import Prefix, mint
+from tunewarden.metrics import families, recording
 from tunewarden.problems import Wire
 from tunewarden.settings import origins
 
@@ -78,6 +81,9 @@ NAMED_SLASHES = 3
 LOG_ENTRIES = "/log/tile/entries/"
 CLIENT_REQUEST_ID_LENGTH_MAX = 512
 FLUSH_SECONDS = 1.0
+# In metrics and the access log: what is no route, or was refused before it was looked for.
+OTHER = "other"
+METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +101,7 @@ class Server:
             operations.admissions,
             operations.gateway,
             operations.usage,
+            Observer(recording.Inference(recording.own())),
             operations.config.body_bytes_max,
         )
         services = Services.of(operations)
@@ -112,6 +119,12 @@ class Server:
             await self._live(receive, send)
             return
         reply = _Headed(send, is_last=self.is_draining)
+        try:
+            await self._reply(scope, receive, reply)
+        finally:
+            _count(scope, reply)
+
+    async def _reply(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
         if self.cors is not None:
             reply.cors = self.cors.headers(scope["headers"])
             if cors.is_preflight(scope["method"], scope["headers"]):
@@ -146,7 +159,7 @@ class Server:
     async def _answer(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
         path: str = scope["path"]
         if self._is_public(path) and not _is_named(scope):
-            await self._routes(_routed(scope), receive, reply.send)
+            await self._route(scope, receive, reply)
             return
         presented = self.presented(scope["headers"])
         caller = keys.look_up(self._operations.database, presented, reply.request_id)
@@ -155,7 +168,15 @@ class Server:
         check_query(scope["query_string"])
         if path.count("/") > NAMED_SLASHES:
             scope["path"] = models.with_one_segment(self._operations.database, path)
-        await self._routes(_routed(scope), receive, reply.send)
+        await self._route(scope, receive, reply)
+
+    async def _route(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
+        routed = _routed(scope)
+        try:
+            await self._routes(routed, receive, reply.send)
+        finally:
+            found = routed.get("route")
+            reply.route = found.path if isinstance(found, Route) else OTHER
 
     def _is_public(self, path: str) -> bool:
         is_open = self._operations.config.docs_are_open and path in docs.PATHS
@@ -170,12 +191,12 @@ class Server:
         await _send(reply, problems.wire(error))
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        """ASGI lifespan: flush usage each second, and once more at shutdown."""
+        """ASGI lifespan: flush usage and gauges each second, and once more at shutdown."""
         await receive()
         # Objects made at start-up live as long as the process: keep the garbage collector from scanning them.
         gc.freeze()
         loop = asyncio.get_running_loop()
-        flushing = loop.create_task(self._flush_usage())
+        flushing = loop.create_task(self._flush_each_second())
         watching = loop.create_task(self.connections.watch())
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -187,10 +208,12 @@ class Server:
             logger.warning("the last usage could not be written and is lost: %s", error.message)
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _flush_usage(self) -> None:
+    async def _flush_each_second(self) -> None:
         logged = Throttle(self._operations.clock)
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
+            recording.show(families.IN_FLIGHT, self._operations.gateway.in_flight())
+            recording.show(families.CONNECTIONS, len(self.connections))
             usage = self._operations.usage
             taken = usage.take()
             try:
@@ -220,22 +243,37 @@ def _routed(scope: Scope) -> Scope:
 class _Headed:
     """Adds the headers that every response carries."""
 
-    __slots__ = ("_began", "_is_last", "_send", "cors", "is_started", "organization", "request_id")
+    __slots__ = (
+        "_is_last",
+        "_send",
+        "began",
+        "cors",
+        "organization",
+        "request_id",
+        "route",
+        "status",
+    )
 
     def __init__(self, send: Send, *, is_last: bool) -> None:
         self._send = send
         self._is_last = is_last  # on its connection, which is closed after it
-        self._began = asyncio.get_running_loop().time()
+        self.began = time.perf_counter()
         self.request_id = mint(Prefix.REQUEST)
         self.organization = b""
         self.cors: cors.Headers = []
-        self.is_started = False
+        self.route = OTHER
+        self.status = 0  # 0: the response has not begun
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the response has begun."""
+        return self.status != 0
 
     async def send(self, message: Message) -> None:
         """Send a message; the first one gets the headers."""
         if message["type"] == "http.response.start":
-            self.is_started = True
-            elapsed_ms = (asyncio.get_running_loop().time() - self._began) * 1000
+            self.status = message["status"]
+            elapsed_ms = (time.perf_counter() - self.began) * 1000
             message["headers"] = [
                 *message["headers"],
                 (b"x-request-id", self.request_id.encode()),
@@ -250,6 +288,12 @@ class _Headed:
             if self.organization:
                 message["headers"].append((b"openai-organization", self.organization))
         await self._send(message)
+
+
+def _count(scope: Scope, reply: _Headed) -> None:
+    method = scope["method"] if scope["method"] in METHODS else OTHER
+    seconds = time.perf_counter() - reply.began
+    recording.http_ended(method, reply.route, reply.status or STATUS_OF_NONE, seconds)
 
 
 async def _send(reply: _Headed, wire: Wire) -> None:

@@ -13,9 +13,10 @@ from tunewarden.app import App, open_app, recover, scratch_directory, with_no_se
 from tunewarden.config import Config
 from tunewarden.errors import Error
 from tunewarden.registry import bases, models
-from tunewarden.server import first_start, start_checks
+from tunewarden.server import first_start, metrics_server, start_checks
 from tunewarden.server.fork_server import ForkServer
 from tunewarden.server.supervisor import Supervisor, listen, note_address
+from tunewarden.settings import host_and_port
 
 # Timeout for the state of an engine that is busy loading.
 ENGINE_SECONDS = 0.2
@@ -45,12 +46,22 @@ def run(settings: Config, fork_server: ForkServer, *, demo: Demo) -> None:
             first_start.packaged_demo()
     start_checks.close_to_others(settings)
     # The port comes first: one that is in use must not leave a new data directory behind.
-    with _listening(settings) as listening, with_no_server(settings):
+    with (
+        _listening(settings) as listening,
+        _scraped(settings) as scraped,
+        with_no_server(settings),
+    ):
         scratch_directory(settings)  # first: it may choose its name
         app = open_app(settings, migrate=True)
         start_checks.check_swap(app)
         start_checks.warn_of_plain_http(settings)
-        _run(app, listening, fork_server, demo=demo)
+        _run(app, listening, fork_server, scraped, demo=demo)
+
+
+def _scraped(settings: Config) -> contextlib.AbstractContextManager[socket.socket | None]:
+    """Open the listening socket of the metrics, if they are wanted. Raises Error(UNAVAILABLE)."""
+    where = host_and_port(settings.metrics_address)
+    return contextlib.nullcontext() if where is None else listen(*where, setting="metrics_address")
 
 
 def _listening(settings: Config) -> socket.socket:
@@ -64,30 +75,42 @@ def _listening(settings: Config) -> socket.socket:
         raise
 
 
-def _run(app: App, listening: socket.socket, fork_server: ForkServer, *, demo: Demo) -> None:
+def _run(
+    app: App,
+    listening: socket.socket,
+    fork_server: ForkServer,
+    scraped: socket.socket | None,
+    *,
+    demo: Demo,
+) -> None:
     console = Console(stderr=True)
-    host, port = listening.getsockname()[:2]
     recover(app)
     is_first = first_start.owner_key(app) is None
     first_start.make_owner(app)
     if demo is not Demo.NONE:
         first_start.make_demo(app, console, train=demo is Demo.TRAINED)
-    announcement = _Announcement(app, host, port, is_first=is_first)
-    note_address(app, announcement.url)
-    Supervisor(app, listening, fork_server).run(announcement.made)
+    announcement = _Announcement(app, listening, is_first=is_first)
+    metrics = None if scraped is None else _url(scraped, metrics_server.PATH)
+    note_address(app, announcement.url, metrics)
+    Supervisor(app, listening, fork_server, scraped).run(announcement.made)
     # No load is running, so the directory should be empty; if not, the next start sweeps it.
     with contextlib.suppress(OSError):
         scratch_directory(app.config).rmdir()
 
 
+def _url(listening: socket.socket, path: str) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
+
+
 class _Announcement:
     """Prints how to use the server: its address at once, and the snippet when the models answer."""
 
-    def __init__(self, app: App, host: str, port: int, *, is_first: bool) -> None:
-        shown = f"[{host}]" if ":" in host else host
+    def __init__(self, app: App, listening: socket.socket, *, is_first: bool) -> None:
         self._app = app
+        host, port = listening.getsockname()[:2]
         self._listening = host, port
-        self.url = f"http://{shown}:{port}/v1"
+        self.url = _url(listening, "/v1")
         self._is_first = is_first
         self._is_begun = False
 

@@ -199,6 +199,31 @@ def unerased(database: Database) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """How many deletions are not answerable (before D8), how many not erased (before D9), and since when.
+
+    `pending_since` is when the oldest was requested, `answered_since` when the oldest unerased one was deleted.
+    """
+
+    pending: int
+    pending_since: int | None
+    unerased: int
+    answered_since: int | None
+
+
+def unfinished(database: Database) -> Unfinished:
+    """Count the unfinished deletions of all organizations."""
+    row = database.peek(
+        "SELECT COUNT(*), MIN(deleted_at), COUNT(CASE WHEN deleted_at IS NULL THEN 1 END),"
+        " MIN(CASE WHEN deleted_at IS NULL THEN requested_at END)"
+        " FROM deletions WHERE blobs_erased_at IS NULL"
+    )
+    assert row is not None, "an aggregate has one row"
+    unerased, answered_since, pending, pending_since = row
+    return Unfinished(pending, pending_since, unerased, answered_since)
+
+
 def newest_request(database: Database) -> int | None:
     """Return when the newest unfinished deletion was requested."""
     row = database.peek("SELECT MAX(requested_at) FROM deletions WHERE blobs_erased_at IS NULL")

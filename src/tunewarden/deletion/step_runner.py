@@ -11,6 +11,7 @@ from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error
+from tunewarden.metrics import families, recording
 from tunewarden.space import Ballast
 
 T = TypeVar("T")
@@ -31,7 +32,12 @@ class StepRunner:
 
     def do(self, step: Step, deletions: Sequence[Deletion]) -> list[Deletion]:
         """Run a step of each deletion; return the updated deletions, in the same order."""
-        return self.with_room(lambda: self.steps.do(step, deletions))
+        with recording.timed(families.STEP, step.name.lower()):
+            done = self.with_room(lambda: self.steps.do(step, deletions))
+        if step is Step.FINISH:
+            for one in done:
+                recording.count(families.DELETIONS, one.kind)
+        return done
 
     def with_room(self, work: Callable[[], T]) -> T:
         """Run `work`; on a full disk, release ballast and retry. # I20, D3."""

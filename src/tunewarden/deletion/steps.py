@@ -26,6 +26,7 @@ from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.reports import BlobsReport, EngineReport, KeyReport
 from tunewarden.engines.port import Evicted, Evicting
+from tunewarden.metrics import families, recording
 from tunewarden.registry import (
     artifacts,
     file_rows,
@@ -118,7 +119,10 @@ class Steps:
         """D4: no worker serves the model any more; one that keeps the guard is killed."""
         fenced = []
         for deletion in deletions:
-            workers = self.fence.fence(deletion.artifact_n, within_seconds=self.fence_seconds)
+            with recording.timed(families.FENCE_WAIT):
+                workers = self.fence.fence(deletion.artifact_n, within_seconds=self.fence_seconds)
+            for worker in workers:
+                recording.count(families.FENCE_ENDINGS, worker.how)
             fenced.append(replace(deletion, fenced_at=self._now(), fence_report=tuple(workers)))
         return fenced
 

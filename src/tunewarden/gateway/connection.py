@@ -46,8 +46,8 @@ class ClientConnection:
     """A client's connection. Runs on the event loop of its worker."""
 
     __slots__ = (
-        "_acknowledged", "_descriptor", "_mark", "_stuck_since", "_written", "flushes", "loop", "on_lost", "state",
-        "transport",
+        "_acknowledged", "_descriptor", "_mark", "_stuck_since", "flushes", "loop", "on_lost", "state",
+        "transport", "written",
     )  # fmt: skip
 
     def __init__(
@@ -58,7 +58,7 @@ class ClientConnection:
         self.flushes = flushes
         self.state = OPEN
         self.on_lost: Callable[[], object] | None = None
-        self._written = 0
+        self.written = 0
         # Bytes acknowledged at the last check, and since when there has been no progress.
         self._acknowledged = 0
         self._stuck_since: float | None = None
@@ -74,7 +74,7 @@ class ClientConnection:
     def write(self, data: bytes) -> None:
         """Write, unless the connection is lost; buffer what the kernel does not accept now."""
         if self.state is not LOST:
-            self._written += len(data)
+            self.written += len(data)
             sockets.write(self.transport, self._descriptor, data)
 
     def has_unsent(self) -> bool:
@@ -89,10 +89,10 @@ class ClientConnection:
 
     def is_stuck(self, now: float, seconds: float) -> bool:
         """Return whether bytes wait and none was acknowledged for that long: the client does not read."""
-        if self._acknowledged == self._written:
+        if self._acknowledged == self.written:
             return False
-        acknowledged = self._written - self._unacknowledged()
-        if acknowledged == self._written:
+        acknowledged = self.written - self._unacknowledged()
+        if acknowledged == self.written:
             self._stuck_since = None
         elif acknowledged != self._acknowledged or self._stuck_since is None:
             self._stuck_since = now
@@ -119,7 +119,7 @@ class ClientConnection:
 
     def mark(self) -> int:
         """Return how many bytes were written so far; the end of the revocable output."""
-        self._mark = self._written
+        self._mark = self.written
         return self._mark
 
     def is_acknowledged(self, mark: int) -> bool:
@@ -127,7 +127,7 @@ class ClientConnection:
 
         The kernel retransmits what was sent and not acknowledged. A lost connection is closed next.
         """
-        if self.state is LOST or self._written - self._unacknowledged() >= mark:
+        if self.state is LOST or self.written - self._unacknowledged() >= mark:
             if mark == self._mark:
                 self._mark = 0
             return True

@@ -38,6 +38,9 @@ class Connections:
         self._client_seconds = config.client_seconds
         self._engine_seconds = config.engine_seconds
 
+    def __len__(self) -> int:
+        return len(self._connections)
+
     def add(self, connection: Bounded) -> None:
         """Count a connection. Raises Error(UNAVAILABLE) beyond the limits."""
         if len(self._connections) >= self._most:

@@ -1,32 +1,12 @@
 """One inference request, from its head to the last byte of its response. Without ASGI or a task, for speed.
 
 Each request is admitted under the guard; the model's state is read again before each part of a response is written
-(I2). An aborted request ends with an error, and the model's buffered output is discarded.
-
-The states of an exchange, and what each event does (empty: nothing):
-
-    event                 RECEIVING     READY       PARSING    ENGINE         RESPONDING      WRITTEN   ABORTED
-    `advance`             authenticate  parse
-                                        -> PARSING,
-                                        ENGINE
-    parsed                                          -> ENGINE
-    `complete`            -> READY
-    `head_received`,                                           write          write
-     `received`                                                -> RESPONDING  at its end
-                                                                              -> WRITTEN
-    `failed`                                                   error          error event
-                                                               -> OVER        -> WRITTEN
-    `refuse`              -> OVER       -> OVER     -> OVER    -> OVER
-    `_revoked`: model                                          error          drop, or wait
-     deleted, key revoked                                      -> OVER        -> ABORTED      -> ABORTED
-    sent, acknowledged                                                                        -> OVER   -> OVER
-    `lost` (client gone)  -> OVER       -> OVER     -> OVER    -> OVER        -> OVER         -> OVER   -> OVER
+(I2). An aborted request ends with an error, and the model's buffered output is discarded. Its states: `stages.py`.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
-from enum import Enum, auto
 
 from tunewarden import problems
 from tunewarden.engines.upstream import unavailable
@@ -37,33 +17,21 @@ from tunewarden.gateway.cycle import NoEvent
 from tunewarden.gateway.incoming import Incoming
 from tunewarden.gateway.inference import ROUTES, Inference, engine_silent, shutting_down, too_slow
 from tunewarden.gateway.long_bodies import LONG_BYTES
+from tunewarden.gateway.observer import DISCONNECTED
 from tunewarden.gateway.relay import Relay
 from tunewarden.gateway.rewriting import InferenceRequest, renaming
 from tunewarden.gateway.routing import Call
+from tunewarden.gateway.stages import Stage
 from tunewarden.identity.keys import Presented
 from tunewarden.ids import mint_request
 from tunewarden.serving.admission import ACK_SECONDS, Serving
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-logger = logging.getLogger(__name__)
-
-
-class Stage(Enum):
-    """The state of an exchange."""
-
-    RECEIVING = auto()  # its body is arriving
-    READY = auto()  # its body is complete; it waits for its turn on the connection
-    PARSING = auto()  # a long body is parsed by another process
-    ENGINE = auto()  # admitted and sent to the engine; nothing was written yet
-    RESPONDING = auto()  # part of the response was written
-    WRITTEN = auto()  # all of it was; the last bytes may still be buffered
-    ABORTED = auto()  # aborted; waiting until what was sent is acknowledged
-    OVER = auto()
-
-
 # By name: a look-up in the enum's class takes longer than the rest of a comparison.
 RECEIVING, READY, PARSING, ENGINE, RESPONDING, WRITTEN, ABORTED, OVER = Stage
+
+logger = logging.getLogger(__name__)
 
 
 class Exchange:
@@ -76,8 +44,8 @@ class Exchange:
     """
 
     __slots__ = (
-        "_began", "_call", "_client", "_default_head", "_incoming", "_is_chunked", "_last_received", "_loop",
-        "_on_over", "_relay", "_request", "_serving", "_shared", "_target", "disconnected", "expects_continue",
+        "_began", "_call", "_client", "_default_head", "_failure", "_incoming", "_is_chunked", "_last_received", "_loop",
+        "_on_over", "_relay", "_request", "_serving", "_shared", "_status", "_target", "disconnected", "expects_continue",
         "keep_alive", "request_id", "stage",
     )  # fmt: skip
     message_event = NoEvent()
@@ -110,7 +78,10 @@ class Exchange:
         self._began = self._last_received = self._loop.time()
         self.stage = RECEIVING if body is None else READY
         self._call: Call | None = None
+        self._relay: Relay | None = None
         self._serving: Serving | None = None
+        self._failure: Exception | None = None  # None: the engine's response is complete
+        self._status = 0  # of our own response, not the engine's
         self.disconnected = False
         self.request_id = mint_request()
 
@@ -173,8 +144,11 @@ class Exchange:
         """End because the client disconnected; its connection is closed next."""
         if self.stage is OVER:
             return
+        if self._failure is None and self.stage is not WRITTEN:
+            self._failure = DISCONNECTED
         self.stage = OVER
         self._abort_call()
+        self._tell_observer()
         serving = self._serving
         if serving is not None and serving.n is not None:
             # Closing discards unsent bytes in the kernel; the guard is held until then.
@@ -185,10 +159,12 @@ class Exchange:
     def refuse(self, error: Exception) -> None:
         """Answer with an error, if nothing was written."""
         if self.stage in {RECEIVING, READY, PARSING, ENGINE}:
+            self._failure = error
             self._abort_call()
             # The client may or may not send the rest of the body. RFC 9110 §10.1.1
             self.keep_alive &= self.stage is not RECEIVING
             status, headers, body = problems.wire(error)
+            self._status = status
             self._client.write(self._head(status, problems.lines(headers)) + body)
             self._over()
 
@@ -226,7 +202,8 @@ class Exchange:
     def received(self, piece: bytes, *, is_end: bool) -> None:
         """Forward a part of the body, if the model may still be used."""
         self._last_received = self._loop.time()
-        response = self._relay  # `head_received` comes first
+        response = self._relay
+        assert response is not None, "`head_received` comes first"
         try:
             output = response.feed(piece, is_end=is_end)
         except ConnectionError:
@@ -240,6 +217,7 @@ class Exchange:
             return
         if self.stage is ENGINE:
             self.stage = RESPONDING
+            response.first_at = self._last_received
             output = self._head(response.status, response.lines) + output
         if output:
             self._client.write(output)
@@ -254,7 +232,8 @@ class Exchange:
         if not self._may_go_on():
             self._end_aborted()
         elif self.stage is RESPONDING:
-            self._client.write(self._relay.error_events(error))
+            self._failure = error
+            self._client.write(self._error_events(error))
             self._written()
         else:
             self.refuse(error)
@@ -273,9 +252,11 @@ class Exchange:
             self.refuse(self._reason())
         elif self._client.has_unsent():
             # The model's output is still buffered for a slow client: discard everything.
+            self._failure = self._reason()
             self._client.drop()
         elif self.stage is not ABORTED:
             is_whole = self.stage is WRITTEN
+            self._failure = None if is_whole else self._reason()
             self.stage = ABORTED
             until = self._loop.time() + ACK_SECONDS
             self._client.flushes.wait(
@@ -291,8 +272,12 @@ class Exchange:
             self._client.drop()
             return
         if not is_whole:
-            self._client.write(self._relay.error_events(self._reason()))
+            self._client.write(self._error_events(self._reason()))
         self._over()
+
+    def _error_events(self, error: Error) -> bytes:
+        assert self._relay is not None, "the response has begun"
+        return self._relay.error_events(error)
 
     def _reason(self) -> Error:
         serving = self._serving
@@ -318,10 +303,18 @@ class Exchange:
 
     def _over(self) -> None:
         self.stage = OVER
+        self._tell_observer()
         if self._serving is not None and self._serving.n is not None:
             self._client.mark()
         self._release()
         self._on_over()
+
+    def _tell_observer(self) -> None:
+        failure = self._failure
+        ended = self._last_received if failure is None else self._loop.time()
+        self._shared.observer.ended(
+            self._incoming, self._relay, self._status, failure, self._began, ended
+        )
 
     def _abort_call(self) -> None:
         if self._call is not None:
@@ -376,7 +369,7 @@ class Exchange:
         self._serving = serving
         self.stage = ENGINE
         caller = incoming.caller = reading.caller
-        target = self._target = reading.target
+        target = self._target = incoming.target = reading.target
         if serving.n is not None:
             self._client.guard()
         path, asks, forbids = ROUTES[incoming.path]

@@ -6,12 +6,13 @@ from tunewarden.gateway.inference import Inference, too_large
 from tunewarden.identity import keys
 from tunewarden.identity.keys import Presented
 from tunewarden.identity.policy import Caller
+from tunewarden.registry.model_lookup import Target
 
 
 class Incoming:
     """One request. `presented` is its key, or the error if it has no valid one."""
 
-    __slots__ = ("_announced", "_body", "_shared", "_size", "caller", "path", "presented")
+    __slots__ = ("_announced", "_body", "_shared", "_size", "caller", "path", "presented", "target")
 
     def __init__(
         self,
@@ -29,6 +30,7 @@ class Incoming:
         self.path = path
         self.presented = presented
         self.caller: Caller | None = None
+        self.target: Target | None = None  # once it is admitted
 
     def add(self, piece: bytes) -> None:
         """Add a part of the body; bytes beyond the limit are discarded."""

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from tunewarden.engine_protocol import paths
 from tunewarden.errors import Error, Kind
 from tunewarden.gateway.long_bodies import LongBodies
+from tunewarden.gateway.observer import Observer
 from tunewarden.gateway.routing import Gateway
 from tunewarden.registry.usage import UsageCounter
 from tunewarden.serving.admission import Admissions
@@ -35,11 +36,17 @@ class Inference:
     """What all exchanges of a worker share."""
 
     def __init__(
-        self, admissions: Admissions, gateway: Gateway, usage: UsageCounter, body_bytes_max: int
+        self,
+        admissions: Admissions,
+        gateway: Gateway,
+        usage: UsageCounter,
+        observer: Observer,
+        body_bytes_max: int,
     ) -> None:
         self.admissions = admissions
         self.gateway = gateway
         self.usage = usage
+        self.observer = observer
         self.body_bytes_max = body_bytes_max
         self.long_bodies = LongBodies()
 

@@ -37,6 +37,8 @@ class Relay:
         "_renaming",
         "_rewriter",
         "_size",
+        "first_at",
+        "is_stream",
         "lines",
         "status",
         "tokens",
@@ -60,10 +62,13 @@ class Relay:
         self._pieces: list[bytes] = []
         self._size = 0
         self.status = status
+        self.is_stream = False
         self.tokens = (0, 0)  # (prompt, completion), known at the end
+        self.first_at = 0.0  # when its first bytes were written, in seconds of the event loop
         kind = headers.get(b"content-type", b"application/json")
         self.lines = b"content-type: %b\r\n" % kind
         if kind.startswith(b"text/event-stream"):
+            self.is_stream = True
             self._rewriter = StreamRewriter(renaming, hides_usage=hides_usage)
             self.lines += b"cache-control: no-store\r\n"
             if is_chunked:

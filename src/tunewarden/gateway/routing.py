@@ -95,6 +95,10 @@ class Gateway:
         except Error:
             return None
 
+    def in_flight(self) -> int:
+        """Return how many calls have not ended."""
+        return sum(self._in_flight.values()) // 2  # each counts for its engine and for its model
+
     def ended(self, target: Target) -> None:
         """Note that a call is no longer in flight."""
         left = self._in_flight[target.public_id] - 1

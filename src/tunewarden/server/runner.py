@@ -6,6 +6,7 @@ keeps every local base loaded in the embedded engine. It holds the leases of oth
 
 import logging
 import signal
+import socket
 import sys
 import threading
 from http.client import HTTPException
@@ -18,7 +19,10 @@ from tunewarden.deletion import expiry_pause, records
 from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
 from tunewarden.errors import Error
 from tunewarden.finetuning import runner as finetuning
+from tunewarden.metrics import recording
+from tunewarden.metrics.memory import Memory
 from tunewarden.registry import bases, restore_marks
+from tunewarden.server import metrics_server
 from tunewarden.server.lease_threads import LeaseThreads
 
 POLL_SECONDS = 0.05
@@ -42,14 +46,19 @@ NOTHING_EXPIRES = (
 logger = logging.getLogger(__name__)
 
 
-def main(data: str, parent: str) -> None:
-    """Work until SIGTERM."""
+def main(data: str, parent: str, slot: str = "", counters: str = "", scraped: str = "") -> None:
+    """Work until SIGTERM.
+
+    `slot` is the runner's in the memory `counters`, a descriptor; `scraped` is a listening socket for metrics.
+    """
     processes.die_with(int(parent))
     processes.keep_secrets_in_memory()
     logs.to_stderr("runner[%(process)d]")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if counters:
+        recording.join(int(counters), int(slot))
     app = open_app(config.load(data=Path(data)))
     jobs = threading.Thread(target=_run_jobs, args=(app, stop), daemon=True)
     # Concurrently with deletions: loading a large base takes minutes.
@@ -57,6 +66,9 @@ def main(data: str, parent: str) -> None:
         _keep_bases_loaded, _keep_room, _expire, _check_keyring, _watch_swap, _hold_leases,
     )  # fmt: skip
     others = [threading.Thread(target=work, args=(app, stop), daemon=True) for work in works]
+    if scraped:
+        given = app, socket.socket(fileno=int(scraped)), Memory(int(counters)), stop
+        others.append(threading.Thread(target=metrics_server.serve, args=given, daemon=True))
     for thread in (jobs, *others):
         thread.start()
     _resume_deletions(app, stop)

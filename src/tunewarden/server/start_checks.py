@@ -12,6 +12,7 @@ from tunewarden.config import SETTINGS_FILE, Config
 from tunewarden.embedded_engine import installed
 from tunewarden.errors import Error, Kind
 from tunewarden.registry import artifacts
+from tunewarden.settings import host_and_port
 
 OTHERS = 0o077
 
@@ -100,6 +101,13 @@ def warn_of_plain_http(settings: Config) -> None:
             "%s can be reached from the network and speaks plain HTTP: API keys and responses can be read on"
             " the network. Put a TLS proxy in front and listen on 127.0.0.1 (docs/reference/configuration.md)",
             settings.host,
+        )
+    metrics = host_and_port(settings.metrics_address)
+    if metrics is not None and not _is_loopback(metrics[0]):
+        logger.warning(
+            "metrics at %s can be read on the network without a key; they name no model or organization, but show"
+            " how much each base is used and when things are deleted",
+            settings.metrics_address,
         )
 
 

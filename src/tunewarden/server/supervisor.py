@@ -18,6 +18,8 @@ from functools import partial
 from tunewarden import config, processes, space
 from tunewarden.app import App
 from tunewarden.errors import Error, Kind
+from tunewarden.metrics import families, recording
+from tunewarden.metrics.memory import Memory
 from tunewarden.registry import bases
 from tunewarden.server.fork_server import ForkServer
 
@@ -58,20 +60,33 @@ class _Child:
 class Supervisor:
     """All processes of one server."""
 
-    def __init__(self, app: App, listening: socket.socket, fork_server: ForkServer) -> None:
+    def __init__(
+        self,
+        app: App,
+        listening: socket.socket,
+        fork_server: ForkServer,
+        scraped: socket.socket | None = None,
+    ) -> None:
+        """`scraped` is where the runner answers with metrics, if at all."""
         self._app = app
         self._listening = listening
         self._signals = 0
         self._has_engine = False
         self._fork_server = fork_server
+        workers = app.config.workers
+        counters = Memory.create(workers + 2)
+        recording.join(counters.descriptor, workers + 1)
         arguments = [str(app.config.data), str(os.getpid())]
         fork = fork_server.fork
         # In the order of their start.
         self._children = [_Child("fork server", fork_server.start, pid=fork_server.pid)]
-        for number in range(app.config.workers):
-            start = partial(fork, WORKER, arguments, listening.fileno())
+        for number in range(workers):
+            given = [*arguments, str(number)]
+            start = partial(fork, WORKER, given, listening.fileno(), counters.descriptor)
             self._children.append(_Child(f"worker {number}", start))
-        self._children.append(_Child("runner", partial(fork, RUNNER, arguments)))
+        passed = [counters.descriptor, *([] if scraped is None else [scraped.fileno()])]
+        start = partial(fork, RUNNER, [*arguments, str(workers)], *passed)
+        self._children.append(_Child("runner", start))
 
     def run(self, while_starting: Callable[[], bool]) -> None:
         """Keep everything running until SIGTERM or SIGINT, then shut down.
@@ -125,6 +140,7 @@ class Supervisor:
 
     def _start(self, child: _Child, now: float) -> None:
         if child.status is not None:
+            recording.count(families.RESTARTS, child.name.rstrip(" 0123456789"))
             if child.status != os.EX_UNAVAILABLE:
                 logger.warning("%s ended with status %s and is restarted", child.name, child.status)
             # Otherwise receipts would list every worker that ever died.
@@ -214,25 +230,26 @@ def _signal(children: list[_Child], number: signal.Signals) -> None:
             os.kill(child.pid, number)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket. Raises Error(UNAVAILABLE)."""
+def listen(host: str, port: int, *, setting: str = "--port") -> socket.socket:
+    """Open a listening socket. Raises Error(UNAVAILABLE), which names the setting."""
     try:
         return socket.create_server((host, port), family=_family(host), backlog=2048)
     except OSError as error:
         raise Error(
             Kind.UNAVAILABLE,
-            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port.",
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with {setting}.",
         ) from error
 
 
-def note_address(app: App, url: str) -> None:
-    """Write the server's address to the data directory, for commands."""
+def note_address(app: App, url: str, metrics: str | None = None) -> None:
+    """Write the server's address to the data directory, for commands, and that of its metrics, if there is one."""
     path = app.config.run / "server.json"
+    noted = {"url": url, "pid": os.getpid()} | ({"metrics": metrics} if metrics else {})
 
     def write() -> None:
         new = path.with_suffix(".new")
         with space.translated():
-            new.write_text(json.dumps({"url": url, "pid": os.getpid()}), "utf-8")
+            new.write_text(json.dumps(noted), "utf-8")
         new.rename(path)  # atomic rename: readers see the old or the new address
 
     app.ballast.run(write)

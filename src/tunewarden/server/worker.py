@@ -14,6 +14,7 @@ from tunewarden.api.server import Server
 from tunewarden.app import open_app, serving
 from tunewarden.config import Config
 from tunewarden.gateway.protocol import ClientProtocol
+from tunewarden.metrics import recording
 from tunewarden.server.drain import DrainingServer
 
 BACKLOG = 2048
@@ -24,11 +25,15 @@ KEEP_ALIVE_SECONDS = 75
 logger = logging.getLogger(__name__)
 
 
-def main(data: str, parent: str, descriptor: str) -> None:
-    """Serve on the listening socket `descriptor` until SIGTERM, then drain for up to `drain_seconds`."""
+def main(data: str, parent: str, slot: str, descriptor: str, counters: str) -> None:
+    """Serve on the listening socket `descriptor` until SIGTERM, then drain for up to `drain_seconds`.
+
+    `slot` is the worker's in the memory `counters`, also a descriptor.
+    """
     processes.die_with(int(parent))
     processes.keep_secrets_in_memory()
     logs.to_stderr("worker[%(process)d]")
+    recording.join(int(counters), int(slot))
     descriptors = _take_descriptors()
     listening = socket.socket(fileno=int(descriptor))
     settings = within(config.load(data=Path(data)), descriptors)

@@ -75,6 +75,11 @@ class _Worker:
 class _Inference:
     body_bytes_max = 1000
 
+    def __init__(self) -> None:
+        self.observer = self
+
+    def ended(self, *_: object) -> None: ...
+
 
 async def _life(events: tuple[str, ...]) -> set[tuple[str, str]] | None:
     """Return where a connection goes when these happen; None if one of them cannot."""

@@ -33,7 +33,7 @@ def _happen(client: ClientConnection, transport: _Transport, event: str) -> None
     elif event == "`drop`":
         client.drop()
     else:
-        client._written = 1
+        client.written = 1
         client.mark()
         transport.buffered = 0 if event == "`lost`, all acknowledged" else 1
         client.lost()

@@ -1,4 +1,4 @@
-"""The table at the top of `exchange.py`, held against every short life of an exchange."""
+"""The table at the top of `stages.py`, held against every short life of an exchange."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -9,10 +9,11 @@ from tests.support.state_tables import transitions
 
 from tunewarden.engine_protocol import paths
 from tunewarden.errors import Error, Kind
-from tunewarden.gateway import exchange
-from tunewarden.gateway.exchange import Exchange, Stage
+from tunewarden.gateway import exchange, stages
+from tunewarden.gateway.exchange import Exchange
 from tunewarden.gateway.inference import Inference
 from tunewarden.gateway.rewriting import InferenceRequest
+from tunewarden.gateway.stages import Stage
 from tunewarden.identity.keys import Presented
 
 BODY = b'{"model":"m","stream":true,"messages":[]}'
@@ -47,13 +48,15 @@ class _Client:
         self.loop = _Loop()
         self.flushes = self
         self.is_slow = is_slow
-        self.written = b""
+        self.output = b""
+        self.written = 0
         self.waits: list[tuple[Callable[[], bool], Callable[[], object]]] = []
         self.is_dropped = False
 
     def write(self, data: bytes) -> None:
         assert not self.is_dropped
-        self.written += data
+        self.output += data
+        self.written += len(data)
 
     def wait(self, is_done: Callable[[], bool], then: Callable[[], object]) -> None:
         self.waits.append((is_done, then))
@@ -93,6 +96,7 @@ class _Shared:
 
     def __init__(self) -> None:
         self.admissions = self.gateway = self.usage = self
+        self.observer = _Observer()
         self.held = 0
         self.may = True
         self.revoked: Callable[[], object] = bool
@@ -140,6 +144,16 @@ class _Shared:
     def abort(self) -> None: ...
 
     def add(self, *_: object) -> None: ...
+
+
+class _Observer:
+    """Counts the ends that it is told of."""
+
+    def __init__(self) -> None:
+        self.ends = 0
+
+    def ended(self, *_: object) -> None:
+        self.ends += 1
 
 
 class _Watched(Exchange):
@@ -244,7 +258,7 @@ def _lives() -> Iterator[_Life]:
 
 def test_an_exchange_goes_from_state_to_state_as_the_table_says() -> None:
     changes = {change for life in _lives() for change in life.changes}
-    table = {(before, after) for before, _, after in transitions(exchange, Stage)}
+    table = {(before, after) for before, _, after in transitions(stages, Stage)}
     assert changes == {(before, after) for before, after in table if before != after}
 
 
@@ -255,5 +269,6 @@ def test_an_exchange_that_is_over_holds_no_guard_and_said_so_once() -> None:
             overs += 1
             assert life.shared.held == 0
             assert life.overs <= 1, "`lost` does not say so: its connection is gone"
+            assert life.shared.observer.ends == 1
         assert life.shared.held >= 0
     assert overs > 100
