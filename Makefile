@@ -25,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable packages/receipts --editable . \
   --editable packages/vllm
 
-.PHONY: run test test-again test-vllm test-clients fuzz-api batteries quick check conformance torture bench bench-guard setup lock lock-clients lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
+.PHONY: run test test-again test-vllm test-clients test-image fuzz-api batteries quick check conformance torture bench bench-guard setup lock lock-clients lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
 
 run: $(VENV)/.local
 	$(BIN)/tunewarden serve --demo --data data
@@ -46,6 +46,10 @@ test-vllm: $(VENV)/.ready .cache/vllm-$(VLLM)/.ready
 # and CLIENTS=light takes those of CI. All need 4 GB of disk and some minutes.
 test-clients: $(VENV)/.ready
 	$(BIN)/python -m pytest --group clients $(if $(CLIENTS),--clients "$(CLIENTS)")
+
+# The server's image, built and run: it needs root, and buildah, debootstrap, podman and runc. No registry is asked.
+test-image: $(VENV)/.ready .cache/image/.ready
+	$(BIN)/python -m pytest --group image
 
 # Requests made up from the API's description, by schemathesis, in minutes; OPENAPI=FILE also reads OpenAI's.
 fuzz-api: $(VENV)/.ready
@@ -172,6 +176,10 @@ $(VENV)/.ready: $(VENV)/.core $(VENV)/.local $(VENV)/.tools $(UV)/bin/uv
 
 $(UV)/bin/uv: requirements/uv.txt | $(VENV)/.core
 	$(LOCKED) --upgrade --target $(UV) --requirement $<
+	touch $@
+
+.cache/image/.ready: requirements/core.txt requirements/build.txt tests/image/prepare.sh | $(VENV)/.core
+	tests/image/prepare.sh $(@D) $(PIP)
 	touch $@
 
 .cache/vllm-%/.ready: requirements/vllm-%.txt requirements/install_torch.py Makefile | $(UV)/bin/uv

@@ -43,8 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--group",
-        choices=["quick", "test", "batteries", "vllm", "clients", "fuzz"],
-        help="Only what `make quick`, `make test`, `make batteries`, `make test-vllm` `make test-clients` or `make fuzz-api` runs.",
+        choices=["quick", "test", "batteries", "vllm", "clients", "image", "fuzz"],
+        help="Only what `make quick`, `make test`, `make batteries`, `make test-vllm`, `make test-clients`, `make test-image` or `make fuzz-api` runs.",
     )
     parser.addoption(
         "--clients",

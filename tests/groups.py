@@ -1,5 +1,5 @@
 """Which tests need what, which begin first, and what each of `make quick`, `make test`, `make batteries`, `make
-test-vllm`, `make test-clients` and `make fuzz-api` runs.
+test-vllm`, `make test-clients`, `make test-image` and `make fuzz-api` runs.
 
 `make quick`: what needs neither torch nor a server. `make test`: all but the batteries. A battery attacks one promise
 at random, with kills, crashes, power cuts, load or mutants: its short form is `make batteries`, its long one `make
@@ -24,6 +24,8 @@ NEED_ENGINE = (
 NEED_VLLM = ("vllm",)
 # They need environments of the clients' own: `make test-clients`.
 NEED_CLIENTS = ("clients",)
+# They need root, and tools for containers: `make test-image`.
+NEED_CONTAINERS = ("image",)
 FUZZ = ("fuzz",)
 # Of the quick directories, what starts servers.
 NEED_SERVERS = (
@@ -46,6 +48,14 @@ BATTERIES = (
     "properties/test_simulation.py",
     "properties/test_upload_crashes.py",
 )
+# Not of `make test`, each with a target of the Makefile.
+OF_THEIR_OWN = {
+    "batteries": BATTERIES,
+    "vllm": NEED_VLLM,
+    "clients": NEED_CLIENTS,
+    "image": NEED_CONTAINERS,
+    "fuzz": FUZZ,
+}
 # tests/test_house_rules.py keeps torch and servers out of these.
 QUICK = (
     "unit",
@@ -106,21 +116,11 @@ def rank(path: Path) -> int:
 def has(group: str, path: Path) -> bool:
     """Tell whether a group, as the Makefile names it, has the tests of this file."""
     below = path.relative_to(ROOT)
-    match group:
-        case "quick":
-            return _is_in(below, QUICK) and not _is_in(
-                below, (*BATTERIES, *NEED_ENGINE, *NEED_SERVERS)
-            )
-        case "batteries":
-            return _is_in(below, BATTERIES)
-        case "vllm":
-            return _is_in(below, NEED_VLLM)
-        case "clients":
-            return _is_in(below, NEED_CLIENTS)
-        case "fuzz":
-            return _is_in(below, FUZZ)
-        case _:
-            return not _is_in(below, (*BATTERIES, *NEED_VLLM, *NEED_CLIENTS, *FUZZ))
+    if group == "quick":
+        return _is_in(below, QUICK) and not _is_in(below, (*BATTERIES, *NEED_ENGINE, *NEED_SERVERS))
+    if group in OF_THEIR_OWN:
+        return _is_in(below, OF_THEIR_OWN[group])
+    return not any(_is_in(below, places) for places in OF_THEIR_OWN.values())
 
 
 def _is_in(path: Path, places: tuple[str, ...]) -> bool:
