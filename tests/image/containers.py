@@ -89,11 +89,14 @@ def options_of_the_page() -> dict[str, list[str]]:
 class Container(Server):
     """A server in a container. Its data directory is on this machine, so that tests can look into it."""
 
-    def __init__(self, data: Path, store: Store) -> None:
+    def __init__(self, data: Path, store: Store, *, volume: Path | None = None) -> None:
+        """`volume` is mounted at /data: by default `data`, else a directory in which `data` is."""
         self._store = store
         self._name = f"tunewarden-{os.getpid()}-{data.name}"
-        data.mkdir(mode=0o700, exist_ok=True)
-        os.chown(data, USER, USER)
+        self._volume = volume or data
+        if volume is None:
+            data.mkdir(mode=0o700)
+            os.chown(data, USER, USER)
         super().__init__(data)
         shutil.rmtree(self.scratch)
 
@@ -106,7 +109,8 @@ class Container(Server):
             for value in values
         ]
         options += [*HERE, "--rm", "--name", self._name, "--env", "TUNEWARDEN_PORT=0"]
-        options += ["--volume", f"{self.data}:/data"]
+        inside = Path("/data") / self.data.relative_to(self._volume)
+        options += ["--volume", f"{self._volume}:/data", "--env", f"TUNEWARDEN_DATA={inside}"]
         # Adapters that tests import.
         options += ["--volume", f"{self.data.parent}:{self.data.parent}:ro"]
         with self._file("stdout").open("ab") as out, self._file("stderr").open("ab") as err:
