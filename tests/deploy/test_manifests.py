@@ -17,6 +17,7 @@ yaml = pytest.importorskip("yaml")
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy/compose.yaml"
 KUBERNETES = ROOT / "deploy/kubernetes.yaml"
+PROMETHEUS = ROOT / "deploy/prometheus.yml"
 VLLM_UNIT = ROOT / "deploy/systemd/tunewarden-vllm.service"
 SETTINGS = {f"{ENVIRONMENT_PREFIX}{one.name.upper()}" for one in fields(Config)}
 USER = 10001
@@ -79,9 +80,25 @@ def test_vllm_shares_the_servers_loopback_and_starts_as_its_unit_does() -> None:
 
 
 def test_the_key_is_a_file_for_both() -> None:
-    for service in _services().values():
+    for name in ("gateway", "vllm"):
+        service = _services()[name]
         assert service["secrets"] == ["engine_key"]
-        assert "VLLM_API_KEY" not in service.get("environment", {})
+        assert "VLLM_API_KEY" not in service["environment"]
+
+
+def test_prometheus_scrapes_what_the_other_two_show() -> None:
+    scraped = {
+        one["job_name"]: one["static_configs"][0]["targets"]
+        for one in yaml.safe_load(PROMETHEUS.read_text("utf-8"))["scrape_configs"]
+    }
+    services = _services()
+    flags = services["vllm"]["command"].split()
+    vllm = f"{flags[flags.index('--host') + 1]}:{flags[flags.index('--port') + 1]}"
+    gateway = services["gateway"]["environment"]["TUNEWARDEN_METRICS_ADDRESS"]
+    assert scraped == {"tunewarden": [gateway], "vllm": [vllm]}
+    prometheus = services["prometheus"]
+    assert prometheus["network_mode"] == "service:gateway"
+    assert f"./{PROMETHEUS.name}:/etc/prometheus/prometheus.yml:ro" in prometheus["volumes"]
 
 
 def test_kubernetes_runs_one_server_and_gives_it_time() -> None:
