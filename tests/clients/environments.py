@@ -1,4 +1,4 @@
-"""An environment for each client, in `.cache/clients`, from exact pins (docs/decisions/0027).
+"""An environment for each client, in `.cache/clients`, from exact pins (docs/decisions/0029).
 
 `pins/NAME.txt` is a virtual environment's, `pins/NAME/` an npm project's. One that is there is used
 again until its pins change. Clients that need none (curl, Java) have neither.

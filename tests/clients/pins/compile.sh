@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# compile.sh UV [DATE]: write the pins of every client's environment, NAME.txt, from NAME.in (docs/decisions/0027).
+# compile.sh UV [DATE]: write the pins of every client's environment, NAME.txt, from NAME.in (docs/decisions/0029).
 #
 # DATE (YYYY-MM-DD): releases from that day on are left out. Default: COOL_DOWN_DAYS ago, as for the lock of the server.
 set -euo pipefail
