@@ -63,6 +63,17 @@ def drive(path, fields):
     return ask(f"/session{path}", fields, f"http://127.0.0.1:{driver_port}")
 
 
+def press(session, xpath, keys):
+    """Type into an element of the page, once it is there; a new line clicks it."""
+    found = drive(f"{session}/element", {"using": "xpath", "value": xpath})
+    if found is None:
+        return None
+    element = f"{session}/element/{next(iter(found['value'].values()))}"
+    return (
+        drive(f"{element}/click", {}) if keys == "\n" else drive(f"{element}/value", {"text": keys})
+    )
+
+
 def answered():
     """The answer of the only chat, once it is whole."""
     for chat in ask("/api/v1/chats/") or []:
@@ -95,8 +106,11 @@ try:
     drive(f"{session}/url", {"url": url})
     signed_in = {"script": "return localStorage.token || null", "args": []}
     wait_for(lambda: drive(f"{session}/execute/sync", signed_in)["value"])
-    query = urllib.parse.urlencode({"models": os.environ["MODEL"], "q": "Hello"})
+    query = urllib.parse.urlencode({"models": os.environ["MODEL"]})
     drive(f"{session}/url", {"url": f"{url}/?{query}"})
+    # What is new in the release lies over the page of an administrator until it is sent away.
+    wait_for(lambda: press(session, '//button[contains(., "Let\'s Go")]', "\n"))
+    wait_for(lambda: press(session, "//*[@id='chat-input']", "Hello\ue007"))
     answer = wait_for(answered)
     print("answer:", answer["content"], answer.get("error") or "")
     assert answer["content"]

@@ -3,7 +3,6 @@
 import json
 import os
 
-import wandb
 from openai import OpenAI
 from wandb.integration.openai.fine_tuning import WandbLogger
 
@@ -16,6 +15,7 @@ file = client.files.create(file=("chats.jsonl", lines), purpose="fine-tune")
 job = client.fine_tuning.jobs.create(
     model=os.environ["BASE"], training_file=file.id, hyperparameters={"n_epochs": 1}
 )
-WandbLogger.sync(fine_tune_job_id=job.id, openai_client=client, overwrite=True)
-wandb.finish()
+# It looks for an older run of the job in W&B's cloud, which needs a login; and finds none.
+WandbLogger._get_wandb_run = lambda _: None
+WandbLogger.sync(fine_tune_job_id=job.id, openai_client=client, log_datasets=False)
 print(client.fine_tuning.jobs.retrieve(job.id).status)
