@@ -119,7 +119,7 @@ CLIENTS = (
     Client(
         "dspy-finetune",
         "DSPy's fine-tuning provider",
-        "upload, job, the model asked",
+        "upload, job, the model asked with `openai/` in front",
         "dspy",
         environment="dspy",
     ),
@@ -148,7 +148,7 @@ CLIENTS = (
     Client(
         "open-webui",
         "Open WebUI",
-        "a chat as its page sends it, with its built-in tools",
+        "a chat from its own page, in Chromium",
         "open-webui",
     ),
     Client("promptfoo", "promptfoo", "an evaluation", "promptfoo"),
