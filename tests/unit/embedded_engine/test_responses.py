@@ -1,9 +1,12 @@
 """The Responses API, translated into a chat and back."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.fakes.clock import HandClock
 
 from tunewarden.embedded_engine.requests import parse_chat
@@ -220,6 +223,37 @@ def test_a_chats_errors_have_the_names_of_this_api(message: str, shown: str) -> 
         raise Error(Kind.INVALID, message, param="max_completion_tokens", code="c")
     error = caught.value
     assert (error.message, error.param, error.code) == (shown, "max_output_tokens", "c")
+
+
+WORDS = st.sampled_from(
+    [
+        "message", "function_call", "function_call_output", "reasoning", "function", "allowed_tools", "auto", "user",
+        "input_text", "json_schema", "weather",
+    ]
+)  # fmt: skip
+NAMES = st.sampled_from(
+    [
+        "type", "role", "content", "call_id", "name", "arguments", "output", "text", "format", "schema", "parameters",
+        "mode", "tools", "effort",
+    ]
+)  # fmt: skip
+FIELDS = st.sampled_from(
+    [
+        "input", "instructions", "include", "metadata", "max_output_tokens", "text", "tools", "tool_choice", "reasoning",
+        "stream_options", "prompt", "store", "truncation", "top_logprobs", "seed", "logit_bias",
+    ]
+)  # fmt: skip
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | WORDS | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(FIELDS, JSON, max_size=5))
+def test_any_json_is_parsed_or_refused(more: dict[str, Any]) -> None:
+    with suppress(Error):
+        parse_response(json.dumps({**ASKED, **more}).encode())
 
 
 # What comes back: a chat's chunks.
