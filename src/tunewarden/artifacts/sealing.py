@@ -3,6 +3,7 @@
 The blobs are plain age v1 files (https://age-encryption.org/v1): the `age` tool opens them.
 """
 
+import errno
 import fcntl
 import os
 import threading
@@ -98,7 +99,7 @@ def unseal_to_file(
 ) -> int:
     """Decrypt a blob to a new file on tmpfs (mode 0600); return its length.
 
-    Raises like `unseal` and then leaves no file; FileExistsError
+    Raises like `unseal`, and Error(UNAVAILABLE) if the tmpfs is full, and then leaves no file; FileExistsError
     if the file exists; ValueError for a path that is not on tmpfs, unless the operator
     accepted that (`scratch_may_be_a_disk`). # I16
     """
@@ -109,10 +110,21 @@ def unseal_to_file(
     try:
         with os.fdopen(descriptor, "wb") as writer:
             return unseal(blobs, name, identity, writer)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             path.unlink()
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise _scratch_is_full() from error
         raise
+
+
+def _scratch_is_full() -> Error:
+    """Return the error for a tmpfs without room; other loads may leave it at any moment."""
+    message = (
+        "The server has no room in memory for these weights: its scratch directory is full. Try again, or"
+        " ask the operator for a larger one (TUNEWARDEN_SCRATCH; in a container, the size of /dev/shm)."
+    )
+    return Error(Kind.UNAVAILABLE, message, code="scratch_full", retry_after_seconds=1)
 
 
 def _sealed(

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import pyrage
 import pytest
 from tests.fakes.disk import MemoryDisk
+from tests.support import mounts
 
 from tunewarden.artifacts.blobs import BlobErased
 from tunewarden.artifacts.directory import DirectoryBlobs
@@ -235,3 +236,14 @@ def test_unsealing_may_end_early_and_leaves_no_thread(blobs: DirectoryBlobs) -> 
 
 def _open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_scratch_directory_without_room_is_named(blobs: DirectoryBlobs, tmp_path: Path) -> None:
+    """Containers have a /dev/shm of 64 MiB, unless they are given more."""
+    size = (mounts.TMPFS_MIB + 1) * 1024 * 1024
+    seal(io.BytesIO(bytes(size)), RECIPIENT, blobs, NAME)
+    with mounts.small_disk(tmp_path / "scratch", "tmpfs") as scratch:
+        with pytest.raises(Error, match="scratch directory is full") as refused:
+            unseal_to_file(blobs, NAME, IDENTITY, scratch / "plain")
+        assert (refused.value.kind, refused.value.code) == (Kind.UNAVAILABLE, "scratch_full")
+        assert list(scratch.iterdir()) == []
