@@ -29,6 +29,7 @@ from tunewarden.deletion.recovery import LogMark, Recovery
 from tunewarden.deletion.reserve import Reserve
 from tunewarden.deletion.steps import Steps
 from tunewarden.engines import scratch
+from tunewarden.engines.adapter_states import AdapterStates
 from tunewarden.engines.embedded import EmbeddedEngine
 from tunewarden.engines.embedded_control import EngineVerbs
 from tunewarden.engines.lease_agent import LeaseAgent
@@ -240,6 +241,7 @@ def _operations(app: App, plain: Path) -> Operations:
             per_model_max=app.config.requests_per_model_max,
         ),
         usage=UsageCounter(app.database, app.clock),
+        adapter_states=AdapterStates(app.database, app.engine, app.remote_control),
         open_log=app.open_log,
     )
 
@@ -340,7 +342,6 @@ def reserve(app: App) -> Reserve:
 
 def expiry(app: App) -> Expiry:
     """Return the expiry of files and uploads. Only for the runner."""
-    # Lazy, as above: `open_log` is called when something is due.
     watch = ClockWatch(app.database, app.clock)
     return Expiry(app.database, app.uploads, lambda: app.open_log()[0].size(), watch)  # noqa: PLW0108  late, as above
 

@@ -18,6 +18,11 @@ from tests.support.fake_engines import FakeEngine
 from tests.support.pushed_models import Pushed
 from tests.support.servers import Server, WithoutTorch
 
+from tunewarden.app import App
+from tunewarden.engines.adapter_states import AdapterStates
+from tunewarden.gateway.fleet import ranked
+from tunewarden.registry import replicas
+
 MODELS = 6
 
 
@@ -154,6 +159,51 @@ def test_a_deletion_ends_with_the_lease_of_a_replica_that_is_down(
         _use(pushed, {other: models[other] for other in others})
     finally:
         engines[1].start()
+
+
+def _states_of(pushed: Pushed, model: str) -> dict[str, tuple[str, str | None]]:
+    reply = pushed.server.get(f"/v1/models/{model}/engines", key=pushed.server.owner_key)
+    listed = json.loads(reply.body)["data"]
+    return {one["engine"].partition("/")[2]: (one["state"], one["reason"]) for one in listed}
+
+
+def test_the_state_of_a_model_in_each_replica_is_told(
+    pushed: Pushed, engines: list[FakeEngine], tmp_path: Path
+) -> None:
+    [(model, says)] = _imported(pushed, tmp_path, 1).items()
+    assert set(_states_of(pushed, model).values()) == {("not_loaded", None)}
+    app = pushed.server.app
+    internal_id = models_by_id(app, model)
+    order = ranked(internal_id, tuple(one.n for one in replicas.of(app.database, pushed.base)))
+    names = {one.n: one.name for one in replicas.of(app.database, pushed.base)}
+    first, second = (names[n] for n in order)
+    engines[int(first) - 1].stop()
+    try:
+        assert pushed.said(model, max_retries=10) == says
+        found = _states_of(pushed, model)
+        assert (found[first], found[second]) == (("unreachable", None), ("ready", None))
+    finally:
+        engines[int(first) - 1].start()
+    state, reason = _states_of(pushed, model)[first]
+    assert (state, bool(reason)) == ("failed", True)
+    shown = pushed.server.cli("models", "show", model)
+    assert f"engine {pushed.base}/{second}: ready" in shown.stdout
+    assert f"engine {pushed.base}/{first}: failed: " in shown.stdout
+    counted = {
+        (one.replica, one.state.value): one.count
+        for one in AdapterStates(app.database, app.engine, app.remote_control).counts()
+        if one.base == pushed.base
+    }
+    assert counted[first, "failed"] == 1
+    assert counted[second, "ready"] >= 1
+    base = pushed.server.get(f"/v1/models/{pushed.base}/engines", key=pushed.server.owner_key)
+    assert base.status == 400
+
+
+def models_by_id(app: App, model: str) -> str:
+    row = app.database.peek("SELECT internal_id FROM artifacts WHERE id = :id", id=model)
+    assert row is not None
+    return str(row[0])
 
 
 def test_a_killed_and_a_frozen_replica_cost_no_request_that_had_no_byte(

@@ -238,7 +238,7 @@ CREATE TABLE projects (
 CREATE TABLE replica_loads (
   replica_n INTEGER NOT NULL REFERENCES replicas (n),
   model_n INTEGER NOT NULL REFERENCES models (n),
-  loaded_by TEXT NOT NULL,
+  loaded_by TEXT NOT NULL, failure TEXT,
   PRIMARY KEY (model_n, replica_n)
 ) WITHOUT ROWID;
 

@@ -15,6 +15,7 @@ from tunewarden.api.forms import announced_bytes, check_announced, read_form
 from tunewarden.api.parameters import Attempting, Context, InContext, Segment
 from tunewarden.artifacts.base_facts import BaseFacts, base_facts
 from tunewarden.db.database import Database
+from tunewarden.errors import Error, Kind
 from tunewarden.registry import bases, catalog
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.bases import Base, BaseKind, OtherName
@@ -50,6 +51,19 @@ def retrieve_model(context: InContext, model_id: Segment) -> JsonAnswer:
     """Return a base or a model of the project."""
     found = catalog.retrieve(context.operations.database, context.caller, model_id)
     return JsonAnswer(_shown(context, found, _known_of(context, found)))
+
+
+@routes.get("/{model_id}/engines")
+def list_model_engines(context: InContext, model_id: Segment) -> JsonAnswer:
+    """Ask each engine of a fine-tuned model's base whether it has the model."""
+    found = catalog.retrieve(context.operations.database, context.caller, model_id)
+    if not isinstance(found, Model):
+        raise Error(
+            Kind.INVALID,
+            f"The model '{found.name}' is a base model. Only fine-tuned models are loaded on use.",
+            param="model",
+        )
+    return JsonAnswer(views.engines_object(context.operations.adapter_states.of(found)))
 
 
 @routes.delete("/{model_id}")

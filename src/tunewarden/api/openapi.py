@@ -55,6 +55,9 @@ ROUTED = {
     "POST /v1/models": Described("importModel", schemas.Model, schemas.ImportForm, FORM),
     "GET /v1/models/{model_id}": Described("retrieveModel", schemas.Model),
     "DELETE /v1/models/{model_id}": Described("deleteModel", schemas.Deleted),
+    "GET /v1/models/{model_id}/engines": Described(
+        "listModelEngines", schemas.Listing[schemas.EngineOfModel]
+    ),
     "GET /v1/models/{model_id}/deletion_plan": Described("planModelDeletion", schemas.DeletionPlan),
     "GET /v1/deletions": Described("listDeletions", schemas.Listing[schemas.Deletion]),
     "GET /v1/deletions/{deletion_id}": Described("retrieveDeletion", schemas.Deletion),

@@ -8,6 +8,7 @@ from tunewarden.clock import Clock
 from tunewarden.config import Config
 from tunewarden.db.database import Database
 from tunewarden.deletion.executor import Executor
+from tunewarden.engines.adapter_states import AdapterStates
 from tunewarden.gateway.routing import Gateway
 from tunewarden.registry.files import Files
 from tunewarden.registry.imports import Imports
@@ -35,4 +36,5 @@ class Operations:
     admissions: Admissions
     gateway: Gateway
     usage: UsageCounter
+    adapter_states: AdapterStates
     open_log: Callable[[], tuple[Log, LogSigner]]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tunewarden.deletion.reports import EngineReport
+from tunewarden.engines.adapter_states import AdapterState
 from tunewarden.serving.fence import FencedWorker
 
 T = TypeVar("T")
@@ -67,6 +68,18 @@ class Model(Struct, forbid_unknown_fields=True):
     archived: bool | UnsetType = UNSET
     max_model_len: int | UnsetType = UNSET
     capabilities: list[str] | UnsetType = UNSET
+
+
+class EngineOfModel(Struct, forbid_unknown_fields=True):
+    """A fine-tuned model's state in one engine of its base: `embedded`, or BASE/REPLICA.
+
+    `reason`: why its last load there failed. `not_loaded`: it is loaded on first use.
+    """
+
+    object: Literal["model.engine"]
+    engine: str
+    state: AdapterState
+    reason: str | None
 
 
 class ImportForm(Struct):

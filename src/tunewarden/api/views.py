@@ -1,5 +1,7 @@
 """JSON representations of objects, for the API and the command line."""
 
+from collections.abc import Sequence
+
 from msgspec import UNSET
 
 from tunewarden.api import schemas
@@ -7,6 +9,7 @@ from tunewarden.artifacts.base_facts import BaseFacts
 from tunewarden.deletion.plan import Plan
 from tunewarden.deletion.protocol import Stage
 from tunewarden.deletion.records import Deletion
+from tunewarden.engines.adapter_states import EngineOfModel
 from tunewarden.registry.artifacts import ArtifactKind, State
 from tunewarden.registry.bases import Base, OtherName
 from tunewarden.registry.file_rows import File
@@ -55,6 +58,14 @@ def model_object(
         archived=model.state is State.ARCHIVED,
     )
     return _with_facts(shown, facts)
+
+
+def engines_object(found: Sequence[EngineOfModel]) -> schemas.Listing[schemas.EngineOfModel]:
+    """Return a model's state in each engine."""
+    shown = [
+        schemas.EngineOfModel("model.engine", one.engine, one.state, one.reason) for one in found
+    ]
+    return schemas.Listing("list", shown, has_more=False)
 
 
 def _with_facts(shown: schemas.Model, facts: BaseFacts | None) -> schemas.Model:

@@ -63,12 +63,17 @@ def models_list(data: Path | None, *, as_json: bool) -> None:
 @data_option
 @refusing
 def models_show(model_id: str, data: Path | None, *, as_json: bool) -> None:
-    """Show one model."""
+    """Show one model, and which engines have loaded it."""
     with client.opened(data) as server:
         model = server.get("models", model_id)
+        if "archived" in model:  # a fine-tuned one
+            model["engines"] = server.get("models", model_id, "engines")["data"]
     if as_json:
         show_json(model)
         return
+    for one in model.pop("engines", ()):
+        reason = "" if one["reason"] is None else f": {one['reason']}"
+        model[f"engine {one['engine']}"] = f"{one['state']}{reason}"
     for name, value in model.items():
         click.echo(f"{name}: {shown_time(value) if name == 'created' else value}")
 

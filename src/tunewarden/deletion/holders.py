@@ -1,9 +1,7 @@
 """Which engines may have a model, and which models they have (D5)."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 from tunewarden.db.database import Database
 from tunewarden.engines.port import EngineControl, Evicted, Evicting, RemoteControl
@@ -11,19 +9,8 @@ from tunewarden.registry import bases, models, replicas
 from tunewarden.registry.bases import Base
 from tunewarden.registry.replicas import Replica
 
-A = TypeVar("A")
-B = TypeVar("B")
-
 # By base, replica, and the replica's name in receipts.
 NewControl = Callable[[Base, Replica, str], RemoteControl]
-
-
-def in_parallel(work: Callable[[A], B], arguments: Sequence[A]) -> list[B]:
-    """Call `work` with each argument, each in a thread, and wait for all; then raise the first error."""
-    if len(arguments) <= 1:
-        return [work(one) for one in arguments]
-    with ThreadPoolExecutor(len(arguments)) as threads:
-        return [one.result() for one in [threads.submit(work, one) for one in arguments]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,10 @@ from tunewarden.clock import Clock, from_micros, iso, to_micros
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import protocol, records
 from tunewarden.deletion.disclosure import disclosure_of, opened_by
-from tunewarden.deletion.holders import in_parallel
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.reports import BlobsReport, EngineReport, KeyReport
+from tunewarden.engines.parallel import in_parallel
 from tunewarden.engines.port import Evicted, Evicting
 from tunewarden.metrics import families, recording
 from tunewarden.registry import (

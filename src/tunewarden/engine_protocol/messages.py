@@ -141,7 +141,7 @@ class LoadedBase(msgspec.Struct, frozen=True, omit_defaults=True):
     layers an adapter may change, with (out features, in features) by name, and its highest rank. The rest is for
     people.
 
-    `adapters`: names of those in its slots. `slots`: how many fit. `context`: tokens that a prompt and its answer may
+    `adapters`: names of those in its slots. `loading`: of those on their way there. `slots`: how many fit. `context`: tokens that a prompt and its answer may
     have together. `vocabulary`: how many tokens there are. `modules`: names of the layers that an adapter may change.
     `running`, `waiting`: sequences now. `tokens_generated`: since the base was loaded.
     """
@@ -158,6 +158,7 @@ class LoadedBase(msgspec.Struct, frozen=True, omit_defaults=True):
     prefixes: Prefixes | None = None
     shapes: dict[str, tuple[int, int]] | None = None
     rank_max: int | None = None
+    loading: list[str] | None = None
 
 
 class State(msgspec.Struct, frozen=True):

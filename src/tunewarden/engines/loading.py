@@ -70,7 +70,7 @@ class LoadingEngine:
             return
         load = self._loading.get(name)
         if load is None:
-            task = asyncio.get_running_loop().create_task(self._load(n, target))
+            task = asyncio.get_running_loop().create_task(self.loaded(n, target))
             load = self._loading[name] = _Load(task)
             task.add_done_callback(lambda _: self._loading.pop(name, None))
         load.waiting += 1
@@ -90,7 +90,8 @@ class LoadingEngine:
         """Note that the engine does not have the model."""
         self._loaded.discard(target.engine_model)
 
-    async def _load(self, n: int, target: Target) -> None:
+    async def loaded(self, n: int, target: Target) -> None:
+        """Load a model; one load at a time of each. Raises Error."""
         name = target.engine_model
         directory = scratch.new_directory(self._scratch, name)
         try:

@@ -76,11 +76,22 @@ class Evicting(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Residents:
+    """Internal ids of the models that an engine has loaded, and of those that it is loading."""
+
+    ready: frozenset[str]
+    loading: frozenset[str]
+
+
 class RemoteControl(Evicting, Protocol):
     """The port of an engine that is not a process of this server. Synchronous."""
 
     def models(self) -> list[str]:
         """Return the internal ids of the models that the engine has loaded. Raises Error(UNAVAILABLE)."""
+
+    def residents(self, *, within_seconds: float) -> Residents:
+        """Return the models that the engine has, and those on their way. Raises Error(UNAVAILABLE, MISCONFIGURED)."""
 
     def running(self) -> int:
         """Return how many requests the engine runs. Raises Error(UNAVAILABLE)."""

@@ -15,7 +15,7 @@ from tunewarden.engines.upstream import Upstream
 from tunewarden.engines.vllm import VllmEngine
 from tunewarden.engines.vllm_control import VllmControl
 from tunewarden.engines.vllm_holder import VllmHolder
-from tunewarden.registry import members
+from tunewarden.registry import members, replicas
 from tunewarden.registry.bases import Base
 from tunewarden.registry.model_lookup import Target
 from tunewarden.registry.replicas import Replica
@@ -61,6 +61,7 @@ class RemoteEngines:
             unseal,
             note_load,
             member=partial(members.live, self._database, replica.n),
+            note_failure=partial(replicas.note_failure, self._database, replica.n),
         )
 
     def control(self, base: Base, replica: Replica, label: str) -> RemoteControl:

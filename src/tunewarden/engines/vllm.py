@@ -5,18 +5,21 @@ An adapter is pushed: its two files are sent, from tmpfs, and the plugin writes 
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from tunewarden.engines.loading import LoadingEngine, ended, in_thread
 from tunewarden.engines.port import NoteLoad, Unseal
 from tunewarden.engines.upstream import Upstream
 from tunewarden.engines.vllm_control import Push, VllmControl, is_without_lease
+from tunewarden.errors import Error
 from tunewarden.registry.members import Member
 from tunewarden.registry.model_lookup import Target
 
 # How long a push waits for an engine that answers and has no lease: it has just started, or joins again.
 LEASE_WAIT_SECONDS = 5.0
 LOOK_SECONDS = 0.05
+REASON_LENGTH_MAX = 300
 
 
 class VllmEngine(LoadingEngine):
@@ -34,11 +37,26 @@ class VllmEngine(LoadingEngine):
         note_load: NoteLoad,
         *,
         member: Callable[[], Member | None],
+        note_failure: Callable[[int, str | None], None],
     ) -> None:
-        """`member` reads the one that the replica has now."""
+        """`member` reads the one that the replica has now; `note_failure` notes how a model's last load ended."""
         super().__init__(upstream, scratch_directory, unseal, note_load)
         self._control = control
         self._member = member
+        self._note_failure = note_failure
+
+    async def loaded(self, n: int, target: Target) -> None:
+        """Load a model, and note it if that fails."""
+        try:
+            await super().loaded(n, target)
+        except Error as error:
+            await self._note_end(n, error.message[:REASON_LENGTH_MAX])
+            raise
+        await self._note_end(n, None)
+
+    async def _note_end(self, n: int, failure: str | None) -> None:
+        with suppress(Error):  # on a full disk: what is said of the load is older then
+            await in_thread(self._note_failure, n, failure)
 
     async def hand_over(self, target: Target, directory: Path) -> tuple[int, bytes]:
         """Send the files, for the lease that the engine has. In a thread: they may be large, and are read from memory.

@@ -25,7 +25,7 @@ from tunewarden.engine_protocol.messages import (
 )
 from tunewarden.engines.address import Address
 from tunewarden.engines.eviction_answers import request_of, seen_in
-from tunewarden.engines.port import LeaseRefused, Seen
+from tunewarden.engines.port import LeaseRefused, Residents, Seen
 from tunewarden.engines.tls import ClientTls
 from tunewarden.errors import Error, Kind
 from tunewarden.registry.bases import Base
@@ -139,6 +139,14 @@ class VllmControl:
         """Return the internal ids of the models that it has loaded. Raises Error(UNAVAILABLE)."""
         return [name for base in self._state()[0].bases for name in base.adapters]
 
+    def residents(self, *, within_seconds: float) -> Residents:
+        """Return the models that it has loaded, and those on their way. Raises Error(UNAVAILABLE, MISCONFIGURED)."""
+        bases = self._state(within_seconds)[0].bases
+        return Residents(
+            frozenset(name for base in bases for name in base.adapters),
+            frozenset(name for base in bases for name in base.loading or ()),
+        )
+
     def running(self) -> int:
         """Return how many requests it runs. Raises Error(UNAVAILABLE)."""
         return max((base.running or 0 for base in self._state()[0].bases), default=0)
@@ -162,9 +170,9 @@ class VllmControl:
             raise self._silent() from error
         return renewed.nonce, Seen(renewed.incarnation, answer.certificate)
 
-    def _state(self) -> tuple[State, str]:
+    def _state(self, within_seconds: float = STATE_SECONDS) -> tuple[State, str]:
         try:
-            answer = self._ask("GET", paths.STATE, None, STATE_SECONDS)
+            answer = self._ask("GET", paths.STATE, None, within_seconds)
             spoken = version_in(answer.body)
             if answer.status != 200 or not spoken:
                 raise self._silent()

@@ -10,7 +10,7 @@ from tunewarden.engine_protocol.messages import EvictedAdapter
 from tunewarden.engines import scratch
 from tunewarden.engines.loading import UNKNOWN
 from tunewarden.engines.member_watch import MemberWatch
-from tunewarden.engines.port import Evicted, Eviction, Seen
+from tunewarden.engines.port import Evicted, Eviction, Residents, Seen
 from tunewarden.engines.vllm_control import VllmControl
 from tunewarden.errors import Error, Kind
 from tunewarden.registry.members import Member
@@ -68,6 +68,10 @@ class VllmHolder:
         Raises Error(UNAVAILABLE).
         """
         return self._said(self._control.models, [])
+
+    def residents(self, *, within_seconds: float) -> Residents:
+        """Return the models that it has loaded, and those on their way. Raises Error(UNAVAILABLE, MISCONFIGURED)."""
+        return self._control.residents(within_seconds=within_seconds)
 
     def running(self) -> int:
         """Return how many requests it runs; none once its lease is over. Raises Error(UNAVAILABLE)."""

@@ -148,6 +148,39 @@ def loads_of(database: Database, replica_n: int) -> list[int]:
     return [int(n) for (n,) in rows]
 
 
+def note_failure(database: Database, replica_n: int, model_n: int, why: str | None) -> None:
+    """Note why a load failed, or with None that one did not. No-op for a load that is not on record."""
+    if failure_of(database, replica_n, model_n) == why:
+        return
+    with database.write(survives=False, below_floor=True) as tx:
+        tx.run(
+            "UPDATE replica_loads SET failure = :why WHERE model_n = :model AND replica_n = :replica",
+            why=why,
+            model=model_n,
+            replica=replica_n,
+        )
+
+
+def failure_of(database: Database, replica_n: int, model_n: int) -> str | None:
+    """Return why the last load of a model into a replica failed; None if it did not."""
+    row = database.peek(
+        "SELECT failure FROM replica_loads WHERE model_n = :model AND replica_n = :replica",
+        model=model_n,
+        replica=replica_n,
+    )
+    return row[0] if row else None
+
+
+def count_failures(database: Database, replica_n: int) -> int:
+    """Return of how many models the last load into a replica failed."""
+    row = database.peek(
+        "SELECT COUNT(*) FROM replica_loads WHERE replica_n = :replica AND failure IS NOT NULL",
+        replica=replica_n,
+    )
+    assert row is not None, "a count has a row"
+    return int(row[0])
+
+
 def forget_model(tx: Tx, model_n: int) -> None:
     """Forget which replicas had a model that is deleted (D8)."""
     tx.run("DELETE FROM replica_loads WHERE model_n = :model", model=model_n)

@@ -121,6 +121,7 @@ class _Engine:
         self._bases = [one.name for one in state.openai_serving_models.base_model_paths]
         self._running = state.engine_client.output_processor.request_states
         self._incarnation = incarnation
+        self._loading: dict[str, str] = {}  # adapters that are on their way, and their bases
         self._keys = start_checks.keys_of(state.args, import_module("vllm.envs"))
         self._scratch = pushes.prepare(Settings.from_environment().scratch)
         self._weights_max = pushes.weights_bytes_max(facts.shapes, facts.rank_max)
@@ -190,9 +191,13 @@ class _Engine:
         files = pushes.received(
             receive, self._scratch, rank_max=self._facts.rank_max, weights_max=self._weights_max
         )
-        async with files as directory:
-            # Again, because the body may take long.
-            await self._adapters.load(name, base, str(directory), self._leases.held(member))
+        self._loading[name] = base
+        try:
+            async with files as directory:
+                # Again, because the body may take long.
+                await self._adapters.load(name, base, str(directory), self._leases.held(member))
+        finally:
+            self._loading.pop(name, None)
         return loaded
 
     def _state(self) -> State:
@@ -215,6 +220,7 @@ class _Engine:
             running=len(self._running),
             shapes=facts.shapes,
             rank_max=facts.rank_max,
+            loading=[one for one, of in self._loading.items() if of == name],
         )
 
 
