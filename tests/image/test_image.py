@@ -45,6 +45,7 @@ def test_the_image_is_small_and_says_what_it_is(store: Store) -> None:
     assert config["Entrypoint"] == ["/usr/bin/tini", "--", "tunewarden"]
     assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert not [one for one in config["Env"] if one.startswith("TUNEWARDEN_HOST")]
+    assert "TMPDIR=/dev/shm" in config["Env"]  # torch, in the larger image, needs one
 
 
 def test_the_image_has_nothing_to_install_with_and_no_torch(container: Container) -> None:
