@@ -64,6 +64,16 @@ class Config(DataDirectory):
         default="none",
         check=host_and_port,
     )
+    log_format: str = setting(
+        "how the log on standard error is written: `text`, or `json`, one object a line",
+        default="text",
+        choices=("text", "json"),
+    )
+    access_log: bool = setting(
+        "whether each request is logged when it has ended: without body, key, query, or anything that "
+        "a client named",
+        default=False,
+    )
     scratch: Path = setting(  # I16
         "directory for plaintext weights on their way to an engine; must be a tmpfs",
         default=Path("/dev/shm"),  # noqa: S108  tmpfs on every Linux; checked at start

@@ -1,11 +1,13 @@
-"""The server's log: lines on standard error, without client data.
+"""The server's log: lines on standard error, as text or JSON objects, without client data.
 
 An exception's text may quote client data (`KeyError: 'Jane Roe'`), so a traceback is
 logged as types and source locations only. # I18
 """
 
+import json
 import logging
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +16,13 @@ _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tup
 
 
 class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        fields = getattr(record, "fields", None)
+        if fields is None:
+            return text
+        return " ".join([text, *(f"{name}={value}" for name, value in fields.items())])
+
     def formatException(self, ei: _ExcInfo) -> str:  # noqa: N802 - logging's name
         return "" if ei[1] is None else trace(ei[1], ei[2])
 
@@ -22,10 +31,31 @@ class _Formatter(logging.Formatter):
 _QUIET = ("python_multipart",)
 
 
-def to_stderr(name: str) -> None:
-    """Write the log of this process to standard error, labelled with `name`."""
+class _JsonFormatter(_Formatter):
+    """One object a line: RFC 3339 time, level, process, logger, message, and the request's id where it is known."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "process": self.formatMessage(record),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if hasattr(record, "request_id"):
+            line["request_id"] = record.request_id
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line | getattr(record, "fields", {}))
+
+
+def to_stderr(name: str, form: str = "text") -> None:
+    """Write the log of this process to standard error, labelled with `name`; `form` is `text` or `json`."""
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)s {name} %(message)s"))
+    if form == "json":
+        handler.setFormatter(_JsonFormatter(name, validate=False))
+    else:
+        handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)s {name} %(message)s"))
     logging.basicConfig(handlers=[handler])
     for library in _QUIET:
         logging.getLogger(library).propagate = False

@@ -3,11 +3,13 @@
 A request is counted when it has ended, which its client may see a moment before: so what must be there is waited for.
 """
 
+import json
 import os
 import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tests.support.servers import Server, wait_until
 from tunewarden.metrics import families
 
 CHAT = "/v1/chat/completions"
+MODEL = "/v1/models/{model_id}"
 REQUESTS = "tunewarden_requests_total"
 RESTARTS = "tunewarden_process_restarts_total"
 WORKERS = 2
@@ -28,7 +31,7 @@ SUFFIX = "jane-roe"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("metrics") / "data"
-    settings = scrapes.SETTINGS
+    settings = {**scrapes.SETTINGS, "log_format": "json", "access_log": "true"}
     kind = servers.WithoutTorch
     with servers.serving(
         data, workers=WORKERS, settings=settings, local_base=True, kind=kind
@@ -133,6 +136,43 @@ def _answers(server: Server) -> bool:
         return server.get("/readyz").status == 200
     except OSError:
         return False
+
+
+def _accesses(server: Server) -> dict[str, dict[str, Any]]:
+    """Return what the access log says, by the requests' ids."""
+    lines = [json.loads(line) for line in server.log().splitlines()]
+    return {one["request_id"]: one for one in lines if one["logger"] == "tunewarden.access"}
+
+
+def _example() -> dict[str, Any]:
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "monitor.md"
+    found: dict[str, Any] = json.loads(
+        page.read_text("utf-8").split("```json\n")[1].split("```")[0]
+    )
+    return found
+
+
+def test_accesses_are_logged_and_nothing_that_a_client_named_or_sent(server: Server) -> None:
+    model = server.make_model(suffix=SUFFIX).id
+    asked = {"model": model, "messages": [{"role": "user", "content": f"I am {SUFFIX}"}]}
+    chat = server.post(CHAT, asked)
+    listed = server.get(f"/v1/models/{model}?note={SUFFIX}", key=server.owner_key)
+    refused = server.get(f"/v1/models/{SUFFIX}", key=server.owner_key)
+    lost = server.get(f"/{SUFFIX}", key=server.owner_key)
+    deleted = server.request("DELETE", f"/v1/models/{model}", key=server.owner_key)
+    ids = [str(one.header("x-request-id")) for one in (chat, listed, refused, lost, deleted)]
+    wait_until(lambda: _accesses(server).keys() >= set(ids), "all are logged")
+    found = [_accesses(server)[request_id] for request_id in ids]
+    assert [one["route"] for one in found] == [CHAT, *2 * [MODEL], "other", MODEL]
+    assert [one["status"] for one in found] == [200, 200, 404, 404, 200]
+    with server.app.database.read() as tx:
+        (number,) = tx.row("SELECT n FROM artifacts WHERE id = :id", id=model) or ()
+    first = found[0]
+    assert (first["base"], first["artifact"]) == (servers.LOCAL_BASE, number)
+    assert first["bytes"] > len(chat.body)
+    assert list(first) == list(_example()), "as the page on monitoring shows it"
+    for secret in (SUFFIX, server.owner_key, model, servers.ORGANIZATION, "note="):
+        assert secret not in server.log()
 
 
 def test_the_runners_successor_answers_scrapes(server: Server) -> None:

@@ -213,6 +213,7 @@ def main() -> None:
     parser.add_argument("--parent")
     parser.add_argument("--threads")
     parser.add_argument("--dtype")
+    parser.add_argument("--log-format")
     path: Path = parser.parse_args().socket
     path.unlink(missing_ok=True)
     server = EngineServer(

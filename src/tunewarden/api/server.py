@@ -42,7 +42,9 @@ from tunewarden.api.product import PRODUCT
 from tunewarden.api.services import Services
 from tunewarden.clock import Throttle
 from tunewarden.errors import Error, Kind
-from tunewarden.gateway import cors
+from tunewarden.gateway import access_log, cors
+from tunewarden.gateway.access_log import Access
+from tunewarden.gateway.connection import EXTENSION
 from tunewarden.gateway.connections import Connections
 from tunewarden.gateway.cors import Cors
 from tunewarden.gateway.flushes import Flushes
@@ -101,7 +103,10 @@ class Server:
             operations.admissions,
             operations.gateway,
             operations.usage,
-            Observer(recording.Inference(recording.own())),
+            Observer(
+                recording.Inference(recording.own()),
+                logs_accesses=operations.config.access_log,
+            ),
             operations.config.body_bytes_max,
         )
         services = Services.of(operations)
@@ -122,7 +127,7 @@ class Server:
         try:
             await self._reply(scope, receive, reply)
         finally:
-            _count(scope, reply)
+            self._count(scope, reply)
 
     async def _reply(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
         if self.cors is not None:
@@ -139,7 +144,8 @@ class Server:
             await self._refuse(reply, error)
         except Exception as error:
             # Outer boundary: anything but Error is a bug. Its text goes to the log only.
-            logger.exception("request %s failed", reply.request_id)
+            extra = {"request_id": reply.request_id}
+            logger.exception("request %s failed", reply.request_id, extra=extra)
             if not reply.is_started:
                 await _send(reply, problems.wire(error))
 
@@ -178,6 +184,26 @@ class Server:
             found = routed.get("route")
             reply.route = found.path if isinstance(found, Route) else OTHER
 
+    def _count(self, scope: Scope, reply: "_Headed") -> None:
+        """Count a request, and log it if that is wanted."""
+        method = scope["method"] if scope["method"] in METHODS else OTHER
+        status, seconds = reply.status or STATUS_OF_NONE, time.perf_counter() - reply.began
+        recording.http_ended(method, reply.route, status, seconds)
+        if self._operations.config.access_log:
+            client = scope["extensions"][EXTENSION]
+            access_log.write(
+                Access(
+                    request_id=reply.request_id,
+                    method=method,
+                    route=reply.route,
+                    status=status,
+                    error="",
+                    seconds=seconds,
+                    sent_bytes=client.written_since_last(),
+                    caller=scope.get("state", {}).get("caller"),
+                )
+            )
+
     def _is_public(self, path: str) -> bool:
         is_open = self._operations.config.docs_are_open and path in docs.PATHS
         return is_open or PUBLIC.fullmatch(path) is not None
@@ -185,7 +211,10 @@ class Server:
     async def _refuse(self, reply: "_Headed", error: Error) -> None:
         if reply.is_started:
             logger.error(
-                "request %s failed after its answer began: %s", reply.request_id, error.kind
+                "request %s failed after its answer began: %s",
+                reply.request_id,
+                error.kind,
+                extra={"request_id": reply.request_id},
             )
             return
         await _send(reply, problems.wire(error))
@@ -288,12 +317,6 @@ class _Headed:
             if self.organization:
                 message["headers"].append((b"openai-organization", self.organization))
         await self._send(message)
-
-
-def _count(scope: Scope, reply: _Headed) -> None:
-    method = scope["method"] if scope["method"] in METHODS else OTHER
-    seconds = time.perf_counter() - reply.began
-    recording.http_ended(method, reply.route, reply.status or STATUS_OF_NONE, seconds)
 
 
 async def _send(reply: _Headed, wire: Wire) -> None:

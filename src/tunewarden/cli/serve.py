@@ -39,7 +39,7 @@ class Demo(StrEnum):
 
 def run(settings: Config, fork_server: ForkServer, *, demo: Demo) -> None:
     """Run a server until a signal stops it. Raises Error if it cannot start."""
-    logs.to_stderr("supervisor")
+    logs.to_stderr("supervisor", settings.log_format)
     if demo is not Demo.NONE:  # Check before anything is created.
         start_checks.require_engine()
         if demo is Demo.PACKAGED and not (settings.data / first_start.DEMO_BASE).exists():

@@ -43,12 +43,13 @@ def main(arguments: list[str]) -> int:
         help="what bases compute in; auto: bfloat16 where base and processor are made for it. Twice as"
         " fast, half the memory, but a response may depend on the rest of its batch",
     )
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
     options = parser.parse_args(arguments)
     processes.die_with(options.parent or os.getppid())
     processes.keep_secrets_in_memory()
     missing = installed.missing()
     if missing:
-        logs.to_stderr("engine")
+        logs.to_stderr("engine", options.log_format)
         logger.error(
             "local bases are not served, their engine is not installed: %s (missing: %s)",
             installed.REMEDY,
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> int:
         pulse.answer(options.socket.with_suffix(pulse.SUFFIX))
         listener = _listen(options.socket)
     except OSError as error:
-        logs.to_stderr("engine")
+        logs.to_stderr("engine", options.log_format)
         said = "local bases are not served: %s cannot be made: %s"
         logger.error(said, options.socket, error.strerror)  # noqa: TRY400  expected: no traceback
         return os.EX_UNAVAILABLE

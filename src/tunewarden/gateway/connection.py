@@ -46,7 +46,7 @@ class ClientConnection:
     """A client's connection. Runs on the event loop of its worker."""
 
     __slots__ = (
-        "_acknowledged", "_descriptor", "_mark", "_stuck_since", "flushes", "loop", "on_lost", "state",
+        "_acknowledged", "_descriptor", "_logged", "_mark", "_stuck_since", "flushes", "loop", "on_lost", "state",
         "transport", "written",
     )  # fmt: skip
 
@@ -59,6 +59,7 @@ class ClientConnection:
         self.state = OPEN
         self.on_lost: Callable[[], object] | None = None
         self.written = 0
+        self._logged = 0  # of them, by the access log
         # Bytes acknowledged at the last check, and since when there has been no progress.
         self._acknowledged = 0
         self._stuck_since: float | None = None
@@ -76,6 +77,11 @@ class ClientConnection:
         if self.state is not LOST:
             self.written += len(data)
             sockets.write(self.transport, self._descriptor, data)
+
+    def written_since_last(self) -> int:
+        """Return how many bytes were written since the last call."""
+        written, self._logged = self.written - self._logged, self.written
+        return written
 
     def has_unsent(self) -> bool:
         """Return whether written bytes are still in our buffer or the kernel's, unsent: the client reads slowly."""

@@ -121,7 +121,8 @@ class Exchange:
             # Without its frames: they hold this exchange, which may hold the error.
             self.refuse(error.with_traceback(None))
         except Exception as error:
-            logger.exception("request %s failed", self.request_id)
+            extra = {"request_id": self.request_id}
+            logger.exception("request %s failed", self.request_id, extra=extra)
             self.refuse(error)
 
     def end_if_slow(self) -> None:
@@ -312,9 +313,13 @@ class Exchange:
     def _tell_observer(self) -> None:
         failure = self._failure
         ended = self._last_received if failure is None else self._loop.time()
-        self._shared.observer.ended(
+        observer = self._shared.observer
+        outcome = observer.ended(
             self._incoming, self._relay, self._status, failure, self._began, ended
         )
+        if observer.logs_accesses:
+            sent, seconds = self._client.written_since_last(), ended - self._began
+            observer.log(self.request_id, self._incoming, outcome, seconds, sent)
 
     def _abort_call(self) -> None:
         if self._call is not None:

@@ -6,6 +6,8 @@ Neither bodies nor keys nor names of fine-tunes leave here: the label is the bas
 from typing import Final, Protocol
 
 from tunewarden.errors import Error
+from tunewarden.gateway import access_log
+from tunewarden.gateway.access_log import Access
 from tunewarden.gateway.relay import Relay
 from tunewarden.identity.policy import Caller
 from tunewarden.metrics import recording
@@ -28,10 +30,11 @@ class Request(Protocol):
 
 
 class Observer:
-    """Observes the inference requests of a worker."""
+    """Observes the inference requests of a worker; logs them if `logs_accesses`."""
 
-    def __init__(self, counts: recording.Inference) -> None:
+    def __init__(self, counts: recording.Inference, *, logs_accesses: bool = False) -> None:
         self._counts = counts
+        self.logs_accesses = logs_accesses
 
     def ended(  # noqa: PLR0917  keywords cost time on the hot path
         self,
@@ -41,8 +44,8 @@ class Observer:
         failure: Exception | None,
         began: float,
         ended: float,
-    ) -> None:
-        """Observe a request. `status` is of the server's own response, 0 if it made none.
+    ) -> tuple[str, str, int, str]:
+        """Count a request; return its route, base, status and error. `status` is of the server's own response, 0 if it made none.
 
         `response` is the engine's; times are in seconds of the event loop.
         """
@@ -53,13 +56,38 @@ class Observer:
             sent = 0 if response is None or not response.first_at else response.status
             what = request.path, base, status or sent or STATUS_OF_NONE, code_of(failure)
             self._counts.ended(what, seconds, NO_TOKENS)
-            return
+            return what
         assert response is not None, "only an engine's response is complete"
         status, tokens = response.status, response.tokens
         error = "" if status < 400 else str(status)
-        at = self._counts.ended((request.path, base, status, error), seconds, tokens)
+        what = request.path, base, status, error
+        at = self._counts.ended(what, seconds, tokens)
         if response.is_stream:
             self._counts.streamed(at, seconds, response.first_at - began, tokens[1])
+        return what
+
+    def log(
+        self,
+        request_id: str,
+        request: Request,
+        outcome: tuple[str, str, int, str],
+        seconds: float,
+        sent_bytes: int,
+    ) -> None:
+        """Log a request; `outcome` is what `ended` returned."""
+        access_log.write(
+            Access(
+                request_id=request_id,
+                method="POST",
+                route=request.path,
+                status=outcome[2],
+                error=outcome[3],
+                seconds=seconds,
+                sent_bytes=sent_bytes,
+                caller=request.caller,
+                target=request.target,
+            )
+        )
 
 
 def code_of(failure: Exception) -> str:

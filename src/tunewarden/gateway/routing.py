@@ -97,7 +97,7 @@ class Gateway:
 
     def in_flight(self) -> int:
         """Return how many calls have not ended."""
-        return sum(self._in_flight.values()) // 2  # each counts for its engine and for its model
+        return sum(self._in_flight.values())
 
     def ended(self, target: Target) -> None:
         """Note that a call is no longer in flight."""

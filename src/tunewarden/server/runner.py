@@ -53,13 +53,14 @@ def main(data: str, parent: str, slot: str = "", counters: str = "", scraped: st
     """
     processes.die_with(int(parent))
     processes.keep_secrets_in_memory()
-    logs.to_stderr("runner[%(process)d]")
+    settings = config.load(data=Path(data))
+    logs.to_stderr("runner[%(process)d]", settings.log_format)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     if counters:
         recording.join(int(counters), int(slot))
-    app = open_app(config.load(data=Path(data)))
+    app = open_app(settings)
     jobs = threading.Thread(target=_run_jobs, args=(app, stop), daemon=True)
     # Concurrently with deletions: loading a large base takes minutes.
     works = (

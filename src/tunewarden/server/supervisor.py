@@ -124,6 +124,8 @@ class Supervisor:
                 options += ["--threads", str(self._app.config.engine_threads)]
             if self._app.config.engine_dtype != "float32":  # its own default
                 options += ["--dtype", self._app.config.engine_dtype]
+            if self._app.config.log_format != "text":  # the same
+                options += ["--log-format", self._app.config.log_format]
             # A program of its own: nothing that it imports is of use to others.
             start = partial(processes.start_module, ENGINE, options, config.child_environment())
             self._children.append(_Child("engine", start))

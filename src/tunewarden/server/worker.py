@@ -13,6 +13,7 @@ from tunewarden import config, logs, processes
 from tunewarden.api.server import Server
 from tunewarden.app import open_app, serving
 from tunewarden.config import Config
+from tunewarden.gateway import access_log
 from tunewarden.gateway.protocol import ClientProtocol
 from tunewarden.metrics import recording
 from tunewarden.server.drain import DrainingServer
@@ -32,11 +33,14 @@ def main(data: str, parent: str, slot: str, descriptor: str, counters: str) -> N
     """
     processes.die_with(int(parent))
     processes.keep_secrets_in_memory()
-    logs.to_stderr("worker[%(process)d]")
+    given = config.load(data=Path(data))
+    logs.to_stderr("worker[%(process)d]", given.log_format)
+    if given.access_log:
+        access_log.enable()
     recording.join(int(counters), int(slot))
     descriptors = _take_descriptors()
     listening = socket.socket(fileno=int(descriptor))
-    settings = within(config.load(data=Path(data)), descriptors)
+    settings = within(given, descriptors)
     application = Server(serving(open_app(settings)))
     server = DrainingServer(
         uvicorn.Config(

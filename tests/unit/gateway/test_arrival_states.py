@@ -78,6 +78,8 @@ class _Inference:
     def __init__(self) -> None:
         self.observer = self
 
+    logs_accesses = False
+
     def ended(self, *_: object) -> None: ...
 
 

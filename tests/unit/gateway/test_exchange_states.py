@@ -149,6 +149,8 @@ class _Shared:
 class _Observer:
     """Counts the ends that it is told of."""
 
+    logs_accesses = False
+
     def __init__(self) -> None:
         self.ends = 0
 
