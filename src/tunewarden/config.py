@@ -25,6 +25,8 @@ from tunewarden.settings import (
 )
 
 SETTINGS_FILE = "tunewarden.toml"
+# OpenTelemetry's own name of `otel_endpoint`.
+OTEL_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 # For commands that call a server: (address, key). The first address that is set is used.
 CLIENT_VARIABLES = (
     ("TUNEWARDEN_URL", "TUNEWARDEN_API_KEY"),
@@ -68,6 +70,12 @@ class Config(DataDirectory):
         "how the log on standard error is written: `text`, or `json`, one object a line",
         default="text",
         choices=("text", "json"),
+    )
+    otel_endpoint: str = setting(
+        "where spans of inference requests go, by OTLP over HTTP: a collector's address such as "
+        "`http://127.0.0.1:4318`; `none` is nowhere. Needs the extra `[otel]`. Without it, "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT` counts",
+        default="none",
     )
     access_log: bool = setting(
         "whether each request is logged when it has ended: without body, key, query, or anything that "
@@ -346,6 +354,8 @@ def _found(flags: dict[str, Any]) -> dict[str, tuple[Any, Source]]:
     data = given.get("data") or environment.get("data") or SETTINGS["data"].default
     in_file = settings.from_file(Path(data) / SETTINGS_FILE, SETTINGS)
     in_file.pop("data", None)  # the file's own location
+    if os.environ.get(OTEL_VARIABLE):
+        environment.setdefault("otel_endpoint", os.environ[OTEL_VARIABLE])
     found = {
         name: (value, source)
         for source, named in (

@@ -42,8 +42,9 @@ class _JsonFormatter(_Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if hasattr(record, "request_id"):
-            line["request_id"] = record.request_id
+        for value in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(value, str) and value.startswith("req_"):
+                line["request_id"] = value
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         return json.dumps(line | getattr(record, "fields", {}))

@@ -95,7 +95,7 @@ def test_text_becomes_the_type_of_its_setting(
         ("host = 1", "Setting 'host' must be text."),
         ("engine_dtype = 'int8'", "Setting 'engine_dtype' must be one of float32, bfloat16, auto."),
         ("trusted_proxies = 'proxy'", "Setting 'trusted_proxies' must be addresses or networks"),
-        ("prot = 80", "Unknown setting 'prot' in tunewarden.toml. Known: adapter_bytes_max,"),
+        ("prot = 80", "Unknown setting 'prot' in tunewarden.toml. Known: access_log,"),
         ("port: 80", "tunewarden.toml is not valid TOML:"),
     ],
 )

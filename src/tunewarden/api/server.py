@@ -103,10 +103,7 @@ class Server:
             operations.admissions,
             operations.gateway,
             operations.usage,
-            Observer(
-                recording.Inference(recording.own()),
-                logs_accesses=operations.config.access_log,
-            ),
+            Observer.of(operations.config),
             operations.config.body_bytes_max,
         )
         services = Services.of(operations)
@@ -144,8 +141,7 @@ class Server:
             await self._refuse(reply, error)
         except Exception as error:
             # Outer boundary: anything but Error is a bug. Its text goes to the log only.
-            extra = {"request_id": reply.request_id}
-            logger.exception("request %s failed", reply.request_id, extra=extra)
+            logger.exception("request %s failed", reply.request_id)
             if not reply.is_started:
                 await _send(reply, problems.wire(error))
 
@@ -211,10 +207,7 @@ class Server:
     async def _refuse(self, reply: "_Headed", error: Error) -> None:
         if reply.is_started:
             logger.error(
-                "request %s failed after its answer began: %s",
-                reply.request_id,
-                error.kind,
-                extra={"request_id": reply.request_id},
+                "request %s failed after its answer began: %s", reply.request_id, error.kind
             )
             return
         await _send(reply, problems.wire(error))
@@ -231,6 +224,7 @@ class Server:
         await receive()
         watching.cancel()
         flushing.cancel()
+        await asyncio.to_thread(self.inference.observer.close)
         try:
             self._operations.usage.flush()
         except Error as error:

@@ -55,6 +55,7 @@ def run(settings: Config, fork_server: ForkServer, *, demo: Demo) -> None:
         app = open_app(settings, migrate=True)
         start_checks.check_swap(app)
         start_checks.warn_of_plain_http(settings)
+        start_checks.warn_of_tracing(settings)
         _run(app, listening, fork_server, scraped, demo=demo)
 
 

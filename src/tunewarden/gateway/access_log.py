@@ -50,4 +50,4 @@ def write(one: Access) -> None:
         "artifact": target.n if target else None,
     }
     known = {name: value for name, value in fields.items() if value is not None}
-    logger.info("access", extra={"request_id": one.request_id, "fields": known})
+    logger.info("access", extra={"fields": known})

@@ -7,11 +7,12 @@ Each request is admitted under the guard; the model's state is read again before
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tunewarden import problems
 from tunewarden.engines.upstream import unavailable
 from tunewarden.errors import Error
-from tunewarden.gateway import relay
+from tunewarden.gateway import relay, tracing
 from tunewarden.gateway.connection import ClientConnection
 from tunewarden.gateway.cycle import NoEvent
 from tunewarden.gateway.incoming import Incoming
@@ -25,6 +26,9 @@ from tunewarden.gateway.stages import Stage
 from tunewarden.identity.keys import Presented
 from tunewarden.ids import mint_request
 from tunewarden.serving.admission import ACK_SECONDS, Serving
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -64,11 +68,12 @@ class Exchange:
         is_chunked: bool,
         default_head: bytes,
         on_over: Callable[[], object],
+        span: "Span | None" = None,
     ) -> None:
         """`body` if it is complete; else `add` and `complete` follow."""
         self._shared = shared
         self._client = client
-        self._incoming = Incoming(shared, path, presented, body, announced)
+        self._incoming = Incoming(shared, path, presented, body, announced, span=span)
         self.keep_alive = keep_alive
         self.expects_continue = expects_continue
         self._is_chunked = is_chunked  # else closing the connection ends the stream
@@ -121,8 +126,7 @@ class Exchange:
             # Without its frames: they hold this exchange, which may hold the error.
             self.refuse(error.with_traceback(None))
         except Exception as error:
-            extra = {"request_id": self.request_id}
-            logger.exception("request %s failed", self.request_id, extra=extra)
+            logger.exception("request %s failed", self.request_id)
             self.refuse(error)
 
     def end_if_slow(self) -> None:
@@ -312,14 +316,10 @@ class Exchange:
 
     def _tell_observer(self) -> None:
         failure = self._failure
-        ended = self._last_received if failure is None else self._loop.time()
-        observer = self._shared.observer
-        outcome = observer.ended(
-            self._incoming, self._relay, self._status, failure, self._began, ended
+        times = self._began, self._last_received if failure is None else self._loop.time()
+        self._shared.observer.ended(
+            self.request_id, self._incoming, self._client, self._relay, self._status, failure, times
         )
-        if observer.logs_accesses:
-            sent, seconds = self._client.written_since_last(), ended - self._began
-            observer.log(self.request_id, self._incoming, outcome, seconds, sent)
 
     def _abort_call(self) -> None:
         if self._call is not None:
@@ -380,6 +380,8 @@ class Exchange:
         path, asks, forbids = ROUTES[incoming.path]
         sent = request.for_engine(target.engine_model, ask_usage=asks, forbids_store=forbids)
         call = self._shared.gateway.call(target, caller.organization_id, path, sent, self)
+        if incoming.span is not None:
+            call.add_header(tracing.header(incoming.span))
         self._call = call
         self._last_received = self._loop.time()
         call.begin()

@@ -4,7 +4,7 @@ A keep-alive client repeats its head with each request, except for Content-Lengt
 with its parse result, and a message that repeats it needs no parser (`engines/head_cache.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -18,7 +18,9 @@ from tunewarden.gateway.worker import Worker
 from tunewarden.identity.keys import Presented
 
 # Heads with these headers are not cached: they carry more than is cached, or differ per request.
-SPECIAL = frozenset({b"expect", b"transfer-encoding", b"upgrade", b"x-client-request-id"})
+SPECIAL = frozenset(
+    {b"expect", b"traceparent", b"transfer-encoding", b"upgrade", b"x-client-request-id"}
+)
 
 
 class DefaultHeaders(Protocol):
@@ -100,6 +102,7 @@ class Exchanges:
             keep_alive=parser.is_kept,
             expects_continue=parser.expects_continue,
             is_chunked=parser.version != "1.0",
+            headers=parser.headers,
         )
 
     def _new(
@@ -113,7 +116,12 @@ class Exchanges:
         keep_alive: bool,
         expects_continue: bool,
         is_chunked: bool,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> Exchange:
+        tracing, span = self._worker.inference.observer.tracing, None
+        if tracing is not None:
+            parents = [value for name, value in headers if name == b"traceparent"]
+            span = tracing.begin(parents[0] if len(parents) == 1 else b"")
         return Exchange(
             self._worker.inference,
             self._client,
@@ -126,6 +134,7 @@ class Exchanges:
             is_chunked=is_chunked,
             default_head=self._default_head() + cors,
             on_over=self._on_over,
+            span=span,
         )
 
     def _default_head(self) -> bytes:

@@ -1,5 +1,7 @@
 """An inference request as it arrives: its path, key, body and caller."""
 
+from typing import TYPE_CHECKING
+
 from tunewarden.db.database import Tx
 from tunewarden.errors import Error
 from tunewarden.gateway.inference import Inference, too_large
@@ -8,11 +10,24 @@ from tunewarden.identity.keys import Presented
 from tunewarden.identity.policy import Caller
 from tunewarden.registry.model_lookup import Target
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
 
 class Incoming:
     """One request. `presented` is its key, or the error if it has no valid one."""
 
-    __slots__ = ("_announced", "_body", "_shared", "_size", "caller", "path", "presented", "target")
+    __slots__ = (
+        "_announced",
+        "_body",
+        "_shared",
+        "_size",
+        "caller",
+        "path",
+        "presented",
+        "span",
+        "target",
+    )
 
     def __init__(
         self,
@@ -21,6 +36,8 @@ class Incoming:
         presented: Presented | Error,
         body: bytes | None = None,
         announced: int = 0,
+        *,
+        span: "Span | None" = None,
     ) -> None:
         """`body` if all of it is here; `announced` is the Content-Length, 0 if there is none."""
         self._announced = announced
@@ -31,6 +48,7 @@ class Incoming:
         self.presented = presented
         self.caller: Caller | None = None
         self.target: Target | None = None  # once it is admitted
+        self.span = span  # if spans are wanted
 
     def add(self, piece: bytes) -> None:
         """Add a part of the body; bytes beyond the limit are discarded."""

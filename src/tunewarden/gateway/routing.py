@@ -164,6 +164,10 @@ class Call(Request):
         # Set while the model is being loaded; its guard must be held until that ends.
         self.loading: asyncio.Task[None] | None = None
 
+    def add_header(self, line: bytes) -> None:
+        """Add a header line to the engine's request."""
+        self._header += line
+
     def begin(self) -> None:
         """Load the model if necessary, then send the request."""
         link = self._link

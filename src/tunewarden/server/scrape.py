@@ -26,22 +26,14 @@ from tunewarden import __version__
 from tunewarden.app import App
 from tunewarden.clock import to_micros
 from tunewarden.deletion import records
-from tunewarden.engine_protocol import paths
 from tunewarden.errors import Error
 from tunewarden.finetuning import transitions
+from tunewarden.gateway.tracing import OPERATIONS, PROVIDER
 from tunewarden.metrics import families, recording
 from tunewarden.metrics.families import Family, Kind
 from tunewarden.metrics.memory import Key, Memory
 from tunewarden.registry import bases, restore_marks
 
-PROVIDER = "tunewarden"
-# OpenTelemetry's names of the operations.
-OPERATIONS = {
-    paths.CHAT_COMPLETIONS: "chat",
-    paths.COMPLETIONS: "text_completion",
-    f"{paths.OPENAI}/embeddings": "embeddings",
-    paths.RESPONSES: "chat",
-}
 ENGINE_SECONDS = 0.5
 
 Labels = tuple[str, ...]

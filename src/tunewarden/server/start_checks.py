@@ -11,6 +11,7 @@ from tunewarden.artifacts.plain_memory import REMEDY
 from tunewarden.config import SETTINGS_FILE, Config
 from tunewarden.embedded_engine import installed
 from tunewarden.errors import Error, Kind
+from tunewarden.gateway import tracing
 from tunewarden.registry import artifacts
 from tunewarden.settings import host_and_port
 
@@ -109,6 +110,12 @@ def warn_of_plain_http(settings: Config) -> None:
             " how much each base is used and when things are deleted",
             settings.metrics_address,
         )
+
+
+def warn_of_tracing(settings: Config) -> None:
+    """Warn if spans are wanted and cannot be made."""
+    if settings.otel_endpoint != "none" and not tracing.is_installed():
+        logger.warning("otel_endpoint is set, but no spans are made: %s", tracing.REMEDY)
 
 
 def _is_loopback(host: str) -> bool:

@@ -79,6 +79,7 @@ class _Inference:
         self.observer = self
 
     logs_accesses = False
+    tracing = None
 
     def ended(self, *_: object) -> None: ...
 
