@@ -4,6 +4,7 @@ import os
 from typing import Literal
 
 import dspy
+from dspy.utils.exceptions import AdapterParseError
 
 dspy.configure(
     lm=dspy.LM(f"openai/{os.environ['MODEL']}", max_tokens=256, temperature=0, cache=False)
@@ -17,4 +18,8 @@ class Mood(dspy.Signature):
     mood: Literal["friendly", "unfriendly"] = dspy.OutputField()
 
 
-print(dspy.Predict(Mood)(text="Hello"))
+try:
+    print(dspy.Predict(Mood)(text="Hello"))
+except AdapterParseError as error:
+    # Both ways were answered; a model as small as the demo's does not name the field by itself.
+    print(error.lm_response)
