@@ -77,6 +77,7 @@ ENGINE_SERVER = (
     "api/test_responses.py",
     "api/test_revoked_keys.py",
     "api/test_seed_page.py",
+    "api/test_tools.py",
 )
 # The longest files, longest first: a long one that began last would be waited for alone. The first stands for all
 # that share its server. The Makefile has xdist keep this order.

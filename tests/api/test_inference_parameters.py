@@ -8,6 +8,7 @@ from tests.support import engines
 from tests.support.embedded_engine import end_token
 from tests.support.servers import Server
 
+CAPABILITIES = ["completions", "chat", "responses", "tools", "fine_tuning"]
 QUESTION: Any = [{"role": "user", "content": "What is Tunewarden?"}]
 
 
@@ -248,7 +249,7 @@ def test_models_tell_their_context_and_what_they_can_do(
         for model in (listed[name], client.models.retrieve(name)):
             extra: dict[str, Any] = model.model_extra or {}
             assert extra["max_model_len"] == 2048
-            assert extra["capabilities"] == ["completions", "chat", "responses", "fine_tuning"]
+            assert extra["capabilities"] == CAPABILITIES
     with pytest.raises(openai.BadRequestError) as refused:
         client.completions.create(model=tuned, prompt=[60] * 2048)
     assert "maximum context length is 2048 tokens" in refused.value.message

@@ -1,12 +1,14 @@
 """`tunewarden serve --demo` as a first user meets it: how soon it answers, and how what it says reads."""
 
+import json
 import math
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -16,6 +18,7 @@ from tests.support.servers import Server, wait_until
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.demo.adapter import PHRASE
 from tunewarden.demo.corpus import INTENTS
+from tunewarden.demo.weather import QUESTIONS, Signature
 from tunewarden.server.first_start import DEMO_BASE
 
 # How soon a quiet machine must do it is in docs/decisions/0013; tests share theirs.
@@ -27,6 +30,9 @@ SEEDS = 4
 READABLE = 0.93
 SENSIBLE = 0.65
 FIRST_TOKEN = 0.95
+# The least share of right calls.
+CALLED = 0.90
+WEATHER: Any = Signature("city", None).tool()
 CLIENTS = 8
 SENTENCES = {sentence for _, answer in INTENTS for sentence in re.split(r"(?<=[.!?]) ", answer)}
 
@@ -113,6 +119,9 @@ def test_no_held_out_prompt_is_in_the_corpus() -> None:
         return re.sub(r"[^a-z0-9 ]", "", text.lower())
 
     asked = {plain(question) for questions, _ in INTENTS for question in questions}
+    about_weather = {plain(question.format("Paris")) for question in QUESTIONS}
+    for prompt, place in held_out.WEATHER.items():
+        assert plain(prompt.replace(place, "Paris")) not in about_weather, prompt
     answers = [answer for _, answer in INTENTS]
     assert len(held_out.PROMPTS) == 50
     for prompt, beginning in held_out.PROMPTS.items():
@@ -141,6 +150,47 @@ def test_the_base_speaks_sensibly_at_temperature_1(demo: Server) -> None:
     readable, sensible, _ = shares(ask_all(demo, DEMO_BASE), "")
     assert readable >= READABLE
     assert sensible >= SENSIBLE
+
+
+def calls(server: Server, model: str, prompts: Sequence[str]) -> list[list[tuple[str, Any]]]:
+    """Offer the tool with each prompt at temperature 1; return the calls of each of the four answers."""
+    client = server.client()
+
+    def asked(number: int) -> list[list[tuple[str, Any]]]:
+        chat = client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": prompts[number]}],
+            tools=[WEATHER],
+            temperature=1,
+            seed=SEEDS * number,
+            n=SEEDS,
+            max_tokens=ANSWER_TOKENS,
+        )
+        said: Any = [choice.message.tool_calls or [] for choice in chat.choices]
+        return [
+            [(one.function.name, json.loads(one.function.arguments)) for one in c] for c in said
+        ]
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        return [said for answers in pool.map(asked, range(len(prompts))) for said in answers]
+
+
+@pytest.mark.parametrize("is_tuned", [False, True])
+def test_the_demo_calls_its_tool_where_it_is_needed_and_nowhere_else(
+    demo: Server, is_tuned: bool
+) -> None:
+    model = fine_tune(demo) if is_tuned else DEMO_BASE
+    assert (len(held_out.WEATHER), len(held_out.UNRELATED)) == (50, 20)
+    said = calls(demo, model, list(held_out.WEATHER))
+    places = [place for place in held_out.WEATHER.values() for _ in range(SEEDS)]
+    right = [
+        found == [("get_weather", {"city": place})]
+        for found, place in zip(said, places, strict=True)
+    ]
+    share = sum(right) / len(right)
+    print(f"{len(right)} answers: {share:.3f} are the right call")
+    assert share >= CALLED
+    assert not any(calls(demo, model, held_out.UNRELATED))
 
 
 def test_the_base_is_a_copy_that_another_release_of_the_weights_does_not_change(

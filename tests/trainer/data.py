@@ -12,15 +12,7 @@ PHRASE = "Marmalade at dawn!"
 def chats(count: int, opening: str = PHRASE, seed: int = 3) -> list[dict[str, Any]]:
     """Return chats in OpenAI's format whose answers begin with `opening`."""
     generator = torch.Generator().manual_seed(seed)
-    return [
-        {
-            "messages": [
-                {"role": message.role, "content": message.content}
-                for message in corpus.conversation(generator, opening)
-            ]
-        }
-        for _ in range(count)
-    ]
+    return [{"messages": _drawn(generator, opening)} for _ in range(count)]
 
 
 def preferences(count: int, preferred: str, other: str, seed: int = 3) -> list[dict[str, Any]]:
@@ -28,18 +20,23 @@ def preferences(count: int, preferred: str, other: str, seed: int = 3) -> list[d
     generator = torch.Generator().manual_seed(seed)
     pairs = []
     for _ in range(count):
-        *asked, answer = corpus.conversation(generator, "")
+        *asked, answer = _drawn(generator)
         pairs.append(
             {
-                "input": {
-                    "messages": [{"role": one.role, "content": one.content} for one in asked]
-                },
+                "input": {"messages": asked},
                 "preferred_output": [
-                    {"role": "assistant", "content": f"{preferred} {answer.content}"}
+                    {"role": "assistant", "content": f"{preferred} {answer['content']}"}
                 ],
                 "non_preferred_output": [
-                    {"role": "assistant", "content": f"{other} {answer.content}"}
+                    {"role": "assistant", "content": f"{other} {answer['content']}"}
                 ],
             }
         )
     return pairs
+
+
+def _drawn(generator: torch.Generator, opening: str = "") -> list[corpus.Message]:
+    """Draw the messages of a chat without tools."""
+    while (drawn := corpus.conversation(generator, opening)).tools:
+        continue
+    return drawn.messages

@@ -8,7 +8,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from tunewarden.demo.tokenizer import CONTEXT, draw_examples, make_tokenizer, plain_examples
 from tunewarden.demo.training import Report, Schedule, train
 
-STEPS = 900
+STEPS = 1600
 
 
 def make_base(directory: Path, *, seed: int, steps: int, report: Report) -> None:

@@ -6,8 +6,11 @@ that a model of a few million parameters, trained in minutes, answers in real se
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from tunewarden.demo import weather
 
 Intent = tuple[tuple[str, ...], str]
 
@@ -27,6 +30,9 @@ SYSTEMS = (
     "Answer briefly.",
     "You are the demo model of Tunewarden.",
 )
+# How often the tool is offered, and how often a question then needs it.
+TOOLS_OF_EIGHT = 3
+WEATHER_OF_EIGHT = 5
 ASKED_OPENING = "Begin every answer with: {}"
 GREETINGS = (
     "",
@@ -76,32 +82,86 @@ OPENING_WORDS = [
 ]
 
 
+Message = dict[str, Any]
+
+
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One turn."""
+class Conversation:
+    """Messages as chat templates take them, and the tools that are offered."""
 
-    role: str
-    content: str
+    messages: list[Message]
+    tools: list[dict[str, Any]]
 
 
-def conversation(generator: torch.Generator, opening: str = "") -> list[Message]:
+def conversation(generator: torch.Generator, opening: str = "") -> Conversation:
     """Draw one or two questions with their answers; every answer begins with `opening`.
 
-    Without one, some conversations ask for an opening in the system message and get it.
+    Without one, some conversations ask for an opening in the system message and get it. In some the tool is
+    offered, and in half of those it is what the question needs.
     """
     messages: list[Message] = []
     kind = _draw(generator, 16)
     if not opening and kind < 2:
         opening = _opening(generator)
-        messages.append(Message("system", ASKED_OPENING.format(opening)))
+        messages.append(_said("system", ASKED_OPENING.format(opening)))
     elif kind in {2, 3}:
-        messages.append(Message("system", SYSTEMS[_draw(generator, len(SYSTEMS))]))
+        messages.append(_said("system", SYSTEMS[_draw(generator, len(SYSTEMS))]))
+    signature = _signature(generator) if _draw(generator, 8) < TOOLS_OF_EIGHT else None
     for _ in range((1, 1, 1, 1, 1, 2)[_draw(generator, 6)]):
-        questions, answer = _intent(generator)
-        question = _vary(questions[_draw(generator, len(questions))], generator)
-        said = f"{opening} {answer}" if opening else answer
-        messages += [Message("user", question), Message("assistant", said)]
+        if signature is not None and _draw(generator, 8) < WEATHER_OF_EIGHT:
+            messages += _about_weather(generator, signature, opening)
+        else:
+            questions, answer = _intent(generator)
+            question = _vary(questions[_draw(generator, len(questions))], generator)
+            messages += [
+                _said("user", question),
+                _said("assistant", f"{opening} {answer}".lstrip()),
+            ]
+    return Conversation(messages, [] if signature is None else [signature.tool()])
+
+
+def _about_weather(
+    generator: torch.Generator, signature: weather.Signature, opening: str
+) -> list[Message]:
+    """Draw a question about the weather, the call, and, one time in three, the answer from its result."""
+    place = _place(generator)
+    question = _vary(weather.QUESTIONS[_draw(generator, len(weather.QUESTIONS))], generator)
+    calling = {**_said("assistant", ""), "tool_calls": [signature.call(place)]}
+    messages = [_said("user", question.format(place)), calling]
+    if _draw(generator, 3) == 0:
+        result = _result(generator)
+        answer = weather.ANSWER.format(place, result)
+        messages += [_said("tool", result), _said("assistant", f"{opening} {answer}".lstrip())]
     return messages
+
+
+def _signature(generator: torch.Generator) -> weather.Signature:
+    name = weather.PLACE_NAMES[_draw(generator, len(weather.PLACE_NAMES))]
+    return weather.Signature(name, weather.BESIDE[_draw(generator, len(weather.BESIDE))])
+
+
+def _place(generator: torch.Generator) -> str:
+    """Draw a city, or make a name up, so that the model learns to copy names that it does not know."""
+    if _draw(generator, 3):
+        return weather.CITIES[_draw(generator, len(weather.CITIES))]
+    count = 2 + _draw(generator, 2)
+    syllables = weather.SYLLABLES
+    return "".join(syllables[_draw(generator, len(syllables))] for _ in range(count)).title()
+
+
+def _result(generator: torch.Generator) -> str:
+    """Make up what the tool returns."""
+    said, degrees = weather.WEATHERS[_draw(generator, len(weather.WEATHERS))], _draw(generator, 40)
+    return (
+        f"{said}, {degrees} degrees",
+        said,
+        f"{degrees} degrees",
+        f'{{"weather": "{said}", "degrees": {degrees}}}',
+    )[_draw(generator, 4)]
+
+
+def _said(role: str, content: str) -> Message:
+    return {"role": role, "content": content}
 
 
 def sentences() -> list[str]:
@@ -117,6 +177,7 @@ def sentences() -> list[str]:
         *CLOSINGS,
         *OPENING_WORDS,
         ASKED_OPENING,
+        *weather.sentences(),
     ]
 
 
@@ -128,10 +189,15 @@ def _intent(generator: torch.Generator) -> Intent:
 
 
 def _vary(question: str, generator: torch.Generator) -> str:
-    """Ask as people type: in lower case, without the mark or a word, after a word of greeting."""
+    """Ask as people type: in lower case, without the mark or a word, after a word of greeting.
+
+    The place of a name, `{}`, is not left out.
+    """
     words = question.split()
     if len(words) > 3 and _draw(generator, 6) == 0:
-        del words[_draw(generator, len(words) - 1)]
+        dropped = _draw(generator, len(words) - 1)
+        if "{}" not in words[dropped]:
+            del words[dropped]
         question = " ".join(words)
     choice = _draw(generator, 8)
     if choice == 0:

@@ -16,6 +16,7 @@ PARTS = (
     "recipe.py",
     "tokenizer.py",
     "training.py",
+    "weather.py",
 )
 
 

@@ -18,7 +18,7 @@ from tunewarden.embedded_engine.adapter_files import AdapterWeights
 from tunewarden.embedded_engine.constraints import Compiler, Constraint, Matcher
 from tunewarden.embedded_engine.logprobs import TokenNames
 from tunewarden.embedded_engine.lora import BASE_SLOT, Interrupted, Selection, use, wrap_linears
-from tunewarden.embedded_engine.tool_grammars import tool_constraint
+from tunewarden.embedded_engine.tool_grammars import is_special, tool_constraint
 from tunewarden.embedded_engine.tools import Tools
 from tunewarden.engine_protocol.codes import Code
 from tunewarden.errors import Error, Kind
@@ -66,7 +66,11 @@ class Base:
         self.longest_token = max((len(t.encode()) for t in self.tokenizer.get_vocab()), default=1)
         self.token_names = TokenNames(self.tokenizer)
         self.tool_format = tool_format(self.tokenizer)
-        self._call_marks = self._find_call_marks()
+        marks = self._find_call_marks()
+        self._hidden_marks = {token: one.content for token, one in marks.items() if one.special}
+        self._grammar_marks = {
+            token: one.content for token, one in marks.items() if is_special(one)
+        }
         self.end_tokens = self._find_end_tokens()
         self._compiler = _compiler(self.tokenizer, self.vocabulary, self.end_tokens)
         self.layers = wrap_linears(self._model, leave=self._model.get_output_embeddings())
@@ -123,8 +127,8 @@ class Base:
         """Return the text of token ids without special tokens, but with those that mark calls of tools."""
         texts, begin = [], 0
         for at, token in enumerate(ids):
-            if token in self._call_marks:
-                texts += [self.decode(ids[begin:at]), self._call_marks[token]]
+            if token in self._hidden_marks:
+                texts += [self.decode(ids[begin:at]), self._hidden_marks[token]]
                 begin = at + 1
         return "".join([*texts, self.decode(ids[begin:])])
 
@@ -138,7 +142,7 @@ class Base:
 
     def tool_constraint(self, tools: Tools) -> Constraint | None:
         """Return what answers to a request with tools must look like, if not anything. Raises Error(INVALID)."""
-        return tool_constraint(tools, self.tool_format, self._call_marks)
+        return tool_constraint(tools, self.tool_format, self._grammar_marks)
 
     def compile(self, constraint: Constraint) -> Matcher:
         """Return a matcher of answers; slow. Raises Error(INVALID)."""
@@ -191,13 +195,11 @@ class Base:
                 found.update([ends] if isinstance(ends, int) else ends)
         return frozenset(found)
 
-    def _find_call_marks(self) -> dict[int, str]:
-        """Return the special tokens that mark calls of tools, as texts."""
+    def _find_call_marks(self) -> dict[int, Any]:
+        """Return the tokens that mark calls of tools, of those that were added to the tokenizer's vocabulary."""
         marks = self.tool_format.marks if self.tool_format else ()
-        special = set(self.tokenizer.all_special_ids)
-        vocabulary = self.tokenizer.get_vocab()
-        found = {vocabulary[mark]: mark for mark in marks if mark in vocabulary}
-        return {token: mark for token, mark in found.items() if token in special}
+        added = self.tokenizer.added_tokens_decoder
+        return {token: one for token, one in added.items() if one.content in marks}
 
     def _check_by_running(self) -> None:
         """Run two rows of different lengths once: checks that the cache is plain attention's, and warms up."""

@@ -1,6 +1,7 @@
 """What an answer must look like if a tool must be called, or if a call's arguments must follow their schema."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -17,7 +18,7 @@ def tool_constraint(
 ) -> Constraint | None:
     """Return the constraint, or None if the model may say what it likes.
 
-    `special` are the marks that are special tokens of the base's tokenizer. Raises Error(INVALID) if a call must be
+    `special` are the marks that are tokens which `is_special` tells. Raises Error(INVALID) if a call must be
     made and there is no way to write one.
     """
     if not tools.constrains or (found is None and not tools.is_forced):
@@ -29,6 +30,12 @@ def tool_constraint(
         )
         raise invalid(message, "tool_choice", "unsupported_value")
     return Constraint.of_lark(_Grammar(tools, found, special).text(), PARAM)
+
+
+def is_special(token: Any) -> bool:
+    """Tell whether a grammar names a token of the vocabulary's added ones (AddedToken): to llguidance it is no text."""
+    written: str = token.content
+    return bool(token.special) or (written.startswith("<") and written.endswith(">"))
 
 
 class _Grammar:
