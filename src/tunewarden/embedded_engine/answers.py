@@ -164,7 +164,11 @@ class Answer:
         choice = self._choices.get(delta.index)
         if choice is None:
             echo = self._echoes[delta.index // self._ask.choices] if self._echoes else ""
-            said = Message(self._reader()) if self._ask.is_chat else Completion(echo)
+            said: SaidSoFar
+            if self._ask.is_chat:
+                said = Message(self._reader())
+            else:
+                said = Completion(echo, is_streamed=self._ask.stream)
             choice = self._choices[delta.index] = _Choice(echo, said, self._no_logprobs(echo))
             self._reused_tokens += delta.reused
         self._said += delta.tokens - choice.tokens
@@ -199,6 +203,8 @@ class Answer:
 
 class _Choice:
     """What one choice has said so far."""
+
+    __slots__ = ("at", "echo", "logprobs", "said", "tokens")
 
     def __init__(self, echo: str, said: SaidSoFar, logprobs: Logprobs | None) -> None:
         self.echo = echo

@@ -13,7 +13,7 @@ from tunewarden.errors import Error
 # Deltas that one turn of the event loop takes: in tokens named, alternatives included.
 NAMES_AT_ONCE = 2048
 # A delta takes as long as so many names, beside those in it: it is three chunks of a stream at most.
-NAMES_OF_DELTA = 8
+NAMES_OF_DELTA = 12
 # What a row may say counts for no more than that in the queue: few say as much as they may.
 SAID_TOKENS = 1024
 

@@ -197,7 +197,9 @@ async def send_whole(send: Send, generation: Generation, answer: Answer | Respon
     while not generation.is_finished:
         answer.add(await generation.next())
     pieces = answer.whole()
-    part, following = _part(pieces), _part(pieces)
+    part = _part(pieces)
+    await asyncio.sleep(0)
+    following = _part(pieces)
     if not following:
         await _answer_bytes(send, 200, part)
         return

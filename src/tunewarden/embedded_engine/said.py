@@ -28,28 +28,32 @@ class SaidSoFar(Protocol):
 
 
 class Completion:
-    """The text of a completion, behind the echo of its prompt."""
+    """The text of a completion, behind the echo of its prompt; it is kept unless it is streamed."""
 
+    __slots__ = ("_texts", "finish")
     nothing: ClassVar[Said] = ""
 
-    def __init__(self, echo: str) -> None:
+    def __init__(self, echo: str, *, is_streamed: bool) -> None:
         self.finish: Finish | None = None
-        self._texts = [echo]
+        # A request may have 32,768 choices, and each list of theirs is more work for the garbage collector.
+        self._texts = None if is_streamed else [echo]
 
     def read(self, delta: Delta) -> Sequence[Said]:
         """Add a delta; return its text."""
-        self._texts.append(delta.text)
+        if self._texts is not None:
+            self._texts.append(delta.text)
         self.finish = delta.finish
         return [delta.text] if delta.text or delta.entries else []
 
     def whole(self) -> dict[str, Any]:
         """Return the text."""
-        return {"text": "".join(self._texts)}
+        return {"text": "".join(self._texts or ())}
 
 
 class Message:
     """A chat's message. Without a reader nothing in it is a call."""
 
+    __slots__ = ("_calls", "_reader", "_texts", "finish")
     nothing: ClassVar[Said] = {}
 
     def __init__(self, reader: CallReader | None) -> None:
