@@ -33,7 +33,7 @@ def tool_constraint(
 
 
 def is_special(token: Any) -> bool:
-    """Tell whether a grammar names a token of the vocabulary's added ones (AddedToken): to llguidance it is no text."""
+    """Return whether a grammar names a token of the vocabulary's added ones (AddedToken): to llguidance it is no text."""
     written: str = token.content
     return bool(token.special) or (written.startswith("<") and written.endswith(">"))
 
