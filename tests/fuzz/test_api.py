@@ -37,7 +37,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_as_the_server_describes_itself(demo: Server, tmp_path: Path) -> None:
-    fuzz(demo, offered(demo), tmp_path)
+    description = offered(demo)
+    read_streams_as_text(description)
+    fuzz(demo, description, tmp_path)
 
 
 def test_as_openai_describes_it(demo: Server, tmp_path: Path, pytestconfig: pytest.Config) -> None:
@@ -114,6 +116,14 @@ def name_a_model(description: dict[str, Any]) -> None:
             schema["properties"]["model"] = {"type": "string", "enum": [DEMO_BASE]}
             named += 1
     assert named >= 3
+
+
+def read_streams_as_text(description: dict[str, Any]) -> None:
+    """Take the schema of a stream away, which is that of the whole text: schemathesis holds each event to it."""
+    for item in description["paths"].values():
+        for operation in item.values():
+            for response in operation["responses"].values():
+                response.get("content", {}).get("text/event-stream", {}).pop("schema", None)
 
 
 def _shape(path: str) -> str:
