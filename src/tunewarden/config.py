@@ -248,7 +248,7 @@ class Config(DataDirectory):
     )
     engine_lease_seconds: float = setting(
         "how long a vLLM that the server does not reach may use fine-tuned models; a deletion waits for it about "
-        "as long, so above 6 it is first answered 503 (docs/decisions/0027)",
+        "as long, so above 6 it is first answered 503 (docs/decisions/0030)",
         default=5.0,
         unit=SECONDS,
         limits=(1, 600),

@@ -1,4 +1,4 @@
-"""A server that a gateway cannot tell from a vLLM with the plugin: `python -m tests.fakes.vllm_server SLOTS PORT [CERTIFICATES]`.
+"""A server that a gateway cannot tell from a vLLM with the plugin: `python -m tests.fakes.vllm_server SLOTS HOST:PORT [CERTIFICATES]`.
 
 The plugin is the real one. What it generates is the digest of the weights that a model has in its workers. It prints its
 URL. With SLOTS 0 it has no plugin, as a stock vLLM. With a directory that `tunewarden certificates issue` wrote, it asks
@@ -82,7 +82,7 @@ class _App:
         await self._application(scope, receive, send)
 
 
-async def main(slots: int, port: int, certificates: Path | None) -> None:
+async def main(slots: int, address: tuple[str, int], certificates: Path | None) -> None:
     """Serve until SIGTERM; on a free port if it is 0."""
     sys.modules.update(vllm.modules())
     tls: dict[str, Any] = {}
@@ -94,14 +94,17 @@ async def main(slots: int, port: int, certificates: Path | None) -> None:
         }
         tls = {flag: str(certificates / name) for flag, name in names.items()}
         tls["ssl_cert_reqs"] = ssl.CERT_REQUIRED
-    app = _App(ServedVllm(slots=slots, args=vllm.flags(**tls)), has_plugin=slots > 0)
-    listener = socket.create_server(("127.0.0.1", port))
+    app = _App(
+        ServedVllm(slots=slots, args=vllm.flags(host=address[0], **tls)), has_plugin=slots > 0
+    )
+    listener = socket.create_server(address)
     config = uvicorn.Config(app, log_level="warning", lifespan="on", ws="none", **tls)
     scheme = "https" if tls else "http"
-    print(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/v1", flush=True)
+    print(f"{scheme}://{address[0]}:{listener.getsockname()[1]}/v1", flush=True)
     await uvicorn.Server(config).serve(sockets=[listener])
 
 
 if __name__ == "__main__":
     directory = Path(sys.argv[3]) if len(sys.argv) > 3 else None
-    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), directory))
+    host, _, port = sys.argv[2].partition(":")
+    asyncio.run(main(int(sys.argv[1]), (host, int(port)), directory))

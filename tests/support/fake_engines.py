@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -23,17 +23,29 @@ SLOTS = 3
 class FakeEngine:
     """The stand-in's process, which can be killed and started again at the same address."""
 
-    def __init__(self, slots: int = SLOTS, certificates: Path | None = None) -> None:
-        """`certificates`: a directory that `tunewarden certificates issue` wrote; it then asks for one."""
+    def __init__(
+        self,
+        slots: int = SLOTS,
+        certificates: Path | None = None,
+        *,
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """`certificates`: a directory that `tunewarden certificates issue` wrote; it then asks for one.
+
+        `prefix` is put before the command that starts it.
+        """
         self._slots = slots
+        self._host = host
+        self._prefix = prefix
         self._port = 0
         self._certificates = [] if certificates is None else [str(certificates)]
         self.start()
 
     def start(self) -> None:
-        program = [sys.executable, "-m", "tests.fakes.vllm_server"]
+        program = [*self._prefix, sys.executable, "-m", "tests.fakes.vllm_server"]
         self.process = subprocess.Popen(
-            [*program, str(self._slots), str(self._port), *self._certificates],
+            [*program, str(self._slots), f"{self._host}:{self._port}", *self._certificates],
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
             text=True,

@@ -23,10 +23,10 @@ class Pushed:
     server: Server
     base: str
 
-    def add_base(self, url: str, key_file: Path) -> str:
+    def add_base(self, url: str, key_file: Path | None = None) -> str:
         """Register the base; return what was said on standard error."""
-        options = ["--engine-url", url, "--engine-key-file", str(key_file)]
-        done = self.server.cli("bases", "add", self.base, *options)
+        key = [] if key_file is None else ["--engine-key-file", str(key_file)]
+        done = self.server.cli("bases", "add", self.base, "--engine-url", url, *key)
         assert done.returncode == 0, done.stderr
         return done.stderr
 

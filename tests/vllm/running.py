@@ -7,12 +7,13 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -58,8 +59,15 @@ ENVIRONMENT = {
 class Vllm:
     """A running `vllm serve`."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", listens: str | int, log: Path) -> None:
+    def __init__(
+        self,
+        process: "subprocess.Popen[bytes]",
+        listens: str | int,
+        log: Path,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.process = process
+        self._tls = tls
         self.listens = listens  # a unix socket's path, or a port of loopback
         self.log = log
 
@@ -132,6 +140,11 @@ class Vllm:
         return {pid: _count(pid, patterns) for pid in self.processes()}
 
     def _connected(self) -> HTTPConnection:
+        if self._tls is not None:
+            assert isinstance(self.listens, int)
+            return HTTPSConnection(
+                "127.0.0.1", self.listens, timeout=ASK_SECONDS, context=self._tls
+            )
         connection = HTTPConnection("127.0.0.1", timeout=ASK_SECONDS)
         if isinstance(self.listens, str):
             connection.sock = socket.socket(socket.AF_UNIX)
@@ -182,8 +195,9 @@ def running(
     *flags: str,
     port: int | None = None,
     more: Mapping[str, str] | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[Vllm]:
-    """Start vLLM; stop it at the end. Raises AssertionError, with the end of its log, if it does not start."""
+    """Start vLLM; stop it at the end. With `tls`, `flags` have its certificates. Raises AssertionError, with the end of its log, if it does not start."""
     log, listens = directory / "vllm.log", str(directory / "vllm.sock") if port is None else port
     where = (
         ["--uds", listens]
@@ -203,7 +217,7 @@ def running(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    vllm = Vllm(process, listens, log)
+    vllm = Vllm(process, listens, log, tls)
     try:
         _wait_until_ready(vllm)
         yield vllm

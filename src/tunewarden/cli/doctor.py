@@ -111,7 +111,7 @@ def _engine_at(settings: Config, base: Base, replica: Replica) -> Finding:
     where = keys.path_of(settings.engine_keys, base.name, replica.name)
     advice = f"Put its API key into {where} and restart."
     try:
-        tls = ClientTls(settings.certificates)
+        tls = ClientTls(settings.certificates, accepts_public=True)
         engine_lookup.model_at(replica.url, base.engine_model, key, advice, tls)
         found = engine_lookup.pushed_base_at(replica.url, base.engine_model, key, tls)
     except Error as error:

@@ -81,7 +81,7 @@ def _get(url: str, key: str | None, tls: ClientTls) -> bytes:
     if key is not None:
         # do not follow redirects
         request.add_unredirected_header("Authorization", f"Bearer {key}")
-    context = tls.lookup() if urlsplit(url).scheme == "https" else None
+    context = tls.context() if urlsplit(url).scheme == "https" else None
     with urlopen(request, timeout=LIST_SECONDS, context=context) as response:  # noqa: S310  checked by Address
         found: bytes = response.read(LIST_BYTES_MAX)
     return found

@@ -155,7 +155,7 @@ def _looked_up(settings: Config, url: str, name: str, key_file: Path | None) -> 
             " are prompts and answers. Use an https:// URL.",
             err=True,
         )
-    tls = ClientTls(settings.certificates)
+    tls = ClientTls(settings.certificates, accepts_public=True)
     pushed = engine_lookup.pushed_base_at(url, name, key, tls)
     model = pushed.base.name if pushed else engine_lookup.model_at(url, name, key, ADVICE, tls)
     return _Found(url.rstrip("/"), key, model, pushed)

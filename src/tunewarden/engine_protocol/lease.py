@@ -4,7 +4,7 @@ The engine answers each renewal with a *nonce* that it made at time t of its own
 it, and the lease then holds until t + `held_seconds(T)`. Since t is before that renewal was sent, a renewal that is
 delayed extends nothing.
 
-The gateway counts a nonce, in a row that survives its processes, before it first sends it. A deleter that sees a count
+The gateway counts a nonce, in a row that survives its processes, when it gets it, and so before it sends it. A deleter that sees a count
 unchanged for `ended_seconds(T)` of its own CLOCK_BOOTTIME, and in one statement ends the member with that count, knows
 that the lease is over: every nonce that may have been sent was made before it began to look. What it assumes is that the
 rates of both clocks are within `RATE_ERROR` of true time, and that they run while a machine is suspended.

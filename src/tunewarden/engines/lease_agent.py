@@ -26,11 +26,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Held:
-    """The member whose lease is renewed. `nonce` is the engine's newest, empty if unknown."""
+    """The member whose lease is renewed. `nonce` is the engine's newest that was counted, empty if there is none."""
 
     member: Member
-    nonce: str
-    is_counted: bool = False  # the nonce: it may have been sent
+    nonce: str = ""
 
 
 class LeaseAgent:
@@ -86,7 +85,7 @@ class LeaseAgent:
     def _found(self) -> _Held | None:
         """Go on with a member of an earlier runner: the engine refuses if its lease has ended."""
         member = members.live(self._database, self._replica_n)
-        return None if member is None or member.id == self._refused else _Held(member, "")
+        return None if member is None or member.id == self._refused else _Held(member)
 
     def _joined(self) -> _Held:
         """Begin a new lease. Raises Error, LeaseRefused."""
@@ -104,30 +103,37 @@ class LeaseAgent:
         # Leases of other replicas at the same address go on.
         replaced = [one.id for one in self._watch.look()]
         members.join(self._database, member)
+        held = _Held(member)
         begun = Renewal(member.id, member.lease_seconds, begins=True, replaces=replaced)
         try:
-            nonce = self._nonce(begun, member)
+            self._take(held, begun)
         except (Error, LeaseRefused):
             # Without a renewal its lease was never held.
             members.count_out(self._database, member)
             raise
         members.has_begun(self._database, member, replaced)
-        return _Held(member, nonce)
+        return held
 
     def _renewed(self, held: _Held) -> bool:
         """Renew; False if the member has ended. Raises Error, LeaseRefused."""
         member = held.member
-        if not held.nonce:
-            held.nonce = self._nonce(Renewal(member.id, member.lease_seconds), member)
-        if not held.is_counted:
-            if not members.count_renewal(self._database, member.id):
-                return False
-            held.is_counted = True
-        renewal = Renewal(member.id, member.lease_seconds, held.nonce)
-        held.nonce = self._nonce(renewal, member)
-        held.is_counted = False
+        if not held.nonce and not self._take(held, Renewal(member.id, member.lease_seconds)):
+            return False
+        if not self._take(held, Renewal(member.id, member.lease_seconds, held.nonce)):
+            return False
         if member.state is MemberState.JOINING:
             held.member = members.go_live(self._database, member) or member
+        return True
+
+    def _take(self, held: _Held, renewal: Renewal) -> bool:
+        """Send a renewal, and count the nonce in its answer before it can be sent; False if the member has ended.
+
+        Counted at once and not when it is sent, so that the count of an engine stands still as soon as it is silent.
+        """
+        nonce = self._nonce(renewal, held.member)
+        if not members.count_renewal(self._database, held.member.id):
+            return False
+        held.nonce = nonce
         return True
 
     def _nonce(self, renewal: Renewal, member: Member) -> str:

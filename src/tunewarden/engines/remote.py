@@ -24,8 +24,8 @@ from tunewarden.registry.replicas import Replica
 class RemoteEngine:
     """One server at a URL. It has none of our models, so only its base can be used."""
 
-    def __init__(self, url: str, key: str | None = None) -> None:
-        self.upstream = Upstream(Address.of_url(url), key)
+    def __init__(self, url: str, key: str | None, tls: ClientTls) -> None:
+        self.upstream = Upstream(Address.of_url(url), key, tls)
 
     def has(self, target: Target) -> bool:
         """Return True: there is nothing to load."""
@@ -53,7 +53,8 @@ class RemoteEngines:
         """Return a replica, for a gateway worker."""
         key = keys.read(self._config.engine_keys, base.name, replica.name)
         if not replica.is_pushed_to:
-            return RemoteEngine(replica.url, key)
+            tls = ClientTls(self._config.certificates, accepts_public=True)
+            return RemoteEngine(replica.url, key, tls)
         return VllmEngine(
             Upstream(Address.of_url(replica.url), key, ClientTls(self._config.certificates)),
             self._client(base, replica, _label(replica)),

@@ -12,25 +12,22 @@ AUTHORITY, GATEWAY = "ca", "gateway"
 class ClientTls:
     """TLS contexts for connections to engines; changed files are read again."""
 
-    def __init__(self, directory: Path | None) -> None:
-        """`directory`: the installation's certificates; None for a server that has no certificate of ours."""
+    def __init__(self, directory: Path | None, *, accepts_public: bool = False) -> None:
+        """`directory`: the installation's certificates, if there are any.
+
+        Where there are, no others are accepted, unless `accepts_public`: for servers that get no adapters.
+        """
         self._directory = directory
+        self._accepts_public = accepts_public
         self._context: ssl.SSLContext | None = None
         self._read: tuple[int, int] | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Return the context for a new connection: mutual TLS with our authority's certificates, if there is one."""
+        """Return the context for a new connection."""
         found = self._found()
         if self._context is None or found != self._read:
             self._read, self._context = found, self._new(has_ours=found is not None)
         return self._context
-
-    def lookup(self) -> ssl.SSLContext:
-        """Return a context for a server that may have a certificate of ours, or a public one."""
-        context = ssl.create_default_context()
-        if self._found() is not None and self._directory is not None:
-            _add(context, self._directory)
-        return context
 
     def _found(self) -> tuple[int, int] | None:
         if self._directory is None:
@@ -44,13 +41,12 @@ class ClientTls:
             return None
 
     def _new(self, *, has_ours: bool) -> ssl.SSLContext:
-        if not has_ours or self._directory is None:
+        if self._directory is None or not has_ours:
             return ssl.create_default_context()
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        _add(context, self._directory)
+        if self._accepts_public:
+            context = ssl.create_default_context()
+        else:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(self._directory / f"{AUTHORITY}.crt")
+        context.load_cert_chain(self._directory / f"{GATEWAY}.crt")
         return context
-
-
-def _add(context: ssl.SSLContext, directory: Path) -> None:
-    context.load_verify_locations(directory / f"{AUTHORITY}.crt")
-    context.load_cert_chain(directory / f"{GATEWAY}.crt")

@@ -20,6 +20,7 @@ from tunewarden.registry.model_lookup import Target
 LEASE_WAIT_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 REASON_LENGTH_MAX = 300
+SEEN_SECONDS = 1.0
 
 
 class VllmEngine(LoadingEngine):
@@ -69,7 +70,8 @@ class VllmEngine(LoadingEngine):
         while True:
             member = await in_thread(self._member)
             if member is None:
-                await in_thread(self._control.seen)  # raises Error if nothing is to be waited for
+                # Raises Error if nothing is to be waited for. It cannot be cancelled, and holds the guard.
+                await in_thread(self._control.seen, SEEN_SECONDS)
             else:
                 found = await self._sent(
                     self._control.new_push(member, target.engine_model, directory)

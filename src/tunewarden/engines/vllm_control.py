@@ -151,9 +151,9 @@ class VllmControl:
         """Return how many requests it runs. Raises Error(UNAVAILABLE)."""
         return max((base.running or 0 for base in self._state()[0].bases), default=0)
 
-    def seen(self) -> Seen:
+    def seen(self, within_seconds: float = STATE_SECONDS) -> Seen:
         """Return which engine answers. Raises Error(UNAVAILABLE); Error(MISCONFIGURED) for another version."""
-        state, certificate = self._state()
+        state, certificate = self._state(within_seconds)
         return Seen(state.incarnation, certificate)
 
     def renew(self, renewal: Renewal) -> tuple[str, Seen]:

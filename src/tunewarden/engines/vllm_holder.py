@@ -20,6 +20,8 @@ from tunewarden.registry.replicas import Replica
 WITHIN_SECONDS = 7.0
 # For an engine that is asked once more although its lease has ended.
 LEAST_SECONDS = 0.5
+# So that a lease that was renewed is seen to be, and an engine that came back is asked again.
+ASK_SECONDS = 2.0
 POLL_SECONDS = 0.1
 T = TypeVar("T")
 
@@ -96,7 +98,9 @@ class VllmHolder:
         self, watch: MemberWatch, internal_id: str, loaded_by: str | None, deadline: float
     ) -> Evicted | None:
         """Ask once; return what is proven then."""
-        left = min(watch.left_seconds(watch.look()), deadline - self._clock.monotonic())
+        left = min(
+            watch.left_seconds(watch.look()), deadline - self._clock.monotonic(), ASK_SECONDS
+        )
         answer = self._control.evict(internal_id, within_seconds=max(left, LEAST_SECONDS))
         unended, known = watch.look(), watch.members()
         if answer is not None and known and not any(_is_of(one, answer[1]) for one in known):

@@ -87,7 +87,7 @@ def go_live(database: Database, member: Member) -> Member | None:
 
 
 def count_renewal(database: Database, member_id: str) -> bool:
-    """Count a renewal that is about to be sent; False if the member has ended, and it must not be sent.
+    """Count a nonce before it is sent; False if the member has ended, and it must not be sent.
 
     A power cut may undo it: by then its lease is as old as the cut, and deleters begin to watch after it.
     """

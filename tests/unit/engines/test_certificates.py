@@ -63,7 +63,7 @@ def test_gateway_and_engine_accept_one_another_by_name_and_address(tmp_path: Pat
     gateway = ClientTls(directory).context()
     assert connected(gateway, engine)
     assert connected(gateway, engine, "127.0.0.1")
-    assert connected(ClientTls(directory).lookup(), engine)
+    assert connected(ClientTls(directory, accepts_public=True).context(), engine)
     assert not connected(gateway, engine, "gpu-2.example")
 
 
@@ -145,6 +145,7 @@ def test_nothing_is_overwritten_and_nothing_is_renewed_that_is_not_there(tmp_pat
 
 def test_without_certificates_public_authorities_are_used(tmp_path: Path) -> None:
     for directory in (None, tmp_path):
-        for context in (ClientTls(directory).context(), ClientTls(directory).lookup()):
+        for accepts_public in (False, True):
+            context = ClientTls(directory, accepts_public=accepts_public).context()
             assert context.verify_mode is ssl.CERT_REQUIRED
             assert context.check_hostname

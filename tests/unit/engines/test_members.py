@@ -119,8 +119,8 @@ def installation(tmp_path: Path) -> Installation:
 def test_an_engine_joins_and_is_renewed(installation: Installation) -> None:
     installation.agent.step()
     first = installation.newest
-    assert (first.state, first.renewals, first.certificate) == (MemberState.LIVE, 1, "c1")
-    for count in (2, 3):
+    assert (first.state, first.renewals, first.certificate) == (MemberState.LIVE, 2, "c1")
+    for count in (3, 4):
         assert installation.agent.step() == SECONDS / 3
         assert installation.newest.renewals == count
     begun, *renewals = installation.control.sent
