@@ -23,6 +23,8 @@ from string import Template
 
 from tests.support import lone_worker, servers
 
+from tunewarden.engine_protocol.messages import VERSION
+
 HERE = Path(__file__).parent
 GATEWAY_CPU, LOAD_CPU = 0, 1
 # Scenario -> (connections, is it a stream)
@@ -98,7 +100,14 @@ def main() -> None:
 def started(here: Path, running: contextlib.ExitStack, nginx: str | None) -> Started:
     """Start everything."""
     for program in ("mock", "load"):
-        command = ["cc", "-O2", "-o", str(here / program), str(HERE / f"{program}.c")]
+        command = [
+            "cc",
+            "-O2",
+            f"-DPROTOCOL_VERSION={VERSION}",
+            "-o",
+            str(here / program),
+            str(HERE / f"{program}.c"),
+        ]
         subprocess.run(command, check=True)
     data = here / "data"
     servers.prepare_local_base(data)

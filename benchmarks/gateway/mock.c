@@ -93,10 +93,10 @@ static void put_verb(int fd, const char *body)
 	const char *names = strstr(body, "\"names\":");
 	if (names)
 		sscanf(names + 8, " [ \"%255[^\"]", evicted);
-	snprintf(out, sizeof out, "{\"version\":1,\"pid\":%d,\"incarnation\":\"stand-in\",\"name\":\"x\","
+	snprintf(out, sizeof out, "{\"version\":%d,\"pid\":%d,\"incarnation\":\"stand-in\",\"name\":\"x\","
 		"\"base\":\"tiny-base\",\"adapters\":[],\"tombstones\":[],"
 		"\"bases\":[{\"name\":\"tiny-base\",\"adapters\":[]}],"
-		"\"evicted\":[{\"name\":\"%s\",\"was_loaded\":true,\"aborted\":0,\"residue\":0}]}", getpid(), evicted);
+		"\"evicted\":[{\"name\":\"%s\",\"was_loaded\":true,\"aborted\":0,\"residue\":0}]}", PROTOCOL_VERSION, getpid(), evicted);
 	put_json(fd, out);
 }
 

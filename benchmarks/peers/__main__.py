@@ -24,6 +24,8 @@ from benchmarks.peers.sampling import Sample, Sampler
 from benchmarks.peers.stand_in import LOAD_CPU
 from benchmarks.peers.subjects import STARTS, Bench
 
+from tunewarden.engine_protocol.messages import VERSION
+
 GATEWAY = Path(__file__).parents[1] / "gateway"
 RESULTS = install.CACHE / "results.json"
 # A peer that failed this often in a scenario is not asked again.
@@ -97,7 +99,14 @@ def _without_secrets(subject: subjects.Subject) -> dict[str, object]:
 
 def compiled(here: Path, program: str) -> Path:
     """Compile a program of benchmarks/gateway."""
-    command = ["cc", "-O2", "-o", str(here / program), str(GATEWAY / f"{program}.c")]
+    command = [
+        "cc",
+        "-O2",
+        f"-DPROTOCOL_VERSION={VERSION}",
+        "-o",
+        str(here / program),
+        str(GATEWAY / f"{program}.c"),
+    ]
     subprocess.run(command, check=True)
     return here / program
 
