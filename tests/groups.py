@@ -78,6 +78,7 @@ ENGINE_SERVER = (
     "api/test_responses.py",
     "api/test_revoked_keys.py",
     "api/test_seed_page.py",
+    "api/test_structured_outputs.py",
     "api/test_tools.py",
 )
 # The longest files, longest first: a long one that began last would be waited for alone. The first stands for all

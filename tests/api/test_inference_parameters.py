@@ -137,7 +137,8 @@ def test_each_chunk_carries_the_usage_so_far(client: openai.OpenAI, include: boo
         ({"repeat_penalty": 1.1}, "repeat_penalty", "Use 'repetition_penalty'"),
         ({"prompt": "x"}, "prompt", "Use v1/completions"),
         ({"made_up": 1}, "made_up", "Unrecognized request argument supplied: made_up"),
-        ({"response_format": {"type": "xml"}}, "response_format", '"xml"'),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "'xml'"),
+        ({"guided_json": {}}, "guided_json", "Use 'structured_outputs.json'"),
     ],
 )
 def test_a_refusal_names_the_parameter_its_value_and_what_is_taken(

@@ -172,7 +172,7 @@ def test_completions_take_strings_tokens_and_lists_of_both(engine: EngineProcess
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"tools": [{"type": "function"}]}, "tools[0].function", "missing_required_parameter"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value"),
         ({"messages": []}, "messages", "empty_array"),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role", "invalid_value"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),

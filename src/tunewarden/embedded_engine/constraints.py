@@ -17,8 +17,9 @@ from tunewarden.embedded_engine.fields import invalid
 from tunewarden.errors import Error
 
 # Of a schema, pattern or grammar.
-CONSTRAINT_BYTES_MAX = 128 * 1024
+CONSTRAINT_CHARACTERS_MAX = 128 * 1024
 REASON_CHARACTERS_MAX = 300
+TOO_COMPLEX = "it is too complex"
 # Between two tokens of JSON: a space, or a line break with an indent. Without a bound a weak model that falls into
 # writing blanks would do so to the end.
 BLANK = r"(\n[ \t]{0,40}| )"
@@ -39,20 +40,29 @@ Schema = dict[str, Any] | bool
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What an answer must look like, not compiled yet. `param` is the parameter that errors name.
+    """What an answer must look like, not compiled yet. Errors name the parameter `param`, and call this `subject`.
 
-    `grammar` is in llguidance's own form.
+    `grammar` is in llguidance's own form, or perhaps in GBNF's (`of_grammar`), which takes long to tell.
     """
 
     grammar: str
     param: str
+    subject: str = ""
+    may_be_gbnf: bool = False
 
     @classmethod
-    def of_schema(cls, schema: Schema, param: str, *, strict: bool = True) -> "Constraint":
+    def of_schema(
+        cls,
+        schema: Schema,
+        param: str,
+        *,
+        strict: bool = True,
+        compact: bool = False,
+        subject: str = "",
+    ) -> "Constraint":
         """JSON that follows a schema. If it is not strict, keywords that cannot be enforced are ignored."""
-        return cls(
-            _encoded({"grammars": [{"json_schema": _with_options(schema, strict=strict)}]}), param
-        )
+        options = _with_options(schema, strict=strict, compact=compact)
+        return cls(_encoded({"grammars": [{"json_schema": options}]}), param, subject)
 
     @classmethod
     def of_regex(cls, pattern: str, param: str) -> "Constraint":
@@ -74,6 +84,11 @@ class Constraint:
         """
         return cls(_encoded({"grammars": [{"lark_grammar": text}]}), param)
 
+    @classmethod
+    def of_grammar(cls, text: str, param: str) -> "Constraint":
+        """A grammar in Lark's form, or in GBNF's, which has `::=` and begins at the rule `root`."""
+        return cls(text, param, may_be_gbnf=True)
+
 
 def json_rule(schema: Schema, *, strict: bool = True) -> str:
     """Return a JSON schema as a part of a rule of a Lark grammar."""
@@ -83,16 +98,16 @@ def json_rule(schema: Schema, *, strict: bool = True) -> str:
 class Matcher:
     """Follows one sequence. Not thread-safe."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, words: int, param: str) -> None:
+    def __init__(self, matcher: llguidance.LLMatcher, words: int, constraint: Constraint) -> None:
         """`words` is the length of a mask in 32 bits."""
         self.words = words
         self._matcher = matcher
-        self._param = param
+        self._constraint = constraint
         self._is_dead = False
 
     def copy(self) -> "Matcher":
         """Return another one in the same state; cheap."""
-        return Matcher(self._matcher.deep_copy(), self.words, self._param)
+        return Matcher(self._matcher.deep_copy(), self.words, self._constraint)
 
     def take(self, token: int) -> None:
         """Note the token that was chosen."""
@@ -107,9 +122,9 @@ class Matcher:
     def problem(self) -> Error | None:
         """Return why the sequence cannot go on."""
         if self._is_dead:
-            return _refused("no token of this model continues the text", self._param)
+            return refused(self._constraint, "no token of this model continues the text")
         if self._matcher.is_error():
-            return _refused("it is too complex", self._param)
+            return refused(self._constraint, TOO_COMPLEX)
         return None
 
     def fill(self, mask: np.ndarray[Any, np.dtype[np.uint32]]) -> None:
@@ -134,17 +149,20 @@ class Compiler:
 
     def compile(self, constraint: Constraint) -> Matcher:
         """Return a matcher at the begin of a text; takes long for a large constraint. Raises Error(INVALID)."""
-        if len(constraint.grammar) > CONSTRAINT_BYTES_MAX:
-            message = f"it is larger than {CONSTRAINT_BYTES_MAX} characters"
-            raise _refused(message, constraint.param)
-        matcher = llguidance.LLMatcher(
-            self._tokenizer, constraint.grammar, log_level=0, limits=LIMITS
-        )
+        if len(constraint.grammar) > CONSTRAINT_CHARACTERS_MAX:
+            raise refused(constraint, f"it is longer than {CONSTRAINT_CHARACTERS_MAX} characters")
+        grammar = constraint.grammar
+        if constraint.may_be_gbnf:
+            try:
+                grammar = llguidance.grammar_from("grammar", grammar)
+            except ValueError as error:
+                raise refused(constraint, str(error)) from error
+        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=LIMITS)
         # The first mask takes longest, and says whether there is any text of this form.
         matcher.compute_bitmask()
         if matcher.is_error():
-            raise _refused(matcher.get_error(), constraint.param)
-        return Matcher(matcher, -(-self._tokenizer.vocab_size // BITS_A_WORD), constraint.param)
+            raise refused(constraint, matcher.get_error())
+        return Matcher(matcher, -(-self._tokenizer.vocab_size // BITS_A_WORD), constraint)
 
 
 def forbidden(matchers: Sequence[Matcher], vocabulary: int) -> torch.Tensor:
@@ -158,17 +176,20 @@ def forbidden(matchers: Sequence[Matcher], vocabulary: int) -> torch.Tensor:
     return torch.from_numpy(bits == 0)
 
 
-def _with_options(schema: Schema, *, strict: bool) -> Schema:
-    if isinstance(schema, bool):
-        return schema
-    return {**schema, "x-guidance": {"whitespace_pattern": BLANK, "lenient": not strict}}
-
-
-def _refused(reason: str, param: str) -> Error:
+def refused(constraint: Constraint, reason: str) -> Error:
+    """Return the error for a constraint that cannot be kept."""
     reason = " ".join(reason.split())
     if len(reason) > REASON_CHARACTERS_MAX:
         reason = f"{reason[:REASON_CHARACTERS_MAX]}…"
-    return invalid(f"Invalid '{param}': {reason}.", param, "invalid_value")
+    subject = constraint.subject or f"'{constraint.param}'"
+    return invalid(f"Invalid {subject}: {reason}.", constraint.param, "invalid_value")
+
+
+def _with_options(schema: Schema, *, strict: bool, compact: bool = False) -> Schema:
+    if isinstance(schema, bool):
+        return schema
+    blank = {"whitespace_flexible": False} if compact else {"whitespace_pattern": BLANK}
+    return {**schema, "x-guidance": {**blank, "lenient": not strict}}
 
 
 def _encoded(value: Any) -> str:

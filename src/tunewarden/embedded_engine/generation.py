@@ -45,8 +45,11 @@ class Generation:
         return self._unfinished == 0 and not self._deltas
 
     def encode(self) -> None:
-        """Tokenize the prompts and compile the constraint; slow for long ones. Raises Error(INVALID)."""
+        """Tokenize the prompts; slow for long ones. Raises Error(INVALID)."""
         self.prompts = prompts.encode(self.ask, self.base)
+
+    def hold(self) -> None:
+        """Compile what every choice must look like, if anything; slow. Raises Error(INVALID)."""
         constraint = self.ask.constraint
         if self.ask.tools is not None:
             constraint = self.base.tool_constraint(self.ask.tools) or constraint

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ import msgspec
 
 from tunewarden.clock import Clock
 from tunewarden.embedded_engine.answers import Answer, refusal, status_of
+from tunewarden.embedded_engine.constraints import CONSTRAINT_CHARACTERS_MAX
 from tunewarden.embedded_engine.engine import Engine, Served
 from tunewarden.embedded_engine.generation import Abandoned, Generation
 from tunewarden.embedded_engine.requests import PROMPTS_MAX, Ask, parse_chat, parse_completion
@@ -66,6 +68,7 @@ class HttpApi:
         self._engine = engine
         self._clock = clock
         self._texts = ThreadPoolExecutor(TEXTS_AT_ONCE, "texts")
+        self._constraints = ThreadPoolExecutor(1, "constraints")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -144,7 +147,7 @@ class HttpApi:
         body = await _read(receive, self._body_bytes_max(prompts_max))
         is_long = len(body) > LONG_BODY_BYTES
         ask = await self._in_thread(parse, body) if is_long else parse(body)
-        is_long |= len(ask.prompts or ()) > PROMPTS_AT_ONCE or ask.constrains
+        is_long |= len(ask.prompts or ()) > PROMPTS_AT_ONCE
         asked_by = dict(scope["headers"]).get(paths.ASKED_BY, b"").decode("latin-1")
         generation = Generation(ask, *self._engine.find(ask.model), asked_by)
 
@@ -157,6 +160,8 @@ class HttpApi:
             return ResponseAnswer(ask, generation.prompts, generation.base, self._clock)
 
         answer = await self._in_thread(prepare) if is_long else prepare()
+        if ask.constrains:
+            await self._hold(generation)
         generation.start()
         watcher = asyncio.ensure_future(_watch(receive, generation))
         try:
@@ -165,12 +170,19 @@ class HttpApi:
             watcher.cancel()
             generation.close()
 
+    async def _hold(self, generation: Generation) -> None:
+        """Compile what the answers must look like, in a thread of its own."""
+        loop = asyncio.get_running_loop()
+        with nullcontext() if generation.ask.response is None else in_its_words():
+            await loop.run_in_executor(self._constraints, generation.hold)
+
     def _body_bytes_max(self, prompts_max: int) -> int:
         """Return the largest body whose prompts can fit into the context of any base."""
         bases = [served.base for served in self._engine.bases.values()]
         text = prompts_max * max((base.text_bytes_max for base in bases), default=0)
         messages = SPARE_BYTES_A_MESSAGE * max((base.context for base in bases), default=0)
-        return min(BODY_BYTES_MAX, SPARE_BYTES + messages + BYTES_A_LETTER * text)
+        spare = SPARE_BYTES + CONSTRAINT_CHARACTERS_MAX
+        return min(BODY_BYTES_MAX, spare + messages + BYTES_A_LETTER * text)
 
     def _in_thread(self, work: Callable[..., T], *arguments: object) -> "asyncio.Future[T]":
         return asyncio.get_running_loop().run_in_executor(self._texts, work, *arguments)

@@ -10,6 +10,7 @@ from tunewarden.embedded_engine import vllm_parameters as vllm
 from tunewarden.embedded_engine.chat_messages import parse_messages
 from tunewarden.embedded_engine.constraints import Constraint
 from tunewarden.embedded_engine.fields import Fields, invalid, typed, wrong_type
+from tunewarden.embedded_engine.formats import parse_constraint
 from tunewarden.embedded_engine.sampling import Sampling
 from tunewarden.embedded_engine.tools import Tools, parse_tools
 from tunewarden.errors import Error, Kind
@@ -48,7 +49,6 @@ NOT_IN_COMPLETIONS = {
     "top_logprobs": "Use 'logprobs', a number.",
     "chat_template_kwargs": "Use v1/chat/completions.",
     "tools": "Use v1/chat/completions.",
-    "response_format": "Use v1/chat/completions.",
 }
 
 Prompt = str | list[int]
@@ -111,7 +111,6 @@ def parse_chat(body: bytes) -> Ask:
         raise invalid(message, "top_logprobs", "invalid_value")
     older, newer = fields.integer("max_tokens", 1), fields.integer("max_completion_tokens", 1)
     fields.refuse(*UNSUPPORTED_IN_CHAT)
-    fields.refuse_but("response_format", {"type": "text"})
     fields.refuse_but("modalities", ["text"])
     tools = parse_tools(fields)
     arguments = vllm.template_arguments(fields)
@@ -188,6 +187,7 @@ def _shared(
         stream=stream,
         include_usage=include_usage,
         echo=echo,
+        constraint=parse_constraint(fields),
         usage_in_chunks=usage_in_chunks,
         ignore_eos=fields.flag("ignore_eos"),
         stop_tokens=vllm.stop_tokens(fields),

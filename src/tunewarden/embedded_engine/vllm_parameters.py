@@ -40,6 +40,13 @@ NEUTRAL: dict[str, Any] = {
     "use_beam_search": False,
 }
 INSTEAD = {
+    "format": "Use 'response_format'.",
+    "grammar": "Use 'structured_outputs.grammar'.",
+    "guided_choice": "Use 'structured_outputs.choice'.",
+    "guided_grammar": "Use 'structured_outputs.grammar'.",
+    "guided_json": "Use 'structured_outputs.json'.",
+    "guided_regex": "Use 'structured_outputs.regex'.",
+    "json_schema": "Use 'response_format'.",
     "max_new_tokens": "Use 'max_tokens'.",
     "max_output_tokens": "Use 'max_tokens'.",
     "num_predict": "Use 'max_tokens'.",

@@ -58,6 +58,13 @@ def takes(compiler: Compiler, tokenizer: Any, constraint: Constraint, text: str)
         (Constraint.of_schema(True, "p"), "[1]", "hello"),
         (Constraint.of_regex("[a-c]{2,3}", "p"), "abc", "abca"),
         (Constraint.of_choices(["yes", 'no "é"\n\\'], "p"), 'no "é"\n\\', "maybe"),
+        (
+            Constraint.of_schema(PERSON, "p", compact=True),
+            '{"name":"","age":4}',
+            '{"name": "a","age":4}',
+        ),
+        (Constraint.of_grammar('root ::= "a" root | "b"', "p"), "aab", "aa"),
+        (Constraint.of_grammar('start: "a"+', "p"), "aa", "b"),
         (Constraint.of_lark('start: "a" b\nb: "b" | "c"', "p"), "ac", "aa"),
     ],
 )
@@ -87,7 +94,7 @@ def test_a_grammar_embeds_schemas_and_special_tokens(compiler: Compiler, tokeniz
         ({"$ref": "http://127.0.0.1:9/a.json"}, "127.0.0.1:9"),
         ({"allOf": [{"type": "string"}, {"type": "null"}]}, "Unsatisfiable"),
         (False, "Unsatisfiable"),
-        ({"enum": ["x" * constraints.CONSTRAINT_BYTES_MAX]}, "larger"),
+        ({"enum": ["x" * constraints.CONSTRAINT_CHARACTERS_MAX]}, "longer"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(compiler: Compiler, schema: Any, reason: str) -> None:

@@ -129,6 +129,7 @@ NAMES = st.sampled_from(
         "echo",
         "best_of",
         "response_format",
+        "structured_outputs",
         "modalities",
         "tools",
         "metadata",

@@ -188,7 +188,7 @@ def test_whether_to_store_may_be_said_and_changes_nothing(*, store: bool | None)
             "tool_choice.tools[0].name",
         ),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
-        ({"text": {"format": {"type": "grammar"}}}, "text.format"),
+        ({"text": {"format": {"type": "grammar"}}}, "text.format.type"),
         ({"metadata": {"k": 1}}, "metadata.k"),
         ({"metadata": dict.fromkeys(map(str, range(17)), "v")}, "metadata"),
         ({"metadata": {"k" * 65: "v"}}, "metadata"),
