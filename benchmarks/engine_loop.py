@@ -29,6 +29,33 @@ ENDLESS = {"logit_bias": {"2": -100}}
 NAMED = {**CHAT, **ENDLESS, "n": 128, "logprobs": True, "top_logprobs": 20, "max_tokens": 200}
 
 
+# Schemas that would hold or crash an engine that compiled them itself: of 100 KiB, a chain of references, patterns that
+# are compared with one another, numbers that are divided.
+CHAIN = {f"r{at}": {"$ref": f"#/$defs/r{at + 1}"} for at in range(3000)}
+SCHEMAS: dict[str, object] = {
+    "a schema": {"type": "object", "properties": {"a": {"type": "string"}}},
+    "an enum of 8,000": {"enum": [str(at * at) for at in range(8000)]},
+    "3,000 properties": {"type": "object", "properties": {f"p{at}": {} for at in range(3000)}},
+    "3,000 references": {"$ref": "#/$defs/r0", "$defs": {**CHAIN, "r3000": {}}},
+    "300 patterns of names": {
+        "type": "object",
+        "patternProperties": {f"^a{at}.*b{at}$": {} for at in range(300)},
+    },
+    "a large divisor": {"type": "integer", "multipleOf": 982_451_653},
+}
+
+
+def constrained() -> dict[str, tuple[str, object]]:
+    """Return path and body of a chat with each schema."""
+    return {
+        name: (
+            paths.CHAT_COMPLETIONS,
+            {**CHAT, "max_tokens": 50, "structured_outputs": {"json": schema}},
+        )
+        for name, schema in SCHEMAS.items()
+    }
+
+
 def requests(context: int) -> dict[str, tuple[str, object]]:
     """Return path and body of each."""
     ids = [300 + at % 500 for at in range(context - 20)]
@@ -106,7 +133,8 @@ async def run(path: Path) -> None:
     serving = asyncio.ensure_future(server.serve())
     while not server.started:  # noqa: ASYNC110  uvicorn tells in no other way
         await asyncio.sleep(0.01)
-    for name, (route, fields) in requests(engine.bases["demo"].base.context).items():
+    asked = {**requests(engine.bases["demo"].base.context), **constrained()}
+    for name, (route, fields) in asked.items():
         turns = Turns()
         watching = asyncio.ensure_future(turns.watch())
         began = time.perf_counter()

@@ -1,9 +1,12 @@
 """What an answer must look like: a JSON schema, a regular expression, a grammar; as masks of the next tokens.
 
 llguidance does the work (docs/decisions/0001): it compiles a `Constraint` for one tokenizer, and its matcher says
-after every token which ones may follow. It releases the GIL while it compiles and while it computes a mask.
+after every token which ones may follow. It releases the GIL while it compiles and while it computes a mask. What
+could crash or hold it is found in a process of its own (`trial.py`).
 """
 
+import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,24 +17,26 @@ import numpy as np
 import torch
 
 from tunewarden.embedded_engine.fields import invalid
+from tunewarden.embedded_engine.trial import (
+    LIMITS,
+    MASK_SECONDS,
+    TOO_COMPLEX,
+    Asked,
+    Trial,
+    Vocabulary,
+)
 from tunewarden.errors import Error
 
 # Of a schema, pattern or grammar.
 CONSTRAINT_CHARACTERS_MAX = 128 * 1024
 REASON_CHARACTERS_MAX = 300
-TOO_COMPLEX = "it is too complex"
 # Between two tokens of JSON: a space, or a line break with an indent. Without a bound a weak model that falls into
 # writing blanks would do so to the end.
 BLANK = r"(\n[ \t]{0,40}| )"
-# They bound one mask's time, and a grammar's memory: far below the library's own, which take 20 ms and 500 MB.
-LIMITS = llguidance.LLParserLimits(
-    initial_lexer_fuel=1_000_000,
-    step_lexer_fuel=100_000,
-    step_max_items=20_000,
-    max_lexer_states=50_000,
-    max_grammar_size=200_000,
-    verbose_errors=False,
-)
+# A mask beyond that ends the request: others wait for it. In time of the processor.
+STEP_SECONDS = 2 * MASK_SECONDS
+# Digests of constraints that have passed their trial.
+PASSED_MAX = 1024
 BITS_A_WORD = 32
 
 # A JSON schema; true takes anything, false nothing.
@@ -103,7 +108,7 @@ class Matcher:
         self.words = words
         self._matcher = matcher
         self._constraint = constraint
-        self._is_dead = False
+        self._reason = ""
 
     def copy(self) -> "Matcher":
         """Return another one in the same state; cheap."""
@@ -121,57 +126,67 @@ class Matcher:
     @property
     def problem(self) -> Error | None:
         """Return why the sequence cannot go on."""
-        if self._is_dead:
-            return refused(self._constraint, "no token of this model continues the text")
-        if self._matcher.is_error():
-            return refused(self._constraint, TOO_COMPLEX)
-        return None
+        if self._reason:
+            return refused(self._constraint, self._reason)
+        return refused(self._constraint, TOO_COMPLEX) if self._matcher.is_error() else None
 
     def fill(self, mask: np.ndarray[Any, np.dtype[np.uint32]]) -> None:
         """Write which tokens may follow, a bit each, into [words]."""
+        begun = time.thread_time()
         self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
-
-    def die(self) -> None:
-        """Note that no token may follow, although the text is not complete."""
-        self._is_dead = True
+        if time.thread_time() - begun > STEP_SECONDS:
+            self._reason = TOO_COMPLEX
+        elif not mask.any():
+            self._reason = "no token of this model continues the text"
 
 
 class Compiler:
-    """Compiles constraints for one tokenizer. Thread-safe."""
+    """Compiles constraints for one tokenizer. Not thread-safe."""
 
     def __init__(self, tokenizer: Any, vocabulary: int, end_tokens: Sequence[int]) -> None:
         """`vocabulary` is the model's, which may be larger than the tokenizer's. Raises ValueError."""
-        self._tokenizer = llguidance.LLTokenizer(
-            tokenizer.to_str(),
-            n_vocab=max(vocabulary, tokenizer.get_vocab_size(with_added_tokens=True)),
-            eos_token=list(end_tokens) or None,
-        )
+        tokens = max(vocabulary, tokenizer.get_vocab_size(with_added_tokens=True))
+        known = Vocabulary(tokenizer.to_str(), tokens, end_tokens)
+        self._tokenizer = known.load()
+        self._trial = Trial(known)
+        self._passed: dict[bytes, None] = {}
 
     def compile(self, constraint: Constraint) -> Matcher:
         """Return a matcher at the begin of a text; takes long for a large constraint. Raises Error(INVALID)."""
         if len(constraint.grammar) > CONSTRAINT_CHARACTERS_MAX:
             raise refused(constraint, f"it is longer than {CONSTRAINT_CHARACTERS_MAX} characters")
-        grammar = constraint.grammar
-        if constraint.may_be_gbnf:
-            try:
-                grammar = llguidance.grammar_from("grammar", grammar)
-            except ValueError as error:
-                raise refused(constraint, str(error)) from error
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=0, limits=LIMITS)
-        # The first mask takes longest, and says whether there is any text of this form.
-        matcher.compute_bitmask()
+        matcher = llguidance.LLMatcher(
+            self._tokenizer, self._tried(constraint), log_level=0, limits=LIMITS
+        )
+        matcher.compute_bitmask()  # the first one takes longest
         if matcher.is_error():
             raise refused(constraint, matcher.get_error())
         return Matcher(matcher, -(-self._tokenizer.vocab_size // BITS_A_WORD), constraint)
 
+    def close(self) -> None:
+        """End the process of the trials."""
+        self._trial.stop()
+
+    def _tried(self, constraint: Constraint) -> str:
+        """Return the grammar in the library's form after its trial. Raises Error(INVALID)."""
+        digest = hashlib.sha256(constraint.grammar.encode()).digest()
+        if digest in self._passed:
+            return constraint.grammar
+        tried = self._trial.run(Asked(constraint.grammar, constraint.may_be_gbnf))
+        if tried.reason:
+            raise refused(constraint, tried.reason)
+        if not constraint.may_be_gbnf:
+            self._passed[digest] = None
+            if len(self._passed) > PASSED_MAX:
+                del self._passed[next(iter(self._passed))]
+        return tried.grammar
+
 
 def forbidden(matchers: Sequence[Matcher], vocabulary: int) -> torch.Tensor:
-    """Return which tokens must not follow, [rows, vocabulary]. Matchers that allow none are noted as dead."""
+    """Return which tokens must not follow, [rows, vocabulary]."""
     masks = np.empty((len(matchers), matchers[0].words), np.uint32)
     for mask, matcher in zip(masks, matchers, strict=True):
         matcher.fill(mask)
-        if not mask.any():
-            matcher.die()
     bits = np.unpackbits(masks.view(np.uint8), axis=1, count=vocabulary, bitorder="little")
     return torch.from_numpy(bits == 0)
 

@@ -264,6 +264,7 @@ class Engine:
         """Abort everything and end the step threads."""
         for served in self.bases.values():
             served.steps.stop()
+            served.base.close()
 
         self._loads.shutdown(wait=False, cancel_futures=True)
 

@@ -151,6 +151,11 @@ class Base:
             raise Error(Kind.INVALID, message, param=constraint.param, code="unsupported_parameter")
         return self._compiler.compile(constraint)
 
+    def close(self) -> None:
+        """End what was started for this base."""
+        if self._compiler is not None:
+            self._compiler.close()
+
     @torch.inference_mode()
     def write(self, slot: int, adapter: AdapterWeights) -> None:
         """Write an adapter into a slot. Raises Error(INVALID), and then the slot is zero."""

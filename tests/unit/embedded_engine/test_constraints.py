@@ -1,6 +1,8 @@
 """What constraints let through, and what they refuse."""
 
 import math
+from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -28,8 +30,9 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture(scope="module")
-def compiler(tokenizer: Any) -> Compiler:
-    return Compiler(tokenizer, VOCABULARY, [END])
+def compiler(tokenizer: Any) -> Iterator[Compiler]:
+    with closing(Compiler(tokenizer, VOCABULARY, [END])) as one:
+        yield one
 
 
 def takes(compiler: Compiler, tokenizer: Any, constraint: Constraint, text: str) -> bool:
@@ -154,9 +157,53 @@ def test_logprobs_are_shared_among_what_may_follow(compiler: Compiler) -> None:
     assert beside.logprob == pytest.approx(-math.log(VOCABULARY), abs=1e-3)
 
 
-def test_a_matcher_without_a_next_token_says_so(compiler: Compiler) -> None:
-    matcher = compiler.compile(Constraint.of_regex("ab", "p"))
-    before = matcher.problem
-    matcher.die()
-    assert (before, matcher.is_complete) == (None, False)
-    assert "no token" in str(matcher.problem)
+def test_a_text_that_no_token_continues_says_so(tokenizer: Any) -> None:
+    # Without an end token nothing may follow the empty text.
+    with closing(Compiler(tokenizer, VOCABULARY, [])) as compiler:
+        matcher = compiler.compile(Constraint.of_regex("", "p"))
+        before = matcher.problem
+        forbidden([matcher], VOCABULARY)
+        if matcher.problem is not None:
+            assert (before, matcher.is_complete) == (None, False)
+            assert "no token" in matcher.problem.message
+
+
+def _chain(count: int) -> str:
+    return (
+        "start: R0\n" + "".join(f'R{at}: "a" R{at + 1}\n' for at in range(count)) + f'R{count}: "a"'
+    )
+
+
+HOSTILE = {
+    "a stack too small": Constraint.of_lark(_chain(4000), "p"),
+    "a chain of references": Constraint.of_schema(
+        {
+            "$ref": "#/$defs/r0",
+            "$defs": {
+                **{f"r{at}": {"$ref": f"#/$defs/r{at + 1}"} for at in range(3000)},
+                "r3000": {},
+            },
+        },
+        "p",
+    ),
+    "minutes of work": Constraint.of_lark(
+        "start: R\nR: " + " & ".join(f"/(.*a.{{{at}}}.*)/" for at in range(60)), "p"
+    ),
+    "many names": Constraint.of_schema(
+        {"type": "object", "patternProperties": {f"^a{at}.*b{at}$": {} for at in range(300)}}, "p"
+    ),
+    "a slow translation": Constraint.of_grammar("root ::= a" + "\n" * 100_000, "p"),
+}
+
+
+def test_what_would_crash_or_hold_the_engine_is_refused(compiler: Compiler, tokenizer: Any) -> None:
+    for constraint in HOSTILE.values():
+        with pytest.raises(Error, match="Invalid 'p'") as caught:
+            compiler.compile(constraint)
+        assert caught.value.param == "p"
+    assert takes(compiler, tokenizer, Constraint.of_regex("a+", "p"), "aaa")
+
+
+def test_a_schema_that_refers_to_itself_has_no_text(compiler: Compiler) -> None:
+    with pytest.raises(Error, match="no text fits it"):
+        compiler.compile(Constraint.of_schema({"$ref": "#"}, "p"))

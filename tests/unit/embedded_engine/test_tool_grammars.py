@@ -1,5 +1,6 @@
 """What answers a request with tools lets through: in each format, with marks that are special tokens and without."""
 
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -61,7 +62,8 @@ def takes(written: str, found: ToolFormat, asked: Tools, text: str, kind: str) -
     special = {token: one.content for token, one in added.items() if is_special(one)}
     constraint = tool_constraint(asked, found, special)
     assert constraint is not None
-    matcher = Compiler(tokenizer, vocabulary, [END]).compile(constraint)
+    with closing(Compiler(tokenizer, vocabulary, [END])) as compiler:
+        matcher = compiler.compile(constraint)
     for token in [*tokenizer.encode(text, add_special_tokens=False).ids, END]:
         if matcher.is_complete:
             return token == END

@@ -1,0 +1,200 @@
+"""`python -m tunewarden.embedded_engine.trial FD PARENT`: tries constraints before the engine compiles them.
+
+A grammar of a few lines can overflow the library's stack, or keep it busy for minutes; neither can be stopped in a
+thread. So a constraint is compiled here first, and followed a few tokens far. None is kept.
+
+Frames in both directions: a length of 4 bytes, then that many bytes, of msgpack. In: a vocabulary, then constraints.
+Out: the result of each.
+"""
+
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import llguidance
+import msgspec
+
+from tunewarden import config, processes
+
+# Of the constraint's trial, in time of the processor: however busy the machine is.
+TRIAL_SECONDS = 0.5
+MASK_SECONDS = 0.05
+# The parent's patience with a machine that gives the trial no time.
+PATIENCE_SECONDS = 30.0
+# More than a trial takes, so that what is nested too deeply is found here: the engine's threads have 8 MiB.
+STACK_BYTES = 4 * 1024 * 1024
+MEMORY_BYTES = 512 * 1024 * 1024
+STEPS = 24
+# A prime: each step goes another way.
+STRIDE = 7919
+TOO_COMPLEX = "it is too complex"
+NO_TEXT = "no text fits it"
+HEAD = struct.Struct("<I")
+# They bound one mask's time, and a grammar's memory: far below the library's own, which take 20 ms and 500 MB.
+LIMITS = llguidance.LLParserLimits(
+    initial_lexer_fuel=1_000_000,
+    step_lexer_fuel=100_000,
+    step_max_items=20_000,
+    max_lexer_states=50_000,
+    max_grammar_size=200_000,
+    verbose_errors=False,
+)
+
+
+class Vocabulary(msgspec.Struct, frozen=True, array_like=True):
+    """A tokenizer as JSON, the number of the model's tokens, and those that end a text."""
+
+    tokenizer: str
+    tokens: int
+    ends: Sequence[int]
+
+    def load(self) -> llguidance.LLTokenizer:
+        """Return the library's form. Raises ValueError."""
+        ends = list(self.ends) or None
+        return llguidance.LLTokenizer(self.tokenizer, n_vocab=self.tokens, eos_token=ends)
+
+
+class Asked(msgspec.Struct, frozen=True, array_like=True):
+    """A constraint to try."""
+
+    grammar: str
+    may_be_gbnf: bool
+
+
+class Tried(msgspec.Struct, frozen=True, array_like=True):
+    """The grammar in the library's own form, or why it is refused."""
+
+    grammar: str
+    reason: str = ""
+
+
+class Trial:
+    """The child process of one vocabulary, started when it is needed. Not thread-safe."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def run(self, asked: Asked) -> Tried:
+        """Try a constraint; a process that it ends is replaced at the next one."""
+        try:
+            ours = self._socket or self._start()
+            _send(ours, asked)
+            return msgspec.msgpack.decode(_receive(ours), type=Tried)
+        except OSError:
+            self.stop()
+            return Tried("", TOO_COMPLEX)
+
+    def stop(self) -> None:
+        """End the process, if there is one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = self._process = None
+
+    def _start(self) -> socket.socket:
+        self._socket, theirs = socket.socketpair()
+        self._socket.settimeout(PATIENCE_SECONDS)
+        with theirs:
+            number = str(theirs.fileno())
+            command = [sys.executable, "-m", __name__, number, str(os.getpid())]
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], env=config.child_environment()
+            )
+        _send(self._socket, self._vocabulary)
+        return self._socket
+
+
+def try_out(tokenizer: llguidance.LLTokenizer, asked: Asked) -> Tried:
+    """Compile a constraint and follow it a few tokens far."""
+    grammar = asked.grammar
+    if asked.may_be_gbnf:
+        try:
+            grammar = llguidance.grammar_from("grammar", grammar)
+        except ValueError as error:
+            return Tried("", str(error))
+    matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
+    for step in range(STEPS):
+        begun = time.thread_time()
+        mask = matcher.compute_bitmask()
+        if matcher.is_error():
+            reason = matcher.get_error()
+            return Tried("", NO_TEXT if "NoExtensionBias" in reason else reason)
+        if time.thread_time() - begun > MASK_SECONDS:
+            return Tried("", TOO_COMPLEX)
+        allowed = [
+            8 * at + bit for at, bits in enumerate(mask) for bit in range(8) if bits >> bit & 1
+        ]
+        if matcher.is_stopped() or not allowed:
+            break
+        matcher.consume_token(allowed[step * STRIDE % len(allowed)])
+    return Tried(grammar)
+
+
+def main() -> None:
+    """Answer on the socket that the first argument names until it is closed."""
+    descriptor, parent = map(int, sys.argv[1:])
+    processes.die_with(parent)
+    processes.keep_secrets_in_memory()
+    threading.stack_size(STACK_BYTES)
+    with socket.socket(fileno=descriptor) as ours:
+        worker = threading.Thread(target=_serve, args=[ours])
+        worker.start()
+        worker.join()
+
+
+def _serve(ours: socket.socket) -> None:
+    vocabulary = msgspec.msgpack.decode(_receive(ours), type=Vocabulary)
+    tokenizer = vocabulary.load()
+    _bound_memory()
+    while True:
+        try:
+            asked = msgspec.msgpack.decode(_receive(ours), type=Asked)
+        except OSError:
+            return
+        # The signal's default ends the process, whatever it does.
+        signal.setitimer(signal.ITIMER_PROF, TRIAL_SECONDS)
+        tried = try_out(tokenizer, asked)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        _send(ours, tried)
+
+
+def _bound_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    most = pages * resource.getpagesize() + MEMORY_BYTES
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _send(to: socket.socket, message: msgspec.Struct) -> None:
+    body = msgspec.msgpack.encode(message)
+    to.sendall(HEAD.pack(len(body)) + body)
+
+
+def _receive(whence: socket.socket) -> bytes:
+    (length,) = HEAD.unpack(_exactly(whence, HEAD.size))
+    return _exactly(whence, length)
+
+
+def _exactly(whence: socket.socket, length: int) -> bytes:
+    body = bytearray()
+    while len(body) < length:
+        part = whence.recv(min(length - len(body), 1 << 20))
+        if not part:
+            raise OSError("the other side has ended")
+        body += part
+    return bytes(body)
+
+
+if __name__ == "__main__":
+    main()
