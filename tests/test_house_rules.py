@@ -3,11 +3,13 @@
 import ast
 import functools
 import io
+import itertools
 import re
 import subprocess
 import sys
 import tokenize
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -356,17 +358,24 @@ def test_every_clause_of_the_protocol_is_named_where_it_is_done() -> None:
     assert {clause for clause in clauses if re.search(rf"\b{clause}\b", rooms)} >= clauses - {"D2"}
 
 
+def _texts() -> list[Path]:
+    documents = [ROOT.glob(pattern) for pattern in ("*.md", "docs/**/*.md", "packages/*/*.md")]
+    return [*itertools.chain(*documents), *sources()]
+
+
+def test_every_decision_has_a_number_of_its_own_and_each_that_is_named_is_there() -> None:
+    numbers = [path.name[:4] for path in (ROOT / "docs" / "decisions").glob("*.md")]
+    assert [one for one, count in Counter(numbers).items() if count > 1] == []
+    for path in _texts():
+        named = re.findall(r"decisions/([0-9]{4})", path.read_text("utf-8"))
+        assert set(named) <= set(numbers), path
+
+
 def test_no_document_or_source_names_a_place_of_one_machine() -> None:
     pattern = re.compile(r"/(work|root|farm)/|/home/\w+")
-    files = [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/**/*.md"),
-        *ROOT.glob("packages/*/*.md"),
-        *sources(),
-    ]
     assert [
         str(file)
-        for file in files
+        for file in _texts()
         if file != Path(__file__) and pattern.search(file.read_text("utf-8"))
     ] == []
 

@@ -5,7 +5,7 @@ replicas load it; to the next one while that has more than its share in flight. 
 
 A replica is not live from the first failed connection until a probe is answered. Probes go on with a back-off; until then no request is
 sent to it. One that is connected but silent is probed too: what waits there for its first byte is then
-sent to another one. All of this is per worker, on its event loop (docs/decisions/0032).
+sent to another one. All of this is per worker, on its event loop (docs/decisions/0033).
 """
 
 import asyncio
