@@ -13,14 +13,15 @@ import openai
 import pytest
 from tests.fakes import vllm
 from tests.fakes.vllm_server import digest_of
-from tests.support import bases, fake_engines, servers
+from tests.support import bases, fake_engines, scrapes, servers
 from tests.support.fake_engines import FakeEngine
 from tests.support.pushed_models import Pushed
+from tests.support.scrapes import Scrape, scrape
 from tests.support.servers import Server, WithoutTorch
 
 from tunewarden.app import App
-from tunewarden.engines.adapter_states import AdapterStates
 from tunewarden.gateway.fleet import ranked
+from tunewarden.metrics import families
 from tunewarden.registry import replicas
 
 MODELS = 6
@@ -29,7 +30,7 @@ MODELS = 6
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("replicas") / "data"
-    with servers.serving(data, workers=2, kind=WithoutTorch) as found:
+    with servers.serving(data, workers=2, kind=WithoutTorch, settings=scrapes.SETTINGS) as found:
         yield found
 
 
@@ -182,6 +183,7 @@ def test_the_state_of_a_model_in_each_replica_is_told(
         assert pushed.said(model, max_retries=10) == says
         found = _states_of(pushed, model)
         assert (found[first], found[second]) == (("unreachable", None), ("ready", None))
+        assert _adapters(scrape(pushed.server), pushed.base, first, "unreachable") == 1
     finally:
         engines[int(first) - 1].start()
     state, reason = _states_of(pushed, model)[first]
@@ -189,15 +191,15 @@ def test_the_state_of_a_model_in_each_replica_is_told(
     shown = pushed.server.cli("models", "show", model)
     assert f"engine {pushed.base}/{second}: ready" in shown.stdout
     assert f"engine {pushed.base}/{first}: failed: " in shown.stdout
-    counted = {
-        (one.replica, one.state.value): one.count
-        for one in AdapterStates(app.database, app.engine, app.remote_control).counts()
-        if one.base == pushed.base
-    }
-    assert counted[first, "failed"] == 1
-    assert counted[second, "ready"] >= 1
+    scraped = scrape(pushed.server)
+    assert _adapters(scraped, pushed.base, first, "failed") == 1
+    assert _adapters(scraped, pushed.base, second, "ready") >= 1
     base = pushed.server.get(f"/v1/models/{pushed.base}/engines", key=pushed.server.owner_key)
     assert base.status == 400
+
+
+def _adapters(scraped: Scrape, base: str, replica: str, state: str) -> float:
+    return scraped.total(families.ADAPTERS.name, base=base, replica=replica, state=state)
 
 
 def models_by_id(app: App, model: str) -> str:

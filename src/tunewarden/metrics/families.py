@@ -140,6 +140,13 @@ ENGINE_UP = Family(
     "1 if the embedded engine has this local base loaded, else 0",
     ("base",),
 )
+ADAPTERS = Family(
+    "tunewarden_adapters",
+    Kind.GAUGE,
+    "models in a vLLM that adapters are pushed to, by `state`: `ready`, `loading`, `failed` (their last load); 1 as"
+    " `unreachable` if it does not answer the scrape",
+    ("base", "replica", "state"),
+)
 RESTARTS = Family(
     "tunewarden_process_restarts_total",
     Kind.COUNTER,
@@ -162,8 +169,8 @@ BUILD = Family("tunewarden_build_info", Kind.GAUGE, "1", ("version", "python"))
 
 FAMILIES: Final = (
     DURATION, FIRST_TOKEN, OUTPUT_TOKEN, TOKENS, REQUESTS, REQUEST_DURATION, IN_FLIGHT, CONNECTIONS, DELETIONS, STEP,
-    FENCE_WAIT, FENCE_ENDINGS, PENDING, OLDEST_PENDING, UNERASED, OLDEST_UNERASED, JOBS, ENGINE_UP, RESTARTS, DISK_FREE,
-    DISK_FLOOR, DATABASE, LOG_ENTRIES, BUILD,
+    FENCE_WAIT, FENCE_ENDINGS, PENDING, OLDEST_PENDING, UNERASED, OLDEST_UNERASED, JOBS, ENGINE_UP, ADAPTERS, RESTARTS,
+    DISK_FREE, DISK_FLOOR, DATABASE, LOG_ENTRIES, BUILD,
 )  # fmt: skip
 # Of a process: what its predecessor had in use, its successor does not.
 OF_A_PROCESS: Final = frozenset({IN_FLIGHT.name, CONNECTIONS.name})

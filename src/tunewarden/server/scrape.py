@@ -26,6 +26,7 @@ from tunewarden import __version__
 from tunewarden.app import App
 from tunewarden.clock import to_micros
 from tunewarden.deletion import records
+from tunewarden.engines.adapter_states import AdapterStates
 from tunewarden.errors import Error
 from tunewarden.finetuning import transitions
 from tunewarden.gateway.tracing import OPERATIONS, PROVIDER
@@ -84,6 +85,8 @@ class Page:
         loaded = self._loaded() if local else set()
         for base in local:
             yield families.ENGINE_UP, (base.name,), int(base.name in loaded)
+        for one in AdapterStates(app.database, app.engine, app.remote_control).counts():
+            yield families.ADAPTERS, (one.base, one.replica, one.state.value), one.count
         yield families.DISK_FREE, (), app.floor.free_bytes()
         yield families.DISK_FLOOR, (), app.floor.floor_bytes
         database = app.config.database
