@@ -51,22 +51,27 @@ def test_neutral_values_change_nothing(client: openai.OpenAI) -> None:
 
 
 def test_a_repetition_penalty_counts_the_prompt_too(client: openai.OpenAI) -> None:
-    def complete(extra: dict[str, Any]) -> list[str]:
+    prompt = list(range(60, 100))
+
+    def complete(penalty: float) -> tuple[set[str], list[str]]:
+        """Return the tokens of the prompt and those of the answer."""
         answer = client.completions.create(
             model=engines.BASE,
-            prompt=[60, 61, 62],
+            prompt=prompt,
             max_tokens=8,
             temperature=0,
+            echo=True,
             logprobs=0,
-            logit_bias={"60": 100, "61": 100},
-            extra_body=extra,
+            extra_body={"repetition_penalty": penalty, "ignore_eos": True},
         )
         assert answer.choices[0].logprobs is not None
-        return answer.choices[0].logprobs.tokens or []
+        tokens = answer.choices[0].logprobs.tokens or []
+        return set(tokens[: len(prompt)]), tokens[len(prompt) :]
 
-    assert len(set(complete({}))) == 1
-    tokens = complete({"repetition_penalty": 100})
-    assert len(tokens) == 8
+    asked, repelled = complete(100)
+    assert len(set(repelled) - asked) == 8
+    asked, attracted = complete(0.01)
+    assert set(attracted) <= asked
 
 
 def test_a_text_goes_on_after_its_end_if_asked(client: openai.OpenAI) -> None:

@@ -34,7 +34,7 @@ class Answer(BaseModel):
 
     steps: list[Step] = Field(min_length=1, max_length=2)
     sure: bool
-    next: "Answer | None"
+    next: Step | None
 
 
 SCHEMA = {

@@ -93,7 +93,6 @@ def test_json_is_what_the_api_answers(server: Server) -> None:
     deletion = gone.headers["tunewarden-deletion"]
     commands = {
         ("models", "list"): "models",
-        ("models", "show", model.id): f"models/{model.id}",
         ("models", "delete", model.id, "--dry-run"): f"models/{model.id}/deletion_plan",
         ("files", "list"): "files?limit=100",
         ("files", "delete", file, "--dry-run"): f"files/{file}/deletion_plan",
@@ -104,6 +103,9 @@ def test_json_is_what_the_api_answers(server: Server) -> None:
     }
     for command, path in commands.items():
         assert _json(server, *command) == _api(server, path), command
+    shown = _json(server, "models", "show", model.id)
+    assert shown.pop("engines") == _api(server, f"models/{model.id}/engines")["data"]
+    assert shown == _api(server, f"models/{model.id}")
     shown = _json(server, "fine-tunes", "show", job)
     assert shown.pop("checkpoints") == _api(server, f"fine_tuning/jobs/{job}/checkpoints")
     assert shown == _api(server, f"fine_tuning/jobs/{job}")

@@ -234,7 +234,7 @@ def test_evicting_under_sixteen_streams_aborts_the_victims_alone(engine: EngineP
     status, body = engine.evict("m_victim")
     name = engine.send("GET", paths.STATE)[1]["incarnation"]
     seen = {"name": "m_victim", "was_loaded": True, "aborted": 8, "residue": 0.0}
-    assert (status, body) == (200, {"version": 1, "incarnation": name, "evicted": [seen]})
+    assert (status, body) == (200, {"version": VERSION, "incarnation": name, "evicted": [seen]})
     for number, stream in enumerate(streams):
         events = list(stream)
         if number % 2:
@@ -295,7 +295,11 @@ def test_what_the_engine_says_is_what_the_messages_describe(engine: EngineProces
     assert (state.version, state.pid) == (VERSION, engine.process.pid)
     facts = msgspec.structs.asdict(state.bases[0])
     # Of an engine that adapters are pushed to.
-    assert {name for name, value in facts.items() if value is None} == {"shapes", "rank_max"}
+    assert {name for name, value in facts.items() if value is None} == {
+        "shapes",
+        "rank_max",
+        "loading",
+    }
 
 
 def test_an_aborted_request_that_is_not_streamed_gets_404(engine: EngineProcess) -> None:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import count
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from tunewarden.engines.port import Engine
 from tunewarden.engines.upstream import unavailable
@@ -50,14 +51,27 @@ class Waiting(Protocol):
         """Stop waiting: the replica does not answer a probe."""
 
 
+class Load:
+    """How many requests are in flight on an engine, over all bases that are served there."""
+
+    __slots__ = ("__weakref__", "in_flight")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+
+
+# By the engine's address, as long as a base has a replica there.
+Loads = WeakValueDictionary[str, Load]
+
+
 class Link:
     """One engine of a worker. `watched_by` is the fleet of a replica that has others beside it."""
 
-    __slots__ = ("engine", "in_flight", "is_live", "waiting", "watched_by")
+    __slots__ = ("engine", "is_live", "load", "waiting", "watched_by")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, load: Load) -> None:
         self.engine = engine
-        self.in_flight = 0
+        self.load = load
         self.is_live = True
         self.watched_by: Fleet | None = None
         # Since when each request waits for its first byte, oldest first.
@@ -68,10 +82,11 @@ class Fleet:
     """The replicas of one base. `per_engine_max` limits the requests in flight on each."""
 
     def __init__(
-        self, base: Base, new_engine: NewEngine, *, per_engine_max: int, pace: Pace
+        self, base: Base, new_engine: NewEngine, loads: Loads, *, per_engine_max: int, pace: Pace
     ) -> None:
         self._base = base
         self._new_engine = new_engine
+        self._loads = loads
         self._per_engine_max = per_engine_max
         self._pace = pace
         self._links: dict[int, Link] = {}  # by the replica's number
@@ -92,7 +107,7 @@ class Fleet:
             live = [one for one in found.values() if one.is_live and one is not other_than]
         if not live:
             raise unavailable()
-        free = [one for one in live if one.in_flight < self._per_engine_max]
+        free = [one for one in live if one.load.in_flight < self._per_engine_max]
         if not free:
             raise engine_busy(self._per_engine_max)
         if len(free) == 1:
@@ -100,10 +115,10 @@ class Fleet:
         if target.n is None:
             turn = next(self._turns) % len(free)  # among equals, each in its turn
             return min(free[turn:] + free[:turn], key=_in_flight_of)
-        in_flight = 1 + sum(one.in_flight for one in free)
+        in_flight = 1 + sum(one.load.in_flight for one in free)
         most = max(SMALL_BATCH, math.ceil(SHARE * in_flight / len(free)))
         order = (found[n] for n in ranked(target.engine_model, tuple(found)))
-        return next(one for one in order if one in free and one.in_flight < most)
+        return next(one for one in order if one in free and one.load.in_flight < most)
 
     def watch(self, link: Link, call: Waiting) -> None:
         """Watch a request until its first byte; then the caller takes it out of `link.waiting`."""
@@ -122,7 +137,8 @@ class Fleet:
     def _link(self, replica: Replica) -> Link:
         link = self._links.get(replica.n)
         if link is None:
-            link = self._links[replica.n] = Link(self._new_engine(self._base, replica))
+            load = self._loads.setdefault(replica.url, Load())
+            link = self._links[replica.n] = Link(self._new_engine(self._base, replica), load)
             self._watch_if_many()
         return link
 
@@ -193,4 +209,4 @@ def engine_busy(most: int) -> Error:
 
 
 def _in_flight_of(link: Link) -> int:
-    return link.in_flight
+    return link.load.in_flight

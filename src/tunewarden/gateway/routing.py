@@ -12,7 +12,16 @@ from tunewarden.engines.port import Engine
 from tunewarden.engines.request import Request
 from tunewarden.engines.upstream import UNAVAILABLE, unavailable
 from tunewarden.errors import Error, Kind
-from tunewarden.gateway.fleet import BUSY_SECONDS, Fleet, Link, NewEngine, Pace, engine_busy
+from tunewarden.gateway.fleet import (
+    BUSY_SECONDS,
+    Fleet,
+    Link,
+    Load,
+    Loads,
+    NewEngine,
+    Pace,
+    engine_busy,
+)
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.model_lookup import Target
 from tunewarden.serving.admission import deleted
@@ -54,6 +63,7 @@ class Gateway:
         self._new_remote = remote
         self._local: dict[str, Link] = {}  # by the base's location
         self._fleets: dict[str, Fleet] = {}  # by the base's name
+        self._loads = Loads()
         self._per_engine_max = per_engine_max
         self._per_model_max = per_model_max
         self._pace = pace
@@ -110,8 +120,8 @@ class Gateway:
     def _local_link(self, base: Base) -> Link:
         link = self._local.get(base.location)
         if link is None:
-            link = self._local[base.location] = Link(self._embedded)
-        if link.in_flight >= self._per_engine_max:
+            link = self._local[base.location] = Link(self._embedded, Load())
+        if link.load.in_flight >= self._per_engine_max:
             raise engine_busy(self._per_engine_max)
         return link
 
@@ -119,7 +129,11 @@ class Gateway:
         fleet = self._fleets.get(base.name)
         if fleet is None:
             fleet = self._fleets[base.name] = Fleet(
-                base, self._new_remote, per_engine_max=self._per_engine_max, pace=self._pace
+                base,
+                self._new_remote,
+                self._loads,
+                per_engine_max=self._per_engine_max,
+                pace=self._pace,
             )
         return fleet
 
@@ -148,7 +162,7 @@ class Call(Request):
         header: bytes,
     ) -> None:
         super().__init__()
-        link.in_flight += 1
+        link.load.in_flight += 1
         self._gateway = gateway
         self._link = link
         self._target = target
@@ -282,7 +296,7 @@ class Call(Request):
         super().abort()
         self._leave()
         self._link = other
-        other.in_flight += 1
+        other.load.in_flight += 1
         self._has_moved = True
         self._is_second = False
         self._refusal = None
@@ -300,7 +314,7 @@ class Call(Request):
 
     def _leave(self) -> None:
         link = self._link
-        link.in_flight -= 1
+        link.load.in_flight -= 1
         if link.waiting:
             link.waiting.pop(self, None)
 

@@ -224,7 +224,7 @@ def test_a_replica_with_more_than_its_share_in_flight_passes_a_model_on(tmp_path
         await world.first_of("m_1").until(lambda one: one.chats == 5)  # ceil(1.25 * 12 / 3)
         await world.second_of("m_1").until(lambda one: one.chats >= 4)
         fleet = world.gateway._fleets["b"]
-        assert max(link.in_flight for link in fleet._links.values()) == 5
+        assert max(link.load.in_flight for link in fleet._links.values()) == 5
 
     _run(tmp_path, scenario)
 
@@ -377,7 +377,10 @@ def test_a_full_replica_is_passed_over_and_full_ones_are_busy(tmp_path: Path) ->
                 engine.holds = True
             for _ in range(4):
                 world.begin(model("m_1", 1, 2))
-            assert [link.in_flight for link in world.gateway._fleets["b"]._links.values()] == [2, 2]
+            assert [link.load.in_flight for link in world.gateway._fleets["b"]._links.values()] == [
+                2,
+                2,
+            ]
             with pytest.raises(Error) as refused:
                 world.begin(model("m_1", 1, 2))
             assert refused.value.code == "engine_busy"
@@ -393,7 +396,7 @@ def test_nothing_is_counted_any_more_when_all_has_ended(tmp_path: Path) -> None:
         for one in answers:
             assert await one.ended == 200
         fleet: Fleet = world.gateway._fleets["b"]
-        assert [link.in_flight for link in fleet._links.values()] == [0, 0, 0]
+        assert [link.load.in_flight for link in fleet._links.values()] == [0, 0, 0]
         assert not any(link.waiting for link in fleet._links.values())
         assert not world.gateway._in_flight
 
