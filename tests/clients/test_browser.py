@@ -107,6 +107,11 @@ def shows(page: Page, server: Server, directory: Path) -> str:
         return page.shown.get(timeout=ANSWER_SECONDS)
 
 
+def answers(server: Server) -> bool:
+    asked = {"model": LOCAL_BASE, "messages": [{"role": "user", "content": "Hello"}]}
+    return server.post("/v1/chat/completions", asked).status == 200
+
+
 def test_a_page_of_an_allowed_origin_gets_an_answer(
     page: Page,
     data: Path,
@@ -117,6 +122,7 @@ def test_a_page_of_an_allowed_origin_gets_an_answer(
     with servers.serving(
         data, settings=allowed, local_base=True, kind=servers.WithoutTorch
     ) as server:
+        servers.wait_until(lambda: answers(server), "the base is loaded")
         began = time.monotonic()
         shown = shows(page, server, tmp_path / "profile")
         works = bool(shown) and not shown.startswith("refused")

@@ -49,7 +49,7 @@ def _message(value: Any, path: str, called: set[str]) -> dict[str, Any]:
     # Fields of the SDK's response objects, which clients send back as history.
     fields.refuse("tool_calls", "audio")
     fields.refuse("function_call", instead="Use 'tool_calls'.")
-    fields.ignore("refusal", "annotations")
+    fields.ignore("refusal", "annotations", "parsed", "reasoning_content")
     fields.finish()
     return template_message(message)
 
@@ -92,7 +92,10 @@ def _call(value: Any, path: str) -> dict[str, Any]:
     if arguments.count("[") + arguments.count("{") > BRACKETS_MAX:
         text = f"Invalid '{at}': it may have at most {BRACKETS_MAX} arrays and objects."
         raise invalid(text, at, "invalid_value")
+    # Of the SDK's `parse`, and of its streams.
+    function.ignore("parsed_arguments")
     function.finish()
+    fields.ignore("index")
     fields.finish()
     return {"id": name, "type": "function", "function": {"name": called, "arguments": arguments}}
 

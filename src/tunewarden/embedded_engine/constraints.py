@@ -6,6 +6,7 @@ could crash or hold it is found in a process of its own (`trial.py`).
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import msgspec
 import numpy as np
 import torch
 
+from tunewarden.embedded_engine.closed_schemas import closed
 from tunewarden.embedded_engine.fields import invalid
 from tunewarden.embedded_engine.trial import (
     LIMITS,
@@ -27,6 +29,8 @@ from tunewarden.embedded_engine.trial import (
 )
 from tunewarden.errors import Error
 
+SHOWN_LINE = re.compile(r"\s*(\d+ \||\^+\s*$)")
+LINE_NUMBER = re.compile(r"^at \d+\(\d+\): ")
 # Of a schema, pattern or grammar.
 CONSTRAINT_CHARACTERS_MAX = 128 * 1024
 REASON_CHARACTERS_MAX = 300
@@ -65,7 +69,7 @@ class Constraint:
         compact: bool = False,
         subject: str = "",
     ) -> "Constraint":
-        """JSON that follows a schema. If it is not strict, keywords that cannot be enforced are ignored."""
+        """JSON that follows a schema, `closed`. If it is not strict, keywords that cannot be enforced are ignored."""
         options = _with_options(schema, strict=strict, compact=compact)
         return cls(_encoded({"grammars": [{"json_schema": options}]}), param, subject)
 
@@ -193,7 +197,9 @@ def forbidden(matchers: Sequence[Matcher], vocabulary: int) -> torch.Tensor:
 
 def refused(constraint: Constraint, reason: str) -> Error:
     """Return the error for a constraint that cannot be kept."""
-    reason = " ".join(reason.split())
+    # The library shows the lines of the grammar, which is of our making.
+    lines = [line for line in reason.splitlines() if not SHOWN_LINE.match(line)]
+    reason = LINE_NUMBER.sub("", " ".join(" ".join(lines).split()))
     if len(reason) > REASON_CHARACTERS_MAX:
         reason = f"{reason[:REASON_CHARACTERS_MAX]}…"
     subject = constraint.subject or f"'{constraint.param}'"
@@ -204,7 +210,7 @@ def _with_options(schema: Schema, *, strict: bool, compact: bool = False) -> Sch
     if isinstance(schema, bool):
         return schema
     blank = {"whitespace_flexible": False} if compact else {"whitespace_pattern": BLANK}
-    return {**schema, "x-guidance": {**blank, "lenient": not strict}}
+    return {**closed(schema), "x-guidance": {**blank, "lenient": not strict}}
 
 
 def _encoded(value: Any) -> str:

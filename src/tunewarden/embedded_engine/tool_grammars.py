@@ -101,6 +101,8 @@ class _Grammar:
 
 def _arguments(function: Function) -> str:
     """Return the rule of a function's arguments; a schema that is not strict is followed as far as it can be."""
+    if not function.parameters:
+        return json_rule({"type": "object", "properties": {}})
     kind = function.parameters.get("type", "object")
     if kind != "object":
         message = (

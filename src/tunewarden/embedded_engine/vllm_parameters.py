@@ -7,6 +7,8 @@ from tunewarden.embedded_engine.fields import wrong_type as wrong
 
 STOP_TOKENS_MAX = 64
 TEMPLATE_ARGUMENTS_CHARACTERS_MAX = 4096
+# More than any vocabulary has; what is beyond does not fit into a tensor, and would fail for all rows of the batch.
+TOP_K_MAX = 2**31 - 1
 REPETITION_PENALTIES = (0.01, 100.0)
 # Arguments of the template that the request's other fields give, or that say what is done with its text.
 RESERVED_ARGUMENTS = frozenset(
@@ -59,7 +61,7 @@ INSTEAD = {
 
 def top_k(fields: Fields) -> int:
     """Return how many of the likeliest tokens are drawn from; 0: all. vLLM takes -1 for all, too."""
-    return max(fields.integer("top_k", -1) or 0, 0)
+    return min(max(fields.integer("top_k", -1) or 0, 0), TOP_K_MAX)
 
 
 def min_tokens(fields: Fields, tokens_max: int | None) -> int:

@@ -52,6 +52,23 @@ def test_an_answer_of_the_sdk_can_be_sent_back_as_history() -> None:
     assert parse_chat(json.dumps(body).encode()).messages == [{"role": "assistant", "content": "a"}]
 
 
+def test_a_parsed_answer_of_the_sdk_can_be_sent_back_as_history() -> None:
+    """`parse` and the stream helpers add fields of their own."""
+    function = {"name": "f", "arguments": "{}", "parsed_arguments": {}}
+    call = {"id": "call_1", "type": "function", "index": 0, "function": function}
+    said = {"role": "assistant", "content": "{}", "parsed": {}, "tool_calls": [call]}
+    body = {**CHAT, "messages": [said]}
+    (message,) = parse_chat(json.dumps(body).encode()).messages or []
+    kept = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": {}}}
+    assert message == {"role": "assistant", "content": "{}", "tool_calls": [kept]}
+
+
+def test_any_top_k_fits_into_the_batch() -> None:
+    for asked, taken in ((2**63, 2**31 - 1), (5, 5), (-1, 0)):
+        ask = parse_chat(json.dumps({**CHAT, "top_k": asked}).encode())
+        assert ask.sampling.top_k == taken
+
+
 def test_the_newer_name_of_max_tokens_wins() -> None:
     body = {**CHAT, "max_tokens": 3, "max_completion_tokens": 5}
     assert parse_chat(json.dumps(body).encode()).tokens_max == 5

@@ -145,3 +145,18 @@ def test_arguments_are_an_object() -> None:
     asked = Tools((), (Function("f", {"type": "array"}, False),), True, False)
     with pytest.raises(Error, match="must be of 'type: \"object\"'"):
         tool_constraint(asked, HERMES, {})
+
+
+def test_a_function_without_parameters_has_no_arguments(written: str) -> None:
+    only = Tools((), (Function("f", {}, False),), True, False)
+    bare = HERMES_CALL.replace('{"a": 1}', "{}")
+    assert takes(written, HERMES, only, bare, "special")
+    assert not takes(written, HERMES, only, HERMES_CALL, "special")
+
+
+def test_a_refusal_shows_no_grammar(written: str) -> None:
+    broken = Tools((), (Function("f", {"type": "object", "properties": 5}, False),), True, False)
+    with pytest.raises(Error) as refused:
+        takes(written, HERMES, broken, HERMES_CALL, "special")
+    assert refused.value.message.endswith("properties must be an object.")
+    assert "call" not in refused.value.message
