@@ -35,6 +35,7 @@ NEED_SERVERS = (
 )
 BATTERIES = (
     "api/test_cut_answers.py",
+    "api/test_engine_leases.py",
     "api/test_tool_circle.py",
     "chaos",
     "properties/test_deletion_of_parts.py",

@@ -1,6 +1,6 @@
 """What answers a request with tools lets through: in each format, with marks that are special tokens and without."""
 
-from contextlib import closing
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -34,14 +34,27 @@ MARKS = {
 }
 
 
+# Each starts a process: one a vocabulary, as in the engine.
+COMPILERS: dict[str, Compiler] = {}
+
+
 @pytest.fixture(scope="module")
-def written() -> str:
-    return Tokenizer.from_file(str(demo_models.base_dir() / "tokenizer.json")).to_str()
+def written() -> Iterator[str]:
+    yield Tokenizer.from_file(str(demo_models.base_dir() / "tokenizer.json")).to_str()
+    for compiler in COMPILERS.values():
+        compiler.close()
 
 
 def tools(*, is_forced: bool, is_parallel: bool = True, is_strict: bool = False) -> Tools:
     functions = (Function("f", SCHEMA, is_strict), Function("g", {"type": "object"}, False))
     return Tools((), functions, is_forced, is_parallel)
+
+
+def _compiler(tokenizer: Tokenizer) -> Compiler:
+    written = tokenizer.to_str()
+    if written not in COMPILERS:
+        COMPILERS[written] = Compiler(tokenizer, tokenizer.get_vocab_size(), [END])
+    return COMPILERS[written]
 
 
 def takes(written: str, found: ToolFormat, asked: Tools, text: str, kind: str) -> bool:
@@ -62,8 +75,7 @@ def takes(written: str, found: ToolFormat, asked: Tools, text: str, kind: str) -
     special = {token: one.content for token, one in added.items() if is_special(one)}
     constraint = tool_constraint(asked, found, special)
     assert constraint is not None
-    with closing(Compiler(tokenizer, vocabulary, [END])) as compiler:
-        matcher = compiler.compile(constraint)
+    matcher = _compiler(tokenizer).compile(constraint)
     for token in [*tokenizer.encode(text, add_special_tokens=False).ids, END]:
         if matcher.is_complete:
             return token == END
