@@ -48,8 +48,8 @@ def remove_replica(
             raise Error(
                 Kind.UNAVAILABLE,
                 f"The replica '{base_name}/{name}' gets no requests any more, but it does not say that it has evicted"
-                " its models. Until it does, it stays listed and deletions wait for it. Start it, or another vLLM"
-                " at its address, and run this again.",
+                " its models. Until it does, or its lease is over, it stays listed and deletions wait for it. Start it,"
+                " or another vLLM at its address, and run this again.",
             ) from error
     with database.write() as tx:
         members.forget(tx, replica.n)

@@ -1,7 +1,7 @@
 """Finds the calls of tools in what a model says, while it says it.
 
-A call is told when it is complete: of what began as one and is none, nothing must be taken back. It is none if it
-is not JSON as its format wants it, or names no function that may be called; then it is text, as it stands there.
+A call is sent when it is complete, because nothing that was sent can be taken back if it turns out to be no call. It is
+none if it is not JSON as its format wants it, or names no function that may be called; then it is text, as it is.
 """
 
 import json

@@ -15,7 +15,7 @@ logger = logging.getLogger("tunewarden.access")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """A request that ended. `route` is a template; `error` a code of ours, empty if there was none."""
+    """A request that ended. `route` is a template; `error` is the code of an error response, or empty."""
 
     request_id: str
     method: str

@@ -143,7 +143,7 @@ class Fleet:
         return link
 
     def _watch_if_many(self) -> None:
-        """A failure of the only replica is told by each request itself: there is nothing to send it to."""
+        """Watch replicas only if there are several: with one there is no other to send a request to, so each fails by itself."""
         watched_by = self if len(self._links) > 1 else None
         for link in self._links.values():
             link.watched_by = watched_by
