@@ -1,6 +1,5 @@
 """The composition root: Config -> App, whose fields are ports. Only `open_app` names drivers."""
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -19,13 +18,13 @@ from tunewarden.clock import Clock, SystemClock
 from tunewarden.config import Config
 from tunewarden.db.database import Database
 from tunewarden.db.sqlite import SqliteDatabase
-from tunewarden.deletion import expiry_pause, records
+from tunewarden.deletion import expiry_pause, log_opening
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.expiry import Expiry
 from tunewarden.deletion.expiry_pause import ClockWatch
 from tunewarden.deletion.holders import Holders, NewControl
 from tunewarden.deletion.inventory import Inventory
-from tunewarden.deletion.recovery import LogMark, Recovery
+from tunewarden.deletion.recovery import LogMark
 from tunewarden.deletion.reserve import Reserve
 from tunewarden.deletion.steps import Steps
 from tunewarden.engines import scratch
@@ -36,11 +35,9 @@ from tunewarden.engines.lease_agent import LeaseAgent
 from tunewarden.engines.port import Engine, EngineControl, NoteLoad, Unseal
 from tunewarden.engines.remote import RemoteEngines
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning import older_texts
 from tunewarden.finetuning.context import TrainingContext
 from tunewarden.finetuning.saved_state import SavedStates
 from tunewarden.gateway.routing import Gateway
-from tunewarden.ids import token
 from tunewarden.locks import ByteLocks
 from tunewarden.registry import models, replicas, restore_marks
 from tunewarden.registry.bases import Base
@@ -61,8 +58,6 @@ from tunewarden.transparency.log import Log
 
 EVICT_SECONDS = 5.0
 LOG_MARK = "log.mark"
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +124,9 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
         keyring=DirectoryKeyring(disk, config.keyring),
         # Lazy: the log loads OpenSSL, which a worker without deletions does not need.
         open_log=cache(
-            lambda: _open_log(config, database, found=DirectoryLog, new=DirectoryLog.create)
+            lambda: log_opening.open_log(
+                config, database, _log_mark(config), found=DirectoryLog, new=DirectoryLog.create
+            )
         ),
         fence=KernelLockFence(config.run, clock, alive_seconds=alive_seconds),
         engine=EngineVerbs(config.engine_socket, plain, clock, alive_seconds=alive_seconds),
@@ -144,7 +141,7 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
 def _wired(config: Config, of: _Drivers) -> App:
     """Assemble the operations on these drivers."""
     database, keyring, blobs = of.database, of.keyring, of.blobs
-    log_mark = LogMark(config.keyring / LOG_MARK)
+    log_mark = _log_mark(config)
     memory = PlainMemory(config.swap_may_hold_plain_weights)
     steps = Steps(
         database=database,
@@ -185,6 +182,10 @@ def _wired(config: Config, of: _Drivers) -> App:
         executor=executor,
         log_mark=log_mark,
     )
+
+
+def _log_mark(config: Config) -> LogMark:
+    return LogMark(config.keyring / LOG_MARK)
 
 
 def _make_directories(config: Config, *, is_new: bool) -> None:
@@ -270,46 +271,6 @@ def saved_states(app: App) -> SavedStates:
     return SavedStates(app.database, app.keyring, app.blobs, app.drafts, scratch_may_be_a_disk=may)
 
 
-def recover(app: App) -> None:
-    """Recover from crashes and restores before serving (D10). The runner resumes deletions.
-
-    Raises Error(UNAVAILABLE) if a component cannot be trusted; the message says what to do.
-    """
-    app.keyring.recover()
-    app.blobs.recover()
-    app.open_log()[0].recover()
-    settled = recovery(app).settle()
-    app.fence.sweep()
-    app.drafts.sweep()
-    saved_states(app).sweep()
-    _seal_older_texts(app)
-    scratch.sweep(scratch_directory(app.config))
-    if settled.replayed or settled.without_key:
-        logger.warning(
-            "restored components were found: %d deletions are replayed from the log, and %d models whose"
-            " key is gone are being deleted",
-            settled.replayed,
-            settled.without_key,
-        )
-
-
-def _seal_older_texts(app: App) -> None:
-    """Encrypt texts that an older version stored in plaintext, and leave no copy in the database (I18)."""
-    if not app.database.must_be_rewritten():
-        return
-    try:
-        count = older_texts.seal_all(app.database, app.keyring)
-        app.database.rewrite()
-    except Error as error:
-        logger.warning(
-            "the database still holds plaintext names of an older version; the next start tries"
-            " again: %s",
-            error.message,
-        )
-    else:
-        logger.warning("%d names and metadata of an older version were sealed", count)
-
-
 def inventory(app: App) -> Inventory:
     """Return the inventory of all places where a model can be."""
     return Inventory(
@@ -351,12 +312,6 @@ def resume_expiry(app: App) -> bool:
     return expiry_pause.resume(app.database, app.clock)
 
 
-def recovery(app: App) -> Recovery:
-    """Return the check of restored parts (I10)."""
-    log, signer = app.open_log()
-    return Recovery(app.database, app.keyring, log, signer, app.log_mark)
-
-
 @contextmanager
 def with_no_server(config: Config) -> Iterator[None]:
     """Hold a data directory exclusively. Raises Error(CONFLICT) if a server runs on it."""
@@ -374,27 +329,3 @@ def with_no_server(config: Config) -> Iterator[None]:
 def scratch_directory(config: Config) -> Path:
     """Return the tmpfs directory for plaintext weights. Raises Error(UNAVAILABLE)."""
     return scratch.prepare(config.scratch, config.data, may_be_a_disk=config.scratch_may_be_a_disk)
-
-
-def _open_log(
-    config: Config,
-    database: Database,
-    *,
-    found: Callable[[Path, LogSigner], Log],
-    new: Callable[[Path, LogSigner], Log],
-) -> tuple[Log, LogSigner]:
-    """Open the log; create it only if nothing was ever deleted. Its name is part of its checkpoint."""
-    checkpoint = config.log / "checkpoint"
-    if checkpoint.exists():
-        name = checkpoint.read_text("utf-8").partition("\n")[0]
-        signer = LogSigner.create_or_load(config.signing_key, name)
-        return found(config.log, signer), signer
-    was_written = LogMark(config.keyring / LOG_MARK).read() or restore_marks.log_size(database)
-    if was_written or records.exist(database):
-        raise Error(
-            Kind.UNAVAILABLE,
-            "The deletion log is missing although models were deleted. Restore the newest copy of"
-            f" {config.log.name}/ and {config.signing_key.name}, then start again.",
-        )
-    signer = LogSigner.create_or_load(config.signing_key, f"tunewarden.local/{token(12)}")
-    return new(config.log, signer), signer

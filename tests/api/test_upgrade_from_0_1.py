@@ -17,12 +17,12 @@ import pytest
 from tests.chaos.fake_engine_server import FakeEngineServer
 from tests.support import servers
 
-from tunewarden import app as composition
 from tunewarden.app import App, open_app
 from tunewarden.config import Config
 from tunewarden.deletion import records
 from tunewarden.deletion.requests import Attempt
 from tunewarden.identity import keys
+from tunewarden.recovery_at_start import recover
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden_receipts import receipt
 from tunewarden_receipts.facts import DeletionFacts
@@ -166,7 +166,7 @@ def test_entries_that_name_somebody_are_for_the_organization_that_they_name(old:
 def _opened(directory: Path) -> App:
     """Open the data directory as a server that starts does, and end what is under way."""
     app = open_app(Config(data=directory / "data", scratch=Path("/dev/shm")), migrate=True)
-    composition.recover(app)
+    recover(app)
     assert app.executor.resume() == 0
     return app
 

@@ -28,6 +28,7 @@ from tunewarden.deletion import records
 from tunewarden.deletion.requests import Attempt
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller
+from tunewarden.recovery_at_start import recover
 from tunewarden.registry import models
 from tunewarden.registry.artifacts import ArtifactKind, State, fields_of
 from tunewarden.registry.models import Model
@@ -115,7 +116,7 @@ class Lives:
     def _started(self) -> tuple[App, Caller]:
         app = open_app(self.config, migrate=True)
         if self.mode != "does-not-recover":
-            composition.recover(app)
+            recover(app)
             assert app.executor.resume() == 0
         return app, keys.authenticate(app.database, self._key(), "req_test")
 

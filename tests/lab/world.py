@@ -28,7 +28,6 @@ from tests.lab.power import (
 )
 from tests.support import bases as adapters
 
-from tunewarden import app as composition
 from tunewarden.app import App
 from tunewarden.artifacts import sealing
 from tunewarden.artifacts.adapters import Limits, base_shape
@@ -48,6 +47,7 @@ from tunewarden.engines.port import Engine, RemoteControl
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller, Role
+from tunewarden.recovery_at_start import recover
 from tunewarden.registry import bases, models
 from tunewarden.registry.artifacts import Artifact, ArtifactKind
 from tunewarden.registry.bases import BaseKind
@@ -96,7 +96,7 @@ class Parts:
 
     def recover(self, app: App) -> None:
         """Start as the server does."""
-        composition.recover(app)
+        recover(app)
 
 
 @dataclass

@@ -18,12 +18,12 @@ from tests.support.jobs import Workplace
 from tests.support.servers import Reply, Server
 from tests.support.uploading import Field, post, settle
 
-from tunewarden import app as composition
 from tunewarden.app import open_app
 from tunewarden.deletion.requests import Attempt
 from tunewarden.finetuning import jobs
 from tunewarden.finetuning.metadata import opened
 from tunewarden.ids import token
+from tunewarden.recovery_at_start import recover
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.file_rules import Description
 
@@ -310,7 +310,7 @@ def test_what_an_older_version_wrote_in_the_plain_is_sealed_at_the_next_start(
     assert canary.found(place.config.data), "control: it is there in the plain"
     app = open_app(place.config, migrate=True)
     assert app.database.must_be_rewritten()
-    composition.recover(app)
+    recover(app)
     assert not app.database.must_be_rewritten()
     for file, name in names.items():
         assert app.files.retrieve(place.caller, file).filename == name

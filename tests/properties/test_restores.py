@@ -13,8 +13,8 @@ from tests.lab.power import Power
 from tests.lab.restores import is_within_reach, judge_fate, judge_log, start
 from tests.lab.world import World, one_dies
 
-from tunewarden import app as composition
 from tunewarden.errors import Error, Kind
+from tunewarden.recovery_at_start import recovery
 from tunewarden.registry.artifacts import State
 
 
@@ -96,7 +96,7 @@ def test_an_adopted_old_keyring_opens_nothing_that_was_deleted_and_loses_nothing
                 continue
             assert refused.code == "keyring_rolled_back"
             world.open()
-            composition.recovery(world.app).adopt_keyring()
+            recovery(world.app).adopt_keyring()
             world.restart()
             for fate in history.fates.values():
                 _judge_adopted(world, fate, mix)
@@ -112,7 +112,7 @@ def test_a_crash_at_any_effect_of_adopting_leaves_a_keyring_that_is_refused_or_a
         with history.mixed(mix) as world:
             world.power = Power(first)
             with one_dies():
-                composition.recovery(world.open().app).adopt_keyring()
+                recovery(world.open().app).adopt_keyring()
             was_cut, first = world.power.dead, first + 1
             try:
                 world.restart()

@@ -30,6 +30,7 @@ from tunewarden.finetuning.runner import Runner
 from tunewarden.finetuning.states import State
 from tunewarden.identity.policy import Caller
 from tunewarden.ids import token
+from tunewarden.recovery_at_start import recover
 from tunewarden.registry import artifacts, bases, model_lookup, models
 from tunewarden.registry.file_rules import Description
 from tunewarden.server import runner as background
@@ -251,7 +252,7 @@ def _upload(place: Workplace, caller: Caller) -> None:
 def _in_the_background(place: Workplace, job: str) -> None:
     """Do once what the supervisor and the runner do each moment, and what a start does."""
     app = place.app
-    composition.recover(app)
+    recover(app)
     models.newest(app.database)
     bases.list_all(app.database)
     composition.expiry(app).run()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import apsw
 
-from tunewarden.app import App, inventory, open_app, recover, scratch_directory, with_no_server
+from tunewarden.app import App, inventory, open_app, scratch_directory, with_no_server
 from tunewarden.artifacts.plain_memory import REMEDY
 from tunewarden.cli import data_directory, engine_lookup, waiting
 from tunewarden.cli.client import Client
@@ -18,6 +18,7 @@ from tunewarden.deletion.expiry_pause import JUMP_MICROS
 from tunewarden.engines import keys
 from tunewarden.engines.tls import GATEWAY, ClientTls
 from tunewarden.errors import Error
+from tunewarden.recovery_at_start import recover
 from tunewarden.registry import bases, members, replicas
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.replicas import Replica

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from tunewarden.api import views
-from tunewarden.app import open_app, recovery, resume_expiry, with_no_server
+from tunewarden.app import open_app, resume_expiry, with_no_server
 from tunewarden.cli import data_directory, replica_operations, waiting
 from tunewarden.cli.client import Client, Object
 from tunewarden.config import Config
@@ -20,6 +20,7 @@ from tunewarden.identity import keys as api_keys
 from tunewarden.identity import organizations
 from tunewarden.identity.keys import ApiKey
 from tunewarden.identity.policy import Role
+from tunewarden.recovery_at_start import recovery
 from tunewarden.registry import bases as base_rows
 from tunewarden.registry import replicas
 from tunewarden.registry.replicas import Replica

@@ -9,9 +9,10 @@ from http.client import HTTPConnection, HTTPException
 from rich.console import Console
 
 from tunewarden import logs
-from tunewarden.app import App, open_app, recover, scratch_directory, with_no_server
+from tunewarden.app import App, open_app, scratch_directory, with_no_server
 from tunewarden.config import Config
 from tunewarden.errors import Error
+from tunewarden.recovery_at_start import recover
 from tunewarden.registry import bases, models
 from tunewarden.server import first_start, metrics_server, start_checks
 from tunewarden.server.fork_server import ForkServer

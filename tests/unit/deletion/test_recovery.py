@@ -6,8 +6,8 @@ import pytest
 from tests.support import servers
 from tests.support.receipts import envelopes
 
-from tunewarden.app import recover
 from tunewarden.errors import Error
+from tunewarden.recovery_at_start import recover
 
 
 def test_an_entry_that_another_key_signed_is_refused_by_its_number(tmp_path: Path) -> None:
