@@ -46,7 +46,7 @@ OWNERS = {
     "checkpoint_permissions": "finetuning/permissions.py",
     "deletions": "deletion/records.py",
     "clock_seen": "deletion/expiry_pause.py",
-    "audit_events": "audit.py",
+    "audit_events": "audit/events.py",
     "reserved": "db/sqlite.py",
     "migrations": "db/sqlite.py",
 }
