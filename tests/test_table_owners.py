@@ -18,9 +18,11 @@ ROOT = Path(__file__).parent.parent
 MIGRATIONS = ROOT / "src" / "tunewarden" / "db" / "migrations"
 OWNERS = {
     "organizations": "identity/organizations.py",
-    "users": "identity/organizations.py",
-    "projects": "identity/organizations.py",
+    "users": "identity/users.py",
+    "projects": "identity/projects.py",
+    "project_members": "identity/projects.py",
     "api_keys": "identity/keys.py",
+    "admin_api_keys": "identity/admin_keys.py",
     "bases": "registry/bases.py",
     "members": "registry/members.py",
     "base_names": "registry/bases.py",

@@ -32,6 +32,7 @@ class Prefix(StrEnum):
     USER = "user"
     PROJECT = "proj"
     API_KEY = "key"
+    ADMIN_KEY = "adminkey"
     DELETION = "del"
     AUDIT_EVENT = "audit_log"
     REQUEST = "req"

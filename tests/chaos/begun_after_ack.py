@@ -28,7 +28,7 @@ from tunewarden.clock import SystemClock
 from tunewarden.db.database import Row, Tx
 from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.errors import Error
-from tunewarden.identity.keys import Presented
+from tunewarden.identity.key_format import Presented
 from tunewarden.identity.policy import Caller, Role
 from tunewarden.serving.admission import Admissions, Serving
 from tunewarden.serving.fence import Ending, Fence, FencedWorker
@@ -196,7 +196,9 @@ class Harness:
         (self.directory / "run").mkdir()
         with self.database(migrate=True).write() as tx:
             tx.run("INSERT INTO organizations VALUES ('o', 'o', 0)")
-            tx.run("INSERT INTO projects VALUES ('p', 'o', 'p', 1, 0)")
+            tx.run(
+                "INSERT INTO projects (id, organization_id, name, is_default, created_at) VALUES ('p', 'o', 'p', 1, 0)"
+            )
             tx.run(
                 "INSERT INTO bases (name, kind, location, engine_model, modules, created_at)"
                 " VALUES ('b', 'local', '', 'b', '{}', 0)"
@@ -230,6 +232,7 @@ class Harness:
             organization_name="o",
             project_id="p",
             role=Role.OWNER,
+            project_role=None,
             scopes=frozenset(),
             request_id="r",
         )

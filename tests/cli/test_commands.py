@@ -23,7 +23,7 @@ from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.cli.lazy_group import ALIASES_END
 from tunewarden.cli.options import refusing
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import keys
+from tunewarden.identity import key_format
 
 CONTEXT = click.Context(cli)
 STABILITY = Path(__file__).parents[2] / "docs/reference/stability.md"
@@ -200,7 +200,7 @@ def test_a_new_key_stands_alone_on_its_line_and_works(server: Server, role: str)
     made = server.cli("keys", "create", "--role", role, "--name", "ci")
     assert made.returncode == 0, made.stderr
     key = made.stdout.removesuffix("\n")
-    assert keys.FORMAT.fullmatch(key)
+    assert key_format.FORMAT.fullmatch(key)
     assert key not in made.stderr
     assert server.client(key).models.list().data
     assert server.get("/v1/models", key=key).header("openai-organization") == ORGANIZATION

@@ -19,7 +19,7 @@ from tests.support.servers import LOCAL_BASE, ORGANIZATION, Server, is_alive, wa
 
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.config import Config
-from tunewarden.identity import keys
+from tunewarden.identity import key_format
 from tunewarden.server import start_checks
 
 
@@ -39,7 +39,7 @@ def test_the_first_start_makes_an_owner_and_says_how_to_use_the_server(data: Pat
         wait_until(lambda: f"answers at {server.url}" in server.printed(), "it says so")
         assert "tunewarden bases add NAME" in server.printed()
         assert f"The Owner key is in {data}/owner.key" in server.printed()
-        assert keys.FORMAT.fullmatch(server.owner_key)
+        assert key_format.FORMAT.fullmatch(server.owner_key)
         assert server.client().models.list().data == []
         mode = stat.S_IMODE((data / "owner.key").stat().st_mode)
         assert oct(mode) == "0o600"

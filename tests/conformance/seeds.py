@@ -64,7 +64,7 @@ class Seeds:
         with app.database.write() as tx:
             for project in (PROJECT, ANOTHER_PROJECT, THIRD_PROJECT):
                 tx.run(
-                    "INSERT INTO projects VALUES (:id, :organization, :id, 0, :now)",
+                    "INSERT INTO projects (id, organization_id, name, is_default, created_at) VALUES (:id, :organization, :id, 0, :now)",
                     id=project,
                     organization=self._caller.organization_id,
                     now=tx.now_micros,

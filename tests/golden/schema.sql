@@ -1,3 +1,14 @@
+CREATE TABLE admin_api_keys (
+  id TEXT PRIMARY KEY,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  user_id TEXT NOT NULL REFERENCES users (id),
+  name TEXT NOT NULL,
+  secret_sha256 BLOB NOT NULL,
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER,
+  revoked_at INTEGER
+);
+
 CREATE TABLE api_keys (
   id TEXT PRIMARY KEY,
   organization_id TEXT NOT NULL REFERENCES organizations (id),
@@ -8,7 +19,7 @@ CREATE TABLE api_keys (
   scopes TEXT NOT NULL,
   created_at INTEGER NOT NULL,
   revoked_at INTEGER
-);
+, expires_at INTEGER);
 
 CREATE TABLE artifacts (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -227,13 +238,21 @@ CREATE TABLE organizations (
   created_at INTEGER NOT NULL
 );
 
+CREATE TABLE project_members (
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  user_id TEXT NOT NULL REFERENCES users (id),
+  role TEXT NOT NULL CHECK (role IN ('owner', 'member', 'viewer')),
+  added_at INTEGER NOT NULL,
+  PRIMARY KEY (project_id, user_id)
+);
+
 CREATE TABLE projects (
   id TEXT PRIMARY KEY,
   organization_id TEXT NOT NULL REFERENCES organizations (id),
   name TEXT NOT NULL,
   is_default INTEGER NOT NULL,
   created_at INTEGER NOT NULL
-);
+, archived_at INTEGER);
 
 CREATE TABLE replica_loads (
   replica_n INTEGER NOT NULL REFERENCES replicas (n),
@@ -316,7 +335,15 @@ CREATE TABLE users (
   name TEXT NOT NULL,
   role TEXT NOT NULL CHECK (role IN ('owner', 'reader')),
   created_at INTEGER NOT NULL
-);
+, email TEXT, removed_at INTEGER, service_project_id TEXT REFERENCES projects (id));
+
+CREATE INDEX admin_api_keys_of_organization ON admin_api_keys (organization_id, id);
+
+CREATE INDEX admin_api_keys_of_user ON admin_api_keys (user_id, id);
+
+CREATE INDEX api_keys_of_project ON api_keys (project_id, id);
+
+CREATE INDEX api_keys_of_user ON api_keys (user_id, id);
 
 CREATE INDEX artifacts_of_key ON artifacts (key_id);
 
@@ -375,6 +402,8 @@ CREATE INDEX parts_of_upload ON upload_parts (upload_n);
 
 CREATE INDEX projects_of_organization ON projects (organization_id);
 
+CREATE INDEX projects_of_user ON project_members (user_id, project_id);
+
 CREATE INDEX stored_bytes_of_organization ON stored_bytes (organization_id);
 
 CREATE INDEX upload_of_file ON uploads (file_n) WHERE file_n IS NOT NULL;
@@ -382,4 +411,9 @@ CREATE INDEX upload_of_file ON uploads (file_n) WHERE file_n IS NOT NULL;
 CREATE INDEX uploads_pending ON uploads (expires_at) WHERE status = 'pending';
 
 CREATE INDEX uploads_untidy ON uploads (n) WHERE status <> 'pending' AND is_tidy = 0;
+
+CREATE UNIQUE INDEX users_by_email ON users (organization_id, email)
+  WHERE email IS NOT NULL AND removed_at IS NULL;
+
+CREATE INDEX users_of_organization ON users (organization_id, id) WHERE removed_at IS NULL;
 

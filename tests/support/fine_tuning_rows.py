@@ -153,7 +153,7 @@ def make_project(app: App, *, organization: str = ORGANIZATION) -> tuple[str, st
         row = tx.row("SELECT id FROM organizations WHERE name = :name", name=organization)
         assert row is not None
         tx.run(
-            "INSERT INTO projects VALUES (:id, :organization, 'Second', 0, :now)",
+            "INSERT INTO projects (id, organization_id, name, is_default, created_at) VALUES (:id, :organization, 'Second', 0, :now)",
             id=project_id,
             organization=row[0],
             now=tx.now_micros,

@@ -56,7 +56,7 @@ class Workplace:
         caller = replace(self.caller, project_id=name)
         with self.app.database.write() as tx:
             tx.run(
-                "INSERT INTO projects VALUES (:id, :organization, :id, 0, 0) ON CONFLICT DO NOTHING",
+                "INSERT INTO projects (id, organization_id, name, is_default, created_at) VALUES (:id, :organization, :id, 0, 0) ON CONFLICT DO NOTHING",
                 id=name,
                 organization=caller.organization_id,
             )

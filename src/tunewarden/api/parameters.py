@@ -15,6 +15,7 @@ from tunewarden.api.services import Services
 from tunewarden.artifacts.strict_json import Malformed, is_text, parse_object, shown
 from tunewarden.deletion.requests import Attempt
 from tunewarden.errors import Error, Kind
+from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.policy import Caller
 
 OBJECT_BYTES_MAX = 1024 * 1024
@@ -27,6 +28,19 @@ class Context:
     """An authenticated request: the caller, and the worker's services."""
 
     caller: Caller
+    services: Services
+
+    @property
+    def operations(self) -> Operations:
+        """The operations of the API."""
+        return self.services.operations
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """An authenticated request under /v1/organization: the administrator, and the worker's services."""
+
+    administrator: Administrator
     services: Services
 
     @property
@@ -53,6 +67,13 @@ async def _context(request: Request) -> Context:
     return Context(caller, services_of(request))
 
 
+async def _administration(request: Request) -> Administration:
+    caller = request.scope["state"]["caller"]
+    if not isinstance(caller, Administrator):
+        raise TypeError("a route of administration was reached without an administrator")
+    return Administration(caller, services_of(request))
+
+
 def _count(header: str | int) -> int:
     # The lowest FastAPI that is allowed validates the default too.
     return int(header) if re.fullmatch("[0-9]{1,4}", str(header)) else 0
@@ -77,6 +98,7 @@ def _decoded(segment: str) -> str:
 
 
 InContext = Annotated[Context, Depends(_context)]
+InAdministration = Annotated[Administration, Depends(_administration)]
 Attempting = Annotated[Attempt, Depends(_attempt)]
 Segment = Annotated[str, Path(), AfterValidator(_decoded)]
 

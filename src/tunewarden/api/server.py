@@ -51,8 +51,8 @@ from tunewarden.gateway.flushes import Flushes
 from tunewarden.gateway.inference import ROUTES, Inference
 from tunewarden.gateway.observer import STATUS_OF_NONE, Observer
 from tunewarden.gateway.relay import OPENAI_VERSION
-from tunewarden.identity import keys
-from tunewarden.identity.keys import Presented
+from tunewarden.identity import admin_keys, key_format, keys
+from tunewarden.identity.key_format import Presented
 from tunewarden.ids import Prefix, mint
 from tunewarden.metrics import families, recording
 from tunewarden.problems import Wire
@@ -81,6 +81,8 @@ ROUTERS = tuple(
 # Slashes of a path that names one model and nothing below it.
 NAMED_SLASHES = 3
 LOG_ENTRIES = "/log/tile/entries/"
+# What only admin keys may ask.
+ADMINISTRATION = "/v1/organization/"
 CLIENT_REQUEST_ID_LENGTH_MAX = 512
 FLUSH_SECONDS = 1.0
 # In metrics and the access log: what is no route, or was refused before it was looked for.
@@ -156,7 +158,7 @@ class Server:
         scheme, _, key = authorization.partition(b" ")
         if scheme.lower() != b"bearer":
             raise Error(Kind.UNAUTHENTICATED, "Missing bearer authentication in header")
-        return keys.present(key.decode("ascii", "replace").strip())
+        return key_format.present(key.decode("ascii", "replace").strip())
 
     async def _answer(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
         path: str = scope["path"]
@@ -164,7 +166,8 @@ class Server:
             await self._route(scope, receive, reply)
             return
         presented = self.presented(scope["headers"])
-        caller = keys.look_up(self._operations.database, presented, reply.request_id)
+        look_up = admin_keys.look_up if path.startswith(ADMINISTRATION) else keys.look_up
+        caller = look_up(self._operations.database, presented, reply.request_id)
         reply.organization = caller.organization_name.encode()
         scope["state"] = {"caller": caller}
         check_query(scope["query_string"])

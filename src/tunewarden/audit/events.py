@@ -24,6 +24,7 @@ class EventType(StrEnum):
     USER_ADDED = "user.added"
     API_KEY_CREATED = "api_key.created"
     API_KEY_REVOKED = "api_key.deleted"
+    ADMIN_KEY_CREATED = "admin_api_key.created"
     BASE_ADDED = "base.added"
     REPLICA_ADDED = "base.replica.added"
     REPLICA_REMOVED = "base.replica.removed"

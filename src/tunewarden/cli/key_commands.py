@@ -18,7 +18,10 @@ def keys() -> None:
 
 @keys.command("create", epilog="\b\nExample:\n  tunewarden keys create --role reader --name ci")
 @click.option(
-    "--role", type=click.Choice(["owner", "reader"]), required=True, help="The role of its user."
+    "--role",
+    type=click.Choice(["owner", "member", "reader"]),
+    required=True,
+    help="The role of its user: an Owner of the organization, or a member or reader of the project.",
 )
 @click.option("--name", default="key", help="For people.")
 @click.option("--organization", help="Created if it is new. [default: the first one]")

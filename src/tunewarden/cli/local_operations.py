@@ -19,7 +19,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys as api_keys
 from tunewarden.identity import organizations
 from tunewarden.identity.keys import ApiKey
-from tunewarden.identity.policy import Role
+from tunewarden.identity.policy import ProjectRole, Role
 from tunewarden.recovery_at_start import recovery
 from tunewarden.registry import bases as base_rows
 from tunewarden.registry import replicas
@@ -118,8 +118,14 @@ def create_key(
     """Create a key; its text is in `value`, and cannot be read again. Raises Error(INVALID)."""
     with open_app(settings).database.write() as tx:
         chosen = organization or organizations.first_name(tx)
+        is_member = role == ProjectRole.MEMBER
         key, text = api_keys.create(
-            tx, organization=chosen, role=Role(role), name=name, scopes=scopes
+            tx,
+            organization=chosen,
+            role=Role.READER if is_member else Role(role),
+            project_role=ProjectRole.MEMBER if is_member else None,
+            name=name,
+            scopes=scopes,
         )
     return {**_key_object(key), "value": text}
 

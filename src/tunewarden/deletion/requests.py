@@ -11,8 +11,8 @@ from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import plan, protocol, records
 from tunewarden.deletion.records import Deletion, Intent
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import keys, policy
-from tunewarden.identity.policy import ALLOWED, Action, Caller
+from tunewarden.identity import keys
+from tunewarden.identity.policy import Action, Caller
 from tunewarden.ids import Prefix, mint
 from tunewarden.registry import artifacts, bases, file_rows, models
 from tunewarden.registry.artifacts import (
@@ -89,7 +89,7 @@ def _request(
     artifact = _find(tx, caller, kind, artifact_id)  # D1
     if artifact.state not in VISIBLE:
         return _asked_again(tx, caller, kind, artifact, attempt)
-    _check_role(tx, caller)
+    keys.authorize_now(tx, caller, Action.DELETE)  # I8
     found = plan.of(tx, kind, artifact)
     plan.check(found)  # D2
     parts = [
@@ -103,17 +103,6 @@ def _request(
     return RequestedDeletion(deletion, Part.FIRST)
 
 
-def _check_role(tx: Tx, caller: Caller) -> None:
-    """I8: read the role in the transaction that deletes, not at authentication."""
-    role = keys.role_now(tx, caller)
-    if (
-        role is None
-        or Action.DELETE not in ALLOWED[role]
-        or not policy.allows(caller, Action.DELETE)
-    ):
-        raise policy.refusal(caller, Action.DELETE)
-
-
 def _asked_again(
     tx: Tx, caller: Caller, kind: ArtifactKind, artifact: Artifact, attempt: Attempt
 ) -> RequestedDeletion:
@@ -123,7 +112,7 @@ def _asked_again(
         return RequestedDeletion(first, Part.REPEATED)
     if first is None or artifact.state is State.DELETED:
         raise MISSING[kind](artifact.id)
-    _check_role(tx, caller)
+    keys.authorize_now(tx, caller, Action.DELETE)  # I8
     return RequestedDeletion(first, Part.SECOND)
 
 

@@ -11,7 +11,7 @@ from tunewarden.audit import EventType
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import organizations
+from tunewarden.identity import projects
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import Prefix, mint
 from tunewarden.registry import artifacts, models
@@ -119,7 +119,7 @@ def _share(tx: Tx, caller: Caller, model: Model, project_id: str) -> Permission:
             f"The project '{project_id}' owns the checkpoint and needs no permission for it.",
             param="project_ids",
         )
-    if not organizations.has_project(tx, caller.organization_id, project_id):
+    if not projects.exists(tx, caller.organization_id, project_id):
         raise Error(
             Kind.INVALID,
             f"Your organization has no project '{project_id[:ID_LENGTH_MAX]}'.",

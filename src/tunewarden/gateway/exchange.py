@@ -23,7 +23,7 @@ from tunewarden.gateway.relay import Relay
 from tunewarden.gateway.rewriting import InferenceRequest, renaming
 from tunewarden.gateway.routing import Call
 from tunewarden.gateway.stages import Stage
-from tunewarden.identity.keys import Presented
+from tunewarden.identity.key_format import Presented
 from tunewarden.ids import mint_request
 from tunewarden.serving.admission import ACK_SECONDS, Serving
 

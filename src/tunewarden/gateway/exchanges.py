@@ -15,7 +15,7 @@ from tunewarden.gateway.connection import ClientConnection
 from tunewarden.gateway.exchange import Exchange
 from tunewarden.gateway.parsing import RequestParser
 from tunewarden.gateway.worker import Worker
-from tunewarden.identity.keys import Presented
+from tunewarden.identity.key_format import Presented
 
 # Heads with these headers are not cached: they carry more than is cached, or differ per request.
 SPECIAL = frozenset(

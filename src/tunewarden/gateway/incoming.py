@@ -6,7 +6,7 @@ from tunewarden.db.database import Tx
 from tunewarden.errors import Error
 from tunewarden.gateway.inference import Inference, too_large
 from tunewarden.identity import keys
-from tunewarden.identity.keys import Presented
+from tunewarden.identity.key_format import Presented
 from tunewarden.identity.policy import Caller
 from tunewarden.registry.model_lookup import Target
 

@@ -7,7 +7,7 @@ from tunewarden.gateway.connections import Connections
 from tunewarden.gateway.cors import Cors
 from tunewarden.gateway.flushes import Flushes
 from tunewarden.gateway.inference import Inference
-from tunewarden.identity.keys import Presented
+from tunewarden.identity.key_format import Presented
 
 
 class Worker(Protocol):

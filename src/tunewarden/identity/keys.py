@@ -1,37 +1,27 @@
-"""API keys: `sk-tw-<id>-<secret><checksum>`, shown once, stored as SHA-256.
+"""API keys of users in projects: create, list, revoke, look up the caller of one."""
 
-The secret has 256 bits, so a fast hash is enough (a slow one is for guessable secrets). The
-checksum rejects mistyped and invented keys without SQL; the id finds the row, and the
-secret is compared in constant time.
-"""
-
-import hashlib
 import hmac
-import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tunewarden import audit
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import organizations
-from tunewarden.identity.policy import SCOPES, Caller, Role
-from tunewarden.ids import ALPHANUMERICS, Prefix, token
+from tunewarden.identity import key_format, organizations, policy, projects, users
+from tunewarden.identity.key_format import Presented, present, refused
+from tunewarden.identity.policy import SCOPES, Action, Caller, ProjectRole, Role
+from tunewarden.ids import Prefix
 
-ID_LENGTH = 16
-SECRET_LENGTH = 43  # 43 alphanumerics carry 256 bits
-CHECKSUM_LENGTH = 6
-PREFIX = "sk-tw-"
-FORMAT = re.compile(
-    rf"{PREFIX}([A-Za-z0-9]{{{ID_LENGTH}}})-([A-Za-z0-9]{{{SECRET_LENGTH + CHECKSUM_LENGTH}}})"
-)
-NAME_LENGTH_MAX = 100
+# What a key's caller is now: nothing of it is there if the key was revoked, its user removed, or its project archived.
 HOLDER = (
-    "SELECT k.id, k.secret_sha256, k.user_id, k.organization_id, o.name, k.project_id, u.role, k.scopes"
+    "SELECT k.id, k.secret_sha256, k.user_id, k.organization_id, o.name, k.project_id, u.role, k.scopes, m.role"
     " FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organizations o ON o.id = k.organization_id"
-    " WHERE k.id = :id AND k.revoked_at IS NULL"
+    " JOIN projects p ON p.id = k.project_id"
+    " LEFT JOIN project_members m ON m.project_id = k.project_id AND m.user_id = k.user_id"
+    " WHERE k.id = :id AND k.revoked_at IS NULL AND u.removed_at IS NULL AND p.archived_at IS NULL"
 )
+# The role in the default project of a user that the operator makes with a key.
+PROJECT_ROLES = {Role.OWNER: ProjectRole.OWNER, Role.READER: ProjectRole.VIEWER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +37,22 @@ class ApiKey:
     revoked_at: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Presented:
-    """A well-formed key from a request, not looked up yet; `shown` is its redacted form for errors."""
-
-    id: str
-    digest: bytes
-    shown: str
-
-
 def create(
-    tx: Tx, *, organization: str, role: Role, name: str, scopes: Iterable[str] = ()
+    tx: Tx,
+    *,
+    organization: str,
+    role: Role,
+    name: str,
+    scopes: Iterable[str] = (),
+    project_role: ProjectRole | None = None,
 ) -> tuple[ApiKey, str]:
     """Create a key for a user of `organization` with `role`; return it and its text, which is not stored.
 
-    The organization is created if it is new. Raises Error(INVALID) for an unknown scope or a bad name.
+    The organization is created if it is new. `project_role` is the user's role in the default project; without it,
+    an owner's or a viewer's. Raises Error(INVALID) for an unknown scope or a bad name.
     """
     chosen = sorted(set(scopes))
-    if not 1 <= len(name) <= NAME_LENGTH_MAX or not name.isprintable():
-        raise Error(
-            Kind.INVALID, "Invalid key name: use 1 to 100 printable characters.", param="name"
-        )
+    key_format.check_name(name)
     for scope in chosen:
         if scope not in SCOPES:
             raise Error(
@@ -76,25 +61,21 @@ def create(
                 param="scopes",
             )
     owner = organizations.find_or_create(tx, organization)
-    user_id = organizations.add_user(tx, owner, name, role)
+    user_id = users.find_or_add(tx, owner.id, name, role, audit.SERVER)
+    projects.set_member(tx, owner.project_id, user_id, project_role or PROJECT_ROLES[role])
+    secret = key_format.generate(Prefix.API_KEY)
     key = ApiKey(
-        f"{Prefix.API_KEY}_{token(ID_LENGTH)}",
-        name,
-        role.value,
-        owner.name,
-        " ".join(chosen),
-        tx.now_micros,
-        None,
+        secret.id, name, role.value, owner.name, " ".join(chosen), tx.now_micros, revoked_at=None
     )
-    secret = token(SECRET_LENGTH)
     tx.run(
-        "INSERT INTO api_keys VALUES (:id, :organization, :project, :user, :name, :sha, :scopes, :now, NULL)",
+        "INSERT INTO api_keys (id, organization_id, project_id, user_id, name, secret_sha256, scopes, created_at)"
+        " VALUES (:id, :organization, :project, :user, :name, :sha, :scopes, :now)",
         id=key.id,
         organization=owner.id,
         project=owner.project_id,
         user=user_id,
         name=name,
-        sha=_digest(secret),
+        sha=secret.digest,
         scopes=key.scopes,
         now=tx.now_micros,
     )
@@ -107,8 +88,7 @@ def create(
         role=role.value,
         scopes=chosen,
     )
-    body = key.id.removeprefix(f"{Prefix.API_KEY}_")
-    return key, f"{PREFIX}{body}-{secret}{_checksum(body + secret)}"
+    return key, secret.text
 
 
 def list_all(database: Database) -> list[ApiKey]:
@@ -158,17 +138,6 @@ def missing(key_id: str) -> Error:
     return Error(Kind.NOT_FOUND, said, param="key")
 
 
-def present(text: str) -> Presented:
-    """Parse a key, without looking it up. Raises Error(UNAUTHENTICATED)."""
-    match = FORMAT.fullmatch(text)
-    if match is None:
-        raise _refused(text[:6])
-    body, secret = match[1], match[2][:SECRET_LENGTH]
-    if not hmac.compare_digest(_checksum(body + secret), match[2][SECRET_LENGTH:]):
-        raise _refused(text[:6])
-    return Presented(f"{Prefix.API_KEY}_{body}", _digest(secret), text[:6])
-
-
 def holder(tx: Tx, presented: Presented, request_id: str) -> Caller:
     """Return the caller of a key, read in this transaction. Raises Error(UNAUTHENTICATED), the same for every reason."""
     return _caller(tx.row(HOLDER, id=presented.id), presented, request_id)
@@ -196,19 +165,27 @@ def check_active(database: Database, caller: Caller) -> None:
         raise revoked()
 
 
-def role_now(tx: Tx, caller: Caller) -> Role | None:
-    """Return the current role of the caller's user, read in this transaction; None if the key is revoked."""
-    row = tx.row(
-        "SELECT u.role FROM api_keys k JOIN users u ON u.id = k.user_id"
-        " WHERE k.id = :id AND k.revoked_at IS NULL",
-        id=caller.key_id,
-    )
-    return Role(row[0]) if row else None
+def authorize_now(tx: Tx, caller: Caller, action: Action) -> None:
+    """Check that the caller may do `action`, by key, scopes and roles as this transaction reads them.
+
+    Raises Error(UNAUTHENTICATED) if the key was revoked, its user removed or its project archived since;
+    Error(FORBIDDEN).
+    """
+    row = tx.row(HOLDER, id=caller.key_id)
+    if row is None:
+        raise revoked()
+    policy.authorize(_of_row(row, caller.request_id), action)
 
 
 def _caller(row: Row | None, presented: Presented, request_id: str) -> Caller:
+    if presented.is_admin:
+        raise admin_key_here()
     if row is None or not hmac.compare_digest(row[1], presented.digest):
-        raise _refused(presented.shown)
+        raise refused(presented.shown)
+    return _of_row(row, request_id)
+
+
+def _of_row(row: Row, request_id: str) -> Caller:
     return Caller(
         key_id=row[0],
         user_id=row[2],
@@ -216,30 +193,18 @@ def _caller(row: Row | None, presented: Presented, request_id: str) -> Caller:
         organization_name=row[4],
         project_id=row[5],
         role=Role(row[6]),
+        project_role=ProjectRole(row[8]) if row[8] else None,
         scopes=frozenset(row[7].split()),
         request_id=request_id,
     )
 
 
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
-
-
-def _checksum(text: str) -> str:
-    number = zlib.crc32(text.encode())
-    digits = ""
-    for _ in range(CHECKSUM_LENGTH):
-        number, digit = divmod(number, len(ALPHANUMERICS))
-        digits += ALPHANUMERICS[digit]
-    return digits
-
-
-def _refused(beginning: str) -> Error:
-    shown = f"{beginning}…" if beginning.startswith("sk-") else "(not shown)"
+def admin_key_here() -> Error:
+    """Return the error of an admin key where an API key is needed. It does not say whether the key is valid."""
     return Error(
-        Kind.UNAUTHENTICATED,
-        f"Incorrect API key provided: {shown}. Make one with `tunewarden keys create`.",
-        code="invalid_api_key",
+        Kind.FORBIDDEN,
+        "An admin key only administers: it can be used under /v1/organization. Use an API key of a project here.",
+        code="missing_scope",
     )
 
 

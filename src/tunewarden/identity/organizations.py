@@ -1,4 +1,4 @@
-"""Organizations and their users. A new organization has one project and one Owner."""
+"""Organizations. A new one has one project; the operator makes them."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tunewarden import audit
 from tunewarden.db.database import Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity.policy import Role
+from tunewarden.identity import projects
 from tunewarden.ids import Prefix, mint
 
 # The name is part of model ids (section 9).
@@ -35,72 +35,29 @@ def find_or_create(tx: Tx, name: str) -> Organization:
         )
     row = tx.row("SELECT id FROM organizations WHERE name = :name", name=name)
     if row is not None:
-        project = tx.row(
-            "SELECT id FROM projects WHERE organization_id = :id AND is_default = 1", id=row[0]
-        )
-        assert project is not None, "every organization is made with a default project"
-        return Organization(row[0], name, project[0])
+        return Organization(row[0], name, projects.default_of(tx, row[0]))
     return _create(tx, name)
 
 
-def add_user(tx: Tx, organization: Organization, name: str, role: Role) -> str:
-    """Add a user with `role` and return its id; an existing user of that name and role is reused."""
-    row = tx.row(
-        "SELECT id FROM users WHERE organization_id = :organization AND name = :name AND role = :role",
-        organization=organization.id,
-        name=name,
-        role=role.value,
-    )
-    if row is not None:
-        return str(row[0])
-    user_id = mint(Prefix.USER)
+def _create(tx: Tx, name: str) -> Organization:
+    organization_id = mint(Prefix.ORGANIZATION)
     tx.run(
-        "INSERT INTO users VALUES (:id, :organization, :name, :role, :now)",
-        id=user_id,
-        organization=organization.id,
+        "INSERT INTO organizations VALUES (:id, :name, :now)",
+        id=organization_id,
         name=name,
-        role=role.value,
         now=tx.now_micros,
     )
     audit.record(
         tx,
-        audit.EventType.USER_ADDED,
-        organization_id=organization.id,
+        audit.EventType.ORGANIZATION_CREATED,
+        organization_id=organization_id,
         actor=audit.SERVER,
-        resource_id=user_id,
-        role=role.value,
+        resource_id=organization_id,
     )
-    return user_id
-
-
-def _create(tx: Tx, name: str) -> Organization:
-    organization = Organization(mint(Prefix.ORGANIZATION), name, mint(Prefix.PROJECT))
-    tx.run(
-        "INSERT INTO organizations VALUES (:id, :name, :now)",
-        id=organization.id,
-        name=name,
-        now=tx.now_micros,
+    project_id = projects.create(
+        tx, organization_id, "Default project", audit.SERVER, is_default=True
     )
-    tx.run(
-        "INSERT INTO projects VALUES (:id, :organization, 'Default project', 1, :now)",
-        id=organization.project_id,
-        organization=organization.id,
-        now=tx.now_micros,
-    )
-    for event, resource in (
-        (audit.EventType.ORGANIZATION_CREATED, organization.id),
-        (audit.EventType.PROJECT_CREATED, organization.project_id),
-    ):
-        audit.record(
-            tx, event, organization_id=organization.id, actor=audit.SERVER, resource_id=resource
-        )
-    return organization
-
-
-def has_project(tx: Tx, organization_id: str, project_id: str) -> bool:
-    """Return whether an organization has this project."""
-    sql = "SELECT 1 FROM projects WHERE id = :id AND organization_id = :organization"
-    return tx.row(sql, id=project_id, organization=organization_id) is not None
+    return Organization(organization_id, name, project_id)
 
 
 def name_of(tx: Tx, organization_id: str) -> str:

@@ -1,8 +1,9 @@
-"""The authorization policy: one table. Default deny.
+"""The authorization policy: two tables. Default deny.
 
-A call needs both a user's role that allows the action and a key whose scopes include it
-(a key without scopes is unrestricted). Roles are read on each request; a delete reads them
-again inside its own transaction (I8).
+A call needs both a role that allows the action and a key whose scopes include it (a key without
+scopes is unrestricted). A user has a role in the organization, and one in each of its projects; what
+either allows is allowed. Roles are read on each request; what changes something reads them again
+inside its own transaction (I8).
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,14 @@ class Role(StrEnum):
 
     OWNER = "owner"
     READER = "reader"
+
+
+class ProjectRole(StrEnum):
+    """A user's role in a project, in OpenAI's words."""
+
+    OWNER = "owner"
+    MEMBER = "member"
+    VIEWER = "viewer"
 
 
 class Action(StrEnum):
@@ -45,9 +54,24 @@ _READING = frozenset(
     }
 )
 
-ALLOWED: dict[Role, frozenset[Action]] = {
+_USING = _READING | {Action.USE_MODELS}
+_MAKING = _USING | {Action.WRITE_MODELS, Action.WRITE_FILES, Action.WRITE_JOBS}
+# In every project of the organization.
+OF_ROLE: dict[Role, frozenset[Action]] = {
     Role.OWNER: frozenset(Action),
-    Role.READER: _READING | {Action.USE_MODELS},
+    Role.READER: frozenset(),
+}
+# In that project. A project's owner administers it, which is no action of an API key.
+OF_PROJECT_ROLE: dict[ProjectRole | None, frozenset[Action]] = {
+    ProjectRole.OWNER: _MAKING,
+    ProjectRole.MEMBER: _MAKING,
+    ProjectRole.VIEWER: _USING,
+    None: frozenset(),
+}
+ALLOWED = {
+    (role, project_role): OF_ROLE[role] | OF_PROJECT_ROLE[project_role]
+    for role in OF_ROLE
+    for project_role in OF_PROJECT_ROLE
 }
 
 # A scope may include several: OpenAI's read-only keys have `api.all.read`.
@@ -60,7 +84,10 @@ SCOPES = frozenset({*(action.value for action in Action), *IMPLIED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """An authenticated caller: its key, its user's role and its organization."""
+    """An authenticated caller: its key, its user's roles and its organization.
+
+    `project_role` is None if the user is not in the key's project.
+    """
 
     key_id: str
     user_id: str
@@ -68,6 +95,7 @@ class Caller:
     organization_name: str
     project_id: str
     role: Role
+    project_role: ProjectRole | None
     scopes: frozenset[str]
     request_id: str
 
@@ -84,7 +112,7 @@ class Caller:
 
 def allows(caller: Caller, action: Action) -> bool:
     """Return whether the caller's role and key scopes both allow `action`."""
-    if action not in ALLOWED[caller.role]:
+    if action not in ALLOWED[caller.role, caller.project_role]:
         return False
     return not caller.scopes or any(
         scope == action.value or action in IMPLIED.get(scope, ()) for scope in caller.scopes
@@ -99,11 +127,29 @@ def authorize(caller: Caller, action: Action) -> None:
 
 def refusal(caller: Caller, action: Action) -> Error:
     """Return the error of a refused action, with the word "permission", like OpenAI's."""
-    needs_owner = Role.READER not in {role for role in Role if action in ALLOWED[role]}
-    role = " You must have the Owner role in your organization." if needs_owner else ""
+    least = least_role(action)
+    if action in ALLOWED[caller.role, caller.project_role]:
+        role = " Check the scopes of this restricted API key."
+    elif isinstance(least, Role):
+        role = (
+            " You must have the Owner role in your organization. Check the role of your user and, if you use a"
+            " restricted API key, its scopes."
+        )
+    else:
+        role = (
+            f" You need at least the {least.value} role in this project, or the Owner role in your organization."
+            " Check the role of your user and, if you use a restricted API key, its scopes."
+        )
     return Error(
         Kind.FORBIDDEN,
-        f"You have insufficient permissions for this operation. Missing scopes: {action.value}.{role}"
-        " Check the role of your user and, if you use a restricted API key, its scopes.",
+        f"You have insufficient permissions for this operation. Missing scopes: {action.value}.{role}",
         code="missing_scope",
     )
+
+
+def least_role(action: Action) -> Role | ProjectRole:
+    """Return the least role that allows an action."""
+    for role in (ProjectRole.VIEWER, ProjectRole.MEMBER):
+        if action in OF_PROJECT_ROLE[role]:
+            return role
+    return Role.OWNER

@@ -113,8 +113,7 @@ class Imports:
             self._record_refusal(caller, base, refused)
             raise
         with self.sealing(ready, caller.project_id) as sealed, self.database.write() as tx:
-            if keys.role_now(tx, caller) is None:
-                raise keys.revoked()
+            keys.authorize_now(tx, caller, Action.WRITE_MODELS)
             model = self.register(
                 tx,
                 sealed,

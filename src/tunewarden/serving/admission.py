@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
-from tunewarden.identity.keys import Presented
+from tunewarden.identity.key_format import Presented
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import artifacts, model_lookup
 from tunewarden.registry.artifacts import ID_LENGTH_MAX

@@ -19,7 +19,7 @@ from tunewarden.gateway.exchange import Exchange
 from tunewarden.gateway.flushes import Flushes
 from tunewarden.gateway.inference import Inference
 from tunewarden.gateway.protocol import ClientProtocol
-from tunewarden.identity.keys import Presented
+from tunewarden.identity.key_format import Presented
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: here\r\nauthorization: Bearer x\r\n"
 LENGTH = b"content-length: 2\r\n\r\n"

@@ -14,7 +14,7 @@ from tunewarden.gateway.exchange import Exchange
 from tunewarden.gateway.inference import Inference
 from tunewarden.gateway.rewriting import InferenceRequest
 from tunewarden.gateway.stages import Stage
-from tunewarden.identity.keys import Presented
+from tunewarden.identity.key_format import Presented
 
 BODY = b'{"model":"m","stream":true,"messages":[]}'
 EVENT = b'data: {"model":"engine-model","choices":[]}\n\n'
