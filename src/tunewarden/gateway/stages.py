@@ -34,3 +34,7 @@ class Stage(Enum):
     WRITTEN = auto()  # all of it was; the last bytes may still be buffered
     ABORTED = auto()  # aborted; waiting until what was sent is acknowledged
     OVER = auto()
+
+
+# By name: a look-up in the enum's class takes longer than the rest of a comparison.
+RECEIVING, READY, PARSING, ENGINE, RESPONDING, WRITTEN, ABORTED, OVER = Stage
