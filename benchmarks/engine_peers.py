@@ -20,9 +20,9 @@ from typing import Any
 from benchmarks import engine_report, engine_sides
 from benchmarks.engine_sides import ENGINE_CPU, LOAD_CPU, Side
 from benchmarks.peers.install import NotInstalled
+from benchmarks.peers.programs import pinned
 from benchmarks.peers.report import surroundings
 from benchmarks.peers.sampling import AGAIN, DISTURBED, QUIET, _busy, _spent
-from benchmarks.peers.subjects import pinned
 from tests.support import demo_models, servers
 
 # Base -> tokens of each answer, so that a measurement takes seconds on both.

@@ -26,7 +26,7 @@ import torch
 from benchmarks.engine_report import PEFT_MIXED, PEFT_ONE_BY_ONE, REQUESTS
 from benchmarks.peers import install
 from benchmarks.peers.install import NotInstalled
-from benchmarks.peers.subjects import pinned
+from benchmarks.peers.programs import pinned
 from peft import LoraConfig, get_peft_model
 from tests.support import demo_models
 from tests.support.embedded_engine import end_token, running_engine

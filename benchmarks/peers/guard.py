@@ -22,7 +22,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.peers import counting, subjects
+from benchmarks.peers import counting, programs, subjects
 from benchmarks.peers.__main__ import compiled
 from benchmarks.peers.requests import SCENARIOS
 from benchmarks.peers.sampling import Sampler
@@ -132,10 +132,10 @@ def _costs(bench: Bench, bare: Subject, rounds: int) -> dict[tuple[str, str], li
 
 
 def _raw_proxy(bench: Bench) -> Subject:
-    port = subjects.free_port()
+    port = programs.free_port()
     command = [sys.executable, "-m", "benchmarks.peers.raw_proxy", str(port), str(bench.upstream)]
     log = bench.here / "raw_proxy.log"
-    running = subjects.process(command, subjects.GATEWAY_CPU, log)
+    running = programs.running(command, subjects.GATEWAY_CPU, log)
     subject = Subject("a bare proxy", port, process=bench.running.enter_context(running))
     subjects.wait_for(subject)
     return subject

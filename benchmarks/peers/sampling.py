@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.peers.programs import pinned
 from benchmarks.peers.requests import Scenario
 from benchmarks.peers.stand_in import LOAD_CPU
-from benchmarks.peers.subjects import Subject, pinned
+from benchmarks.peers.subjects import Subject
 from tests.support import servers
 
 HERTZ = os.sysconf("SC_CLK_TCK")

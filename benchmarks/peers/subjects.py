@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from string import Template
 from benchmarks.gateway.__main__ import SDK_HEADERS
 from benchmarks.peers import install, requests
 from benchmarks.peers.install import NotInstalled
+from benchmarks.peers.programs import free_port, listens, pinned, running
 from benchmarks.peers.stand_in import BINARY, LOAD_CPU
 from tests.chaos.fake_engine_server import FakeEngineServer
 from tests.support import servers
@@ -129,8 +129,8 @@ def start(bench: Bench, wanted: Sequence[str]) -> None:
     """Start the stand-in, then each subject; those that cannot be had are noted in `missing`."""
     bench.upstream, bench.socket = free_port(), str(bench.here / "stand-in.sock")
     command = [str(bench.stand_in), bench.socket, str(bench.upstream)]
-    bench.running.enter_context(process(command, LOAD_CPU, bench.here / "stand-in.log"))
-    servers.wait_until(lambda: _listens(bench.upstream), "the stand-in listens")
+    bench.running.enter_context(running(command, LOAD_CPU, bench.here / "stand-in.log"))
+    servers.wait_until(lambda: listens(bench.upstream), "the stand-in listens")
     bench.subjects.append(Subject(DIRECT, bench.upstream))
     for name, begin in STARTS.items():
         if name not in wanted:
@@ -208,7 +208,7 @@ def _nginx(bench: Bench) -> list[Subject]:
     (bench.here / "nginx.conf").write_text(written)
     options = ["-p", str(bench.here), "-e", str(bench.here / "nginx.log")]
     command = [str(installed.path), *options, "-c", str(bench.here / "nginx.conf")]
-    pid = bench.running.enter_context(process(command, GATEWAY_CPU, bench.here / "nginx.out"))
+    pid = bench.running.enter_context(running(command, GATEWAY_CPU, bench.here / "nginx.out"))
     tcp = Subject(NGINX_TCP, far, version=installed.version, process=pid)
     return [tcp, replace(tcp, name=NGINX, port=near, link="unix")]
 
@@ -298,7 +298,7 @@ def _begin(
     bench: Bench, name: str, command: list[str], settings: Mapping[str, str] | None = None
 ) -> int:
     log = bench.here / f"{name.split(maxsplit=1)[0].lower()}.log"
-    return bench.running.enter_context(process(command, GATEWAY_CPU, log, settings))
+    return bench.running.enter_context(running(command, GATEWAY_CPU, log, settings))
 
 
 def wait_for(subject: Subject) -> None:
@@ -326,52 +326,6 @@ def _ask(subject: Subject) -> tuple[int, bytes]:
         return response.status, response.read()
     finally:
         connection.close()
-
-
-@contextlib.contextmanager
-def process(
-    command: list[str], cpu: int, log: Path, settings: Mapping[str, str] | None = None
-) -> Iterator[int]:
-    """Run a program on one processor for a block; it ends with the block. Gives its process id."""
-    with (
-        log.open("ab") as out,
-        pinned(cpu),
-        subprocess.Popen(command, stdout=out, stderr=out, env=settings, cwd=install.ROOT) as begun,
-    ):
-        try:
-            yield begun.pid
-        finally:
-            family = servers.descendants(begun.pid)
-            begun.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                begun.wait(5)
-            begun.kill()
-            for pid in family:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, 9)
-
-
-@contextlib.contextmanager
-def pinned(cpu: int) -> Iterator[None]:
-    """What is started in the block runs on one processor."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 def _revision() -> str:
