@@ -16,7 +16,7 @@ from tests.support import golden_authorization as golden
 from tests.support.servers import LOCAL_BASE, Server
 from tests.support.uploading import Field
 
-from tunewarden.api.server import PUBLIC, ROUTERS
+from tunewarden.api.routes import PUBLIC, ROUTERS
 from tunewarden.finetuning.states import State
 from tunewarden.gateway.inference import ROUTES
 from tunewarden.identity.policy import SCOPES

@@ -15,8 +15,8 @@ from tests.support.uploading import Field
 
 from tunewarden.api import docs_page, openapi
 from tunewarden.api.direct import Direct
+from tunewarden.api.routes import ROUTERS
 from tunewarden.api.schemas import ErrorAnswer, Health
-from tunewarden.api.server import ROUTERS
 from tunewarden.api.server import Server as Application
 from tunewarden.app import open_app, serving
 from tunewarden.config import Config

@@ -25,6 +25,7 @@ from tunewarden import app as composition
 from tunewarden.api import server
 from tunewarden.api.direct import Direct
 from tunewarden.api.operations import Operations
+from tunewarden.api.routes import ROUTERS
 from tunewarden.deletion.requests import Attempt
 from tunewarden.finetuning.runner import Runner
 from tunewarden.finetuning.states import State
@@ -216,7 +217,7 @@ def _ask_everything(operations: Operations, key: str, ids: dict[str, str]) -> No
     """Ask every route that takes no body, in pages where it has any; last what deletes."""
     application = Direct(server.Server(operations))
     headers = {"authorization": f"Bearer {key}"}
-    routes = [r for router in server.ROUTERS for r in router.routes]
+    routes = [r for router in ROUTERS for r in router.routes]
     answered = 0
     for method in ("GET", "DELETE"):
         for route in routes:

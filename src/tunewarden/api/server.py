@@ -10,35 +10,18 @@ missing from the policy is never public. Routing uses the raw path, so that an i
 import asyncio
 import gc
 import logging
-import re
 import time
 from collections.abc import Iterable
-from typing import Any
 
-from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from tunewarden import problems
-from tunewarden.api import (
-    deletions,
-    docs,
-    files,
-    fine_tuning,
-    health,
-    log,
-    models,
-    responses,
-    start_page,
-    uploads,
-)
+from tunewarden.api import docs, models, routes
 from tunewarden.api.operations import Operations
 from tunewarden.api.parameters import check_query
-from tunewarden.api.product import PRODUCT
+from tunewarden.api.response_headers import OTHER, Headed, answer
+from tunewarden.api.routes import PUBLIC
 from tunewarden.api.services import Services
 from tunewarden.clock import Throttle
 from tunewarden.errors import Error, Kind
@@ -48,45 +31,22 @@ from tunewarden.gateway.connection import EXTENSION
 from tunewarden.gateway.connections import Connections
 from tunewarden.gateway.cors import Cors
 from tunewarden.gateway.flushes import Flushes
-from tunewarden.gateway.inference import ROUTES, Inference
+from tunewarden.gateway.inference import Inference
 from tunewarden.gateway.observer import STATUS_OF_NONE, Observer
-from tunewarden.gateway.relay import OPENAI_VERSION
 from tunewarden.identity import admin_keys, key_format, keys
 from tunewarden.identity.key_format import Presented
-from tunewarden.ids import Prefix, mint
 from tunewarden.metrics import families, recording
 from tunewarden.problems import Wire
 from tunewarden.settings import origins
 
-PUBLIC = re.compile(
-    r"/|/healthz?|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/tile/[0-9a-z/.]+"
-)
-# Every route except `inference.ROUTES`.
-ROUTERS = tuple(
-    room.routes
-    for room in (
-        start_page,
-        health,
-        models,
-        files,
-        uploads,
-        deletions,
-        fine_tuning,
-        responses,
-        log,
-        docs,
-    )
-)
-# Public, except for entries of format 1, which need a key.
 # Slashes of a path that names one model and nothing below it.
 NAMED_SLASHES = 3
+# Public, except for entries of format 1, which need a key.
 LOG_ENTRIES = "/log/tile/entries/"
 # What only admin keys may ask.
 ADMINISTRATION = "/v1/organization/"
 CLIENT_REQUEST_ID_LENGTH_MAX = 512
 FLUSH_SECONDS = 1.0
-# In metrics and the access log: what is no route, or was refused before it was looked for.
-OTHER = "other"
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 logger = logging.getLogger(__name__)
@@ -110,7 +70,7 @@ class Server:
         )
         services = Services.of(operations)
         self.readiness = services.readiness
-        self._routes = _application(services)
+        self._routes = routes.application(services)
 
     @property
     def is_draining(self) -> bool:
@@ -122,18 +82,18 @@ class Server:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        reply = _Headed(send, is_last=self.is_draining)
+        reply = Headed(send, is_last=self.is_draining)
         try:
             await self._reply(scope, receive, reply)
         finally:
             self._count(scope, reply)
 
-    async def _reply(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
+    async def _reply(self, scope: Scope, receive: Receive, reply: Headed) -> None:
         if self.cors is not None:
             reply.cors = self.cors.headers(scope["headers"])
             if cors.is_preflight(scope["method"], scope["headers"]):
                 # Before authentication: a browser sends no key with it.
-                await _send(reply, Wire(204, cors.permission(scope["headers"]), b""))
+                await answer(reply, Wire(204, cors.permission(scope["headers"]), b""))
                 return
         try:
             # The raw path: the handler decodes each segment once (research: contract, 1.2).
@@ -145,7 +105,7 @@ class Server:
             # Outer boundary: anything but Error is a bug. Its text goes to the log only.
             logger.exception("request %s failed", reply.request_id)
             if not reply.is_started:
-                await _send(reply, problems.wire(error))
+                await answer(reply, problems.wire(error))
 
     def presented(self, headers: Iterable[tuple[bytes, bytes]]) -> Presented:
         """Return the request's API key. Raises Error(UNAUTHENTICATED), Error(INVALID)."""
@@ -160,7 +120,7 @@ class Server:
             raise Error(Kind.UNAUTHENTICATED, "Missing bearer authentication in header")
         return key_format.present(key.decode("ascii", "replace").strip())
 
-    async def _answer(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
+    async def _answer(self, scope: Scope, receive: Receive, reply: Headed) -> None:
         path: str = scope["path"]
         if self._is_public(path) and not _is_named(scope):
             await self._route(scope, receive, reply)
@@ -175,15 +135,15 @@ class Server:
             scope["path"] = models.with_one_segment(self._operations.database, path)
         await self._route(scope, receive, reply)
 
-    async def _route(self, scope: Scope, receive: Receive, reply: "_Headed") -> None:
-        routed = _routed(scope)
+    async def _route(self, scope: Scope, receive: Receive, reply: Headed) -> None:
+        routed = routes.routed(scope)
         try:
             await self._routes(routed, receive, reply.send)
         finally:
             found = routed.get("route")
             reply.route = found.path if isinstance(found, Route) else OTHER
 
-    def _count(self, scope: Scope, reply: "_Headed") -> None:
+    def _count(self, scope: Scope, reply: Headed) -> None:
         """Count a request, and log it if that is wanted."""
         method = scope["method"] if scope["method"] in METHODS else OTHER
         status, seconds = reply.status or STATUS_OF_NONE, time.perf_counter() - reply.began
@@ -207,13 +167,13 @@ class Server:
         is_open = self._operations.config.docs_are_open and path in docs.PATHS
         return is_open or PUBLIC.fullmatch(path) is not None
 
-    async def _refuse(self, reply: "_Headed", error: Error) -> None:
+    async def _refuse(self, reply: Headed, error: Error) -> None:
         if reply.is_started:
             logger.error(
                 "request %s failed after its answer began: %s", reply.request_id, error.kind
             )
             return
-        await _send(reply, problems.wire(error))
+        await answer(reply, problems.wire(error))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """ASGI lifespan: flush usage and gauges each second, and once more at shutdown."""
@@ -258,132 +218,6 @@ def _is_named(scope: Scope) -> bool:
     """Return whether a request to a public route carries a key that matters there."""
     has_key = any(name == b"authorization" for name, _ in scope["headers"])
     return has_key and scope["path"].startswith(LOG_ENTRIES)
-
-
-def _routed(scope: Scope) -> Scope:
-    """Return the scope for the router: HEAD on a public path is GET, whose body `Cycle.send` then omits."""
-    is_head = scope["method"] == "HEAD" and PUBLIC.fullmatch(scope["path"])
-    return {**scope, "method": "GET"} if is_head else scope
-
-
-class _Headed:
-    """Adds the headers that every response carries."""
-
-    __slots__ = (
-        "_is_last",
-        "_send",
-        "began",
-        "cors",
-        "organization",
-        "request_id",
-        "route",
-        "status",
-    )
-
-    def __init__(self, send: Send, *, is_last: bool) -> None:
-        self._send = send
-        self._is_last = is_last  # on its connection, which is closed after it
-        self.began = time.perf_counter()
-        self.request_id = mint(Prefix.REQUEST)
-        self.organization = b""
-        self.cors: cors.Headers = []
-        self.route = OTHER
-        self.status = 0  # 0: the response has not begun
-
-    @property
-    def is_started(self) -> bool:
-        """Whether the response has begun."""
-        return self.status != 0
-
-    async def send(self, message: Message) -> None:
-        """Send a message; the first one gets the headers."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            elapsed_ms = (time.perf_counter() - self.began) * 1000
-            message["headers"] = [
-                *message["headers"],
-                (b"x-request-id", self.request_id.encode()),
-                (b"openai-version", OPENAI_VERSION),
-                PRODUCT,
-                (b"openai-processing-ms", b"%d" % elapsed_ms),
-                (b"x-content-type-options", b"nosniff"),
-                *self.cors,
-            ]
-            if self._is_last:
-                message["headers"].append((b"connection", b"close"))
-            if self.organization:
-                message["headers"].append((b"openai-organization", self.organization))
-        await self._send(message)
-
-
-async def _send(reply: _Headed, wire: Wire) -> None:
-    status, headers, body = wire
-    await reply.send({"type": "http.response.start", "status": status, "headers": headers})
-    await reply.send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _application(services: Services) -> FastAPI:
-    application = FastAPI(
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
-    application.state.services = services
-    application.add_exception_handler(Error, _on_error)
-    application.add_exception_handler(HTTPException, _NoSuchRoute())
-    application.add_exception_handler(RequestValidationError, _on_invalid)
-    application.add_exception_handler(Exception, _on_error)
-    for router in ROUTERS:
-        application.include_router(router)
-    return application
-
-
-async def _on_error(_: Request, error: Exception) -> Response:
-    """Answer with the error. Starlette re-raises anything but Error, and `Server` logs it with its request id."""
-    return _answer(problems.wire(error))
-
-
-def _answer(wire: Wire) -> Response:
-    response = Response(wire.body, wire.status)
-    response.raw_headers = wire.headers
-    return response
-
-
-class _NoSuchRoute:
-    """Answers 404, or 405 with all methods of the path (Starlette lists those of one route)."""
-
-    def __init__(self) -> None:
-        self._methods = [(re.compile(re.escape(path)), {"POST"}) for path in ROUTES]
-        for router in ROUTERS:
-            for route in router.routes:
-                assert isinstance(route, Route), "nothing is mounted"
-                self._methods.append((route.path_regex, route.methods or set()))
-
-    async def __call__(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        if error.status_code not in {404, 405}:
-            raise error
-        path = request.scope["path"]
-        found = {
-            m for pattern, methods in self._methods if pattern.fullmatch(path) for m in methods
-        }
-        where = f"{request.method} {path}"
-        if not found:
-            return _answer(problems.wire(Error(Kind.NOT_FOUND, f"Invalid URL ({where})")))
-        allowed = ", ".join(sorted(found | {"HEAD"} if PUBLIC.fullmatch(path) else found))
-        message = f"Not allowed to {where}. Allowed: {allowed}."
-        wire = problems.wire(Error(Kind.METHOD_NOT_ALLOWED, message))
-        wire.headers.append((b"allow", allowed.encode()))
-        return _answer(wire)
-
-
-async def _on_invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first: dict[str, Any] = dict(error.errors()[0])
-    param = str(first["loc"][-1])
-    message = f"Invalid value for '{param}': {first['msg']}."
-    return _answer(problems.wire(Error(Kind.INVALID, message, param=param)))
 
 
 def _check_client_request_id(value: bytes) -> None:

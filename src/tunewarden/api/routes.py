@@ -1,0 +1,121 @@
+"""The routes of one worker, except those of `inference.ROUTES`, and what answers where there is none."""
+
+import re
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Scope
+
+from tunewarden import problems
+from tunewarden.api import (
+    deletions,
+    docs,
+    files,
+    fine_tuning,
+    health,
+    log,
+    models,
+    responses,
+    start_page,
+    uploads,
+)
+from tunewarden.api.services import Services
+from tunewarden.errors import Error, Kind
+from tunewarden.gateway.inference import ROUTES
+from tunewarden.problems import Wire
+
+PUBLIC = re.compile(
+    r"/|/healthz?|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/tile/[0-9a-z/.]+"
+)
+# Every route except `inference.ROUTES`.
+ROUTERS = tuple(
+    room.routes
+    for room in (
+        start_page,
+        health,
+        models,
+        files,
+        uploads,
+        deletions,
+        fine_tuning,
+        responses,
+        log,
+        docs,
+    )
+)
+
+
+def application(services: Services) -> FastAPI:
+    """Return the application of all routes."""
+    built = FastAPI(
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    built.state.services = services
+    built.add_exception_handler(Error, _on_error)
+    built.add_exception_handler(HTTPException, _NoSuchRoute())
+    built.add_exception_handler(RequestValidationError, _on_invalid)
+    built.add_exception_handler(Exception, _on_error)
+    for router in ROUTERS:
+        built.include_router(router)
+    return built
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    """Answer with the error. Starlette re-raises anything but Error, and `Server` logs it with its request id."""
+    return _answer(problems.wire(error))
+
+
+def _answer(wire: Wire) -> Response:
+    response = Response(wire.body, wire.status)
+    response.raw_headers = wire.headers
+    return response
+
+
+class _NoSuchRoute:
+    """Answers 404, or 405 with all methods of the path (Starlette lists those of one route)."""
+
+    def __init__(self) -> None:
+        self._methods = [(re.compile(re.escape(path)), {"POST"}) for path in ROUTES]
+        for router in ROUTERS:
+            for route in router.routes:
+                assert isinstance(route, Route), "nothing is mounted"
+                self._methods.append((route.path_regex, route.methods or set()))
+
+    async def __call__(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code not in {404, 405}:
+            raise error
+        path = request.scope["path"]
+        found = {
+            m for pattern, methods in self._methods if pattern.fullmatch(path) for m in methods
+        }
+        where = f"{request.method} {path}"
+        if not found:
+            return _answer(problems.wire(Error(Kind.NOT_FOUND, f"Invalid URL ({where})")))
+        allowed = ", ".join(sorted(found | {"HEAD"} if PUBLIC.fullmatch(path) else found))
+        message = f"Not allowed to {where}. Allowed: {allowed}."
+        wire = problems.wire(Error(Kind.METHOD_NOT_ALLOWED, message))
+        wire.headers.append((b"allow", allowed.encode()))
+        return _answer(wire)
+
+
+async def _on_invalid(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first: dict[str, Any] = dict(error.errors()[0])
+    param = str(first["loc"][-1])
+    message = f"Invalid value for '{param}': {first['msg']}."
+    return _answer(problems.wire(Error(Kind.INVALID, message, param=param)))
+
+
+def routed(scope: Scope) -> Scope:
+    """Return the scope for the router: HEAD on a public path is GET, whose body `Cycle.send` then omits."""
+    is_head = scope["method"] == "HEAD" and PUBLIC.fullmatch(scope["path"])
+    return {**scope, "method": "GET"} if is_head else scope
