@@ -215,14 +215,14 @@ def test_a_path_without_its_id_is_never_a_redirect(server: Server, method: str, 
 
 def test_deleting_the_collection_is_a_405(server: Server) -> None:
     reply = server.request("DELETE", "/v1/models", key=server.owner_key)
-    assert (reply.status, reply.header("allow")) == (405, "GET, POST")
+    assert (reply.status, reply.header("allow")) == (405, "GET, HEAD, POST")
 
 
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("/v1/models", {"GET", "POST"}),
-        (_path(UNKNOWN), {"GET", "DELETE"}),
+        ("/v1/models", {"GET", "HEAD", "POST"}),
+        (_path(UNKNOWN), {"GET", "HEAD", "DELETE"}),
         ("/v1/chat/completions", {"POST"}),
         ("/v1/embeddings", {"POST"}),
         ("/healthz", {"GET", "HEAD"}),

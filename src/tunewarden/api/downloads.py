@@ -9,6 +9,7 @@ from urllib.parse import quote
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from tunewarden.api.head_requests import IS_HEAD
 from tunewarden.errors import Error
 from tunewarden.gateway.connection import EXTENSION, ClientConnection
 from tunewarden.identity.policy import Caller
@@ -57,7 +58,7 @@ class _Download(Response):
                 self._file.n, self._key_id, absent, task.cancel
             ) as serving:
                 try:
-                    await self._send(send, client, serving)
+                    await self._send(send, client, serving, is_head=IS_HEAD in scope)
                 except asyncio.CancelledError:
                     if serving.ended_by is None or client.is_lost:
                         raise
@@ -72,7 +73,9 @@ class _Download(Response):
             if client.on_lost == task.cancel:  # else it belongs to the connection's next request
                 client.on_lost = None
 
-    async def _send(self, send: Send, client: ClientConnection, serving: Serving) -> None:
+    async def _send(
+        self, send: Send, client: ClientConnection, serving: Serving, *, is_head: bool
+    ) -> None:
         chunk = await self._chunks.next()  # A failure here can still be answered with an error.
         headers = [
             (b"content-type", b"application/octet-stream"),
@@ -82,6 +85,10 @@ class _Download(Response):
         ]
         if not self._admissions.may_go_on(serving):
             raise file_rows.missing(self._file.id)
+        if is_head:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         client.guard()
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         left = self._file.bytes

@@ -136,7 +136,11 @@ INFERENCE = {
 def document(routes: Sequence[BaseRoute], *, docs_are_open: bool) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of these routes and of the inference routes."""
     found = get_openapi(
-        title="Tunewarden", version=__version__, openapi_version="3.1.0", routes=routes
+        title="Tunewarden",
+        version=__version__,
+        openapi_version="3.1.0",
+        description="Each path with GET also answers HEAD: the headers of GET, without the body.",
+        routes=routes,
     )
     types = [one for of in (*ROUTED.values(), *INFERENCE.values()) for one in (of.answer, of.body)]
     named = [one for one in types if one is not None and not isinstance(one, str)]

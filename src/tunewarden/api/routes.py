@@ -9,7 +9,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Scope
 
 from tunewarden import problems
 from tunewarden.api import (
@@ -17,6 +16,7 @@ from tunewarden.api import (
     docs,
     files,
     fine_tuning,
+    head_requests,
     health,
     log,
     models,
@@ -97,10 +97,12 @@ class _NoSuchRoute:
         found = {
             m for pattern, methods in self._methods if pattern.fullmatch(path) for m in methods
         }
-        where = f"{request.method} {path}"
+        if "GET" in found:
+            found.add("HEAD")
+        where = f"{head_requests.method(request.scope)} {path}"
         if not found:
             return _answer(problems.wire(Error(Kind.NOT_FOUND, f"Invalid URL ({where})")))
-        allowed = ", ".join(sorted(found | {"HEAD"} if PUBLIC.fullmatch(path) else found))
+        allowed = ", ".join(sorted(found))
         message = f"Not allowed to {where}. Allowed: {allowed}."
         wire = problems.wire(Error(Kind.METHOD_NOT_ALLOWED, message))
         wire.headers.append((b"allow", allowed.encode()))
@@ -113,9 +115,3 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
     param = str(first["loc"][-1])
     message = f"Invalid value for '{param}': {first['msg']}."
     return _answer(problems.wire(Error(Kind.INVALID, message, param=param)))
-
-
-def routed(scope: Scope) -> Scope:
-    """Return the scope for the router: HEAD on a public path is GET, whose body `Cycle.send` then omits."""
-    is_head = scope["method"] == "HEAD" and PUBLIC.fullmatch(scope["path"])
-    return {**scope, "method": "GET"} if is_head else scope

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tunewarden import problems
-from tunewarden.api import docs, models, routes
+from tunewarden.api import docs, head_requests, models, routes
 from tunewarden.api.operations import Operations
 from tunewarden.api.parameters import check_query
 from tunewarden.api.response_headers import OTHER, Headed, answer
@@ -136,7 +136,7 @@ class Server:
         await self._route(scope, receive, reply)
 
     async def _route(self, scope: Scope, receive: Receive, reply: Headed) -> None:
-        routed = routes.routed(scope)
+        routed = head_requests.as_get(scope)
         try:
             await self._routes(routed, receive, reply.send)
         finally:
