@@ -20,7 +20,7 @@ OWNERS = {
     "organizations": "identity/organizations.py",
     "users": "identity/users.py",
     "projects": "identity/projects.py",
-    "project_members": "identity/projects.py",
+    "project_members": "identity/project_members.py",
     "api_keys": "identity/keys.py",
     "admin_api_keys": "identity/admin_keys.py",
     "bases": "registry/bases.py",

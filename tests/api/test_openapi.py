@@ -9,11 +9,12 @@ import msgspec
 import pytest
 from starlette.routing import Route
 from tests.api.test_authorization import FILE, GOLDEN, UNROUTED, UPLOAD
-from tests.support import fine_tuning_rows, golden_authorization, uploading
+from tests.support import administration, fine_tuning_rows, golden_authorization, uploading
 from tests.support.servers import LOCAL_BASE, Server
 from tests.support.uploading import Field
 
 from tunewarden.api import docs_page, openapi
+from tunewarden.api.administration import described, routers
 from tunewarden.api.direct import Direct
 from tunewarden.api.routes import ROUTERS
 from tunewarden.api.schemas import ErrorAnswer, Health
@@ -78,7 +79,8 @@ def test_the_document_tells_who_needs_a_key_as_the_authorization_table_does(
     public, _ = GOLDEN.read_text("utf-8").split("[with a key]\n")
     open_ones = set(re.findall(r"^GET \S+", _path(public), re.MULTILINE))
     others = {row.route for row in golden_authorization.read(GOLDEN)} - {*UNROUTED}
-    assert _told(document) == open_ones | others
+    administering = {*described.ROUTED}
+    assert _told(document) == open_ones | others | administering
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             is_open = f"{method.upper()} {path}" in open_ones
@@ -159,10 +161,13 @@ def test_real_answers_are_as_the_document_tells(server: Server) -> None:
     answers["POST /v1/uploads/{upload_id}/complete"] = server.post(
         f"{place}/complete", {"part_ids": [part["id"]]}
     ).json
-    for route, described in openapi.ROUTED.items():
+    admin = administration.make_admin_key(app)
+    names |= administration.names(server, admin)
+    for route, one in openapi.ROUTED.items():
         method, path = route.split()
-        if method == "GET" and not isinstance(described.answer, str | None):
-            reply = server.get(path.format(**names), key=key)
+        if method == "GET" and not isinstance(one.answer, str | None):
+            is_admins = path.startswith(routers.PREFIXES)
+            reply = server.get(path.format(**names), key=admin if is_admins else key)
             assert reply.status == 200, route
             answers[route] = reply.json
     for route, answer in answers.items():

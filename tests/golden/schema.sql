@@ -389,6 +389,8 @@ CREATE INDEX jobs_unfinished_of_project ON jobs (project_id) WHERE finished_at I
 
 CREATE INDEX loads_of_replica ON replica_loads (replica_n);
 
+CREATE INDEX members_of_project ON project_members (project_id, added_at, user_id);
+
 CREATE INDEX members_of_replica ON members (replica_n);
 
 CREATE INDEX models_listed ON artifacts (organization_id, n)
@@ -400,7 +402,7 @@ CREATE INDEX names_of_base ON base_names (base);
 
 CREATE INDEX parts_of_upload ON upload_parts (upload_n);
 
-CREATE INDEX projects_of_organization ON projects (organization_id);
+CREATE INDEX projects_of_organization ON projects (organization_id, created_at, id);
 
 CREATE INDEX projects_of_user ON project_members (user_id, project_id);
 
@@ -415,5 +417,6 @@ CREATE INDEX uploads_untidy ON uploads (n) WHERE status <> 'pending' AND is_tidy
 CREATE UNIQUE INDEX users_by_email ON users (organization_id, email)
   WHERE email IS NOT NULL AND removed_at IS NULL;
 
-CREATE INDEX users_of_organization ON users (organization_id, id) WHERE removed_at IS NULL;
+CREATE INDEX users_of_organization ON users (organization_id, created_at, id)
+  WHERE removed_at IS NULL AND service_project_id IS NULL;
 

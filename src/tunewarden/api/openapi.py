@@ -1,7 +1,6 @@
 """The OpenAPI document: parameters from the routes themselves, bodies and answers from `schemas`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -11,11 +10,12 @@ from starlette.routing import BaseRoute
 from tunewarden import __version__
 from tunewarden.api import inference_schemas as inference
 from tunewarden.api import schemas
+from tunewarden.api.administration import described as administration
+from tunewarden.api.described import JSON, Described
 from tunewarden.engine_protocol import paths
 from tunewarden.gateway.inference import ROUTES
 from tunewarden_receipts.receipt import MEDIA_TYPE
 
-JSON = "application/json"
 FORM = "multipart/form-data"
 EVENTS = "text/event-stream"
 BINARY = "application/octet-stream"
@@ -29,21 +29,6 @@ METADATA = {
     "style": "deepObject",
     "schema": {"type": "object", "additionalProperties": {"type": "string"}},
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A route: its `operationId`, the type of its response (or the media type, if not JSON), and that of its body.
-
-    Generated clients name their methods by `operation`, so it never changes; it is OpenAI's where OpenAI has the route.
-    """
-
-    operation: str
-    answer: Any
-    body: Any = None
-    body_media: str = JSON
-    is_public: bool = False
-    parameters: list[dict[str, Any]] = field(default_factory=list)
 
 
 ROUTED = {
@@ -116,6 +101,7 @@ ROUTED = {
     ),
     "GET /openapi.json": Described("retrieveOpenApi", dict[str, Any]),
     "GET /docs": Described("retrieveDocs", "text/html"),
+    **administration.ROUTED,
 }
 INFERENCE = {
     paths.CHAT_COMPLETIONS: Described(

@@ -24,6 +24,7 @@ from tunewarden.api import (
     start_page,
     uploads,
 )
+from tunewarden.api.administration import not_offered, routers
 from tunewarden.api.services import Services
 from tunewarden.errors import Error, Kind
 from tunewarden.gateway.inference import ROUTES
@@ -33,21 +34,8 @@ PUBLIC = re.compile(
     r"/|/healthz?|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/tile/[0-9a-z/.]+"
 )
 # Every route except `inference.ROUTES`.
-ROUTERS = tuple(
-    room.routes
-    for room in (
-        start_page,
-        health,
-        models,
-        files,
-        uploads,
-        deletions,
-        fine_tuning,
-        responses,
-        log,
-        docs,
-    )
-)
+ROOMS = (start_page, health, models, files, uploads, deletions, fine_tuning, responses, log, docs)
+ROUTERS = (*(room.routes for room in ROOMS), *routers.ROUTERS)
 
 
 def application(services: Services) -> FastAPI:
@@ -101,7 +89,8 @@ class _NoSuchRoute:
             found.add("HEAD")
         where = f"{head_requests.method(request.scope)} {path}"
         if not found:
-            return _answer(problems.wire(Error(Kind.NOT_FOUND, f"Invalid URL ({where})")))
+            unknown = Error(Kind.NOT_FOUND, f"Invalid URL ({where})")
+            return _answer(problems.wire(not_offered.refusal(path) or unknown))
         allowed = ", ".join(sorted(found))
         message = f"Not allowed to {where}. Allowed: {allowed}."
         wire = problems.wire(Error(Kind.METHOD_NOT_ALLOWED, message))

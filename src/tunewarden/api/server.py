@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from tunewarden import problems
 from tunewarden.api import docs, head_requests, models, routes
+from tunewarden.api.administration import routers
 from tunewarden.api.operations import Operations
 from tunewarden.api.parameters import check_query
 from tunewarden.api.response_headers import OTHER, Headed, answer
@@ -43,8 +44,6 @@ from tunewarden.settings import origins
 NAMED_SLASHES = 3
 # Public, except for entries of format 1, which need a key.
 LOG_ENTRIES = "/log/tile/entries/"
-# What only admin keys may ask.
-ADMINISTRATION = "/v1/organization/"
 CLIENT_REQUEST_ID_LENGTH_MAX = 512
 FLUSH_SECONDS = 1.0
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
@@ -126,7 +125,7 @@ class Server:
             await self._route(scope, receive, reply)
             return
         presented = self.presented(scope["headers"])
-        look_up = admin_keys.look_up if path.startswith(ADMINISTRATION) else keys.look_up
+        look_up = admin_keys.look_up if path.startswith(routers.PREFIXES) else keys.look_up
         caller = look_up(self._operations.database, presented, reply.request_id)
         reply.organization = caller.organization_name.encode()
         scope["state"] = {"caller": caller}

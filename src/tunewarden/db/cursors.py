@@ -34,10 +34,30 @@ def position(
     if found is None and may_be_gone is not None and ids.is_minted(after, may_be_gone):
         return first
     if found is None:
-        raise Error(
-            Kind.INVALID,
-            f"Invalid value for 'after': this list has no object with the id '{ids.shown(after)}'.",
-            param="after",
-            code="invalid_value",
-        )
+        raise unknown(after)
     return int(found[0])
+
+
+def time_of(
+    row: Callable[..., Row | None], sql: str, *, after: str | None, **parameters: Any
+) -> tuple[int, str]:
+    """Return time and id of the row that a page begins after, in a list that is newest first by time and id.
+
+    `sql` selects the time of `:after` among the rows that the caller may see (I9). Raises Error(INVALID).
+    """
+    if after is None:
+        return AFTER_ALL, ""
+    found = row(sql, after=after, **parameters)
+    if found is None:
+        raise unknown(after)
+    return int(found[0]), after
+
+
+def unknown(after: str) -> Error:
+    """Return the error for a cursor that is none of its list's objects."""
+    return Error(
+        Kind.INVALID,
+        f"Invalid value for 'after': this list has no object with the id '{ids.shown(after)}'.",
+        param="after",
+        code="invalid_value",
+    )

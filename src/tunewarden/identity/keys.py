@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tunewarden import audit
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import key_format, organizations, policy, projects, users
+from tunewarden.identity import key_format, organizations, policy, project_members, users
 from tunewarden.identity.key_format import Presented, present, refused
 from tunewarden.identity.policy import SCOPES, Action, Caller, ProjectRole, Role
 from tunewarden.ids import Prefix
@@ -62,7 +62,7 @@ def create(
             )
     owner = organizations.find_or_create(tx, organization)
     user_id = users.find_or_add(tx, owner.id, name, role, audit.SERVER)
-    projects.set_member(tx, owner.project_id, user_id, project_role or PROJECT_ROLES[role])
+    project_members.set_role(tx, owner.project_id, user_id, project_role or PROJECT_ROLES[role])
     secret = key_format.generate(Prefix.API_KEY)
     key = ApiKey(
         secret.id, name, role.value, owner.name, " ".join(chosen), tx.now_micros, revoked_at=None

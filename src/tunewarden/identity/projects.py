@@ -1,10 +1,104 @@
-"""Projects of an organization, and who is in them with which role."""
+"""Projects of an organization: create, list, rename, archive."""
 
-from tunewarden import audit
+from dataclasses import dataclass
+
+from tunewarden import audit, ids
 from tunewarden.audit import Actor
-from tunewarden.db.database import Tx
-from tunewarden.identity.policy import ProjectRole
+from tunewarden.db import cursors
+from tunewarden.db.database import Database, Row, Tx
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import admin_keys
+from tunewarden.identity.admin_keys import Administrator
 from tunewarden.ids import Prefix, mint
+
+NAME_LENGTH_MAX = 100
+_COLUMNS = "id, name, is_default, created_at, archived_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project; times are in microseconds. Requests with the keys of an archived one are refused."""
+
+    id: str
+    name: str
+    is_default: bool
+    created_at: int
+    archived_at: int | None
+
+
+def page(
+    database: Database,
+    administrator: Administrator,
+    *,
+    include_archived: bool,
+    after: str | None,
+    limit: int,
+) -> list[Project]:
+    """Return up to `limit` projects of the organization, newest first.
+
+    Raises Error(UNAUTHENTICATED), Error(INVALID) for an unknown cursor.
+    """
+    with database.read() as tx:
+        admin_keys.check_now(tx, administrator)
+        time, project_id = cursors.time_of(
+            tx.row,
+            "SELECT created_at FROM projects WHERE id = :after AND organization_id = :organization",
+            after=after,
+            organization=administrator.organization_id,
+        )
+        rows = tx.rows(
+            f"SELECT {_COLUMNS} FROM projects WHERE organization_id = :organization"
+            " AND (created_at, id) < (:time, :id) AND (archived_at IS NULL OR :archived = 1)"
+            " ORDER BY created_at DESC, id DESC LIMIT :limit",
+            organization=administrator.organization_id,
+            time=time,
+            id=project_id,
+            archived=int(include_archived),
+            limit=limit,
+        )
+    return [_of_row(row) for row in rows]
+
+
+def retrieve(database: Database, administrator: Administrator, project_id: str) -> Project:
+    """Return a project of the organization. Raises Error(UNAUTHENTICATED, NOT_FOUND)."""
+    with database.read() as tx:
+        admin_keys.check_now(tx, administrator)
+        return find(tx, administrator.organization_id, project_id)
+
+
+def add(database: Database, administrator: Administrator, name: str) -> Project:
+    """Create a project. Raises Error(UNAUTHENTICATED, INVALID)."""
+    check_name(name)
+    with database.write() as tx:
+        admin_keys.check_now(tx, administrator)
+        organization = administrator.organization_id
+        project_id = create(tx, organization, name, administrator.actor, is_default=False)
+        return find(tx, organization, project_id)
+
+
+def find(tx: Tx, organization_id: str, project_id: str) -> Project:
+    """Return a project of an organization, archived or not. Raises Error(NOT_FOUND), for a foreign one too."""
+    row = tx.row(
+        f"SELECT {_COLUMNS} FROM projects WHERE id = :id AND organization_id = :organization",
+        id=project_id,
+        organization=organization_id,
+    )
+    if row is None:
+        raise missing(project_id)
+    return _of_row(row)
+
+
+def find_active(tx: Tx, organization_id: str, project_id: str) -> Project:
+    """Return a project that is not archived. Raises Error(NOT_FOUND), Error(CONFLICT) for an archived one."""
+    project = find(tx, organization_id, project_id)
+    if project.archived_at is not None:
+        raise Error(
+            Kind.CONFLICT,
+            f"The project '{project.id}' is archived. An archived project cannot be changed.",
+            param="project_id",
+            code="project_archived",
+        )
+    return project
 
 
 def create(tx: Tx, organization_id: str, name: str, actor: Actor, *, is_default: bool) -> str:
@@ -44,14 +138,21 @@ def exists(tx: Tx, organization_id: str, project_id: str) -> bool:
     return tx.row(sql, id=project_id, organization=organization_id) is not None
 
 
-def set_member(tx: Tx, project_id: str, user_id: str, role: ProjectRole) -> None:
-    """Give a user a role in a project, in place of the one that the user may have there."""
-    tx.run(
-        "INSERT INTO project_members (project_id, user_id, role, added_at)"
-        " VALUES (:project, :user, :role, :now)"
-        " ON CONFLICT (project_id, user_id) DO UPDATE SET role = excluded.role",
-        project=project_id,
-        user=user_id,
-        role=role.value,
-        now=tx.now_micros,
-    )
+def check_name(name: str) -> None:
+    """Check the name of a project. Raises Error(INVALID)."""
+    if not 1 <= len(name) <= NAME_LENGTH_MAX or not name.isprintable() or not name.strip():
+        raise Error(
+            Kind.INVALID,
+            f"Invalid value for 'name': use 1 to {NAME_LENGTH_MAX} printable characters.",
+            param="name",
+        )
+
+
+def missing(project_id: str) -> Error:
+    """Return the one answer for a project that is unknown or foreign (I9)."""
+    said = f"No such project: '{ids.shown(project_id)}'."
+    return Error(Kind.NOT_FOUND, said, param="project_id")
+
+
+def _of_row(row: Row) -> Project:
+    return Project(row[0], row[1], bool(row[2]), row[3], row[4])

@@ -1,10 +1,98 @@
-"""Users of an organization: people, and the service accounts of its projects."""
+"""Users of an organization: people, and the service accounts of its projects. What this module lists are people."""
 
-from tunewarden import audit
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tunewarden import audit, ids
 from tunewarden.audit import Actor
-from tunewarden.db.database import Tx
+from tunewarden.db import cursors
+from tunewarden.db.database import Database, Row, Tx
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import admin_keys
+from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.policy import Role
 from tunewarden.ids import Prefix, mint
+
+NAME_LENGTH_MAX = 100
+_COLUMNS = "id, name, email, role, created_at"
+_PEOPLE = "organization_id = :organization AND removed_at IS NULL AND service_project_id IS NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person; `email` is None for one that the operator made with a key. `added_at` is in microseconds."""
+
+    id: str
+    name: str
+    email: str | None
+    role: Role
+    added_at: int
+
+
+def page(
+    database: Database,
+    administrator: Administrator,
+    *,
+    emails: Iterable[str] = (),
+    after: str | None,
+    limit: int,
+) -> list[User]:
+    """Return up to `limit` people of the organization, newest first; with `emails`, only those with one of them.
+
+    Raises Error(UNAUTHENTICATED), Error(INVALID) for an unknown cursor.
+    """
+    organization = administrator.organization_id
+    wanted = {address.strip().lower() for address in emails}
+    with database.read() as tx:
+        admin_keys.check_now(tx, administrator)
+        time, user_id = cursors.time_of(
+            tx.row,
+            f"SELECT created_at FROM users WHERE id = :after AND {_PEOPLE}",
+            after=after,
+            organization=organization,
+        )
+        if wanted:
+            found = [user for one in wanted if (user := _with_address(tx, organization, one))]
+            found.sort(key=lambda user: (user.added_at, user.id), reverse=True)
+            return [user for user in found if (user.added_at, user.id) < (time, user_id)][:limit]
+        rows = tx.rows(
+            f"SELECT {_COLUMNS} FROM users WHERE {_PEOPLE} AND (created_at, id) < (:time, :id)"
+            " ORDER BY created_at DESC, id DESC LIMIT :limit",
+            organization=organization,
+            time=time,
+            id=user_id,
+            limit=limit,
+        )
+    return [_of_row(row) for row in rows]
+
+
+def retrieve(database: Database, administrator: Administrator, user_id: str) -> User:
+    """Return a person of the organization. Raises Error(UNAUTHENTICATED, NOT_FOUND)."""
+    with database.read() as tx:
+        admin_keys.check_now(tx, administrator)
+        return find(tx, administrator.organization_id, user_id)
+
+
+def find(tx: Tx, organization_id: str, user_id: str) -> User:
+    """Return a person of an organization. Raises Error(NOT_FOUND), the same for unknown, foreign and removed ones."""
+    row = tx.row(
+        f"SELECT {_COLUMNS} FROM users WHERE id = :id AND {_PEOPLE}",
+        id=user_id,
+        organization=organization_id,
+    )
+    if row is None:
+        raise missing(user_id)
+    return _of_row(row)
+
+
+def find_by_address(tx: Tx, organization_id: str, email: str) -> User | None:
+    """Return the person of an organization with this address, which is in lower case, or None."""
+    return _with_address(tx, organization_id, email)
+
+
+def missing(user_id: str) -> Error:
+    """Return the one answer for a user who is unknown, foreign or removed (I9)."""
+    return Error(Kind.NOT_FOUND, f"No such user: '{ids.shown(user_id)}'.", param="user_id")
 
 
 def find_or_add(tx: Tx, organization_id: str, name: str, role: Role, actor: Actor) -> str:
@@ -21,13 +109,21 @@ def find_or_add(tx: Tx, organization_id: str, name: str, role: Role, actor: Acto
     )
     if row is not None:
         return str(row[0])
+    return add(tx, organization_id, name=name, email=None, role=role, actor=actor)
+
+
+def add(
+    tx: Tx, organization_id: str, *, name: str, email: str | None, role: Role, actor: Actor
+) -> str:
+    """Add a person and return the id."""
     user_id = mint(Prefix.USER)
     tx.run(
-        "INSERT INTO users (id, organization_id, name, role, created_at)"
-        " VALUES (:id, :organization, :name, :role, :now)",
+        "INSERT INTO users (id, organization_id, name, email, role, created_at)"
+        " VALUES (:id, :organization, :name, :email, :role, :now)",
         id=user_id,
         organization=organization_id,
         name=name,
+        email=email,
         role=role.value,
         now=tx.now_micros,
     )
@@ -40,3 +136,16 @@ def find_or_add(tx: Tx, organization_id: str, name: str, role: Role, actor: Acto
         role=role.value,
     )
     return user_id
+
+
+def _with_address(tx: Tx, organization_id: str, email: str) -> User | None:
+    row = tx.row(
+        f"SELECT {_COLUMNS} FROM users WHERE email = :email AND {_PEOPLE}",
+        email=email,
+        organization=organization_id,
+    )
+    return None if row is None else _of_row(row)
+
+
+def _of_row(row: Row) -> User:
+    return User(row[0], row[1], row[2], Role(row[3]), row[4])

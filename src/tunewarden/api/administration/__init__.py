@@ -1,0 +1,1 @@
+"""`/v1/organization`, for admin keys: one module a resource, as `client.admin.organization` has them."""

@@ -1,0 +1,75 @@
+"""`/v1/organization/projects`: the projects of the organization."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from tunewarden.api import listing
+from tunewarden.api.administration import schemas
+from tunewarden.api.administration.bodies import InBody
+from tunewarden.api.administration.pages import LIMIT, Limit
+from tunewarden.api.answers import JsonAnswer
+from tunewarden.api.parameters import InAdministration, Segment
+from tunewarden.identity import projects
+from tunewarden.identity.projects import Project
+
+routes = APIRouter(prefix="/v1/organization/projects")
+# They would promise where bytes are, or whose keys seal them.
+NOT_OFFERED = {
+    "geography": "bytes are where the operator's disk is.",
+    "residency": "bytes are where the operator's disk is.",
+    "external_key_id": "each model and file has a key of its own.",
+}
+
+
+@routes.get("")
+def list_projects(
+    context: InAdministration,
+    *,
+    include_archived: Annotated[bool, Query()] = False,
+    limit: Limit = LIMIT,
+    after: str | None = None,
+) -> Response:
+    """List the projects of the organization, newest first."""
+    found = projects.page(
+        context.operations.database,
+        context.administrator,
+        include_archived=include_archived,
+        after=after,
+        limit=limit + 1,
+    )
+    return listing.page(map(shown, found), limit)
+
+
+@routes.post("")
+async def create_project(context: InAdministration, body: InBody) -> JsonAnswer:
+    """Create a project."""
+    body.check("name", not_offered=NOT_OFFERED)
+    name = body.required_text("name")
+    made = await run_in_threadpool(
+        projects.add, context.operations.database, context.administrator, name
+    )
+    return JsonAnswer(shown(made))
+
+
+@routes.get("/{project_id}")
+def retrieve_project(context: InAdministration, project_id: Segment) -> JsonAnswer:
+    """Return one project."""
+    database = context.operations.database
+    return JsonAnswer(shown(projects.retrieve(database, context.administrator, project_id)))
+
+
+def shown(project: Project) -> schemas.Project:
+    """Return a project as OpenAI's Project."""
+    archived = project.archived_at
+    return schemas.Project(
+        id=project.id,
+        object="organization.project",
+        name=project.name,
+        created_at=project.created_at // 1_000_000,
+        archived_at=None if archived is None else archived // 1_000_000,
+        status="active" if archived is None else "archived",
+        is_default=project.is_default,
+    )

@@ -1,0 +1,56 @@
+"""`/v1/organization/users`: the people of the organization."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from tunewarden.api import listing
+from tunewarden.api.administration import schemas
+from tunewarden.api.administration.pages import LIMIT, Limit
+from tunewarden.api.answers import JsonAnswer
+from tunewarden.api.parameters import InAdministration, Segment
+from tunewarden.identity import users
+from tunewarden.identity.users import User
+
+routes = APIRouter(prefix="/v1/organization/users")
+# The SDK writes lists in queries with brackets.
+Emails = Annotated[list[str], Query(alias="emails[]", max_length=100)]
+
+
+@routes.get("")
+def list_users(
+    context: InAdministration,
+    emails: Emails = [],  # noqa: B006  FastAPI's way to say that none is fine
+    limit: Limit = LIMIT,
+    after: str | None = None,
+) -> Response:
+    """List the people of the organization, newest first."""
+    found = users.page(
+        context.operations.database,
+        context.administrator,
+        emails=emails,
+        after=after,
+        limit=limit + 1,
+    )
+    return listing.page(map(shown, found), limit)
+
+
+@routes.get("/{user_id}")
+def retrieve_user(context: InAdministration, user_id: Segment) -> JsonAnswer:
+    """Return one person."""
+    return JsonAnswer(
+        shown(users.retrieve(context.operations.database, context.administrator, user_id))
+    )
+
+
+def shown(user: User) -> schemas.OrganizationUser:
+    """Return a person as OpenAI's OrganizationUser."""
+    return schemas.OrganizationUser(
+        id=user.id,
+        object="organization.user",
+        name=user.name,
+        email=user.email,
+        role=user.role.value,
+        added_at=user.added_at // 1_000_000,
+    )

@@ -1,0 +1,142 @@
+"""Every route of administration, for every kind of caller, on every kind of target: compared with a golden table.
+
+After a change that is meant: `pytest tests/api/test_authorization_of_administration.py --update-golden`, and read the
+difference.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from starlette.routing import Route
+from tests.support import administration
+from tests.support.administration import ask
+from tests.support.servers import Server
+
+from tunewarden.api.administration.routers import ROUTERS
+from tunewarden.identity.policy import Role
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "administration.txt"
+OTHERS = "other-admins"
+HEAD = ("target", "no valid key", "API key", "demoted", "admin key")
+HEADER = """\
+# Who may administer, as a status code: each route, on each kind of target, for each kind of caller.
+#
+# "no valid key": without a key, with an admin key that is garbage, and with one of an Owner who was removed. "API key": of an
+# Owner. "demoted": an admin key of a user who is an Owner no more. Written by:
+# pytest tests/api/test_authorization_of_administration.py --update-golden
+"""
+# Each asks one thing of a target with a key. What changes something does so on a target of its own.
+Row = tuple[str, str, Callable[[str | None], int]]
+
+
+@pytest.fixture(scope="module")
+def callers(server: Server) -> dict[str, tuple[str | None, ...]]:
+    app = server.app
+    garbage = f"{administration.make_admin_key(app)[:-1]}_"
+    gone, demoted = (
+        administration.make_user(app, name, role=Role.OWNER) for name in ("gone", "demoted")
+    )
+    keys = [administration.make_admin_key(app, user_id=one) for one in (gone, demoted)]
+    with app.database.write() as tx:
+        tx.run("UPDATE users SET removed_at = 1 WHERE id = :id", id=gone)
+        tx.run("UPDATE users SET role = 'reader' WHERE id = :id", id=demoted)
+    return {
+        "no valid key": (None, garbage, keys[0]),
+        "API key": (server.owner_key,),
+        "demoted": (keys[1],),
+        "admin key": (administration.make_admin_key(app),),
+    }
+
+
+def _rows(server: Server) -> Iterator[Row]:
+    def of(method: str, path: str, fields: object | None = None) -> Callable[[str | None], int]:
+        return lambda key: ask(server, method, path, key, fields).status
+
+    def each(route: str, targets: dict[str, str], fields: object | None = None) -> Iterator[Row]:
+        method, path = route.split()
+        for target, one in targets.items():
+            yield route, target, of(method, path.replace("{}", one), fields)
+
+    app = server.app
+    admin = administration.make_admin_key(app)
+    other = administration.make_admin_key(app, OTHERS)
+    people = {
+        "own": administration.make_user(app, "somebody"),
+        "foreign": administration.make_user(app, "somebody", organization=OTHERS),
+        "unknown": "user_nobody",
+    }
+    made = [ask(server, "POST", "/projects", key, {"name": "p"}).json for key in (admin, other)]
+    projects = {"own": made[0]["id"], "foreign": made[1]["id"], "unknown": "proj_nobody"}
+    yield "GET /users", "-", of("GET", "/users")
+    yield from each("GET /users/{}", people)
+    yield "GET /projects", "-", of("GET", "/projects")
+    yield "POST /projects", "-", of("POST", "/projects", {"name": "another"})
+    yield from each("GET /projects/{}", projects)
+    yield from each("GET /projects/{}/users", projects)
+
+
+def _table(server: Server, callers: dict[str, tuple[str | None, ...]]) -> str:
+    rows: dict[str, list[tuple[str, ...]]] = {"route": [HEAD]}
+    for route, target, status_of in _rows(server):
+        found = [
+            "/".join(dict.fromkeys(str(status_of(key)) for key in keys))
+            for keys in callers.values()
+        ]
+        rows.setdefault(_plain(route), []).append((target, *found))
+    every = [row for some in rows.values() for row in some]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    lines = [HEADER]
+    for route, some in rows.items():
+        lines += [route, *(administration.line(row, widths) for row in some)]
+    return "\n".join(lines) + "\n"
+
+
+def _plain(route: str) -> str:
+    """The route without the names of its parameters."""
+    method, path = route.split()
+    parts = ("{}" if part.startswith("{") else part for part in path.split("/"))
+    return f"{method} {'/'.join(parts)}"
+
+
+def test_every_cell_is_as_the_golden_table_says(
+    server: Server,
+    callers: dict[str, tuple[str | None, ...]],
+    request: pytest.FixtureRequest,
+) -> None:
+    table = _table(server, callers)
+    if request.config.getoption("--update-golden"):
+        GOLDEN.write_text(table, "utf-8")
+    assert table.splitlines() == GOLDEN.read_text("utf-8").splitlines()
+
+
+def test_every_route_is_in_the_golden_table() -> None:
+    routed = {
+        _plain(f"{method} {route.path.removeprefix(administration.ROOT)}")
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, Route)
+        for method in route.methods or ()
+    }
+    assert _read().keys() == routed
+
+
+def test_the_golden_table_keeps_the_promises() -> None:
+    """Read it once more, by rule: a mistake that was written into the table is still one."""
+    for route, rows in _read().items():
+        for target, invalid, api_key, demoted, admin in rows:
+            assert (invalid, api_key, demoted) == ("401", "403", "401"), route
+            assert admin == ("200" if target in {"own", "-"} else "404"), route
+
+
+def _read() -> dict[str, list[list[str]]]:
+    found: dict[str, list[list[str]]] = {}
+    route = ""
+    written = GOLDEN.read_text("utf-8").removeprefix(HEADER).strip("\n").splitlines()
+    for line in written[2:]:
+        if line.startswith(" "):
+            found[route].append([cell.strip() for cell in line.split("|")])
+        else:
+            route = line
+            found[route] = []
+    return found
