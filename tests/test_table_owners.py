@@ -49,6 +49,10 @@ OWNERS = {
     "deletions": "deletion/records.py",
     "clock_seen": "deletion/expiry_pause.py",
     "audit_events": "audit/events.py",
+    "audit_digests": "audit/digests.py",
+    "audit_parts": "audit/digests.py",
+    "audit_retention": "audit/retention.py",
+    "audit_refusals": "audit/refusals.py",
     "reserved": "db/sqlite.py",
     "migrations": "db/sqlite.py",
 }
@@ -97,6 +101,12 @@ READS = {
 }
 # What is put into a statement and is no constant, and why that is no table.
 UNSAID = {
+    "audit/listing.py": {
+        "order": "ASC or DESC",
+        "one.condition": "compares one column with a value",
+        "of.condition": "the same",
+        "others": "compares columns with lists of parameters",
+    },
     "deletion/records.py": {"assignments": "columns, by the names of a dataclass"},
     "finetuning/transitions.py": {"assignments": "columns, by the names of a dataclass"},
     "finetuning/older_texts.py": {

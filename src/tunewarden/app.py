@@ -52,6 +52,7 @@ from tunewarden.serving.admission import Admissions
 from tunewarden.serving.fence import Fence
 from tunewarden.serving.kernel_locks import KernelLockFence
 from tunewarden.space import Ballast, Floor, Room
+from tunewarden.transparency.audit_digests import AuditDigests
 from tunewarden.transparency.directory_log import DirectoryLog
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
@@ -305,6 +306,13 @@ def expiry(app: App) -> Expiry:
     """Return the expiry of files and uploads. Only for the runner."""
     watch = ClockWatch(app.database, app.clock)
     return Expiry(app.database, app.uploads, lambda: app.open_log()[0].size(), watch)  # noqa: PLW0108  late, as above
+
+
+def audit_digests(app: App) -> AuditDigests:
+    """Return the maker of the audit log's digests. Only for the runner."""
+    return AuditDigests(
+        app.database, app.clock, app.open_log, app.log_mark.raise_to, restore_marks.see_log
+    )
 
 
 def resume_expiry(app: App) -> bool:

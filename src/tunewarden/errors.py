@@ -53,3 +53,5 @@ class Error(Exception):
         self.param = param
         self.code = code
         self.retry_after_seconds = retry_after_seconds
+        # Whether the refusal is in the audit log already.
+        self.is_recorded = False

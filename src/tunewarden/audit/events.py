@@ -1,7 +1,7 @@
 """Audit events, written in the transaction that they record, so that neither exists alone.
 
-Event types are only ever added. Refused attempts are recorded too, in a separate
-transaction, because their own was rolled back.
+Event types are only ever added: docs/reference/audit-events.md. Events are never changed, and deleted by their
+organization's retention period only; triggers hold that. Refused acts: `refusals`.
 """
 
 import json
@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tunewarden.db.database import Tx
+from tunewarden.clock import from_micros, iso
+from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import Prefix, mint
+from tunewarden_receipts.canonical import canonical
 
 
 class EventType(StrEnum):
@@ -46,6 +48,11 @@ class EventType(StrEnum):
     JOB_CANCELLED = "fine_tuning.job.cancelled"
     JOB_PAUSED = "fine_tuning.job.paused"
     JOB_RESUMED = "fine_tuning.job.resumed"
+    AUDIT_EXPIRED = "audit_log.expired"
+    AUDIT_RESTORED = "audit_log.restored"
+    AUDIT_RETENTION_UPDATED = "audit_log.retention.updated"
+    REQUEST_REFUSED = "request.refused"
+    REFUSALS_COUNTED = "request.refusals_counted"
     CHECKPOINT_SHARED = "checkpoint.permission.created"
     CHECKPOINT_UNSHARED = "checkpoint.permission.deleted"
 
@@ -105,3 +112,94 @@ def record(
         request=actor.request_id,
         details=_KEY.sub("sk-…", json.dumps(details, sort_keys=True)),
     )
+
+
+COLUMNS = (
+    "n, id, type, effective_at, organization_id, project_id, actor_key_id, actor_user_id, resource_id,"
+    " request_id, details"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event as it is stored: `n` is its place among the events of all organizations, `details` is JSON."""
+
+    n: int
+    id: str
+    type: str
+    effective_at: int  # microseconds
+    organization_id: str
+    project_id: str | None
+    actor_key_id: str | None
+    actor_user_id: str | None
+    resource_id: str
+    request_id: str | None
+    details: str
+
+    def line(self) -> bytes:
+        """Return the event as exports have it and digests hash it: canonical JSON, without a newline.
+
+        Raises ValueError if the stored details are not JSON.
+        """
+        return canonical(
+            {
+                "actor_key_id": self.actor_key_id,
+                "actor_user_id": self.actor_user_id,
+                "details": json.loads(self.details),
+                "effective_at": iso(from_micros(self.effective_at)),
+                "id": self.id,
+                "organization_id": self.organization_id,
+                "project_id": self.project_id,
+                "request_id": self.request_id,
+                "resource_id": self.resource_id,
+                "type": self.type,
+            }
+        )
+
+
+def after(tx: Tx, n: int, limit: int) -> list[Event]:
+    """Return up to `limit` events of all organizations that follow event `n`, oldest first."""
+    rows = tx.rows(
+        f"SELECT {COLUMNS} FROM audit_events WHERE n > :n ORDER BY n LIMIT :limit", n=n, limit=limit
+    )
+    return [Event(*row) for row in rows]
+
+
+def within(tx: Tx, first_n: int, last_n: int) -> list[Event]:
+    """Return the events of all organizations from `first_n` to `last_n`, oldest first."""
+    rows = tx.rows(
+        f"SELECT {COLUMNS} FROM audit_events WHERE n >= :first AND n <= :last ORDER BY n",
+        first=first_n,
+        last=last_n,
+    )
+    return [Event(*row) for row in rows]
+
+
+def oldest_after(database: Database, n: int) -> int | None:
+    """Return when the first event after event `n` was recorded, in microseconds; None if there is none."""
+    row = database.peek(
+        "SELECT effective_at FROM audit_events WHERE n > :n ORDER BY n LIMIT 1", n=n
+    )
+    return None if row is None else int(row[0])
+
+
+def count_after(tx: Tx, n: int) -> int:
+    """Return how many events follow event `n`."""
+    row = tx.row("SELECT COUNT(*) FROM audit_events WHERE n > :n", n=n)
+    return int(row[0]) if row else 0
+
+
+def numbers(tx: Tx, first_n: int, last_n: int, limit: int) -> list[tuple[int, str]]:
+    """Return (number, organization) of up to `limit` events from `first_n` to `last_n`, oldest first."""
+    rows = tx.rows(
+        "SELECT n, organization_id FROM audit_events WHERE n >= :first AND n <= :last ORDER BY n LIMIT :limit",
+        first=first_n,
+        last=last_n,
+        limit=limit,
+    )
+    return [(int(n), str(organization_id)) for n, organization_id in rows]
+
+
+def delete(tx: Tx, n: int) -> None:
+    """Delete an event, which the database refuses unless it is in a part that has expired. For `retention` only."""
+    tx.run("DELETE FROM audit_events WHERE n = :n", n=n)

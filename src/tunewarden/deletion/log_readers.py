@@ -11,7 +11,8 @@ from tunewarden.deletion import records
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden_receipts import receipt
-from tunewarden_receipts.facts import DeletionFacts
+from tunewarden_receipts.facts import BlobsErasedFacts, DeletionFacts
+from tunewarden_receipts.statement import Facts
 
 NOBODY = ""
 
@@ -19,12 +20,7 @@ NOBODY = ""
 def organizations_named(database: Database, entries: Sequence[bytes]) -> frozenset[str]:
     """Return the ids of the organizations that entries name, including NOBODY for an unknown one."""
     named = (receipt.parse_entry(entry) for entry in entries if receipt.names_somebody(entry))
-    return frozenset(
-        facts.organization_id
-        if isinstance(facts, DeletionFacts)
-        else _organization_of(database, facts.deletion_id)
-        for facts in named
-    )
+    return frozenset(_named_by(database, facts) for facts in named)
 
 
 def check_reader(caller: Caller | None, named: frozenset[str]) -> None:
@@ -43,6 +39,16 @@ def check_reader(caller: Caller | None, named: frozenset[str]) -> None:
             " receipts hold your own entries.",
             code="entries_of_others",
         )
+
+
+def _named_by(database: Database, facts: Facts) -> str:
+    if isinstance(facts, DeletionFacts):
+        return facts.organization_id
+    return (
+        _organization_of(database, facts.deletion_id)
+        if isinstance(facts, BlobsErasedFacts)
+        else NOBODY
+    )
 
 
 def _organization_of(database: Database, deletion_id: str) -> str:

@@ -32,6 +32,7 @@ from tunewarden.registry.artifacts import Artifact
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
 from tunewarden_receipts import receipt
+from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.leaf import Disclosure
 from tunewarden_receipts.statement import BlobsErased, Deleted, Facts
 
@@ -174,6 +175,9 @@ class Recovery:
                     replay.check_history(tx, facts)
                 shard = int(facts.key.shard)
                 generations[shard] = max(generations.get(shard, 0), facts.key.generation_after)
+            elif isinstance(facts, AuditDigestLeaf):
+                with self.database.read() as tx:
+                    replay.check_audit_history(tx, facts)
         return generations
 
     def _erased_keys(self) -> set[str]:
@@ -185,8 +189,12 @@ class Recovery:
     def _replay(self) -> int:
         """Apply the leaves that the database has not seen."""
         replayed = 0
+        lost: list[int] = []
         for index, entry, facts in self._leaves(noted.log_size(self.database)):
-            if isinstance(facts, BlobsErased):
+            if isinstance(facts, AuditDigestLeaf):
+                with self.database.write(below_floor=True) as tx:
+                    lost += replay.audit_digest(tx, facts, index)
+            elif isinstance(facts, BlobsErased):
                 with self.database.write(below_floor=True) as tx:
                     replay.blobs_erased(tx, facts, index)
             else:
@@ -195,6 +203,7 @@ class Recovery:
                     replayed += replay.deletion(tx, facts, index, bundle)
         size = self.log.size()
         with self.database.write(below_floor=True) as tx:
+            replay.record_lost(tx, lost)
             noted.see_log(tx, size)
         self.mark.raise_to(size)
         return replayed

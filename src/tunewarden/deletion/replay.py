@@ -1,10 +1,12 @@
 """Replays a leaf of the log into a database that has not seen it, after a restore or a crash (D10)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 
 from tunewarden import audit
+from tunewarden.audit import digests
+from tunewarden.audit.digests import Digest
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Tx
 from tunewarden.deletion import records
@@ -13,9 +15,11 @@ from tunewarden.deletion.records import Intent
 from tunewarden.deletion.reports import KeyReport
 from tunewarden.deletion.requests import commit
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import keys
+from tunewarden.identity import keys, organizations
 from tunewarden.registry import artifacts
 from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
+from tunewarden_receipts import receipt
+from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.facts import DeletionFacts
 from tunewarden_receipts.leaf import DeletionLeaf, Disclosure, opened
 from tunewarden_receipts.statement import BlobsErased, Deleted
@@ -92,6 +96,40 @@ def deletion(
 def blobs_erased(tx: Tx, facts: BlobsErased, index: int) -> None:
     """Store the second leaf's index, so that D9 does not append another."""
     records.record_blobs_leaf(tx, facts.deletion_id, index)
+
+
+def check_audit_history(tx: Tx, facts: AuditDigestLeaf) -> None:
+    """Check that the database knows no other digest of the audit log with this number. Raises Error(UNAVAILABLE)."""
+    known = digests.find(tx, facts.sequence)
+    if known is not None and known.statement not in {None, receipt.build(facts)}:
+        raise _histories_differ(
+            f"The log's digest {facts.sequence} of the audit log does not match the database's."
+        )
+
+
+def audit_digest(tx: Tx, facts: AuditDigestLeaf, index: int) -> list[int]:
+    """Store where the leaf of a digest is; return its number if the database does not have its events."""
+    if digests.find(tx, facts.sequence) is not None:
+        digests.note_leaf(tx, facts.sequence, index)
+        return []
+    newest = digests.newest(tx)
+    last_n = newest.last_n if newest else 0
+    digests.insert(tx, Digest(facts.sequence, last_n, None, index, index))
+    return [facts.sequence]
+
+
+def record_lost(tx: Tx, lost: Sequence[int]) -> None:
+    """Record for each organization that digests have no events: the database is an older copy."""
+    for organization_id in organizations.ids(tx) if lost else ():
+        audit.record(
+            tx,
+            audit.EventType.AUDIT_RESTORED,
+            organization_id=organization_id,
+            actor=audit.SERVER,
+            resource_id=organization_id,
+            first_lost_digest=min(lost),
+            last_lost_digest=max(lost),
+        )
 
 
 def _find(tx: Tx, facts: Deleted) -> tuple[Artifact, bytes] | None:

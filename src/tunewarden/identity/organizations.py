@@ -73,3 +73,8 @@ def first_name(tx: Tx) -> str:
     if row is None:
         raise Error(Kind.UNAVAILABLE, "No organization exists yet. Start the server once.")
     return str(row[0])
+
+
+def ids(tx: Tx) -> list[str]:
+    """Return the ids of all organizations."""
+    return [str(row[0]) for row in tx.rows("SELECT id FROM organizations ORDER BY id")]

@@ -1,7 +1,8 @@
 """`python -m tunewarden.server.runner`: the background runner.
 
 It adopts orphaned deletions (D9, D10), expires files and uploads, runs fine-tuning jobs, and
-keeps every local base loaded in the embedded engine. It holds the leases of other engines.
+keeps every local base loaded in the embedded engine. It holds the leases of other engines, and makes the
+audit log's digests.
 """
 
 import logging
@@ -13,7 +14,8 @@ from http.client import HTTPException
 from pathlib import Path
 
 from tunewarden import config, logs, processes
-from tunewarden.app import App, expiry, open_app, reserve, training
+from tunewarden.app import App, audit_digests, expiry, open_app, reserve, training
+from tunewarden.audit import refusals, retention
 from tunewarden.clock import Throttle, to_micros
 from tunewarden.deletion import expiry_pause, records
 from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
@@ -27,6 +29,8 @@ from tunewarden.server.lease_threads import LeaseThreads
 
 POLL_SECONDS = 0.05
 RETRY_SECONDS = 1.0
+AUDIT_SECONDS = 5.0
+AUDIT_EXPIRY_SECONDS = 600.0
 SWAP_NOTED_SECONDS = 60.0
 # Erasing blobs (D9) yields to incoming deletions, whose responses need the same disk and
 # locks; but not for longer than this.
@@ -64,7 +68,7 @@ def main(data: str, parent: str, slot: str = "", counters: str = "", scraped: st
     jobs = threading.Thread(target=_run_jobs, args=(app, stop), daemon=True)
     # Concurrently with deletions: loading a large base takes minutes.
     works = (
-        _keep_bases_loaded, _keep_room, _expire, _check_keyring, _watch_swap, _hold_leases,
+        _keep_bases_loaded, _keep_room, _expire, _check_keyring, _watch_swap, _hold_leases, _keep_audit,
     )  # fmt: skip
     others = [threading.Thread(target=work, args=(app, stop), daemon=True) for work in works]
     if scraped:
@@ -152,6 +156,24 @@ def _expire(app: App, stop: threading.Event) -> None:
             due.run()
             if expiry_pause.pause_of(app.database) and logged.allows(NOTHING_EXPIRES):
                 logger.warning(NOTHING_EXPIRES)
+        except Error as error:
+            _log(logged, error)
+
+
+def _keep_audit(app: App, stop: threading.Event) -> None:
+    """Make the audit log's daily digests, count refusals, and delete what a retention period lets expire."""
+    made = audit_digests(app)
+    logged = Throttle(app.clock)
+    expire_at = 0.0
+    while not stop.wait(AUDIT_SECONDS):
+        try:
+            refusals.close_hours(app.database, app.clock)
+            made.run()
+            now = app.clock.monotonic()
+            # Not by a clock that jumped, like all that expires.
+            if now >= expire_at and not expiry_pause.pause_of(app.database):
+                expire_at = now + AUDIT_EXPIRY_SECONDS
+                retention.apply(app.database, to_micros(app.clock.now()))
         except Error as error:
             _log(logged, error)
 

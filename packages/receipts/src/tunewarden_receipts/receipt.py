@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import rfc8785
 
 from tunewarden_receipts import merkle
+from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.canonical import canonical
 from tunewarden_receipts.leaf import (
     BlobsErasedLeaf,
@@ -88,7 +89,7 @@ class VerifiedReceipt:
     key_id: str
 
 
-def build(leaf: Leaf) -> bytes:
+def build(leaf: Leaf | AuditDigestLeaf) -> bytes:
     """Return the canonical statement of a leaf; `ValueError` if a fact has a wrong form."""
     return canonical(to_statement(leaf))
 

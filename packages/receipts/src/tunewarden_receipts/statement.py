@@ -2,27 +2,39 @@
 
 from typing import Any
 
+from tunewarden_receipts import audit_digest
+from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.facts import FORMAT_1, BlobsErasedFacts, DeletionFacts
 from tunewarden_receipts.leaf import FORMAT_2, BlobsErasedLeaf, DeletionLeaf, Leaf, to_json
-from tunewarden_receipts.readers import identifier, list_of, object_of, one_of, sha256
+from tunewarden_receipts.readers import Reader, identifier, list_of, object_of, one_of, sha256
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 Deleted = DeletionFacts | DeletionLeaf
 BlobsErased = BlobsErasedFacts | BlobsErasedLeaf
-Facts = Deleted | BlobsErased
-_READERS = FORMAT_1 | FORMAT_2
+Facts = Deleted | BlobsErased | AuditDigestLeaf
+_AUDIT_DIGEST: dict[str, Reader] = {
+    audit_digest.PREDICATE_TYPE: object_of(AuditDigestLeaf, audit_digest.READERS)
+}
+_READERS = FORMAT_1 | FORMAT_2 | _AUDIT_DIGEST
 
 
-def to_statement(leaf: Leaf) -> dict[str, Any]:
+def to_statement(leaf: Leaf | AuditDigestLeaf) -> dict[str, Any]:
     """Return the in-toto Statement v1 of a leaf; `ValueError` if a fact has a wrong form."""
     predicate = to_json(leaf)
-    digest = {"hmacSha256": predicate.pop("manifestSha256")}
-    subject = {"name": predicate.pop("internalId"), "digest": digest}
-    what = f"{predicate.pop('kind')}-deletion" if isinstance(leaf, DeletionLeaf) else "blobs-erased"
+    if isinstance(leaf, AuditDigestLeaf):
+        digest = {"sha256": predicate.pop("root")}
+        subject = {"name": f"{audit_digest.SUBJECT}{leaf.sequence}", "digest": digest}
+        kind = audit_digest.PREDICATE_TYPE
+    else:
+        digest = {"hmacSha256": predicate.pop("manifestSha256")}
+        subject = {"name": predicate.pop("internalId"), "digest": digest}
+        is_deletion = isinstance(leaf, DeletionLeaf)
+        what = f"{predicate.pop('kind')}-deletion" if is_deletion else "blobs-erased"
+        kind = f"https://tunewarden.dev/{what}/v2"
     statement = {
         "_type": STATEMENT_TYPE,
         "subject": [subject],
-        "predicateType": f"https://tunewarden.dev/{what}/v2",
+        "predicateType": kind,
         "predicate": predicate,
     }
     # What the parser would refuse or read otherwise is never signed.
@@ -42,15 +54,29 @@ def from_statement(statement: object) -> Facts:
             "predicate": lambda value: dict(value) if isinstance(value, dict) else {},
         },
     )(statement)
-    digest, name = ("sha256", "artifactId") if kind in FORMAT_1 else ("hmacSha256", "internalId")
+    algorithm, name, digest = _subject_of(kind)
     read = object_of(
-        lambda identity, manifest: {name: identity, "manifestSha256": manifest},
-        {"name": identifier, "digest": object_of(str, {digest: sha256})},
+        lambda identity, manifest: {name: identity, digest: manifest},
+        {"name": identifier, "digest": object_of(str, {algorithm: sha256})},
     )
     if len(subjects) != 1:
         raise ValueError("a statement has one subject")
     subject = read(subjects[0])
+    if (
+        kind in _AUDIT_DIGEST
+        and subject.pop(name) != f"{audit_digest.SUBJECT}{predicate.get(name)}"
+    ):
+        raise ValueError("a digest's subject has another number")
     if subject.keys() & predicate.keys():
         raise ValueError("a predicate does not repeat its subject")
     facts: Facts = _READERS[kind](predicate | subject)
     return facts
+
+
+def _subject_of(kind: str) -> tuple[str, str, str]:
+    """Return the algorithm of a subject's digest, and which facts its name and its digest are."""
+    if kind in FORMAT_1:
+        return "sha256", "artifactId", "manifestSha256"
+    if kind in FORMAT_2:
+        return "hmacSha256", "internalId", "manifestSha256"
+    return "sha256", "sequence", "root"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from tunewarden_receipts import facts as format_1
+from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.commitments import ListCommitment
 from tunewarden_receipts.facts import BlobsErasedFacts, DeletionFacts, ErasedKey, FencedWorker
 from tunewarden_receipts.leaf import (
@@ -48,6 +49,10 @@ def _lines(receipt: VerifiedReceipt) -> Lines:
             yield from _deletion_1(facts)
         case BlobsErasedFacts() as facts:
             yield from _blobs_erased_1(facts)
+        case AuditDigestLeaf() as digest:
+            yield "audit digest", str(digest.sequence)
+            yield "digested", digest.digested_at
+            yield "root", digest.root
 
 
 def _deletion(leaf: DeletionLeaf, shown: Disclosure) -> Lines:
