@@ -176,7 +176,7 @@ def test_the_migrations_make_the_golden_schema(path: Path, request: pytest.Fixtu
     with database.read() as tx:
         rows = tx.rows(
             "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
-            " ORDER BY type DESC, name"
+            " ORDER BY type = 'trigger', type DESC, name"
         )
     schema = "".join(f"{row[0]};\n\n" for row in rows)
     if request.config.getoption("--update-golden"):

@@ -37,6 +37,14 @@ CREATE TABLE artifacts (
   created_at INTEGER NOT NULL
 , salt BLOB);
 
+CREATE TABLE audit_digests (
+  sequence INTEGER PRIMARY KEY,
+  last_n INTEGER NOT NULL,
+  statement BLOB,
+  log_since INTEGER NOT NULL,
+  log_index INTEGER
+);
+
 CREATE TABLE audit_events (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -49,6 +57,35 @@ CREATE TABLE audit_events (
   resource_id TEXT NOT NULL,
   request_id TEXT,
   details TEXT NOT NULL
+);
+
+CREATE TABLE audit_parts (
+  organization_id TEXT NOT NULL,
+  number INTEGER NOT NULL,
+  sequence INTEGER NOT NULL REFERENCES audit_digests (sequence),
+  first_n INTEGER NOT NULL,
+  last_n INTEGER NOT NULL,
+  last_at INTEGER NOT NULL,
+  events INTEGER NOT NULL,
+  root TEXT NOT NULL,
+  previous TEXT,
+  salt BLOB NOT NULL,
+  entries BLOB NOT NULL,
+  expired_at INTEGER,
+  PRIMARY KEY (organization_id, number)
+);
+
+CREATE TABLE audit_refusals (
+  organization_id TEXT NOT NULL,
+  key_id TEXT NOT NULL,
+  hour_at INTEGER NOT NULL,
+  refused INTEGER NOT NULL,
+  PRIMARY KEY (organization_id, key_id, hour_at)
+);
+
+CREATE TABLE audit_retention (
+  organization_id TEXT PRIMARY KEY REFERENCES organizations (id),
+  days INTEGER NOT NULL
 );
 
 CREATE TABLE base_names (
@@ -347,7 +384,30 @@ CREATE INDEX api_keys_of_user ON api_keys (user_id, id);
 
 CREATE INDEX artifacts_of_key ON artifacts (key_id);
 
-CREATE INDEX audit_events_of_resource ON audit_events (organization_id, resource_id, n);
+CREATE INDEX audit_digests_pending ON audit_digests (sequence) WHERE log_index IS NULL;
+
+CREATE INDEX audit_events_listed ON audit_events (organization_id, effective_at, n);
+
+CREATE INDEX audit_events_of_key ON audit_events (organization_id, actor_key_id, effective_at, n)
+  WHERE actor_key_id IS NOT NULL;
+
+CREATE INDEX audit_events_of_project ON audit_events (organization_id, project_id, effective_at, n)
+  WHERE project_id IS NOT NULL;
+
+CREATE INDEX audit_events_of_resource ON audit_events (organization_id, resource_id, effective_at, n);
+
+CREATE INDEX audit_events_of_type ON audit_events (organization_id, type, effective_at, n);
+
+CREATE INDEX audit_events_of_user ON audit_events (organization_id, actor_user_id, effective_at, n)
+  WHERE actor_user_id IS NOT NULL;
+
+CREATE INDEX audit_parts_expired ON audit_parts (organization_id, last_n) WHERE expired_at IS NOT NULL;
+
+CREATE INDEX audit_parts_kept ON audit_parts (organization_id, last_n) WHERE expired_at IS NULL;
+
+CREATE INDEX audit_parts_of_digest ON audit_parts (sequence);
+
+CREATE INDEX audit_refusals_of_hour ON audit_refusals (hour_at);
 
 CREATE INDEX blobs_of_artifact ON blobs (artifact_n, position);
 
@@ -419,4 +479,18 @@ CREATE UNIQUE INDEX users_by_email ON users (organization_id, email)
 
 CREATE INDEX users_of_organization ON users (organization_id, created_at, id)
   WHERE removed_at IS NULL AND service_project_id IS NULL;
+
+CREATE TRIGGER audit_events_never_change BEFORE UPDATE ON audit_events
+BEGIN
+  SELECT RAISE(ABORT, 'audit events never change');
+END;
+
+CREATE TRIGGER audit_events_stay BEFORE DELETE ON audit_events
+WHEN NOT EXISTS (
+  SELECT 1 FROM audit_parts p WHERE p.organization_id = OLD.organization_id AND p.last_n >= OLD.n
+    AND p.first_n <= OLD.n AND p.expired_at IS NOT NULL
+)
+BEGIN
+  SELECT RAISE(ABORT, 'audit events are deleted by their retention period only');
+END;
 

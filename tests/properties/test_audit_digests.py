@@ -177,7 +177,7 @@ def test_events_never_change_and_are_deleted_by_their_retention_period_only(worl
 def test_expired_events_are_gone_and_what_is_left_is_still_proven(world: World) -> None:
     caller = world.caller()
     organization = caller.organization_id
-    lines = {}
+    lines: dict[str, bytes] = {}
     for _ in range(3):
         audits.record(world, 4, organization)
         lines |= {event.id: event.line() for event in audits.stored(world, organization)}

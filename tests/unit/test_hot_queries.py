@@ -26,6 +26,7 @@ from tunewarden.api import server
 from tunewarden.api.direct import Direct
 from tunewarden.api.operations import Operations
 from tunewarden.api.routes import ROUTERS
+from tunewarden.audit import refusals, retention
 from tunewarden.deletion.requests import Attempt
 from tunewarden.finetuning.runner import Runner
 from tunewarden.finetuning.states import State
@@ -49,6 +50,7 @@ SMALL = {
     "keyring_seen",
     "clock_seen",
     "swap_seen",
+    "audit_retention",
 }
 # Parts of statements that may read all of something, and why that is not much.
 ALLOWED = {
@@ -68,6 +70,8 @@ ALLOWED = {
     "UPDATE drafts SET project_id": "a migration; once",
     "SET salt = sha256(": "a migration; once",
     "SET fenced_at = NULL": "a migration; once",
+    "FROM audit_events WHERE n > :n ORDER BY n LIMIT :limit": "once a day; pages of a thousand",
+    "WHERE log_index IS NULL ORDER BY sequence": "what is left to do, by a partial index",
     "finished_at FROM jobs WHERE finished_at IS NULL": "what is left to do, by a partial index",
 }
 FILLED = budgets.count(4_000, 40_000)
@@ -117,7 +121,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
         _live(place)
     schema = apsw.Connection(str(place.config.database)).execute(
         "SELECT sql FROM sqlite_schema WHERE sql <> '' AND name NOT LIKE 'sqlite%'"
-        " ORDER BY type DESC"  # tables before their indexes
+        " ORDER BY type = 'trigger', type DESC"  # tables before their indexes and triggers
     )
     return few, many, [str(row[0]) for row in schema]
 
@@ -257,6 +261,9 @@ def _in_the_background(place: Workplace, job: str) -> None:
     models.newest(app.database)
     bases.list_all(app.database)
     composition.expiry(app).run()
+    composition.audit_digests(app).run()
+    refusals.close_hours(app.database, app.clock)
+    retention.apply(app.database, 0)
     app.executor.resume(last=background._last_step(app))
     app.executor.resume()
     fine_tuning_rows.set_job(app, job, state=State.PAUSED)  # Nothing shall begin here.

@@ -90,14 +90,16 @@ def newest(tx: Tx) -> Digest | None:
     """Return the newest digest."""
     row = tx.row(
         "SELECT sequence, last_n, statement, log_since, log_index FROM audit_digests"
-        " ORDER BY sequence DESC LIMIT 1"
+        " WHERE sequence = (SELECT MAX(sequence) FROM audit_digests)"
     )
     return Digest(*row) if row else None
 
 
 def last_n(database: Database) -> int:
     """Return the number of the last event that a digest covers; 0 before the first digest."""
-    row = database.peek("SELECT last_n FROM audit_digests ORDER BY sequence DESC LIMIT 1")
+    row = database.peek(
+        "SELECT last_n FROM audit_digests WHERE sequence = (SELECT MAX(sequence) FROM audit_digests)"
+    )
     return int(row[0]) if row else 0
 
 
