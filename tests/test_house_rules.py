@@ -371,6 +371,11 @@ def test_every_decision_has_a_number_of_its_own_and_each_that_is_named_is_there(
         assert set(named) <= set(numbers), path
 
 
+def test_every_migration_has_a_number_of_its_own() -> None:
+    numbers = [path.name[:4] for path in (SOURCE / "db" / "migrations").glob("*.sql")]
+    assert sorted(numbers) == [f"{n:04}" for n in range(1, len(numbers) + 1)]
+
+
 def test_no_document_or_source_names_a_place_of_one_machine() -> None:
     pattern = re.compile(r"/(work|root|farm)/|/home/\w+")
     assert [
