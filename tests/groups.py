@@ -72,6 +72,7 @@ QUICK = (
 # They run on one worker, which starts the server that they share: its engine takes ten seconds of a processor to start.
 ENGINE_SERVER = (
     "api/test_deleting_in_use.py",
+    "api/test_fair_rows.py",
     "api/test_fine_tuning.py",
     "api/test_inference.py",
     "api/test_inference_parameters.py",

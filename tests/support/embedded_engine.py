@@ -141,11 +141,13 @@ def end_token() -> int:
 
 
 @contextmanager
-def running_engine(directory: Path, *options: str) -> Iterator[EngineProcess]:
+def running_engine(
+    directory: Path, *options: str, python: str = sys.executable
+) -> Iterator[EngineProcess]:
     """Start an engine process with the demo's base; end it with SIGTERM and see that it goes well."""
     path = directory / "engine.sock"
     command = [
-        sys.executable,
+        python,
         "-m",
         "tunewarden.embedded_engine.worker",
         "--socket",

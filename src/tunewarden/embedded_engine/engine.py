@@ -15,9 +15,9 @@ from tunewarden.embedded_engine.adapter_files import AdapterWeights, read_and_un
 from tunewarden.embedded_engine.lora import BASE_SLOT
 from tunewarden.embedded_engine.model import Base, Precision
 from tunewarden.embedded_engine.prefill import Limits
+from tunewarden.embedded_engine.queued import Queued
 from tunewarden.embedded_engine.sequences import Row
 from tunewarden.embedded_engine.step_loop import News, StepLoop, not_loaded
-from tunewarden.embedded_engine.waiting import Queued
 from tunewarden.engine_protocol.codes import Code
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import token

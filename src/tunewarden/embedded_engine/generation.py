@@ -5,9 +5,9 @@ import asyncio
 from tunewarden.embedded_engine import prompts
 from tunewarden.embedded_engine.constraints import Matcher
 from tunewarden.embedded_engine.engine import Served, of_request
+from tunewarden.embedded_engine.queued import TOKENS_BESIDE, Queued
 from tunewarden.embedded_engine.requests import Ask
 from tunewarden.embedded_engine.sequences import Delta, Ending, Row
-from tunewarden.embedded_engine.waiting import TOKENS_BESIDE, Queued
 from tunewarden.errors import Error
 
 # Deltas that one turn of the event loop takes: in tokens named, alternatives included.

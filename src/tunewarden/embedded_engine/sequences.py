@@ -68,8 +68,8 @@ class Row:
     """One sequence: its prompt, its adapter, and its decoding state.
 
     `adapter` is None for the base. `asked_by`, an organization, bounds whose prompts it may reuse, and rows are
-    shared between organizations. `index` is its place among
-    the choices of its request.
+    shared between organizations. `index` is its place among the choices of its request. `is_extra`: it runs beside a
+    full batch and takes no place in it (waiting.py).
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Row:
         self.length = len(prompt)
         self.reports_prompt = reports_prompt
         self.tokens_reused = 0
+        self.is_extra = False
         self._index = index
         self._ending = ending
         self._tokens_min = sampling.min_tokens

@@ -20,9 +20,10 @@ from tunewarden.embedded_engine.lora import Interrupted, Selection
 from tunewarden.embedded_engine.model import Base
 from tunewarden.embedded_engine.prefill import Joining, Limits, Running
 from tunewarden.embedded_engine.prefix_cache import Prefixes
+from tunewarden.embedded_engine.queued import Queued
 from tunewarden.embedded_engine.sampling import choose
 from tunewarden.embedded_engine.sequences import Delta, Receiver, Row
-from tunewarden.embedded_engine.waiting import Queued, WaitingRows
+from tunewarden.embedded_engine.waiting import WaitingRows
 from tunewarden.engine_protocol.codes import Code
 from tunewarden.errors import Error, Kind
 
@@ -75,7 +76,7 @@ class StepLoop:
 
     def submit(self, request: Queued) -> None:
         """Queue a request. Raises Error(UNAVAILABLE) if the queue is full."""
-        self._waiting.announce(request.asked_by, request.count, request.tokens)
+        self._waiting.announce(request)
         self._orders.put(lambda: self._accept(request))
 
     def between_steps(self, work: Callable[[], T], *, is_urgent: bool = False) -> "Future[T]":
@@ -170,7 +171,7 @@ class StepLoop:
 
     def _accept(self, request: Queued) -> None:
         if self._slot_of(request.adapter) is None:
-            self._waiting.withdraw(request.asked_by, request.count, request.tokens)
+            self._waiting.withdraw(request)
             self._news.append((request.receiver, not_loaded(request.adapter)))
             self._flush()
         else:

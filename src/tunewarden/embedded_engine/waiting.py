@@ -1,199 +1,174 @@
-"""The queue of waiting requests, with fair sharing of rows between organizations (docs/decisions/0014).
+"""The queue of waiting requests, with fair sharing of rows (docs/decisions/0014).
 
-The organization with the fewest running rows comes first, and within it the requests take turns. The batch may grow
-for one that has almost none, so that others' long completions do not starve it.
+The organization with the fewest running rows comes first, and within it the request with the fewest. The batch may
+grow for an organization that has almost none, and for a request that has none beside another's many, so that long
+answers starve nobody.
 """
 
-import threading
-from collections import Counter, deque
+import heapq
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import count
 
+from tunewarden.embedded_engine.queued import TOKENS_BESIDE, QueueBound, Queued
 from tunewarden.embedded_engine.sequences import Receiver, Row
-from tunewarden.engine_protocol.codes import Code
-from tunewarden.errors import Error, Kind
 
 # An organization may run this many rows even if others fill the batch, which at most doubles for that.
 GUARANTEED_ROWS = 2
 BATCH_GROWTH = 2
-# The queue may grow by this factor for organizations with less than their share in it.
-QUEUE_GROWTH = 4
-SHARES = 4
-
-
-# What a request counts for beside its tokens.
-TOKENS_BESIDE = 64
-
-
-class Queued:
-    """A request in the queue. Its rows are made when they are about to run: a request may have 100,000."""
-
-    def __init__(
-        self,
-        rows: Iterable[Row],
-        *,
-        receiver: Receiver,
-        adapter: str | None,
-        asked_by: str,
-        count: int,
-        tokens: int,
-    ) -> None:
-        self.receiver = receiver
-        self.adapter = adapter
-        self.asked_by = asked_by
-        # Of the rows that were not taken. The last one takes what is left of the tokens.
-        self.count = count
-        self.tokens = tokens
-        self._source = iter(rows)
-        self._made: deque[Row] = deque()
-
-    @classmethod
-    def again(cls, row: Row, tokens: int) -> "Queued":
-        """Return a row that ran, to be queued again."""
-        return cls(
-            [row],
-            receiver=row.receiver,
-            adapter=row.adapter,
-            asked_by=row.asked_by,
-            count=1,
-            tokens=tokens,
-        )
-
-    def row(self, at: int) -> Row | None:
-        """Return the row at a place among those that were not taken."""
-        while len(self._made) <= at:
-            row = next(self._source, None)
-            if row is None:
-                return None
-            self._made.append(row)
-        return self._made[at]
-
-    def take(self) -> tuple[Row, int]:
-        """Remove the first row; return it and the tokens that it counted for."""
-        share = self.tokens // self.count
-        self.tokens -= share
-        self.count -= 1
-        return self._made.popleft(), share
+# Of the batch's size: what the first rows of requests may take beyond it, which organizations share.
+SHARE_OF_FIRST_ROWS = 2
 
 
 class WaitingRows:
     """Used by the step thread only, except `announce`."""
 
     def __init__(self, tokens_max: int) -> None:
-        self._tokens_max = tokens_max
-        self._queues: dict[str, deque[Queued]] = {}
-        self._lock = threading.Lock()
-        # By organization: tokens of announced rows that do not run yet.
-        self._tokens: Counter[str] = Counter()
-        self._rows = 0
+        self._bound = QueueBound(tokens_max)
+        # Each organization's requests; the one that took a row last is the last.
+        self._queues: dict[str, OrderedDict[Receiver, Queued]] = {}
 
     def __len__(self) -> int:
         """Return the number of waiting rows, announced ones included. Thread-safe."""
-        return self._rows
+        return self._bound.rows
 
     def __iter__(self) -> Iterator[Queued]:
-        """Yield the requests, each organization's in the order of their turns."""
+        """Yield the requests."""
         for queue in self._queues.values():
-            yield from queue
+            yield from queue.values()
 
-    def announce(self, organization: str, rows: int, tokens: int) -> None:
+    def announce(self, request: Queued) -> None:
         """Reserve room for a request before `add`. Thread-safe. Raises Error(UNAVAILABLE) if the queue is full."""
-        with self._lock:
-            own = self._tokens[organization]
-            has_little = not own or own + tokens <= self._tokens_max // SHARES
-            most = self._tokens_max * (QUEUE_GROWTH if has_little else 1)
-            # A request that is larger than the queue waits alone.
-            if self._tokens.total() and self._tokens.total() + tokens > most:
-                raise _overloaded()
-            self._tokens[organization] += tokens
-            self._rows += rows
+        self._bound.admit(request)
 
-    def withdraw(self, organization: str, rows: int, tokens: int) -> None:
+    def withdraw(self, request: Queued) -> None:
         """Cancel an announcement."""
-        with self._lock:
-            self._rows -= rows
-            self._tokens[organization] -= tokens
-            if not self._tokens[organization]:
-                del self._tokens[organization]
+        self._bound.remove(request.asked_by, request.receiver, request.count, request.tokens)
 
     def add(self, request: Queued) -> None:
         """Queue an announced request."""
-        self._queues.setdefault(request.asked_by, deque()).append(request)
+        self._queues.setdefault(request.asked_by, OrderedDict())[request.receiver] = request
 
     def put_back(self, rows: Sequence[Row]) -> None:
-        """Requeue rows at the front of their organizations' queues."""
+        """Requeue rows as the first ones of their requests, and these as the first ones of their organizations."""
         for row in reversed(rows):
             tokens = len(row.prompt) + TOKENS_BESIDE
-            with self._lock:
-                self._rows += 1
-                self._tokens[row.asked_by] += tokens
-            self._queues.setdefault(row.asked_by, deque()).appendleft(Queued.again(row, tokens))
+            self._bound.add(row, tokens)
+            queue = self._queues.setdefault(row.asked_by, OrderedDict())
+            queue.setdefault(row.receiver, Queued.again(row)).put_back(row, tokens)
+            queue.move_to_end(row.receiver, last=False)
 
     def take(self, rows: Iterable[Row]) -> None:
-        """Dequeue rows that run now, the first ones of their organizations."""
+        """Dequeue rows that run now, in the order of `next_ones`."""
         for row in rows:
             queue = self._queues[row.asked_by]
-            request = queue.popleft()
+            request = queue[row.receiver]
             first, tokens = request.take()
-            assert first is row, "each organization's rows come in order"
-            self.withdraw(row.asked_by, 1, tokens)
+            assert first is row, "each request's rows come in order"
+            self._bound.remove(row.asked_by, row.receiver, 1, tokens)
             if request.count:
-                queue.append(request)
-            elif not queue:
+                queue.move_to_end(row.receiver)
+                continue
+            del queue[row.receiver]
+            if not queue:
                 del self._queues[row.asked_by]
 
     def drop(self, unwanted: Callable[[Queued], bool]) -> None:
         """Remove matching requests."""
         for organization, queue in list(self._queues.items()):
-            staying = deque(one for one in queue if not unwanted(one))
-            for one in queue:
-                if unwanted(one):
-                    self.withdraw(organization, one.count, one.tokens)
-            if staying:
-                self._queues[organization] = staying
-            else:
+            for request in [one for one in queue.values() if unwanted(one)]:
+                self.withdraw(request)
+                del queue[request.receiver]
+            if not queue:
                 del self._queues[organization]
 
     def next_ones(self, running: Iterable[Row], rows_max: int) -> Iterator[Row]:
-        """Yield the rows that may join, in order.
+        """Yield the rows that may join, in order, and note on each whether it is an extra one (Row.is_extra).
 
-        `running` holds places of `rows_max` in total; more only for organizations with almost none.
+        `running` holds places of `rows_max` in total, its extra rows none.
         """
-        held = Counter(row.asked_by for row in running)
-        total = held.total()
-        queues = {one: _in_turns(queue) for one, queue in self._queues.items()}
-        while queues:
-            chosen = _neediest(queues, held)
-            is_full = total >= rows_max
-            if is_full and (held[chosen] >= GUARANTEED_ROWS or total >= rows_max * BATCH_GROWTH):
-                return
-            row = next(queues[chosen], None)
+        places = _Places(running, self._queues, rows_max)
+        turns = {
+            one: _in_turns(queue.values(), places.of_requests)
+            for one, queue in self._queues.items()
+        }
+        while turns:
+            chosen = min(turns, key=places.of_organizations.__getitem__)
+            if not places.has_one_for(chosen):
+                break
+            row = next(turns[chosen], None)
             if row is None:
-                del queues[chosen]
+                del turns[chosen]
                 continue
-            held[chosen] += 1
-            total += 1
+            yield places.taken(row, is_extra=False)
+        turns = {one: turn for one, turn in turns.items() if one in places.have_many}
+        while turns:
+            chosen = min(turns, key=places.of_organizations.__getitem__)
+            row = next(turns[chosen], None) if places.has_extra_for(chosen) else None
+            if row is None or places.of_requests[row.receiver]:
+                del turns[chosen]
+                continue
+            yield places.taken(row, is_extra=True)
+
+
+class _Places:
+    """The batch's places, and who has them."""
+
+    def __init__(self, running: Iterable[Row], waiting: Iterable[str], rows_max: int) -> None:
+        self.of_organizations: Counter[str] = Counter()
+        self.of_requests: Counter[Receiver] = Counter()
+        # Organizations with a request that runs several rows.
+        self.have_many: set[str] = set()
+        self._extras: Counter[str] = Counter()
+        self._total = 0
+        self._extra = 0
+        self._rows_max = rows_max
+        for row in running:
+            self.taken(row, is_extra=row.is_extra)
+        organizations = len(self.of_organizations.keys() | set(waiting))
+        self._extras_max = max(1, rows_max // SHARE_OF_FIRST_ROWS // max(1, organizations))
+
+    def has_one_for(self, organization: str) -> bool:
+        """Return whether it may run one more row."""
+        if self._total - self._extra < self._rows_max:
+            return True
+        return (
+            self.of_organizations[organization] < GUARANTEED_ROWS
+            and self._total < self._rows_max * BATCH_GROWTH
+        )
+
+    def has_extra_for(self, organization: str) -> bool:
+        """Return whether it may run the first row of one more request although the batch is full."""
+        return (
+            self._extras[organization] < self._extras_max
+            and self._total < self._rows_max * BATCH_GROWTH
+        )
+
+    def taken(self, row: Row, *, is_extra: bool) -> Row:
+        """Count a row that runs, and return it."""
+        row.is_extra = is_extra
+        self._total += 1
+        self._extra += is_extra
+        self.of_organizations[row.asked_by] += 1
+        self.of_requests[row.receiver] += 1
+        self._extras[row.asked_by] += is_extra
+        if self.of_requests[row.receiver] > 1:
+            self.have_many.add(row.asked_by)
+        return row
+
+
+def _in_turns(requests: Iterable[Queued], held: Mapping[Receiver, int]) -> Iterator[Row]:
+    """Yield the next row of the request that runs the fewest, again and again; of several such, of the first."""
+    later: list[tuple[int, int, int, Queued]] = []
+    turn = count()
+    for request in requests:
+        row = None if held[request.receiver] else request.row(0)
+        if row is not None:
             yield row
-
-
-def _in_turns(requests: Iterable[Queued]) -> Iterator[Row]:
-    """Yield the first row of each request, then the second of each that has one, and so on: as `take` goes on."""
-    turns = deque((request, 0) for request in requests)
-    while turns:
-        request, at = turns.popleft()
+        heapq.heappush(later, (held[request.receiver], next(turn), int(row is not None), request))
+    while later:
+        rows, _, at, request = heapq.heappop(later)
         row = request.row(at)
         if row is not None:
             yield row
-            turns.append((request, at + 1))
-
-
-def _neediest(organizations: Iterable[str], held: Mapping[str, int]) -> str:
-    return min(organizations, key=lambda one: held[one])
-
-
-def _overloaded() -> Error:
-    return Error(
-        Kind.UNAVAILABLE,
-        "The engine is overloaded. Please try again later.",
-        code=Code.ENGINE_OVERLOADED,
-        retry_after_seconds=1,
-    )
+            heapq.heappush(later, (rows + 1, next(turn), at + 1, request))

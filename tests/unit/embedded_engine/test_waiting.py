@@ -3,8 +3,8 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
-from types import SimpleNamespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,31 +13,59 @@ from tests.unit.embedded_engine.test_adapters import start, texts_of
 
 from tunewarden.embedded_engine.engine import Engine, Settings
 from tunewarden.embedded_engine.prefill import Limits
-from tunewarden.embedded_engine.waiting import QUEUE_GROWTH, SHARES, Queued, WaitingRows
+from tunewarden.embedded_engine.queued import QUEUE_GROWTH, SHARES, Queued
+from tunewarden.embedded_engine.waiting import WaitingRows
 from tunewarden.errors import Error
 
 ROWS, QUEUE = 8, 64
 
 
-def rows_of(organization: str, count: int) -> list[Any]:
+@dataclass(eq=False)
+class BareRow:
+    """What the queue reads of a row."""
+
+    asked_by: str
+    number: int
+    receiver: Any
+    prompt: Sequence[int] = (1,)
+    adapter: str | None = None
+    is_extra: bool = False
+    steps: int = 1
+
+
+def rows_of(organization: str, count: int, receiver: Any = None) -> list[Any]:
+    """Return rows of one request, or each of a request of its own."""
     return [
-        SimpleNamespace(asked_by=organization, number=at, prompt=[1], receiver=None, adapter=None)
+        BareRow(asked_by=organization, number=at, receiver=receiver or object())
         for at in range(count)
     ]
 
 
 def request_of(organization: str, count: int) -> Queued:
     """Return a request of so many rows, each of which counts for one token."""
-    rows = rows_of(organization, count)
-    facts: Any = {"receiver": None, "adapter": None, "asked_by": organization}
+    receiver: Any = object()
+    rows = rows_of(organization, count, receiver)
+    facts: Any = {"receiver": receiver, "adapter": None, "asked_by": organization}
     return Queued(rows, **facts, count=count, tokens=count)
+
+
+def announce(waiting: WaitingRows, organization: str, tokens: int) -> None:
+    request = request_of(organization, 1)
+    request.tokens = tokens
+    waiting.announce(request)
+
+
+def put(waiting: WaitingRows, organization: str, count: int) -> Queued:
+    request = request_of(organization, count)
+    waiting.announce(request)
+    waiting.add(request)
+    return request
 
 
 def waiting_with(**counts: int) -> WaitingRows:
     waiting = WaitingRows(QUEUE)
     for organization, count in counts.items():
-        waiting.announce(organization, count, count)
-        waiting.add(request_of(organization, count))
+        put(waiting, organization, count)
     return waiting
 
 
@@ -77,39 +105,39 @@ def test_the_batch_grows_to_twice_its_size_at_most() -> None:
 def test_who_has_nothing_in_a_full_queue_may_still_queue() -> None:
     waiting = waiting_with(a=QUEUE)
     with pytest.raises(Error):
-        waiting.announce("a", 1, 1)
-    waiting.announce("b", 1, QUEUE)
+        announce(waiting, "a", QUEUE // SHARES + 1)
+    announce(waiting, "b", QUEUE)
     with pytest.raises(Error):
-        waiting.announce("b", 1, 1)
+        announce(waiting, "b", QUEUE // SHARES + 1)
     for number in range(QUEUE_GROWTH - 2):
-        waiting.announce(f"org_{number}", 1, QUEUE)
+        announce(waiting, f"org_{number}", QUEUE)
     with pytest.raises(Error):
-        waiting.announce("z", 1, 1)
+        announce(waiting, "z", 1)
 
 
 def test_who_has_little_in_a_full_queue_may_still_queue_up_to_a_share() -> None:
-    """Several requests of one organization must not be refused because another one fills the queue."""
+    """Neither another organization nor its own largest request may fill the queue for an organization's others."""
     waiting = waiting_with(a=QUEUE)
-    for _ in range(QUEUE // SHARES):
-        waiting.announce("b", 1, 1)
-    with pytest.raises(Error):
-        waiting.announce("b", 1, 1)
-    with pytest.raises(Error):
-        waiting.announce("a", 1, 1)
+    for organization in "ba":
+        for _ in range(QUEUE // SHARES):
+            announce(waiting, organization, 1)
+        if organization == "b":  # of requests that are all alike, one is the largest
+            announce(waiting, organization, 1)
+        with pytest.raises(Error):
+            announce(waiting, organization, 1)
 
 
-def test_a_request_that_is_larger_than_the_queue_waits_alone() -> None:
+def test_a_request_that_is_larger_than_the_queue_may_wait_with_little_beside_it() -> None:
     waiting = WaitingRows(QUEUE)
-    waiting.announce("a", 1, QUEUE + 1)
+    announce(waiting, "a", QUEUE + 1)
     with pytest.raises(Error):
-        waiting.announce("a", 1, 1)
+        announce(waiting, "a", QUEUE // SHARES + 1)
 
 
 def test_requests_of_one_organization_take_turns() -> None:
     """A long request does not hold back a short one that came later."""
     waiting = waiting_with(a=20)
-    waiting.announce("a", 2, 2)
-    waiting.add(request_of("a", 2))
+    put(waiting, "a", 2)
     chosen: list[Any] = list(waiting.next_ones([], 6))
     assert [row.number for row in chosen] == [0, 0, 1, 1, 2, 3]
     waiting.take(chosen[:3])
@@ -123,19 +151,23 @@ def test_rows_are_made_when_they_are_about_to_run() -> None:
     made = []
 
     def rows() -> Iterator[Any]:
-        for row in rows_of("a", 100_000):
+        for row in rows_of("a", 100_000, receiver):
             made.append(row)
             yield row
 
     waiting = WaitingRows(QUEUE)
-    facts: Any = {"receiver": None, "adapter": None, "asked_by": "a"}
-    waiting.announce("a", 100_000, 100_000)
-    waiting.add(Queued(rows(), **facts, count=100_000, tokens=100_000))
+    receiver: Any = object()
+    request = Queued(
+        rows(), receiver=receiver, adapter=None, asked_by="a", count=100_000, tokens=100_000
+    )
+    waiting.announce(request)
+    waiting.add(request)
     waiting.take(list(waiting.next_ones([], ROWS)))
-    assert (len(made), len(waiting)) == (ROWS, 100_000 - ROWS)
+    assert len(waiting) == 100_000 - ROWS
     waiting.drop(lambda request: True)
-    assert (len(made), len(waiting)) == (ROWS, 0)
-    waiting.announce("a", 1, QUEUE)
+    assert len(waiting) == 0
+    assert len(made) <= ROWS + 1  # the next one was looked at
+    announce(waiting, "a", QUEUE)
 
 
 def test_what_is_taken_put_back_and_dropped_is_counted() -> None:
@@ -151,14 +183,62 @@ def test_what_is_taken_put_back_and_dropped_is_counted() -> None:
     assert len(waiting) == 0
 
 
-async def steps_until_answered(asking: str, tokens: int) -> int:
+def test_a_request_without_a_row_does_not_wait_for_anothers_many() -> None:
+    """A full batch grows by the first row of each, up to half of its size."""
+    waiting = WaitingRows(QUEUE)
+    many = put(waiting, "a", ROWS + 20)
+    running = list(waiting.next_ones([], ROWS))
+    waiting.take(running)
+    for _ in range(ROWS):
+        put(waiting, "a", 1)
+    chosen = list(waiting.next_ones(running, ROWS))
+    assert len(chosen) == ROWS // 2
+    assert all(row.is_extra and row.receiver is not many.receiver for row in chosen)
+    waiting.take(chosen)
+    # An extra row's end makes room for another one, and one of the many's for a request with fewer.
+    (extra,) = waiting.next_ones([*running, *chosen[1:]], ROWS)
+    assert extra.is_extra
+    (place,) = waiting.next_ones([*running[1:], *chosen], ROWS)
+    assert not place.is_extra
+    assert place.receiver is not many.receiver
+
+
+def test_the_batch_does_not_grow_for_requests_of_one_row_each() -> None:
+    waiting = WaitingRows(QUEUE)
+    for _ in range(2 * ROWS):
+        put(waiting, "a", 1)
+    chosen = list(waiting.next_ones([], ROWS))
+    assert len(chosen) == ROWS
+    waiting.take(chosen)
+    assert list(waiting.next_ones(chosen, ROWS)) == []
+    assert len(list(waiting.next_ones(chosen[1:], ROWS))) == 1
+
+
+def test_extra_rows_of_an_organization_take_no_place_of_anothers() -> None:
+    """Beside an organization with extra rows, another one gets its places again until both run as many."""
+    many = rows_of("b", ROWS // 2, object())
+    extras = rows_of("b", ROWS // 4)
+    for row in extras:
+        row.is_extra = True
+    waiting = WaitingRows(QUEUE)
+    for _ in range(3):
+        put(waiting, "b", 1)
+        put(waiting, "a", 1)
+    freed = ROWS // 2 - 1
+    (row,) = waiting.next_ones([*many, *extras, *rows_of("a", freed)], ROWS)
+    assert (row.asked_by, row.is_extra) == ("a", False)
+    (row,) = waiting.next_ones([*many[1:], *extras, *rows_of("a", freed + 1)], ROWS)
+    assert (row.asked_by, row.is_extra) == ("a", False)
+
+
+async def steps_until_answered(asking: str, requests: int, rows: int, tokens: int) -> int:
     """Fill rows and queue for `org_a` with long answers; return how many steps one more token takes."""
     limits = Limits(waiting_tokens=64 * 1024)
     engine = Engine(Settings(limits=limits))
     try:
         await engine.load_base("demo", demo_models.base_dir())
         served = engine.bases["demo"]
-        flood = [start(served, None, ["hi"] * 16, tokens, "org_a") for _ in range(3)]
+        flood = [start(served, None, ["hi"] * rows, tokens, "org_a") for _ in range(requests)]
         deadline = time.monotonic() + 60
         while served.steps.counts()[0] < limits.rows:
             assert time.monotonic() < deadline, "the rows are never full"
@@ -182,11 +262,13 @@ async def steps_until_answered(asking: str, tokens: int) -> int:
         engine.stop()
 
 
-def test_another_organizations_request_waits_for_a_few_steps_only() -> None:
-    taken = asyncio.run(steps_until_answered("org_b", 1500))
-    print(f"{taken} steps until the other organization's token")
+@pytest.mark.parametrize("asking", ["org_a", "org_b"])
+def test_a_request_waits_for_a_few_steps_only(asking: str) -> None:
+    """Whoever fills the batch with requests of many rows."""
+    taken = asyncio.run(steps_until_answered(asking, 3, 16, 1500))
+    print(f"{taken} steps until the token of {asking}")
     assert taken <= 6
 
 
-def test_control_the_same_organizations_request_waits_for_its_turn() -> None:
-    assert asyncio.run(steps_until_answered("org_a", 60)) > 40
+def test_control_beside_requests_of_one_row_each_it_waits_for_its_turn() -> None:
+    assert asyncio.run(steps_until_answered("org_a", 48, 1, 60)) > 40
