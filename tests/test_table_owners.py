@@ -42,6 +42,8 @@ OWNERS = {
     "keyring_seen": "registry/restore_marks.py",
     "swap_seen": "registry/restore_marks.py",
     "usage": "registry/usage.py",
+    "usage_series": "registry/usage.py",
+    "key_uses": "registry/usage.py",
     "jobs": "finetuning/transitions.py",
     "job_events": "finetuning/events.py",
     "job_checkpoints": "finetuning/checkpoints.py",

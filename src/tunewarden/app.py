@@ -47,7 +47,7 @@ from tunewarden.registry.imports import Imports
 from tunewarden.registry.quota import Quota
 from tunewarden.registry.replicas import Replica
 from tunewarden.registry.uploads import Uploads
-from tunewarden.registry.usage import UsageCounter
+from tunewarden.registry.usage_counter import UsageCounter
 from tunewarden.serving.admission import Admissions
 from tunewarden.serving.fence import Fence
 from tunewarden.serving.kernel_locks import KernelLockFence

@@ -57,8 +57,8 @@ def _said(chunks: list[dict[str, Any]]) -> str:
 
 def _usage(gateway: Server) -> tuple[int, int, int]:
     row = gateway.app.database.peek(
-        "SELECT SUM(requests), SUM(input_tokens), SUM(output_tokens) FROM usage"
-        " WHERE model_id = :model",
+        "SELECT SUM(requests), SUM(input_tokens), SUM(output_tokens) FROM usage u"
+        " JOIN usage_series s ON s.n = u.series_n WHERE u.seconds = 86400 AND s.model_id = :model",
         model=BASE,
     )
     assert row is not None

@@ -86,7 +86,10 @@ def _asking(server: Server, model: str, device: str) -> Iterator["subprocess.Pop
 
     The server has handed the answer to the kernel when the block begins: the usage is counted with it.
     """
-    counted = "SELECT SUM(requests) FROM usage WHERE model_id = :id"
+    counted = (
+        "SELECT SUM(u.requests) FROM usage u JOIN usage_series s ON s.n = u.series_n"
+        " WHERE u.seconds = 86400 AND s.model_id = :id"
+    )
     body = json.dumps({"model": model, "prompt": "Hello", "fake": {"seconds": ANSWER_SECONDS}})
     head = (
         f"POST /v1/completions HTTP/1.1|host: x|authorization: Bearer {server.owner_key}"

@@ -237,6 +237,12 @@ CREATE TABLE jobs (
   finished_at INTEGER
 , sealed_metadata BLOB);
 
+CREATE TABLE key_uses (
+  key_id TEXT PRIMARY KEY,
+  organization_id TEXT NOT NULL,
+  last_used_at INTEGER NOT NULL
+);
+
 CREATE TABLE keyring_seen (
   shard INTEGER PRIMARY KEY,
   generation INTEGER NOT NULL
@@ -357,13 +363,26 @@ CREATE TABLE uploads (
 
 CREATE TABLE usage (
   organization_id TEXT NOT NULL,
-  model_id TEXT NOT NULL,
-  hour_at INTEGER NOT NULL,
+  seconds INTEGER NOT NULL CHECK (seconds IN (60, 3600, 86400)),
+  began_at INTEGER NOT NULL,
+  series_n INTEGER NOT NULL REFERENCES usage_series (n),
   requests INTEGER NOT NULL,
   input_tokens INTEGER NOT NULL,
+  cached_tokens INTEGER NOT NULL,
   output_tokens INTEGER NOT NULL,
+  PRIMARY KEY (organization_id, seconds, began_at, series_n)
+);
+
+CREATE TABLE usage_series (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  organization_id TEXT NOT NULL,
+  key_id TEXT NOT NULL,
+  user_id TEXT NOT NULL,
+  project_id TEXT NOT NULL,
+  model_id TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('completions', 'embeddings')),
   last_used_at INTEGER NOT NULL,
-  PRIMARY KEY (organization_id, model_id, hour_at)
+  UNIQUE (organization_id, key_id, model_id, kind, user_id, project_id)
 );
 
 CREATE TABLE users (
@@ -473,6 +492,10 @@ CREATE INDEX upload_of_file ON uploads (file_n) WHERE file_n IS NOT NULL;
 CREATE INDEX uploads_pending ON uploads (expires_at) WHERE status = 'pending';
 
 CREATE INDEX uploads_untidy ON uploads (n) WHERE status <> 'pending' AND is_tidy = 0;
+
+CREATE INDEX usage_of_series ON usage (series_n, seconds, began_at);
+
+CREATE INDEX usage_series_of_model ON usage_series (organization_id, model_id);
 
 CREATE UNIQUE INDEX users_by_email ON users (organization_id, email)
   WHERE email IS NOT NULL AND removed_at IS NULL;

@@ -7,6 +7,7 @@ thousands of rows more, which a plan alone does not show (a range of all rows is
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -35,6 +36,7 @@ from tunewarden.ids import token
 from tunewarden.recovery_at_start import recover
 from tunewarden.registry import artifacts, bases, model_lookup, models
 from tunewarden.registry.file_rules import Description
+from tunewarden.registry.usage import COMPLETIONS
 from tunewarden.server import runner as background
 
 # They stay small: what an operator makes by hand, one row a shard of the keyring, versions.
@@ -69,6 +71,8 @@ ALLOWED = {
     "INSERT INTO stored_bytes SELECT": "a migration; once",
     "UPDATE drafts SET project_id": "a migration; once",
     "SET salt = sha256(": "a migration; once",
+    "FROM usage_by_model": "a migration; once",
+    "SELECT organization_id, 86400": "a migration; once",
     "SET fenced_at = NULL": "a migration; once",
     "FROM audit_events WHERE n > :n ORDER BY n LIMIT :limit": "once a day; pages of a thousand",
     "WHERE log_index IS NULL ORDER BY sequence": "what is left to do, by a partial index",
@@ -138,8 +142,8 @@ def test_no_statement_reads_a_growing_table_from_end_to_end(
     found = [
         f"{step}: {sql}"
         for sql in few.steps.keys() | many.steps.keys()
-        for step in _scans(connection, sql)
         if not _is_allowed(sql)
+        for step in _scans(connection, sql)
     ]
     assert found == []
 
@@ -207,9 +211,10 @@ def _live(place: Workplace) -> None:
     _upload(place, caller)
     with app.database.read() as tx:
         assert model_lookup.may_be_used(tx, caller, model.n)
-    model_lookup.meaning(app.database, model.id)
+    target = model_lookup.meaning(app.database, model.id)
+    assert target is not None
     assert artifacts.is_active(app.database, model.n)
-    operations.usage.add(caller.organization_id, model.id, 1, 1)
+    operations.usage.add(caller, target, COMPLETIONS, (1, 1, 0))
     operations.usage.flush()
     ids = {"deletion_id": deletion.id, "job_id": job, "file_id": file}
     _ask_everything(operations, place.key, {**ids, "model_id": model.id})
@@ -351,7 +356,13 @@ def _fill(place: Workplace) -> None:
             " details) SELECT 'au-' || i, 'x', i, o, 'x', '{}' FROM c, own"
         )
         connection.execute(
-            f"{numbers} INSERT INTO usage SELECT o, 'x' || i, i, 1, 1, 1, 1 FROM c, own"
+            f"{numbers} INSERT INTO usage_series (organization_id, key_id, user_id, project_id, model_id,"
+            " kind, last_used_at) SELECT o, 'x' || i, '', p, 'x' || i, 'completions', i FROM c, own"
         )
+        connection.execute(
+            f"{numbers} INSERT INTO usage SELECT o, 60, {time.time_ns() // 1000} - i,"
+            " (SELECT MAX(n) FROM usage_series) - i % 1000, 1, 1, 0, 1 FROM c, own"
+        )
+        connection.execute(f"{numbers} INSERT INTO key_uses SELECT 'x' || i, o, i FROM c, own")
     connection.close()
     assert Path(place.config.database).stat().st_size > 100 * FILLED

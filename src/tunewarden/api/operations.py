@@ -13,7 +13,7 @@ from tunewarden.gateway.routing import Gateway
 from tunewarden.registry.files import Files
 from tunewarden.registry.imports import Imports
 from tunewarden.registry.uploads import Uploads
-from tunewarden.registry.usage import UsageCounter
+from tunewarden.registry.usage_counter import UsageCounter
 from tunewarden.serving.admission import Admissions
 from tunewarden.space import Floor
 from tunewarden.transparency.key import LogSigner

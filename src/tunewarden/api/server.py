@@ -17,14 +17,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tunewarden import problems
-from tunewarden.api import docs, head_requests, models, routes
+from tunewarden.api import docs, flushing, head_requests, models, routes
 from tunewarden.api.administration import routers
 from tunewarden.api.operations import Operations
 from tunewarden.api.parameters import check_query
 from tunewarden.api.response_headers import OTHER, Headed, answer
 from tunewarden.api.routes import PUBLIC
 from tunewarden.api.services import Services
-from tunewarden.clock import Throttle
 from tunewarden.errors import Error, Kind
 from tunewarden.gateway import access_log, cors
 from tunewarden.gateway.access_log import Access
@@ -36,7 +35,7 @@ from tunewarden.gateway.inference import Inference
 from tunewarden.gateway.observer import STATUS_OF_NONE, Observer
 from tunewarden.identity import admin_keys, key_format, keys
 from tunewarden.identity.key_format import Presented
-from tunewarden.metrics import families, recording
+from tunewarden.metrics import recording
 from tunewarden.problems import Wire
 from tunewarden.settings import origins
 
@@ -45,7 +44,6 @@ NAMED_SLASHES = 3
 # Public, except for entries of format 1, which need a key.
 LOG_ENTRIES = "/log/tile/entries/"
 CLIENT_REQUEST_ID_LENGTH_MAX = 512
-FLUSH_SECONDS = 1.0
 METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 
 logger = logging.getLogger(__name__)
@@ -127,6 +125,7 @@ class Server:
         presented = self.presented(scope["headers"])
         look_up = admin_keys.look_up if path.startswith(routers.PREFIXES) else keys.look_up
         caller = look_up(self._operations.database, presented, reply.request_id)
+        self._operations.usage.note_key(caller.organization_id, caller.key_id)
         reply.organization = caller.organization_name.encode()
         scope["state"] = {"caller": caller}
         check_query(scope["query_string"])
@@ -180,37 +179,17 @@ class Server:
         # Objects made at start-up live as long as the process: keep the garbage collector from scanning them.
         gc.freeze()
         loop = asyncio.get_running_loop()
-        flushing = loop.create_task(self._flush_each_second())
+        stopping = asyncio.Event()
+        flush = flushing.flush_each_second(self._operations, self.connections, stopping)
+        flushed = loop.create_task(flush)
         watching = loop.create_task(self.connections.watch())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         watching.cancel()
-        flushing.cancel()
         await asyncio.to_thread(self.inference.observer.close)
-        try:
-            self._operations.usage.flush()
-        except Error as error:
-            logger.warning("the last usage could not be written and is lost: %s", error.message)
+        stopping.set()
+        await flushed
         await send({"type": "lifespan.shutdown.complete"})
-
-    async def _flush_each_second(self) -> None:
-        logged = Throttle(self._operations.clock)
-        while True:
-            await asyncio.sleep(FLUSH_SECONDS)
-            recording.show(families.IN_FLIGHT, self._operations.gateway.in_flight())
-            recording.show(families.CONNECTIONS, len(self.connections))
-            usage = self._operations.usage
-            taken = usage.take()
-            try:
-                # In a thread: the database may be busy for seconds, and the event loop must release guards.
-                await asyncio.to_thread(usage.write, taken)
-            except Error as error:
-                usage.put_back(taken)
-                if logged.allows(error.message):
-                    logger.warning("usage could not be written and is kept: %s", error.message)
-            except Exception:
-                # Outer boundary: these counts cannot be written; drop them and continue.
-                logger.exception("usage could not be written and is lost")
 
 
 def _is_named(scope: Scope) -> bool:

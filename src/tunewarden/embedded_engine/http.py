@@ -191,7 +191,11 @@ class HttpApi:
 async def send_stream(send: Send, generation: Generation, answer: Answer | ResponseAnswer) -> None:
     """Send chunks as they are produced. A failure before the first token is a plain HTTP error."""
     deltas = await generation.next()
-    headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
+    headers = [
+        (b"content-type", b"text/event-stream"),
+        (b"cache-control", b"no-cache"),
+        (paths.INPUT_TOKENS, b"%d" % sum(map(len, generation.prompts))),
+    ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     chunks = answer.opening() + answer.chunks(deltas)
     try:

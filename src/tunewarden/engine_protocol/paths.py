@@ -39,6 +39,8 @@ LEASE: Final = f"{ENGINE}/lease"
 # Header of an inference request: the id of the caller's organization. An engine reuses cached prefixes only within
 # an organization, and shares its rows fairly between organizations.
 ASKED_BY: Final = b"tunewarden-asked-by"
+# A header of a stream's response: the tokens of the prompt, which nothing else tells if the stream does not end.
+INPUT_TOKENS: Final = b"tunewarden-input-tokens"
 
 _ADAPTER = re.compile(rf"{ADAPTERS}/([^/]+)")
 _ABORT = re.compile(rf"{ADAPTERS}/([^/]+)/abort")

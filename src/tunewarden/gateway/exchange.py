@@ -41,7 +41,7 @@ class Exchange(Ending):
     `keep_alive` and `disconnected`; every other field is this object's own.
     """
 
-    __slots__ = ("_is_chunked", "_request", "_target", "disconnected", "expects_continue")
+    __slots__ = ("_is_chunked", "_request", "disconnected", "expects_continue")
     message_event = NoEvent()
 
     def __init__(
@@ -141,9 +141,13 @@ class Exchange(Ending):
         """Note the status and headers; they are written with the first part of the body."""
         names = renaming(self._target.engine_model, self._target.public_id)
         hides = not self._request.wants_usage
-        chunked, own = self._is_chunked, ROUTES[self._incoming.path].is_responses
         self._relay = Relay(
-            names, status, headers, is_chunked=chunked, hides_usage=hides, is_responses=own
+            names,
+            status,
+            headers,
+            is_chunked=self._is_chunked,
+            hides_usage=hides,
+            events=self._route.events,
         )
 
     def received(self, piece: bytes, *, is_end: bool) -> None:
@@ -169,9 +173,11 @@ class Exchange(Ending):
         if output:
             self._client.write(output)
         if is_end:
-            caller = self._incoming.caller
-            assert caller is not None, "only admitted requests are counted"
-            self._shared.usage.add(caller.organization_id, self._target.public_id, *response.tokens)
+            tokens = response.tokens
+            if tokens is not None and response.status == 200:
+                caller = self._incoming.caller
+                assert caller is not None, "only admitted requests are counted"
+                self._shared.usage.add(caller, self._target, self._route.counted_as, tokens)
             self._written()
 
     def _begin(self) -> None:
@@ -214,9 +220,10 @@ class Exchange(Ending):
         target = self._target = incoming.target = reading.target
         if serving.n is not None:
             self._client.guard()
-        path, asks, forbids = ROUTES[incoming.path]
+        route = self._route = ROUTES[incoming.path]
+        asks, forbids = route.asks_usage, route.stores
         sent = request.for_engine(target.engine_model, ask_usage=asks, forbids_store=forbids)
-        call = self._shared.gateway.call(target, caller.organization_id, path, sent, self)
+        call = self._shared.gateway.call(target, caller.organization_id, route.path, sent, self)
         if incoming.span is not None:
             call.add_header(tracing.header(incoming.span))
         self._call = call

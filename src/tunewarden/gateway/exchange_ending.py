@@ -12,7 +12,7 @@ from tunewarden.errors import Error
 from tunewarden.gateway import relay
 from tunewarden.gateway.connection import ClientConnection
 from tunewarden.gateway.incoming import Incoming
-from tunewarden.gateway.inference import Inference, engine_silent, shutting_down
+from tunewarden.gateway.inference import Inference, Route, engine_silent, shutting_down
 from tunewarden.gateway.observer import DISCONNECTED
 from tunewarden.gateway.relay import Relay
 from tunewarden.gateway.routing import Call
@@ -27,6 +27,7 @@ from tunewarden.gateway.stages import (
     WRITTEN,
     Stage,
 )
+from tunewarden.registry.model_lookup import Target
 from tunewarden.serving.admission import ACK_SECONDS, Serving
 
 
@@ -38,7 +39,7 @@ class Ending:
 
     __slots__ = (
         "_began", "_call", "_client", "_default_head", "_failure", "_incoming", "_last_received", "_loop", "_on_over",
-        "_relay", "_serving", "_shared", "_status", "keep_alive", "request_id", "stage",
+        "_relay", "_route", "_serving", "_shared", "_status", "_target", "keep_alive", "request_id", "stage",
     )  # fmt: skip
 
     _shared: Inference
@@ -51,6 +52,8 @@ class Ending:
     _last_received: float
     _call: Call | None
     _relay: Relay | None
+    _route: Route  # once it is admitted
+    _target: Target  # once it is admitted
     _serving: Serving | None
     _failure: Exception | None  # None: the engine's response is complete
     _status: int  # of our own response, not the engine's
@@ -190,10 +193,23 @@ class Ending:
 
     def _tell_observer(self) -> None:
         failure = self._failure
+        if failure is not None:
+            self._count_unfinished()
         times = self._began, self._last_received if failure is None else self._loop.time()
         self._shared.observer.ended(
             self.request_id, self._incoming, self._client, self._relay, self._status, failure, times
         )
+
+    def _count_unfinished(self) -> None:
+        """Count what a stream has cost that was aborted before its end."""
+        response = self._relay
+        if response is None or not response.first_at or response.tokens is not None:
+            return
+        if response.is_stream and response.status == 200:
+            caller = self._incoming.caller
+            assert caller is not None, "only admitted requests have a response"
+            tokens = response.tokens_so_far()
+            self._shared.usage.add(caller, self._target, self._route.counted_as, tokens)
 
     def _abort_call(self) -> None:
         if self._call is not None:

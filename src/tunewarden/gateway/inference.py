@@ -1,34 +1,48 @@
 """The inference routes, and what all their exchanges on a worker share."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tunewarden.engine_protocol import paths
 from tunewarden.errors import Error, Kind
 from tunewarden.gateway.long_bodies import LongBodies
 from tunewarden.gateway.observer import Observer
+from tunewarden.gateway.rewriting import (
+    EVENTS_OF_CHAT,
+    EVENTS_OF_COMPLETIONS,
+    EVENTS_OF_RESPONSES,
+    Events,
+)
 from tunewarden.gateway.routing import Gateway
-from tunewarden.registry.usage import UsageCounter
+from tunewarden.registry.usage import COMPLETIONS, EMBEDDINGS, KindOfRequest
+from tunewarden.registry.usage_counter import UsageCounter
 from tunewarden.serving.admission import Admissions
 
 
 class Route(NamedTuple):
     """An inference route: the engine's path, and whether its streams carry usage only on request (`stream_options`).
 
-    The Responses API has error events of its own, and would store what it answers.
+    `stores`: an engine would store what it answers. `counted_as`: in reports of usage.
     """
 
     path: str
     asks_usage: bool = False
-    is_responses: bool = False
+    stores: bool = False
+    counted_as: KindOfRequest = COMPLETIONS
+    events: Events = EVENTS_OF_CHAT
 
 
-ROUTES = {
+ROUTES: Final = {
     paths.CHAT_COMPLETIONS: Route(
-        paths.CHAT_COMPLETIONS.removeprefix(paths.OPENAI), asks_usage=True
+        paths.CHAT_COMPLETIONS.removeprefix(paths.OPENAI),
+        asks_usage=True,
     ),
-    paths.COMPLETIONS: Route(paths.COMPLETIONS.removeprefix(paths.OPENAI), asks_usage=True),
-    f"{paths.OPENAI}/embeddings": Route("/embeddings"),
-    paths.RESPONSES: Route(paths.RESPONSES.removeprefix(paths.OPENAI), is_responses=True),
+    paths.COMPLETIONS: Route(
+        paths.COMPLETIONS.removeprefix(paths.OPENAI), asks_usage=True, events=EVENTS_OF_COMPLETIONS
+    ),
+    f"{paths.OPENAI}/embeddings": Route("/embeddings", counted_as=EMBEDDINGS),
+    paths.RESPONSES: Route(
+        paths.RESPONSES.removeprefix(paths.OPENAI), stores=True, events=EVENTS_OF_RESPONSES
+    ),
 }
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DISCONNECTED: Final = ConnectionResetError("the client disconnected")
 # nginx's status for it, where no response had begun.
 STATUS_OF_NONE: Final = 499
-NO_TOKENS: Final = (0, 0)
+NO_TOKENS: Final = (0, 0, 0)
 
 
 class Request(Protocol):
@@ -91,7 +91,7 @@ class Observer:
             self._counts.ended(what, seconds, tokens)
         else:
             assert response is not None, "only an engine's response is complete"
-            status, tokens = response.status, response.tokens
+            status, tokens = response.status, response.tokens or NO_TOKENS
             what = request.path, base, status, "" if status < 400 else str(status)
             at = self._counts.ended(what, seconds, tokens)
             if response.is_stream:
@@ -106,7 +106,7 @@ class Observer:
         client: Client,
         outcome: tuple[str, str, int, str],
         seconds: float,
-        tokens: tuple[int, int],
+        tokens: tuple[int, int, int],
     ) -> None:
         """Log the request and end its span, as far as that is wanted."""
         if self.tracing is not None and request.span is not None:

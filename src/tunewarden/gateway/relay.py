@@ -10,15 +10,26 @@ from functools import lru_cache
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from tunewarden import problems
+from tunewarden.engine_protocol import paths
 from tunewarden.engine_protocol.messages import Refusal, decoded
 from tunewarden.engine_protocol.streams import response_error_event
 from tunewarden.errors import Error
-from tunewarden.gateway.rewriting import Renaming, StreamRewriter, usage_of
+from tunewarden.gateway.rewriting import (
+    EVENTS_OF_CHAT,
+    UNSAID,
+    Counted,
+    Events,
+    Renaming,
+    StreamRewriter,
+    usage_of,
+)
 from tunewarden.gateway.routing import ANSWER_BYTES_MAX
 
 OPENAI_VERSION = b"2020-10-01"
 PASSED_ON = (b"retry-after", b"x-should-retry")  # headers of an error response
 END = b"0\r\n\r\n"
+NOTHING = 0, 0, 0
+TOKENS_DIGITS_MAX = 9
 # Of an event of the Responses API; in a text its quotes would be escaped.
 NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,15})')
 
@@ -30,8 +41,9 @@ class Relay:
     """
 
     __slots__ = (
+        "_events",
+        "_input_tokens",
         "_is_chunked",
-        "_is_responses",
         "_last_events",
         "_pieces",
         "_renaming",
@@ -52,24 +64,25 @@ class Relay:
         *,
         is_chunked: bool,
         hides_usage: bool,
-        is_responses: bool = False,
+        events: Events = EVENTS_OF_CHAT,
     ) -> None:
         self._renaming = renaming
         self._is_chunked = is_chunked
-        self._is_responses = is_responses
+        self._events = events
         self._last_events = b""
         self._rewriter: StreamRewriter | None = None
         self._pieces: list[bytes] = []
         self._size = 0
         self.status = status
         self.is_stream = False
-        self.tokens = (0, 0)  # (prompt, completion), known at the end
+        self.tokens: Counted | None = None  # known at the end
         self.first_at = 0.0  # when its first bytes were written, in seconds of the event loop
         kind = headers.get(b"content-type", b"application/json")
         self.lines = b"content-type: %b\r\n" % kind
         if kind.startswith(b"text/event-stream"):
             self.is_stream = True
-            self._rewriter = StreamRewriter(renaming, hides_usage=hides_usage)
+            self._input_tokens = headers.get(paths.INPUT_TOKENS)
+            self._rewriter = StreamRewriter(renaming, hides_usage=hides_usage, text=events.text)
             self.lines += b"cache-control: no-store\r\n"
             if is_chunked:
                 self.lines += b"transfer-encoding: chunked\r\n"
@@ -95,10 +108,24 @@ class Relay:
         self.tokens = self._rewriter.usage.counted
         return framed(events, self._is_chunked) + (END if self._is_chunked else b"")
 
+    def tokens_so_far(self) -> Counted:
+        """Return what a stream that is not complete has cost: as the engine told it last, else at least.
+
+        An event with text is a token or more; of the input only some engines say at the head how long it is.
+        """
+        rewriter = self._rewriter
+        if rewriter is None:
+            return NOTHING
+        if rewriter.usage is not UNSAID:
+            return rewriter.usage.counted
+        told = self._input_tokens or b""
+        given = int(told) if told.isdigit() and len(told) <= TOKENS_DIGITS_MAX else 0
+        return given, max(0, rewriter.texts - self._events.opening), 0
+
     def error_events(self, error: Error) -> bytes:
         """Return the error event of a stream that has begun, and its end."""
         body = problems.wire(error).body
-        if self._is_responses:
+        if self._events.is_responses:
             numbers = NUMBER.findall(self._last_events)
             number = int(numbers[-1]) + 1 if numbers else 0
             event = response_error_event(decoded(body, Refusal), number)

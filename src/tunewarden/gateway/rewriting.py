@@ -8,7 +8,7 @@ replaced without parsing. Streams are rewritten at event boundaries.
 import json
 import re
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
@@ -39,18 +39,52 @@ Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
+# (input, output, of the input: cached).
+Counted = tuple[int, int, int]
+
+
+class Details(msgspec.Struct):
+    """What engines say of the input."""
+
+    cached_tokens: Tokens | None = None
+
+
 class Usage(msgspec.Struct):
-    """Token usage in chat, completions and embeddings responses."""
+    """Token usage in chat, completions, embeddings and the Responses API."""
 
     prompt_tokens: Tokens = 0
     completion_tokens: Tokens = 0
     input_tokens: Tokens = 0
     output_tokens: Tokens = 0
+    prompt_tokens_details: Details | None = None
+    input_tokens_details: Details | None = None
 
     @property
-    def counted(self) -> tuple[int, int]:
-        """Input and output tokens, under either API's field names."""
-        return self.prompt_tokens or self.input_tokens, self.completion_tokens or self.output_tokens
+    def counted(self) -> Counted:
+        """The tokens, under either API's field names."""
+        given = self.prompt_tokens or self.input_tokens
+        said = self.completion_tokens or self.output_tokens
+        details = self.prompt_tokens_details or self.input_tokens_details
+        if details is None:
+            return given, said, 0
+        return given, said, min(details.cached_tokens or 0, given)
+
+
+# Of a stream whose usage was not told, or not yet.
+UNSAID: Final = Usage()
+
+
+class Events(NamedTuple):
+    """The events of an API's streams. Those with text have the field `text`, and so have the first `opening` events."""
+
+    text: bytes
+    opening: int = 0
+    is_responses: bool = False
+
+
+EVENTS_OF_CHAT: Final = Events(b'"delta"', opening=1)  # the first one is the role
+EVENTS_OF_COMPLETIONS: Final = Events(b'"text"')
+EVENTS_OF_RESPONSES: Final = Events(b'"delta"', is_responses=True)
 
 
 class _Response(msgspec.Struct):
@@ -262,10 +296,12 @@ class Renaming:
 class StreamRewriter:
     """Rewrites an SSE stream: takes reads of any size, returns complete events."""
 
-    __slots__ = ("_hides_usage", "_renaming", "_tail", "usage")
+    __slots__ = ("_hides_usage", "_renaming", "_tail", "_text", "texts", "usage")
 
-    def __init__(self, renaming: Renaming, *, hides_usage: bool) -> None:
-        self.usage = Usage()
+    def __init__(self, renaming: Renaming, *, hides_usage: bool, text: bytes = b"") -> None:
+        self.usage = UNSAID
+        self.texts = 0  # events that carry text: each at least a token
+        self._text = text
         self._renaming = renaming
         self._hides_usage = hides_usage
         self._tail = b""
@@ -282,6 +318,7 @@ class StreamRewriter:
                 raise ConnectionAbortedError("the engine sent an event without end")
             return b""
         data, self._tail = data[:border], data[border:]
+        self.texts += data.count(self._text)
         return self._renaming.apply(self._take_usage(data))
 
     def rest(self) -> bytes:

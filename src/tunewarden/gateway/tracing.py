@@ -65,7 +65,7 @@ class Tracing:
         span: "Span",
         request_id: str,
         outcome: tuple[str, str, int, str],
-        tokens: tuple[int, int],
+        tokens: tuple[int, int, int],
     ) -> None:
         """End a span; `outcome` is the request's route, base, status and error."""
         from opentelemetry.trace import StatusCode  # noqa: PLC0415  as above

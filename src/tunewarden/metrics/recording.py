@@ -64,7 +64,7 @@ class Inference:
         self,
         what: tuple[str, str, int, str],
         seconds: float,
-        tokens: tuple[int, int],
+        tokens: tuple[int, ...],
     ) -> int:
         """Count a request that ended; `what` is its route, base, status and error. Return its block, for `streamed`."""
         at = self._blocks.get(what)

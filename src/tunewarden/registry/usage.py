@@ -1,89 +1,218 @@
-"""Usage counters per model: kept in memory, flushed each second, aggregated by the hour.
+"""Usage in rows: requests and tokens by key, model and kind of request, for each minute, hour and day.
 
-A crash loses at most the last second. Counts are for people and for retention, not
-for billing.
+A request is counted in all three widths at once. Minutes are dropped after a day and hours after 90 days; days stay for
+three years. Ids stay as they were: usage of a deleted model, key or user is still theirs. Counts are for people, for
+limits of retention and for reports, not for billing.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final, Literal
 
-from tunewarden.clock import Clock, to_micros
-from tunewarden.db.database import Database
-from tunewarden.errors import Error
+from tunewarden.db.database import Database, Tx
 
-HOUR_MICROS = 3600 * 1_000_000
+KindOfRequest = Literal["completions", "embeddings"]
+COMPLETIONS: Final = "completions"
+EMBEDDINGS: Final = "embeddings"
+
+SECOND: Final = 1_000_000
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+# How long rows of each width are kept, in seconds. A report of minutes may begin a day ago: hence an hour more.
+KEPT: Final[Mapping[int, int]] = {MINUTE: DAY + HOUR, HOUR: 90 * DAY, DAY: 3 * 365 * DAY}
+# Rows that one transaction drops: deletions of models wait for it.
+DROPPED_AT_ONCE: Final = 500
+KEYS_AT_ONCE: Final = 100
+
+_SERIES = (
+    "INSERT INTO usage_series (organization_id, key_id, user_id, project_id, model_id, kind, last_used_at)"
+    " VALUES (:organization, :key, :user, :project, :model, :kind, :now)"
+    " ON CONFLICT (organization_id, key_id, model_id, kind, user_id, project_id)"
+    " DO UPDATE SET last_used_at = excluded.last_used_at RETURNING n"
+)
+_COUNT = (
+    "INSERT INTO usage VALUES (:organization, :seconds, :began, :series, :requests, :input, :cached, :output)"
+    " ON CONFLICT (organization_id, seconds, began_at, series_n) DO UPDATE SET"
+    " requests = usage.requests + excluded.requests,"
+    " input_tokens = usage.input_tokens + excluded.input_tokens,"
+    " cached_tokens = usage.cached_tokens + excluded.cached_tokens,"
+    " output_tokens = usage.output_tokens + excluded.output_tokens"
+)
+_USE = (
+    "INSERT INTO key_uses VALUES (:key, :organization, :now)"
+    " ON CONFLICT (key_id) DO UPDATE SET last_used_at = excluded.last_used_at"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Whose usage, and of what."""
+
+    organization_id: str
+    key_id: str
+    user_id: str
+    project_id: str
+    model_id: str
+    kind: KindOfRequest
 
 
 @dataclass(slots=True)
-class _Count:
+class Counts:
+    """Requests and tokens; `cached_tokens` are a part of `input_tokens`."""
+
     requests: int = 0
     input_tokens: int = 0
+    cached_tokens: int = 0
     output_tokens: int = 0
 
+    def add(self, other: "Counts") -> None:
+        """Add other counts."""
+        self.requests += other.requests
+        self.input_tokens += other.input_tokens
+        self.cached_tokens += other.cached_tokens
+        self.output_tokens += other.output_tokens
 
-Counts = dict[tuple[str, str], _Count]
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """How a model was used: `last_used_at` in microseconds, None if it never was; requests to the minute."""
+
+    last_used_at: int | None
+    requests_last_hour: int
+    requests_last_day: int
 
 
-class UsageCounter:
-    """Counts of one worker since the last flush. Not thread-safe, except `write`."""
+def add(tx: Tx, series: Series, counts: Counts) -> None:
+    """Count requests that ended now."""
+    found = tx.row(
+        _SERIES,
+        organization=series.organization_id,
+        key=series.key_id,
+        user=series.user_id,
+        project=series.project_id,
+        model=series.model_id,
+        kind=series.kind,
+        now=tx.now_micros,
+    )
+    assert found is not None, "an upsert returns its row"
+    for seconds in KEPT:
+        tx.run(
+            _COUNT,
+            organization=series.organization_id,
+            seconds=seconds,
+            began=begin_of(tx.now_micros, seconds),
+            series=found[0],
+            requests=counts.requests,
+            input=counts.input_tokens,
+            cached=counts.cached_tokens,
+            output=counts.output_tokens,
+        )
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
-        self._clock = clock
-        self._counts: Counts = {}
 
-    def add(
-        self, organization_id: str, model_id: str, input_tokens: int, output_tokens: int
-    ) -> None:
-        """Count one finished request."""
-        key = organization_id, model_id
-        count = self._counts.get(key)
-        if count is None:
-            count = self._counts[key] = _Count()
-        count.requests += 1
-        count.input_tokens += input_tokens
-        count.output_tokens += output_tokens
+def note_key(tx: Tx, organization_id: str, key_id: str) -> None:
+    """Note that a key was used now."""
+    tx.run(_USE, key=key_id, organization=organization_id, now=tx.now_micros)
 
-    def flush(self) -> None:
-        """Write the counts in one transaction; on failure keep them for the next flush."""
-        taken = self.take()
-        try:
-            self.write(taken)
-        except Error:
-            self.put_back(taken)
-            raise
 
-    def take(self) -> Counts:
-        """Return the counts, to be written or put back, and reset them."""
-        taken, self._counts = self._counts, {}
-        return taken
+def of_model(tx: Tx, organization_id: str, model_id: str) -> ModelUse:
+    """Return how a model was used, by all keys; work is bounded by the series of the model and 60 + 24 rows of each."""
+    last = tx.row(
+        "SELECT MAX(last_used_at) FROM usage_series"
+        " WHERE organization_id = :organization AND model_id = :model",
+        organization=organization_id,
+        model=model_id,
+    )
+    if last is None or last[0] is None:
+        return ModelUse(None, 0, 0)
+    hour, day = (_requests_since(tx, organization_id, model_id, ago) for ago in (HOUR, DAY))
+    return ModelUse(last[0], hour, day)
 
-    def put_back(self, taken: Counts) -> None:
-        """Add counts that could not be written."""
-        for key, old in taken.items():
-            count = self._counts.setdefault(key, _Count())
-            count.requests += old.requests
-            count.input_tokens += old.input_tokens
-            count.output_tokens += old.output_tokens
 
-    def write(self, taken: Counts) -> None:
-        """Write counts in one transaction; thread-safe."""
-        if not taken:
-            return
-        now = to_micros(self._clock.now())
-        with self._database.write() as tx:
-            for (organization_id, model_id), count in taken.items():
-                tx.run(
-                    "INSERT INTO usage VALUES (:organization, :model, :hour, :requests, :input, :output, :now)"
-                    " ON CONFLICT (organization_id, model_id, hour_at) DO UPDATE SET"
-                    " requests = usage.requests + excluded.requests,"
-                    " input_tokens = usage.input_tokens + excluded.input_tokens,"
-                    " output_tokens = usage.output_tokens + excluded.output_tokens,"
-                    " last_used_at = excluded.last_used_at",
-                    organization=organization_id,
-                    model=model_id,
-                    hour=now - now % HOUR_MICROS,
-                    requests=count.requests,
-                    input=count.input_tokens,
-                    output=count.output_tokens,
-                    now=now,
-                )
+def last_uses_of_keys(tx: Tx, key_ids: Iterable[str]) -> dict[str, int]:
+    """Return when keys were last used, in microseconds; a key that never was is missing."""
+    found = {}
+    for key_id in key_ids:
+        row = tx.row("SELECT last_used_at FROM key_uses WHERE key_id = :key", key=key_id)
+        if row is not None:
+            found[key_id] = int(row[0])
+    return found
+
+
+def drop_old(database: Database, *, only_minutes: bool = False) -> bool:
+    """Drop some rows that are older than KEPT, in one transaction; return whether more may be left.
+
+    A series goes with its last row.
+    """
+    with database.read() as tx:
+        old = _old(tx, (MINUTE,) if only_minutes else tuple(KEPT))
+    if old is None:
+        return False
+    with database.write(survives=False, below_floor=True) as tx:
+        _drop(tx, *old)
+    return True
+
+
+def begin_of(micros: int, seconds: int) -> int:
+    """Return when the minute, hour or day began that a time is in, in microseconds."""
+    return micros - micros % (seconds * SECOND)
+
+
+def _requests_since(tx: Tx, organization_id: str, model_id: str, ago: int) -> int:
+    row = tx.row(
+        "SELECT SUM(u.requests) FROM usage_series s JOIN usage u ON u.series_n = s.n"
+        " WHERE s.organization_id = :organization AND s.model_id = :model"
+        " AND u.seconds = :seconds AND u.began_at > :since",
+        organization=organization_id,
+        model=model_id,
+        seconds=MINUTE,
+        since=begin_of(tx.now_micros, MINUTE) - ago * SECOND,
+    )
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
+def _old(tx: Tx, widths: tuple[int, ...]) -> tuple[str, int, int] | None:
+    """Return an organization, a width and a time before which rows of these are too old; None if none is."""
+    organization_id = ""
+    while True:
+        found = tx.row(
+            "SELECT MIN(organization_id) FROM usage WHERE organization_id > :after",
+            after=organization_id,
+        )
+        if found is None or found[0] is None:
+            return None
+        organization_id = found[0]
+        for seconds in widths:
+            before = tx.now_micros - KEPT[seconds] * SECOND
+            oldest = tx.row(
+                "SELECT MIN(began_at) FROM usage"
+                " WHERE organization_id = :organization AND seconds = :seconds",
+                organization=organization_id,
+                seconds=seconds,
+            )
+            if oldest is not None and oldest[0] is not None and oldest[0] < before:
+                return organization_id, seconds, before
+
+
+def _drop(tx: Tx, organization_id: str, seconds: int, before: int) -> None:
+    rows = tx.rows(
+        "SELECT began_at, series_n FROM usage WHERE organization_id = :organization"
+        " AND seconds = :seconds AND began_at < :before ORDER BY began_at, series_n LIMIT :size",
+        organization=organization_id,
+        seconds=seconds,
+        before=before,
+        size=DROPPED_AT_ONCE,
+    )
+    for began_at, series_n in rows:
+        tx.run(
+            "DELETE FROM usage WHERE organization_id = :organization AND seconds = :seconds"
+            " AND began_at = :began AND series_n = :series",
+            organization=organization_id,
+            seconds=seconds,
+            began=began_at,
+            series=series_n,
+        )
+        if seconds == DAY:
+            tx.run(
+                "DELETE FROM usage_series WHERE n = :series"
+                " AND NOT EXISTS (SELECT 1 FROM usage u WHERE u.series_n = :series)",
+                series=series_n,
+            )

@@ -23,7 +23,7 @@ from tunewarden.errors import Error
 from tunewarden.finetuning import runner as finetuning
 from tunewarden.metrics import recording
 from tunewarden.metrics.memory import Memory
-from tunewarden.registry import bases, restore_marks
+from tunewarden.registry import bases, restore_marks, usage
 from tunewarden.server import metrics_server
 from tunewarden.server.lease_threads import LeaseThreads
 
@@ -32,6 +32,9 @@ RETRY_SECONDS = 1.0
 AUDIT_SECONDS = 5.0
 AUDIT_EXPIRY_SECONDS = 600.0
 SWAP_NOTED_SECONDS = 60.0
+USAGE_SECONDS = 60.0
+# Between two transactions that drop usage.
+USAGE_PAUSE_SECONDS = 0.02
 # Erasing blobs (D9) yields to incoming deletions, whose responses need the same disk and
 # locks; but not for longer than this.
 QUIET_MICROS = 200_000
@@ -69,6 +72,7 @@ def main(data: str, parent: str, slot: str = "", counters: str = "", scraped: st
     # Concurrently with deletions: loading a large base takes minutes.
     works = (
         _keep_bases_loaded, _keep_room, _expire, _check_keyring, _watch_swap, _hold_leases, _keep_audit,
+        _drop_old_usage,
     )  # fmt: skip
     others = [threading.Thread(target=work, args=(app, stop), daemon=True) for work in works]
     if scraped:
@@ -174,6 +178,21 @@ def _keep_audit(app: App, stop: threading.Event) -> None:
             if now >= expire_at and not expiry_pause.pause_of(app.database):
                 expire_at = now + AUDIT_EXPIRY_SECONDS
                 retention.apply(app.database, to_micros(app.clock.now()))
+        except Error as error:
+            _log(logged, error)
+
+
+def _drop_old_usage(app: App, stop: threading.Event) -> None:
+    """Drop usage rows that are older than they are kept, a few at a time: deletions need the same lock."""
+    logged = Throttle(app.clock)
+    pause = USAGE_SECONDS
+    while not stop.wait(pause):
+        pause = USAGE_SECONDS
+        try:
+            # Not by a clock that jumped, as above; but minutes would fill the disk.
+            is_paused = expiry_pause.pause_of(app.database) is not None
+            if usage.drop_old(app.database, only_minutes=is_paused):
+                pause = USAGE_PAUSE_SECONDS
         except Error as error:
             _log(logged, error)
 

@@ -66,7 +66,7 @@ def test_a_stream_comes_out_the_same_wherever_it_is_cut(
     heard = [chunk["choices"][0]["delta"]["content"] for chunk in chunks if chunk["choices"]]
     assert heard == words
     assert len(chunks) == len(words) + (not hides)
-    assert rewriter.usage.counted == (3, 4)
+    assert rewriter.usage.counted == (3, 4, 0)
 
 
 @given(words=texts, lost=st.integers(1, 3))
@@ -83,7 +83,7 @@ def test_a_stream_that_ends_in_its_usage_still_hides_it() -> None:
     chunk = {"model": ENGINE, "choices": [], "usage": _usage()}
     assert rewriter.feed(b"data: " + json.dumps(chunk).encode()) == b""
     assert rewriter.rest() == b""
-    assert rewriter.usage.counted == (3, 4)
+    assert rewriter.usage.counted == (3, 4, 0)
 
 
 def test_an_event_without_end_is_broken_off() -> None:
@@ -218,22 +218,26 @@ def test_garbage_is_an_invalid_request(body: bytes) -> None:
 
 @given(body=st.binary(max_size=100) | json_values.map(lambda one: json.dumps(one).encode()))
 def test_usage_of_garbage_is_none(body: bytes) -> None:
-    assert usage_of(body).counted == (0, 0)
+    assert usage_of(body).counted == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
     ("usage", "counted"),
     [
-        ({"prompt_tokens": 1, "completion_tokens": 2}, (1, 2)),
-        ({"input_tokens": 3, "output_tokens": 4}, (3, 4)),
-        ({"prompt_tokens": 5, "total_tokens": 5}, (5, 0)),
-        (None, (0, 0)),
-        ("many", (0, 0)),
-        ({"prompt_tokens": 2**63, "completion_tokens": 2}, (0, 0)),  # more than a database holds
-        ({"prompt_tokens": -5}, (0, 0)),
+        ({"prompt_tokens": 1, "completion_tokens": 2}, (1, 2, 0)),
+        ({"input_tokens": 3, "output_tokens": 4}, (3, 4, 0)),
+        ({"prompt_tokens": 5, "total_tokens": 5}, (5, 0, 0)),
+        (None, (0, 0, 0)),
+        ("many", (0, 0, 0)),
+        ({"prompt_tokens": 2**63, "completion_tokens": 2}, (0, 0, 0)),  # more than a database holds
+        ({"prompt_tokens": -5}, (0, 0, 0)),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4}}, (9, 0, 4)),
+        ({"input_tokens": 9, "input_tokens_details": {"cached_tokens": 10, "x": 1}}, (9, 0, 9)),
+        ({"prompt_tokens": 9, "prompt_tokens_details": None}, (9, 0, 0)),
+        ({"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": None}}, (9, 0, 0)),
     ],
 )
-def test_usage_is_read_by_either_name(usage: object, counted: tuple[int, int]) -> None:
+def test_usage_is_read_by_either_name(usage: object, counted: tuple[int, int, int]) -> None:
     assert usage_of(json.dumps({"usage": usage}).encode()).counted == counted
 
 
@@ -241,7 +245,7 @@ def test_an_answer_that_is_nested_too_deep_to_be_read_is_passed_on() -> None:
     deep = (
         b'{"model":"m_1","usage":{"prompt_tokens":3},"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     )
-    assert usage_of(deep).counted == (0, 0)
+    assert usage_of(deep).counted == (0, 0, 0)
     rewriter = StreamRewriter(Renaming("m_1", PUBLIC), hides_usage=True)
     event = b"data: " + deep + b"\n\n"
     assert rewriter.feed(event) == event.replace(b"m_1", PUBLIC.encode())
@@ -255,4 +259,4 @@ def test_usage_of_the_responses_api_is_counted_and_passed_on() -> None:
     event = b"event: response.completed\ndata: " + json.dumps(said).encode() + b"\n\n"
     rewriter = StreamRewriter(Renaming(ENGINE, PUBLIC), hides_usage=True)
     assert rewriter.feed(event) == event
-    assert rewriter.usage.counted == (3, 4)
+    assert rewriter.usage.counted == (3, 4, 0)
