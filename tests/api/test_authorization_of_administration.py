@@ -50,15 +50,26 @@ def callers(server: Server) -> dict[str, tuple[str | None, ...]]:
 
 
 def _rows(server: Server) -> Iterator[Row]:
-    def of(method: str, path: str, fields: object | None = None) -> Callable[[str | None], int]:
-        return lambda key: ask(server, method, path, key, fields).status
+    app = server.app
 
-    def each(route: str, targets: dict[str, str], fields: object | None = None) -> Iterator[Row]:
+    def of(
+        method: str, path: str, fields: dict[str, str] | None = None
+    ) -> Callable[[str | None], int]:
+        def status_of(key: str | None) -> int:
+            chosen = fields
+            if fields is not None and fields.get("user_id") == "{new}":
+                chosen = {**fields, "user_id": administration.make_user(app, "new")}
+            return ask(server, method, path, key, chosen).status
+
+        return status_of
+
+    def each(
+        route: str, targets: dict[str, str], fields: dict[str, str] | None = None
+    ) -> Iterator[Row]:
         method, path = route.split()
         for target, one in targets.items():
             yield route, target, of(method, path.replace("{}", one), fields)
 
-    app = server.app
     admin = administration.make_admin_key(app)
     other = administration.make_admin_key(app, OTHERS)
     people = {
@@ -74,6 +85,27 @@ def _rows(server: Server) -> Iterator[Row]:
     yield "POST /projects", "-", of("POST", "/projects", {"name": "another"})
     yield from each("GET /projects/{}", projects)
     yield from each("GET /projects/{}/users", projects)
+    yield from each("POST /users/{}", people, {"role": "reader"})
+    yield from each("POST /projects/{}", projects, {"name": "renamed"})
+    yield from each("POST /projects/{}/users", projects, {"role": "member", "user_id": "{new}"})
+    foreign = {"role": "member", "user_id": people["foreign"]}
+    yield (
+        "POST /projects/{}/users",
+        "foreign",
+        of("POST", f"/projects/{projects['own']}/users", foreign),
+    )
+    member = {"role": "member", "user_id": people["own"]}
+    ask(server, "POST", f"/projects/{projects['own']}/users", admin, member)
+    for method, fields in (("GET", None), ("POST", {"role": "viewer"}), ("DELETE", None)):
+        for target, one in people.items():
+            path = f"/projects/{projects['own']}/users/{one}"
+            yield f"{method} /projects/{{}}/users/{{}}", target, of(method, path, fields)
+        # The person is one's own, the project is not.
+        path = f"/projects/{projects['foreign']}/users/{people['own']}"
+        yield f"{method} /projects/{{}}/users/{{}}", "foreign", of(method, path, fields)
+    # These come last: what they ask for is gone then.
+    yield from each("POST /projects/{}/archive", projects)
+    yield from each("DELETE /users/{}", people)
 
 
 def _table(server: Server, callers: dict[str, tuple[str | None, ...]]) -> str:

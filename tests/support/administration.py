@@ -47,8 +47,10 @@ def make_user_in(
 
 def names(server: Server, key: str) -> dict[str, str]:
     """One object of each resource, by the name that paths have for its id."""
-    project = ask(server, "POST", "/projects", key, {"name": "documented"}).json
-    return {"user_id": make_user(server.app, "documented"), "project_id": str(project["id"])}
+    project = str(ask(server, "POST", "/projects", key, {"name": "documented"}).json["id"])
+    user = make_user(server.app, "documented")
+    ask(server, "POST", f"/projects/{project}/users", key, {"role": "member", "user_id": user})
+    return {"user_id": user, "project_id": project}
 
 
 def client(server: Server, key: str, **options: Any) -> openai.OpenAI:

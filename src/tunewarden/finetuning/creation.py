@@ -113,7 +113,7 @@ def create(
         ):
             if artifact is not None and not _is_there(tx, kind, caller, artifact):
                 raise _no_model(artifact.id) if param == "model" else _no_file(artifact.id, param)
-        if jobs.count_unfinished(tx, caller) >= UNFINISHED_MAX:
+        if jobs.count_unfinished(tx, caller.project_id) >= UNFINISHED_MAX:
             raise Error(
                 Kind.RATE_LIMITED,
                 f"Too many unfinished fine-tuning jobs in this project (limit {UNFINISHED_MAX}). Wait"

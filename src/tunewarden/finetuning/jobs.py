@@ -159,11 +159,11 @@ def is_unfinished(tx: Tx, internal_id: str) -> bool:
     return tx.row(sql, id=internal_id) is not None
 
 
-def count_unfinished(tx: Tx, caller: Caller) -> int:
-    """Return how many jobs of the caller's project have not ended, paused ones included."""
+def count_unfinished(tx: Tx, project_id: str) -> int:
+    """Return how many jobs of a project have not ended, paused ones included."""
     row = tx.row(
         "SELECT COUNT(*) FROM jobs WHERE project_id = :project AND finished_at IS NULL",
-        project=caller.project_id,
+        project=project_id,
     )
     return 0 if row is None else int(row[0])
 

@@ -64,6 +64,27 @@ def create(
     return secret.id, secret.text
 
 
+def revoke_all_of(tx: Tx, organization_id: str, user_id: str, actor: Actor) -> None:
+    """Revoke all admin keys of a user for good."""
+    rows = tx.rows(
+        "SELECT id FROM admin_api_keys WHERE user_id = :user AND revoked_at IS NULL ORDER BY id",
+        user=user_id,
+    )
+    for (key_id,) in rows:
+        tx.run(
+            "UPDATE admin_api_keys SET revoked_at = :now WHERE id = :id",
+            now=tx.now_micros,
+            id=key_id,
+        )
+        audit.record(
+            tx,
+            audit.EventType.ADMIN_KEY_REVOKED,
+            organization_id=organization_id,
+            actor=actor,
+            resource_id=key_id,
+        )
+
+
 def look_up(database: Database, presented: Presented, request_id: str) -> Administrator:
     """Return the administrator of a key. Raises Error(UNAUTHENTICATED), Error(FORBIDDEN) for a key that is none."""
     if not presented.is_admin:

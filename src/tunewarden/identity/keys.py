@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tunewarden import audit
+from tunewarden.audit import Actor
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import key_format, organizations, policy, project_members, users
@@ -128,6 +129,23 @@ def revoke(tx: Tx, key_id: str) -> None:
             audit.EventType.API_KEY_REVOKED,
             organization_id=row[0],
             actor=audit.SERVER,
+            resource_id=key_id,
+        )
+
+
+def revoke_all_of(tx: Tx, user_id: str, actor: Actor) -> None:
+    """Revoke all keys of a user for good."""
+    rows = tx.rows(
+        "SELECT id, organization_id FROM api_keys WHERE user_id = :user AND revoked_at IS NULL ORDER BY id",
+        user=user_id,
+    )
+    for key_id, organization_id in rows:
+        tx.run("UPDATE api_keys SET revoked_at = :now WHERE id = :id", now=tx.now_micros, id=key_id)
+        audit.record(
+            tx,
+            audit.EventType.API_KEY_REVOKED,
+            organization_id=organization_id,
+            actor=actor,
             resource_id=key_id,
         )
 

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+from tunewarden import audit
+from tunewarden.audit import Actor
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
-from tunewarden.identity import admin_keys, projects
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import addresses, admin_keys, projects, users
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.policy import ProjectRole
 
@@ -59,6 +62,128 @@ def page(
     return [_of_row(row) for row in rows]
 
 
+def retrieve(
+    database: Database, administrator: Administrator, project_id: str, user_id: str
+) -> Member:
+    """Return a person in a project. Raises Error(UNAUTHENTICATED, NOT_FOUND)."""
+    with database.read() as tx:
+        admin_keys.check_now(tx, administrator)
+        projects.find(tx, administrator.organization_id, project_id)
+        return _find(tx, project_id, user_id)
+
+
+def add(
+    database: Database,
+    administrator: Administrator,
+    project_id: str,
+    *,
+    user_id: str | None,
+    email: str | None,
+    role: ProjectRole,
+) -> Member:
+    """Add a person of the organization, by id or address, to a project.
+
+    Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(INVALID) without one of both, Error(CONFLICT) for who is in it.
+    """
+    if (user_id is None) is (email is None):
+        said = "Give one of 'user_id' and 'email'."
+        raise Error(Kind.INVALID, said, param="user_id")
+    organization = administrator.organization_id
+    with database.write() as tx:
+        admin_keys.check_now(tx, administrator)
+        projects.find_active(tx, organization, project_id)
+        if email is not None:
+            found = users.find_by_address(tx, organization, addresses.normalized(email))
+            if found is None:
+                raise Error(
+                    Kind.NOT_FOUND,
+                    "No user of this organization has this address. Invite them with invites.create.",
+                    param="email",
+                )
+            user_id = found.id
+        assert user_id is not None, "one of both is there"
+        user = users.find(tx, organization, user_id)
+        if _row(tx, project_id, user.id) is not None:
+            raise Error(
+                Kind.CONFLICT,
+                f"The user '{user.id}' is in this project already. Change the role with an update.",
+                param="user_id",
+                code="already_in_project",
+            )
+        assign(
+            tx,
+            organization,
+            project_id,
+            user_id=user.id,
+            role=role,
+            actor=administrator.actor,
+        )
+        return _find(tx, project_id, user.id)
+
+
+def update(
+    database: Database,
+    administrator: Administrator,
+    project_id: str,
+    user_id: str,
+    role: ProjectRole | None,
+) -> Member:
+    """Give a person in a project another role there; None leaves it. Raises Error(UNAUTHENTICATED, NOT_FOUND, CONFLICT)."""
+    organization = administrator.organization_id
+    with database.write(below_floor=True) as tx:
+        admin_keys.check_now(tx, administrator)
+        projects.find_active(tx, organization, project_id)
+        member = _find(tx, project_id, user_id)
+        if role is not None and role is not member.role:
+            assign(
+                tx,
+                organization,
+                project_id,
+                user_id=user_id,
+                role=role,
+                actor=administrator.actor,
+            )
+        return _find(tx, project_id, user_id)
+
+
+def remove(database: Database, administrator: Administrator, project_id: str, user_id: str) -> None:
+    """Remove a person from a project; keys of it that the person has can do nothing then, unless an Owner's.
+
+    Raises Error(UNAUTHENTICATED, NOT_FOUND).
+    """
+    with database.write(below_floor=True) as tx:
+        admin_keys.check_now(tx, administrator)
+        projects.find(tx, administrator.organization_id, project_id)
+        _find(tx, project_id, user_id)
+        _unassign(tx, administrator.organization_id, project_id, user_id, administrator.actor)
+
+
+def remove_everywhere(tx: Tx, organization_id: str, user_id: str, actor: Actor) -> None:
+    """End all memberships of a user."""
+    rows = tx.rows(
+        "SELECT project_id FROM project_members WHERE user_id = :user ORDER BY project_id",
+        user=user_id,
+    )
+    for (project_id,) in rows:
+        _unassign(tx, organization_id, project_id, user_id, actor)
+
+
+def assign(
+    tx: Tx, organization_id: str, project_id: str, *, user_id: str, role: ProjectRole, actor: Actor
+) -> None:
+    """Give a user a role in a project, and record it."""
+    set_role(tx, project_id, user_id, role)
+    audit.record(
+        tx,
+        audit.EventType.ROLE_ASSIGNED,
+        organization_id=organization_id,
+        actor=actor,
+        resource_id=user_id,
+        in_project=project_id,
+        role=role.value,
+    )
+
+
 def set_role(tx: Tx, project_id: str, user_id: str, role: ProjectRole) -> None:
     """Give a user a role in a project, in place of the one that the user may have there."""
     tx.run(
@@ -69,6 +194,35 @@ def set_role(tx: Tx, project_id: str, user_id: str, role: ProjectRole) -> None:
         user=user_id,
         role=role.value,
         now=tx.now_micros,
+    )
+
+
+def _unassign(tx: Tx, organization_id: str, project_id: str, user_id: str, actor: Actor) -> None:
+    tx.run(
+        "DELETE FROM project_members WHERE project_id = :project AND user_id = :user",
+        project=project_id,
+        user=user_id,
+    )
+    audit.record(
+        tx,
+        audit.EventType.ROLE_UNASSIGNED,
+        organization_id=organization_id,
+        actor=actor,
+        resource_id=user_id,
+        in_project=project_id,
+    )
+
+
+def _find(tx: Tx, project_id: str, user_id: str) -> Member:
+    row = _row(tx, project_id, user_id)
+    if row is None:
+        raise users.missing(user_id)
+    return _of_row(row)
+
+
+def _row(tx: Tx, project_id: str, user_id: str) -> Row | None:
+    return tx.row(
+        f"SELECT {_COLUMNS} {_MEMBERS} AND m.user_id = :user", project=project_id, user=user_id
     )
 
 

@@ -1,6 +1,7 @@
 """Projects of an organization: create, list, rename, archive."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from tunewarden import audit, ids
 from tunewarden.audit import Actor
@@ -74,6 +75,81 @@ def add(database: Database, administrator: Administrator, name: str) -> Project:
         organization = administrator.organization_id
         project_id = create(tx, organization, name, administrator.actor, is_default=False)
         return find(tx, organization, project_id)
+
+
+def rename(
+    database: Database, administrator: Administrator, project_id: str, name: str | None
+) -> Project:
+    """Give a project another name; None leaves it. Raises Error(UNAUTHENTICATED, NOT_FOUND, INVALID, CONFLICT)."""
+    if name is not None:
+        check_name(name)
+    with database.write() as tx:
+        admin_keys.check_now(tx, administrator)
+        organization = administrator.organization_id
+        project = find_active(tx, organization, project_id)
+        if name is None or name == project.name:
+            return project
+        tx.run("UPDATE projects SET name = :name WHERE id = :id", name=name, id=project.id)
+        audit.record(
+            tx,
+            audit.EventType.PROJECT_UPDATED,
+            organization_id=organization,
+            actor=administrator.actor,
+            resource_id=project.id,
+        )
+        return replace(project, name=name)
+
+
+def archive(
+    database: Database,
+    administrator: Administrator,
+    project_id: str,
+    contents: Callable[[Tx, str], Mapping[str, int]],
+) -> Project:
+    """Archive a project for good: from then on requests with its keys are refused. Idempotent.
+
+    `contents` counts what must be gone first, by its name. Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(CONFLICT)
+    for the default project and for one that has such contents.
+    """
+    with database.write(below_floor=True) as tx:
+        admin_keys.check_now(tx, administrator)
+        organization = administrator.organization_id
+        project = find(tx, organization, project_id)
+        if project.archived_at is not None:
+            return project
+        _check_may_be_archived(project, contents(tx, project.id))
+        tx.run(
+            "UPDATE projects SET archived_at = :now WHERE id = :id",
+            now=tx.now_micros,
+            id=project.id,
+        )
+        audit.record(
+            tx,
+            audit.EventType.PROJECT_ARCHIVED,
+            organization_id=organization,
+            actor=administrator.actor,
+            resource_id=project.id,
+        )
+        return replace(project, archived_at=tx.now_micros)
+
+
+def _check_may_be_archived(project: Project, contents: Mapping[str, int]) -> None:
+    if project.is_default:
+        raise Error(
+            Kind.CONFLICT,
+            f"The project '{project.id}' is the organization's default project, which cannot be archived.",
+            param="project_id",
+            code="default_project",
+        )
+    left = [f"{count} {what}" for what, count in contents.items() if count]
+    if left:
+        raise Error(
+            Kind.CONFLICT,
+            f"The project '{project.id}' still has {', '.join(left)}. Delete the files, and cancel the uploads and"
+            " the jobs, then archive it. Its models may stay: they belong to the organization.",
+            param="project_id",
+            code="project_not_empty",
+        )
 
 
 def find(tx: Tx, organization_id: str, project_id: str) -> Project:

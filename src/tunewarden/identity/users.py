@@ -1,7 +1,7 @@
 """Users of an organization: people, and the service accounts of its projects. What this module lists are people."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunewarden import audit, ids
 from tunewarden.audit import Actor
@@ -136,6 +136,67 @@ def add(
         role=role.value,
     )
     return user_id
+
+
+def set_role(tx: Tx, organization_id: str, user: User, role: Role, actor: Actor) -> User:
+    """Give a person another role in the organization. Raises Error(CONFLICT) if no Owner would be left."""
+    if role is user.role:
+        return user
+    _check_an_owner_is_left(tx, organization_id, user)
+    tx.run("UPDATE users SET role = :role WHERE id = :id", role=role.value, id=user.id)
+    audit.record(
+        tx,
+        audit.EventType.USER_UPDATED,
+        organization_id=organization_id,
+        actor=actor,
+        resource_id=user.id,
+        role=role.value,
+    )
+    return replace(user, role=role)
+
+
+def remove(tx: Tx, organization_id: str, user: User, actor: Actor) -> None:
+    """Remove a person: name and address are cleared, the id stays. Raises Error(CONFLICT) if no Owner would be left."""
+    _check_an_owner_is_left(tx, organization_id, user)
+    tx.run(
+        "UPDATE users SET name = '', email = NULL, removed_at = :now WHERE id = :id",
+        now=tx.now_micros,
+        id=user.id,
+    )
+    audit.record(
+        tx,
+        audit.EventType.USER_DELETED,
+        organization_id=organization_id,
+        actor=actor,
+        resource_id=user.id,
+    )
+
+
+def check_name(name: str) -> None:
+    """Check the name of a person. Raises Error(INVALID)."""
+    if not 1 <= len(name) <= NAME_LENGTH_MAX or not name.isprintable() or not name.strip():
+        raise Error(
+            Kind.INVALID,
+            f"Invalid value for 'name': use 1 to {NAME_LENGTH_MAX} printable characters.",
+            param="name",
+        )
+
+
+def _check_an_owner_is_left(tx: Tx, organization_id: str, user: User) -> None:
+    if user.role is not Role.OWNER:
+        return
+    another = tx.row(
+        f"SELECT 1 FROM users WHERE role = 'owner' AND id <> :id AND {_PEOPLE} LIMIT 1",
+        id=user.id,
+        organization=organization_id,
+    )
+    if another is None:
+        raise Error(
+            Kind.CONFLICT,
+            f"The user '{user.id}' is the last Owner of this organization. Make another user an Owner first.",
+            param="user_id",
+            code="last_owner",
+        )
 
 
 def _with_address(tx: Tx, organization_id: str, email: str) -> User | None:

@@ -123,6 +123,15 @@ def due(database: Database, now_micros: int) -> Iterator[list[File]]:
         yield [File(*fields_of(row[:-1])) for row in page]
 
 
+def count_active(tx: Tx, project_id: str) -> int:
+    """Return the number of active files of a project."""
+    row = tx.row(
+        "SELECT COUNT(*) FROM artifacts WHERE project_id = :project AND kind = 'file' AND state = 'active'",
+        project=project_id,
+    )
+    return int(row[0]) if row else 0
+
+
 def count_names_left(database: Database) -> int:
     """Return the number of deleted files that still have a name."""
     row = database.peek(

@@ -136,6 +136,15 @@ def insert(tx: Tx, upload: Upload) -> Upload:
     return replace(upload, n=int(row[0]))
 
 
+def count_pending(tx: Tx, project_id: str) -> int:
+    """Return the number of unfinished uploads of a project."""
+    row = tx.row(
+        "SELECT COUNT(*) FROM uploads WHERE project_id = :project AND status = 'pending'",
+        project=project_id,
+    )
+    return 0 if row is None else int(row[0])
+
+
 def check_unfinished(tx: Tx, caller: Caller) -> None:
     """Check that the project may have another draft. Raises Error(RATE_LIMITED)."""
     if drafts.count_of(tx, caller.project_id) >= UNFINISHED_MAX:

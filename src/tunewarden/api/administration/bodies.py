@@ -1,7 +1,8 @@
 """Bodies of requests: JSON objects with known fields. Null means absent."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from enum import StrEnum
+from typing import Annotated, TypeVar
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -9,6 +10,8 @@ from starlette.requests import Request
 from tunewarden.api.parameters import read_object
 from tunewarden.artifacts.strict_json import shown
 from tunewarden.errors import Error, Kind
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Body:
@@ -47,6 +50,29 @@ class Body:
         if value is None:
             raise Error(Kind.INVALID, f"Missing required parameter: '{name}'.", param=name)
         return value
+
+    def one_of(self, name: str, kind: type[Choice]) -> Choice | None:
+        """Return a choice of an enum, or None if it is absent."""
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            return kind(value)
+        except ValueError as error:
+            allowed = ", ".join(f"'{one.value}'" for one in kind)
+            raise Error(
+                Kind.INVALID,
+                f"Invalid value for '{name}': {shown(value)}. Supported values are: {allowed}.",
+                param=name,
+                code="invalid_value",
+            ) from error
+
+    def required_one_of(self, name: str, kind: type[Choice]) -> Choice:
+        """Return a choice of an enum that must be there."""
+        self.required_text(name)
+        found = self.one_of(name, kind)
+        assert found is not None, "it is there"
+        return found
 
     def objects(self, name: str) -> list["Body"] | None:
         """Return a list of objects, or None if it is absent."""

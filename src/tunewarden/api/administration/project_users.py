@@ -1,13 +1,18 @@
 """`/v1/organization/projects/{project_id}/users`: the people of a project."""
 
 from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from tunewarden.api import listing
 from tunewarden.api.administration import schemas
+from tunewarden.api.administration.bodies import InBody
 from tunewarden.api.administration.pages import LIMIT, Limit
+from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InAdministration, Segment
+from tunewarden.api.schemas import Deleted
 from tunewarden.identity import project_members
+from tunewarden.identity.policy import ProjectRole
 from tunewarden.identity.project_members import Member
 
 routes = APIRouter(prefix="/v1/organization/projects/{project_id}/users")
@@ -29,6 +34,59 @@ def list_project_users(
         limit=limit + 1,
     )
     return listing.page(map(shown, found), limit)
+
+
+@routes.post("")
+async def add_project_user(
+    context: InAdministration, project_id: Segment, body: InBody
+) -> JsonAnswer:
+    """Add a person of the organization to a project."""
+    body.check("role", "user_id", "email")
+    added = await run_in_threadpool(
+        project_members.add,
+        context.operations.database,
+        context.administrator,
+        project_id,
+        user_id=body.text("user_id"),
+        email=body.text("email"),
+        role=body.required_one_of("role", ProjectRole),
+    )
+    return JsonAnswer(shown(added))
+
+
+@routes.get("/{user_id}")
+def retrieve_project_user(
+    context: InAdministration, project_id: Segment, user_id: Segment
+) -> JsonAnswer:
+    """Return one person in a project."""
+    database, administrator = context.operations.database, context.administrator
+    return JsonAnswer(shown(project_members.retrieve(database, administrator, project_id, user_id)))
+
+
+@routes.post("/{user_id}")
+async def update_project_user(
+    context: InAdministration, project_id: Segment, user_id: Segment, body: InBody
+) -> JsonAnswer:
+    """Give a person in a project another role there."""
+    body.check("role")
+    changed = await run_in_threadpool(
+        project_members.update,
+        context.operations.database,
+        context.administrator,
+        project_id,
+        user_id,
+        body.one_of("role", ProjectRole),
+    )
+    return JsonAnswer(shown(changed))
+
+
+@routes.delete("/{user_id}")
+def delete_project_user(
+    context: InAdministration, project_id: Segment, user_id: Segment
+) -> JsonAnswer:
+    """Remove a person from a project."""
+    project_members.remove(context.operations.database, context.administrator, project_id, user_id)
+    return JsonAnswer(Deleted(user_id, "organization.project.user.deleted", deleted=True))
 
 
 def shown(member: Member) -> schemas.ProjectUser:

@@ -12,6 +12,7 @@ from tunewarden.api.administration.bodies import InBody
 from tunewarden.api.administration.pages import LIMIT, Limit
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InAdministration, Segment
+from tunewarden.finetuning import project_contents
 from tunewarden.identity import projects
 from tunewarden.identity.projects import Project
 
@@ -59,6 +60,28 @@ def retrieve_project(context: InAdministration, project_id: Segment) -> JsonAnsw
     """Return one project."""
     database = context.operations.database
     return JsonAnswer(shown(projects.retrieve(database, context.administrator, project_id)))
+
+
+@routes.post("/{project_id}")
+async def update_project(
+    context: InAdministration, project_id: Segment, body: InBody
+) -> JsonAnswer:
+    """Give a project another name."""
+    body.check("name", not_offered=NOT_OFFERED)
+    database, administrator = context.operations.database, context.administrator
+    changed = await run_in_threadpool(
+        projects.rename, database, administrator, project_id, body.text("name")
+    )
+    return JsonAnswer(shown(changed))
+
+
+@routes.post("/{project_id}/archive")
+def archive_project(context: InAdministration, project_id: Segment) -> JsonAnswer:
+    """Archive a project for good: requests with its keys are refused from then on."""
+    archived = projects.archive(
+        context.operations.database, context.administrator, project_id, project_contents.counts
+    )
+    return JsonAnswer(shown(archived))
 
 
 def shown(project: Project) -> schemas.Project:

@@ -31,10 +31,22 @@ class Project(Struct, forbid_unknown_fields=True):
     is_default: bool
 
 
+class UserChange(Struct):
+    """Another role in the organization."""
+
+    role: Literal["owner", "reader"] | None = None
+
+
 class NewProject(Struct):
     """A project to create."""
 
     name: str
+
+
+class ProjectChange(Struct):
+    """Another name."""
+
+    name: str | None = None
 
 
 class ProjectUser(Struct, forbid_unknown_fields=True):
@@ -46,3 +58,17 @@ class ProjectUser(Struct, forbid_unknown_fields=True):
     email: str | None
     role: Literal["owner", "member", "viewer"]
     added_at: Seconds
+
+
+class NewProjectUser(Struct):
+    """A person of the organization to add to a project: by `user_id` or by `email`."""
+
+    role: Literal["owner", "member", "viewer"]
+    user_id: str | None = None
+    email: str | None = None
+
+
+class ProjectUserChange(Struct):
+    """Another role in the project."""
+
+    role: Literal["owner", "member", "viewer"] | None = None

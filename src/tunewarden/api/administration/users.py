@@ -3,17 +3,26 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from tunewarden.api import listing
 from tunewarden.api.administration import schemas
+from tunewarden.api.administration.bodies import InBody
 from tunewarden.api.administration.pages import LIMIT, Limit
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InAdministration, Segment
-from tunewarden.identity import users
+from tunewarden.api.schemas import Deleted
+from tunewarden.identity import user_commands, users
+from tunewarden.identity.policy import Role
 from tunewarden.identity.users import User
 
 routes = APIRouter(prefix="/v1/organization/users")
+NOT_OFFERED = {
+    "role_id": "users have the role 'owner' or 'reader'.",
+    "developer_persona": "nothing is kept of it.",
+    "technical_level": "nothing is kept of it.",
+}
 # The SDK writes lists in queries with brackets.
 Emails = Annotated[list[str], Query(alias="emails[]", max_length=100)]
 
@@ -42,6 +51,27 @@ def retrieve_user(context: InAdministration, user_id: Segment) -> JsonAnswer:
     return JsonAnswer(
         shown(users.retrieve(context.operations.database, context.administrator, user_id))
     )
+
+
+@routes.post("/{user_id}")
+async def update_user(context: InAdministration, user_id: Segment, body: InBody) -> JsonAnswer:
+    """Give a person another role in the organization."""
+    body.check("role", not_offered=NOT_OFFERED)
+    changed = await run_in_threadpool(
+        user_commands.set_role,
+        context.operations.database,
+        context.administrator,
+        user_id,
+        body.one_of("role", Role),
+    )
+    return JsonAnswer(shown(changed))
+
+
+@routes.delete("/{user_id}")
+def delete_user(context: InAdministration, user_id: Segment) -> JsonAnswer:
+    """Remove a person from the organization, with the keys that the person has."""
+    user_commands.remove(context.operations.database, context.administrator, user_id)
+    return JsonAnswer(Deleted(user_id, "organization.user.deleted", deleted=True))
 
 
 def shown(user: User) -> schemas.OrganizationUser:

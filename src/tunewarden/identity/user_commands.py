@@ -1,0 +1,39 @@
+"""What administrators do with people: change a role, remove. Each is one transaction (I19)."""
+
+from tunewarden.db.database import Database
+from tunewarden.identity import admin_keys, keys, project_members, users
+from tunewarden.identity.admin_keys import Administrator
+from tunewarden.identity.policy import Role
+from tunewarden.identity.users import User
+
+
+def set_role(
+    database: Database, administrator: Administrator, user_id: str, role: Role | None
+) -> User:
+    """Give a person another role in the organization; None leaves it.
+
+    The admin keys of an Owner who becomes a reader are refused from then on.
+    Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(CONFLICT) for the last Owner.
+    """
+    organization = administrator.organization_id
+    with database.write(below_floor=True) as tx:
+        admin_keys.check_now(tx, administrator)
+        user = users.find(tx, organization, user_id)
+        if role is None:
+            return user
+        return users.set_role(tx, organization, user, role, administrator.actor)
+
+
+def remove(database: Database, administrator: Administrator, user_id: str) -> None:
+    """Remove a person: clear name and address, end memberships, revoke all keys and admin keys.
+
+    Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(CONFLICT) for the last Owner.
+    """
+    organization, actor = administrator.organization_id, administrator.actor
+    with database.write(below_floor=True) as tx:
+        admin_keys.check_now(tx, administrator)
+        user = users.find(tx, organization, user_id)
+        users.remove(tx, organization, user, actor)
+        project_members.remove_everywhere(tx, organization, user_id, actor)
+        keys.revoke_all_of(tx, user_id, actor)
+        admin_keys.revoke_all_of(tx, organization, user_id, actor)

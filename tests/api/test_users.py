@@ -1,0 +1,214 @@
+"""`client.admin.organization.users`: people of an organization, by the stock SDK, which checks what it gets."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import openai
+import pytest
+from openai import OpenAI
+from tests.support import administration
+from tests.support.administration import make_user
+from tests.support.servers import Server
+
+from tunewarden.identity.policy import Role
+
+RACES = 30
+_numbers = count()
+
+
+@pytest.fixture
+def organization() -> str:
+    return f"people-{next(_numbers)}"
+
+
+@pytest.fixture
+def admin(server: Server, organization: str) -> Iterator[OpenAI]:
+    with administration.client(
+        server, administration.make_admin_key(server.app, organization)
+    ) as client:
+        yield client
+
+
+def _refused(error: openai.APIStatusError) -> tuple[int, str | None, str | None]:
+    return error.status_code, error.code, error.param
+
+
+def test_people_are_listed_page_by_page_newest_first(
+    server: Server, admin: OpenAI, organization: str
+) -> None:
+    made = [make_user(server.app, f"user {n}", organization=organization) for n in range(7)]
+    found = list(admin.admin.organization.users.list(limit=3))
+    assert [user.id for user in found[:7]] == made[::-1]
+    assert found[-1].role == "owner"  # whose key asks
+    assert len(found) == 8
+    first = admin.admin.organization.users.list(limit=3)
+    assert (first.has_more, first.last_id) == (True, found[2].id)
+
+
+def test_people_are_found_by_address(server: Server, admin: OpenAI, organization: str) -> None:
+    users = admin.admin.organization.users
+    ada, _, bob = (
+        make_user(server.app, name, email=f"{name}@example.com", organization=organization)
+        for name in ("ada", "eve", "bob")
+    )
+    make_user(server.app, "stranger", email="ada@example.com", organization="strangers")
+    found = list(users.list(emails=["ADA@example.com", "bob@example.com", "no@example.com"]))
+    assert [(user.id, user.email) for user in found] == [
+        (bob, "bob@example.com"),
+        (ada, "ada@example.com"),
+    ]
+    assert [user.id for user in users.list(emails=["ada@example.com", "bob@example.com"], limit=1)]
+    one = users.list(emails=["ada@example.com", "bob@example.com"], limit=1)
+    assert [user.id for user in one] == [bob, ada]
+
+
+def test_a_role_is_changed_and_the_admin_keys_of_who_was_demoted_stop(
+    server: Server, admin: OpenAI, organization: str
+) -> None:
+    users = admin.admin.organization.users
+    ada = make_user(server.app, "ada", organization=organization)
+    assert users.retrieve(ada).role == "reader"
+    assert users.update(ada, role="owner").role == "owner"
+    assert users.update(ada).role == "owner"
+    key = administration.make_admin_key(server.app, organization, user_id=ada)
+    with administration.client(server, key) as hers:
+        hers.admin.organization.users.list()
+        assert users.update(ada, role="reader").role == "reader"
+        for _ in range(8):  # both workers
+            with pytest.raises(openai.AuthenticationError):
+                hers.admin.organization.users.list()
+
+
+@pytest.mark.parametrize("fields", [{"role": "admin"}, {"role_id": "role_x"}, {"role": 3}])
+def test_what_is_no_role_is_refused(
+    server: Server, admin: OpenAI, organization: str, fields: dict[str, object]
+) -> None:
+    ada = make_user(server.app, "ada", organization=organization)
+    with pytest.raises(openai.BadRequestError) as refused:
+        admin.admin.organization.users.update(ada, extra_body=fields)
+    assert refused.value.param == next(iter(fields))
+
+
+def test_the_last_owner_stays_one(server: Server, admin: OpenAI, organization: str) -> None:
+    users = admin.admin.organization.users
+    make_user(server.app, "reader", organization=organization)
+    (owner,) = (user for user in users.list() if user.role == "owner")
+    for attempt in (lambda: users.update(owner.id, role="reader"), lambda: users.delete(owner.id)):
+        with pytest.raises(openai.ConflictError) as refused:
+            attempt()
+        assert _refused(refused.value) == (409, "last_owner", "user_id")
+        assert refused.value.response.headers["x-should-retry"] == "false"
+    assert users.retrieve(owner.id).role == "owner"
+
+
+def _duel(server: Server, organization: str, method: str) -> tuple[int, ...]:
+    """Two Owners demote or remove each other at once; return both statuses, the lower one first."""
+    two = [
+        make_user(server.app, name, role=Role.OWNER, organization=organization)
+        for name in ("ada", "bob")
+    ]
+    keys = [administration.make_admin_key(server.app, organization, user_id=user) for user in two]
+    start = threading.Barrier(2)
+
+    def attempt(me: int) -> int:
+        start.wait()
+        fields = None if method == "DELETE" else {"role": "reader"}
+        return administration.ask(server, method, f"/users/{two[1 - me]}", keys[me], fields).status
+
+    with ThreadPoolExecutor(2) as pool:
+        return tuple(sorted(pool.map(attempt, (0, 1))))
+
+
+def test_two_owners_who_demote_or_remove_each_other_at_once_leave_one(server: Server) -> None:
+    """Each round has both orders of commits possible: exactly one of the two attempts may succeed."""
+    outcomes = []
+    for n in range(RACES):
+        organization = f"duel-{n}"
+        outcomes.append(_duel(server, organization, "DELETE" if n % 2 else "POST"))
+        row = server.app.database.peek(
+            "SELECT COUNT(*) FROM users u JOIN organizations o ON o.id = u.organization_id"
+            " WHERE o.name = :name AND u.role = 'owner' AND u.removed_at IS NULL",
+            name=organization,
+        )
+        assert row == (1,), outcomes
+    print(f"{RACES} duels: {sorted(set(outcomes))}")
+    # Who came second either was no Owner any more or would have left none.
+    assert set(outcomes) <= {(200, 401), (200, 409)}
+
+
+def test_who_is_removed_is_gone_but_for_the_id(
+    server: Server, admin: OpenAI, organization: str
+) -> None:
+    app, users = server.app, admin.admin.organization.users
+    key = server.make_key("owner", organization=organization)
+    row = app.database.peek(
+        "SELECT user_id FROM api_keys WHERE id = :id", id=f"key_{key.split('-')[2]}"
+    )
+    assert row is not None
+    user = str(row[0])
+    with app.database.write() as tx:
+        tx.run(
+            "UPDATE users SET email = 'secret.address@example.com', name = 'Secret Name' WHERE id = :id",
+            id=user,
+        )
+    theirs = administration.make_admin_key(app, organization, user_id=user)
+    server.client(key).models.list()
+    deleted = users.delete(user)
+    assert (deleted.id, deleted.deleted, deleted.object) == (
+        user,
+        True,
+        "organization.user.deleted",
+    )
+    for _ in range(8):  # both workers
+        with pytest.raises(openai.AuthenticationError):
+            server.client(key, max_retries=0).models.list()
+        assert administration.ask(server, "GET", "/users", theirs).status == 401
+    for attempt in (users.retrieve, users.delete):
+        with pytest.raises(openai.NotFoundError) as missing:
+            attempt(user)
+        assert missing.value.param == "user_id"
+    assert user not in {one.id for one in users.list()}
+    kept = app.database.peek(
+        "SELECT name, email, removed_at > 0 FROM users WHERE id = :id", id=user
+    )
+    assert kept == ("", None, 1)
+    counts = app.database.peek(
+        "SELECT (SELECT COUNT(*) FROM project_members WHERE user_id = :id),"
+        " (SELECT COUNT(*) FROM api_keys WHERE user_id = :id AND revoked_at IS NULL),"
+        " (SELECT COUNT(*) FROM admin_api_keys WHERE user_id = :id AND revoked_at IS NULL)",
+        id=user,
+    )
+    assert counts == (0, 0, 0)
+    # Events name nobody: ids only.
+    with app.database.read() as tx:
+        told = [str(event) for event in tx.rows("SELECT * FROM audit_events")]
+    assert any(user in event and "user.deleted" in event for event in told)
+    assert not any("ecret" in event for event in told)
+
+
+def test_an_address_is_free_again_once_its_user_is_removed(
+    server: Server, admin: OpenAI, organization: str
+) -> None:
+    users = admin.admin.organization.users
+    first = make_user(server.app, "a", email="a@example.com", organization=organization)
+    users.delete(first)
+    second = make_user(server.app, "a", email="a@example.com", organization=organization)
+    assert [user.id for user in users.list(emails=["a@example.com"])] == [second]
+
+
+def test_a_demoted_owners_next_delete_is_refused_on_every_worker(
+    server: Server, admin: OpenAI, organization: str
+) -> None:
+    key = server.make_key("owner", organization=organization)
+    model = server.make_model(key=key).id
+    row = server.app.database.peek(
+        "SELECT user_id FROM api_keys WHERE id = :id", id=f"key_{key.split('-')[2]}"
+    )
+    assert row is not None
+    admin.admin.organization.users.update(str(row[0]), role="reader")
+    for _ in range(8):
+        with pytest.raises(openai.PermissionDeniedError):
+            server.client(key, max_retries=0).models.delete(model)
+    assert server.client(key).models.retrieve(model).id == model  # in the project the user stays
