@@ -43,7 +43,9 @@ from tunewarden.registry import models, replicas, restore_marks
 from tunewarden.registry.bases import Base
 from tunewarden.registry.drafts import Drafts
 from tunewarden.registry.files import Files
+from tunewarden.registry.holds import Holds
 from tunewarden.registry.imports import Imports
+from tunewarden.registry.model_changes import ModelChanges
 from tunewarden.registry.quota import Quota
 from tunewarden.registry.replicas import Replica
 from tunewarden.registry.uploads import Uploads
@@ -234,6 +236,8 @@ def _operations(app: App, plain: Path) -> Operations:
         memory=app.memory,
         imports=app.imports,
         files=app.files,
+        holds=Holds(app.database, app.keyring),
+        model_changes=ModelChanges(app.database, app.keyring),
         uploads=app.uploads,
         admissions=Admissions(app.database, app.fence),
         gateway=Gateway(

@@ -34,6 +34,7 @@ class Prefix(StrEnum):
     API_KEY = "key"
     ADMIN_KEY = "adminkey"
     DELETION = "del"
+    HOLD = "hold"
     AUDIT_EVENT = "audit_log"
     REQUEST = "req"
     COMPLETION = "cmpl"

@@ -45,6 +45,7 @@ HEADER = """\
 """
 
 FILE = (Field("purpose", b"user_data"), Field("file", b"x", "a.txt"))
+PROTECT = {"protected": True}
 UPLOAD = {"bytes": 0, "filename": "a.txt", "mime_type": "text/plain", "purpose": "user_data"}
 
 Row = tuple[str, str, Callable[[str | None], int]]
@@ -83,6 +84,10 @@ def _rows(server: Server) -> Iterator[Row]:
         yield "DELETE /v1/models/{model_id}", target, ask("DELETE", path)
     for target, base in (("base", LOCAL_BASE), ("unknown", "nobody")):
         yield "POST /v1/models", target, partial(_import, server, base)
+    for target, model_id in targets.items():
+        where = f"/v1/models/{model_id}"
+        yield "POST /v1/models/{model_id}", target, partial(_json, server, where, PROTECT)
+    yield from _hold_rows(server, other, ask)
     yield from _deletion_rows(server, other, ask)
     yield from _file_rows(server, other, ask)
     yield from _job_rows(server, other, ask)
@@ -95,6 +100,25 @@ def _rows(server: Server) -> Iterator[Row]:
         yield f"GET {path}", "-", ask("GET", path)
     for route in UNROUTED:
         yield route, "no route", ask(*route.split())
+
+
+def _hold_rows(
+    server: Server, other: str, ask: Callable[[str, str], Callable[[str | None], int]]
+) -> Iterator[Row]:
+    holds = "/v1/holds"
+    models = {"own": server.make_model().id, "foreign": server.make_model(key=other).id}
+    placed = {
+        "own": server.post(holds, {"model": models["own"], "reason": "x"}),
+        "foreign": server.post(holds, {"model": models["foreign"], "reason": "x"}, key=other),
+    }
+    yield f"GET {holds}", "-", ask("GET", holds)
+    for target, model in {**models, "unknown": UNKNOWN}.items():
+        fields = {"model": model, "reason": "x"}
+        yield f"POST {holds}", target, partial(_json, server, holds, fields)
+    held = {target: answer.json["id"] for target, answer in placed.items()}
+    for target, hold in {**held, "unknown": "hold_nobody"}.items():
+        yield f"GET {holds}/{{hold_id}}", target, ask("GET", f"{holds}/{hold}")
+        yield f"POST {holds}/{{hold_id}}/lift", target, ask("POST", f"{holds}/{hold}/lift")
 
 
 def _deletion_rows(

@@ -187,7 +187,7 @@ def test_a_dry_run_names_what_would_forbid_the_deletion(server: Server) -> None:
     job = fine_tuning_rows.make_job(server.app, server.owner_key, is_paused=1, status="queued")
     file = client.fine_tuning.jobs.retrieve(job).training_file
     plan = in_process.on(server, "files", "delete", file, "--dry-run")
-    assert f"blocker: {job}\n" in plan.stdout
+    assert f"blocker: fine_tuning.job {job}\n" in plan.stdout
     refused = in_process.on(server, "files", "delete", file)
     assert refused.returncode == ExitCode.CONFLICT
     assert job in refused.stderr

@@ -184,6 +184,18 @@ CREATE TABLE files (
   expires_at INTEGER
 , sealed_name BLOB);
 
+CREATE TABLE holds (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  artifact_n INTEGER NOT NULL REFERENCES artifacts (n),
+  sealed_reason BLOB,
+  placed_by TEXT NOT NULL,
+  placed_at INTEGER NOT NULL,
+  lifted_by TEXT,
+  lifted_at INTEGER
+);
+
 CREATE TABLE job_checkpoints (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -273,13 +285,13 @@ CREATE TABLE models (
   suffix TEXT NOT NULL,
   job_n INTEGER REFERENCES jobs (n),
   step INTEGER
-, loaded_by TEXT);
+, loaded_by TEXT, is_protected INTEGER NOT NULL DEFAULT 0, sealed_metadata BLOB);
 
 CREATE TABLE organizations (
   id TEXT PRIMARY KEY,
   name TEXT NOT NULL UNIQUE,
   created_at INTEGER NOT NULL
-);
+, recent_use_minutes INTEGER);
 
 CREATE TABLE project_members (
   project_id TEXT NOT NULL REFERENCES projects (id),
@@ -451,6 +463,10 @@ CREATE INDEX events_of_job ON job_events (job_n, n);
 CREATE INDEX files_listed ON artifacts (project_id, n) WHERE kind = 'file' AND state = 'active';
 
 CREATE INDEX files_that_expire ON files (expires_at) WHERE expires_at IS NOT NULL;
+
+CREATE INDEX holds_in_force ON holds (artifact_n) WHERE lifted_at IS NULL;
+
+CREATE INDEX holds_of_organization ON holds (organization_id, n);
 
 CREATE INDEX jobs_of_project ON jobs (project_id, n);
 

@@ -149,4 +149,4 @@ def test_an_unfinished_job_forbids_the_deletion_of_what_it_needs(start: Start) -
             assert refused.value.kind is Kind.CONFLICT
         assert judge(world, start.file) is State.ACTIVE
         found = plan.plan(world.app.database, start.owner, ArtifactKind.MODEL, start.model.model.id)
-        assert found.blockers == ("ftjob-1",)
+        assert {one.id for one in found.blockers} == {"ftjob-1"}

@@ -5,7 +5,6 @@ from collections import Counter
 
 from starlette.concurrency import run_in_threadpool
 
-from tunewarden.api.answers import JsonAnswer
 from tunewarden.deletion.executor import Executor, Joined, still_deleting
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.requests import Attempt
@@ -45,11 +44,3 @@ class Deleting:
             if not self._joined[deletion.n]:
                 del self._joined[deletion.n]
         return await run_in_threadpool(self._executor.answer, join)
-
-
-def deleted(deletion: Deletion) -> JsonAnswer:
-    """Return OpenAI's answer to a DELETE that is done, with the deletion's id in a header."""
-    return JsonAnswer(
-        {"id": deletion.artifact_id, "object": deletion.kind, "deleted": True},
-        headers={"tunewarden-deletion": deletion.id},
-    )

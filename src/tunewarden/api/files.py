@@ -8,9 +8,8 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from tunewarden.api import listing, schemas, views
+from tunewarden.api import deletion_requests, listing, schemas, views
 from tunewarden.api.answers import JsonAnswer
-from tunewarden.api.deleting import deleted
 from tunewarden.api.forms import FileForm, Form
 from tunewarden.api.parameters import Attempting, Context, InContext, Segment
 from tunewarden.errors import Error, Kind
@@ -76,10 +75,12 @@ def download_file(context: InContext, file_id: Segment) -> Response:
 
 
 @routes.delete("/{file_id}")
-async def delete_file(context: InContext, file_id: Segment, attempt: Attempting) -> JsonAnswer:
-    """Delete a file; answer when it is gone (D8)."""
-    return deleted(
-        await context.services.deleting.delete(context.caller, ArtifactKind.FILE, file_id, attempt)
+async def delete_file(
+    context: InContext, file_id: Segment, attempt: Attempting, *, dry_run: bool = False
+) -> JsonAnswer:
+    """Delete a file; answer when it is gone (D8). `dry_run` says what would be deleted, `force` overrides blockers."""
+    return await deletion_requests.answer(
+        context, ArtifactKind.FILE, file_id, attempt, is_dry_run=dry_run
     )
 
 

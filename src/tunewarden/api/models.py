@@ -8,18 +8,18 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from tunewarden.api import listing, schemas, views
+from tunewarden.api import deletion_requests, listing, schemas, views
 from tunewarden.api.answers import JsonAnswer
-from tunewarden.api.deleting import deleted
 from tunewarden.api.forms import announced_bytes, check_announced, read_form
-from tunewarden.api.parameters import Attempting, Context, InContext, Segment
+from tunewarden.api.parameters import Attempting, Context, InContext, Segment, read_as
 from tunewarden.artifacts.base_facts import BaseFacts, base_facts
 from tunewarden.db.database import Database
 from tunewarden.errors import Error, Kind
-from tunewarden.registry import bases, catalog
+from tunewarden.registry import bases, catalog, metadata
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.bases import Base, BaseKind, OtherName
 from tunewarden.registry.catalog import Found
+from tunewarden.registry.model_changes import Changes
 from tunewarden.registry.models import Model
 
 ADAPTER_FILES = ("adapter_config", "adapter_model")
@@ -50,7 +50,7 @@ def list_models(
 def retrieve_model(context: InContext, model_id: Segment) -> JsonAnswer:
     """Return a base or a model of the project."""
     found = catalog.retrieve(context.operations.database, context.caller, model_id)
-    return JsonAnswer(_shown(context, found, _known_of(context, found)))
+    return JsonAnswer(_one_shown(context, found))
 
 
 @routes.get("/{model_id}/engines")
@@ -67,13 +67,24 @@ def list_model_engines(context: InContext, model_id: Segment) -> JsonAnswer:
 
 
 @routes.delete("/{model_id}")
-async def delete_model(context: InContext, model_id: Segment, attempt: Attempting) -> JsonAnswer:
-    """Delete a model; answer when it is gone (D8)."""
-    return deleted(
-        await context.services.deleting.delete(
-            context.caller, ArtifactKind.MODEL, model_id, attempt
-        )
+async def delete_model(
+    context: InContext, model_id: Segment, attempt: Attempting, *, dry_run: bool = False
+) -> JsonAnswer:
+    """Delete a model; answer when it is gone (D8). `dry_run` says what would be deleted, `force` overrides blockers."""
+    return await deletion_requests.answer(
+        context, ArtifactKind.MODEL, model_id, attempt, is_dry_run=dry_run
     )
+
+
+@routes.post("/{model_id}")
+async def change_model(context: InContext, model_id: Segment, request: Request) -> JsonAnswer:
+    """Archive, protect or describe a fine-tuned model, or undo that."""
+    wanted = await read_as(request, schemas.ModelChanges)
+    changes = Changes(wanted.archived, wanted.protected, metadata.checked(wanted.metadata))
+    model = await run_in_threadpool(
+        context.operations.model_changes.change, context.caller, model_id, changes
+    )
+    return JsonAnswer(await run_in_threadpool(_one_shown, context, model))
 
 
 @routes.post("")
@@ -111,6 +122,14 @@ async def _bring_in(context: Context, request: Request) -> Model:
             )
         finally:
             form.close()
+
+
+def _one_shown(context: Context, found: Found) -> schemas.Model:
+    """Return what a list shows of one, and a fine-tuned model's metadata, which is decrypted for it."""
+    shown = _shown(context, found, _known_of(context, found))
+    if isinstance(found, Model):
+        shown.metadata = context.operations.model_changes.metadata_of(found)
+    return shown
 
 
 def with_one_segment(database: Database, path: str) -> str:

@@ -39,11 +39,16 @@ ROUTED = {
     "GET /v1/models": Described("listModels", schemas.Listing[schemas.Model]),
     "POST /v1/models": Described("importModel", schemas.Model, schemas.ImportForm, FORM),
     "GET /v1/models/{model_id}": Described("retrieveModel", schemas.Model),
-    "DELETE /v1/models/{model_id}": Described("deleteModel", schemas.Deleted),
+    "DELETE /v1/models/{model_id}": Described("deleteModel", schemas.DeleteAnswer),
     "GET /v1/models/{model_id}/engines": Described(
         "listModelEngines", schemas.Listing[schemas.EngineOfModel]
     ),
     "GET /v1/models/{model_id}/deletion_plan": Described("planModelDeletion", schemas.DeletionPlan),
+    "POST /v1/models/{model_id}": Described("changeModel", schemas.Model, schemas.ModelChanges),
+    "POST /v1/holds": Described("placeHold", schemas.Hold, schemas.NewHold),
+    "GET /v1/holds": Described("listHolds", schemas.Listing[schemas.Hold]),
+    "GET /v1/holds/{hold_id}": Described("retrieveHold", schemas.Hold),
+    "POST /v1/holds/{hold_id}/lift": Described("liftHold", schemas.Hold),
     "GET /v1/deletions": Described("listDeletions", schemas.Listing[schemas.Deletion]),
     "GET /v1/deletions/{deletion_id}": Described("retrieveDeletion", schemas.Deletion),
     "GET /v1/deletions/{deletion_id}/receipt": Described("downloadDeletionReceipt", MEDIA_TYPE),
@@ -52,7 +57,7 @@ ROUTED = {
     "GET /v1/files/{file_id}": Described("retrieveFile", schemas.File),
     "GET /v1/files/{file_id}/content": Described("downloadFile", BINARY),
     "GET /v1/files/{file_id}/deletion_plan": Described("planFileDeletion", schemas.DeletionPlan),
-    "DELETE /v1/files/{file_id}": Described("deleteFile", schemas.Deleted),
+    "DELETE /v1/files/{file_id}": Described("deleteFile", schemas.DeleteAnswer),
     "POST /v1/uploads": Described("createUpload", schemas.Upload, schemas.NewUpload),
     "POST /v1/uploads/{upload_id}/parts": Described(
         "addUploadPart", schemas.Part, schemas.PartForm, FORM

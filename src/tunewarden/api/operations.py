@@ -11,7 +11,9 @@ from tunewarden.deletion.executor import Executor
 from tunewarden.engines.adapter_states import AdapterStates
 from tunewarden.gateway.routing import Gateway
 from tunewarden.registry.files import Files
+from tunewarden.registry.holds import Holds
 from tunewarden.registry.imports import Imports
+from tunewarden.registry.model_changes import ModelChanges
 from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage_counter import UsageCounter
 from tunewarden.serving.admission import Admissions
@@ -32,6 +34,8 @@ class Operations:
     memory: PlainMemory
     imports: Imports
     files: Files
+    holds: Holds
+    model_changes: ModelChanges
     uploads: Uploads
     admissions: Admissions
     gateway: Gateway

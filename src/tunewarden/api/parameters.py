@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 from urllib.parse import parse_qsl, unquote
 
+import msgspec
 from fastapi import Depends, Header, Path
 from pydantic import AfterValidator, BeforeValidator
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.policy import Caller
 
+T = TypeVar("T", bound=msgspec.Struct)
 OBJECT_BYTES_MAX = 1024 * 1024
 # Enough for the part ids of the largest upload.
 OBJECT_VALUES_MAX = 20_000
@@ -84,9 +86,18 @@ RetryCount = Annotated[int, Header(alias="x-stainless-retry-count"), BeforeValid
 
 
 async def _attempt(
-    retry_count: RetryCount = 0, idempotency_key: Annotated[str | None, Header()] = None
+    *,
+    retry_count: RetryCount = 0,
+    idempotency_key: Annotated[str | None, Header()] = None,
+    if_match: Annotated[str | None, Header()] = None,
+    force: bool = False,
 ) -> Attempt:
-    return Attempt(retry_count=retry_count, idempotency_key=idempotency_key)
+    return Attempt(
+        retry_count=retry_count,
+        idempotency_key=idempotency_key,
+        force=force,
+        if_match=if_match,
+    )
 
 
 def _decoded(segment: str) -> str:
@@ -125,6 +136,21 @@ async def read_object(request: Request) -> dict[str, object]:
         return parse_object(body, max_values=OBJECT_VALUES_MAX)
     except Malformed as error:
         raise Error(Kind.INVALID, f"The body {error}.", param=error.key) from error
+
+
+async def read_as(request: Request, kind: type[T]) -> T:
+    """Decode a JSON body as `kind`. Raises Error(INVALID), Error(TOO_LARGE)."""
+    body = await read_object(request)
+    try:
+        return msgspec.convert(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise Error(Kind.INVALID, f"{error}.", param=_param(str(error))) from error
+
+
+def _param(message: str) -> str | None:
+    """Return the field that msgspec names at the end of a message, such as "- at `$.bytes`"."""
+    found = message.rpartition("`$.")[2].rstrip("`") if "`$." in message else ""
+    return found or None
 
 
 async def read_body(request: Request, bytes_max: int) -> bytes:

@@ -18,6 +18,7 @@ from tunewarden.api import (
     fine_tuning,
     head_requests,
     health,
+    holds,
     log,
     models,
     responses,
@@ -34,7 +35,19 @@ PUBLIC = re.compile(
     r"/|/healthz?|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/tile/[0-9a-z/.]+"
 )
 # Every route except `inference.ROUTES`.
-ROOMS = (start_page, health, models, files, uploads, deletions, fine_tuning, responses, log, docs)
+ROOMS = (
+    start_page,
+    health,
+    models,
+    files,
+    uploads,
+    deletions,
+    holds,
+    fine_tuning,
+    responses,
+    log,
+    docs,
+)
 ROUTERS = (*(room.routes for room in ROOMS), *routers.ROUTERS)
 
 

@@ -46,7 +46,7 @@ class Listing(Struct, Generic[T], forbid_unknown_fields=True):
 
 
 class Deleted(Struct, forbid_unknown_fields=True):
-    """Confirms a deletion. For a model or a file the header `tunewarden-deletion` holds the deletion's id."""
+    """Confirms a deletion."""
 
     id: str
     object: str
@@ -66,6 +66,8 @@ class Model(Struct, forbid_unknown_fields=True):
     owned_by: str
     root: str | UnsetType = UNSET
     archived: bool | UnsetType = UNSET
+    protected: bool | UnsetType = UNSET
+    metadata: dict[str, str] | UnsetType = UNSET
     max_model_len: int | UnsetType = UNSET
     capabilities: list[str] | UnsetType = UNSET
 
@@ -92,14 +94,19 @@ class ImportForm(Struct):
 
 
 class Blocker(Struct, forbid_unknown_fields=True):
-    """What blocks a deletion."""
+    """What blocks a deletion of an artifact; `force` overrides it if it is `forcible`."""
 
     type: str
     id: str
+    artifact: str
+    forcible: bool
 
 
 class DeletionPlan(Struct, forbid_unknown_fields=True):
-    """What deleting a `model` or a `file` would also delete; `bytes` is the size of the sealed blobs."""
+    """What deleting a `model` or a `file` would also delete, and what blocks it; `bytes` is the size of the sealed blobs.
+
+    `fingerprint` changes when any of this does: sent as `If-Match` with the deletion, it must still hold.
+    """
 
     object: Literal["model.deletion_plan", "file.deletion_plan"]
     checkpoints: list[str]
@@ -107,6 +114,50 @@ class DeletionPlan(Struct, forbid_unknown_fields=True):
     bytes: int
     blockers: list[Blocker]
     derived_files: list[str]
+    fingerprint: str
+    model: str | UnsetType = UNSET
+    file: str | UnsetType = UNSET
+
+
+class DeleteAnswer(Struct, forbid_unknown_fields=True):
+    """Confirms the deletion of a model or a file; the header `tunewarden-deletion` holds the deletion's id.
+
+    To a dry run, `deleted` is false, and `plan` says what would be deleted.
+    """
+
+    id: str
+    object: str
+    deleted: bool
+    plan: DeletionPlan | UnsetType = UNSET
+
+
+class ModelChanges(Struct, forbid_unknown_fields=True):
+    """What to change of a model. `metadata` replaces all of it."""
+
+    archived: bool | None = None
+    protected: bool | None = None
+    metadata: dict[str, str] | None = None
+
+
+class NewHold(Struct, forbid_unknown_fields=True):
+    """A hold on a `model` or on a `file`."""
+
+    reason: str
+    model: str | None = None
+    file: str | None = None
+
+
+class Hold(Struct, forbid_unknown_fields=True):
+    """A hold: while it is `in_force`, nothing deletes its `model` or `file`. `reason` is null once that is deleted."""
+
+    id: str
+    object: Literal["hold"]
+    in_force: bool
+    reason: str | None
+    placed_by: str
+    placed_at: Seconds
+    lifted_by: str | None
+    lifted_at: Seconds | None
     model: str | UnsetType = UNSET
     file: str | UnsetType = UNSET
 

@@ -1,7 +1,5 @@
 """`/v1/uploads`: a large file in parts, as OpenAI defines them."""
 
-from typing import TypeVar
-
 import msgspec
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
@@ -10,14 +8,11 @@ from starlette.requests import Request
 from tunewarden.api import views
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.forms import FileForm
-from tunewarden.api.parameters import InContext, RetryCount, Segment, read_object
-from tunewarden.errors import Error, Kind
+from tunewarden.api.parameters import InContext, RetryCount, Segment, read_as
 from tunewarden.identity import keys
 from tunewarden.registry.file_rules import Description
 from tunewarden.registry.lineage import Origin
 from tunewarden.registry.upload_parts import PART_BYTES_MAX
-
-T = TypeVar("T", bound=msgspec.Struct)
 
 
 class _ExpiresAfter(msgspec.Struct):
@@ -48,7 +43,7 @@ routes = APIRouter(prefix="/v1/uploads")
 async def create_upload(context: InContext, request: Request) -> JsonAnswer:
     """Begin an upload."""
     context.operations.uploads.precheck(context.caller)  # before the body is read
-    wanted = await _read(request, _Create)
+    wanted = await read_as(request, _Create)
     expires = wanted.expires_after
     described = Description.checked(
         filename=wanted.filename,
@@ -91,7 +86,7 @@ async def complete_upload(
 ) -> JsonAnswer:
     """Create the file from the parts, in the order of `part_ids`."""
     context.operations.uploads.precheck(context.caller)  # before the body is read
-    wanted = await _read(request, _Complete)
+    wanted = await read_as(request, _Complete)
     upload, file = await run_in_threadpool(
         context.operations.uploads.complete,
         context.caller,
@@ -110,18 +105,3 @@ def cancel_upload(context: InContext, upload_id: Segment) -> JsonAnswer:
     """Cancel an upload and erase its parts."""
     upload = context.operations.uploads.cancel(context.caller, upload_id)
     return JsonAnswer(views.upload_object(upload, None))
-
-
-async def _read(request: Request, kind: type[T]) -> T:
-    """Decode a JSON body as `kind`. Raises Error(INVALID), Error(TOO_LARGE)."""
-    body = await read_object(request)
-    try:
-        return msgspec.convert(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise Error(Kind.INVALID, f"{error}.", param=_param(str(error))) from error
-
-
-def _param(message: str) -> str | None:
-    """Return the field that msgspec names at the end of a message, such as "- at `$.bytes`"."""
-    found = message.rpartition("`$.")[2].rstrip("`") if "`$." in message else ""
-    return found or None

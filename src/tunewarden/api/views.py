@@ -13,6 +13,7 @@ from tunewarden.engines.adapter_states import EngineOfModel
 from tunewarden.registry.artifacts import ArtifactKind, State
 from tunewarden.registry.bases import Base, OtherName
 from tunewarden.registry.file_rows import File
+from tunewarden.registry.holds import Hold
 from tunewarden.registry.lineage import Origin
 from tunewarden.registry.models import Model
 from tunewarden.registry.upload_parts import Part
@@ -56,6 +57,7 @@ def model_object(
         owned_by=organization_name,
         root=model.base,
         archived=model.state is State.ARCHIVED,
+        protected=model.is_protected,
     )
     return _with_facts(shown, facts)
 
@@ -157,9 +159,30 @@ def plan_object(plan: Plan) -> schemas.DeletionPlan:
         blobs=plan.blobs,
         bytes=plan.sealed_bytes,
         derived_files=list(plan.derived_files),
-        blockers=[schemas.Blocker(type="fine_tuning.job", id=job) for job in plan.blockers],
+        blockers=[
+            schemas.Blocker(one.type.value, one.id, one.artifact_id, one.is_forcible)
+            for one in plan.blockers
+        ],
+        fingerprint=plan.fingerprint,
         model=plan.artifact.id if is_model else UNSET,
         file=UNSET if is_model else plan.artifact.id,
+    )
+
+
+def hold_object(hold: Hold) -> schemas.Hold:
+    """Return a hold."""
+    is_model = hold.kind is ArtifactKind.MODEL
+    return schemas.Hold(
+        id=hold.id,
+        object="hold",
+        in_force=hold.lifted_at is None,
+        reason=hold.reason,
+        placed_by=hold.placed_by,
+        placed_at=hold.placed_at // 1_000_000,
+        lifted_by=hold.lifted_by,
+        lifted_at=None if hold.lifted_at is None else hold.lifted_at // 1_000_000,
+        model=hold.artifact_id if is_model else UNSET,
+        file=UNSET if is_model else hold.artifact_id,
     )
 
 

@@ -90,9 +90,10 @@ class Client:
         headers = {"content-type": content_type, "content-length": str(length)}
         return self._read(self.exchange(Request("POST", _path(path, {}), headers, body)))
 
-    def delete(self, *path: str) -> Object:
+    def delete(self, *path: str, if_match: str | None = None, **query: str | int | None) -> Object:
         """DELETE a path; return the response, with the id of its `deletion`."""
-        answer = self.exchange(Request("DELETE", _path(path, {})))
+        headers = {} if if_match is None else {"if-match": f'"{if_match}"'}
+        answer = self.exchange(Request("DELETE", _path(path, query), headers))
         return {**self._read(answer), "deletion": answer.headers.get("tunewarden-deletion")}
 
     def exchange(self, request: Request) -> Answer:

@@ -11,17 +11,30 @@ from tunewarden.errors import Error, Kind
 
 
 def delete(
-    what: str, artifact_id: str, data: Path | None, *, yes: bool, dry_run: bool, as_json: bool
+    what: str,
+    artifact_id: str,
+    data: Path | None,
+    *,
+    yes: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """Delete one of `what` (models, files) and print the deletion's id, or show the plan. Raises Error."""
+    """Delete one of `what` (models, files) and print the deletion's id, or show the plan. Raises Error.
+
+    What was shown is what is deleted: if the plan changes before the id is typed, nothing is.
+    """
     with client.opened(data) as server:
+        fingerprint = None
         if dry_run or not yes:
             plan = server.get(what, artifact_id, "deletion_plan")
             if dry_run:
                 _show(plan, as_json=as_json)
                 return
-            _ask(plan)
-        deleted = server.delete(what, artifact_id)
+            _ask(plan, force=force)
+            fingerprint = plan["fingerprint"]
+        forced = {"force": "true"} if force else {}
+        deleted = server.delete(what, artifact_id, if_match=fingerprint, **forced)
     if as_json:
         show_json(deleted)
     else:
@@ -41,24 +54,26 @@ def _show(plan: Object, *, as_json: bool) -> None:
         click.echo(f"blobs: {plan['blobs']}")
         click.echo(f"bytes: {plan['bytes']}")
         for blocker in plan["blockers"]:
-            click.echo(f"blocker: {plain(blocker['id'])}")
+            click.echo(f"blocker: {plain(_named(blocker))}")
     click.echo("This was a dry run. Nothing was deleted.", err=True)
 
 
-def _ask(plan: Object) -> None:
+def _ask(plan: Object, *, force: bool) -> None:
     """Show what will be deleted, and ask for the id; fail first if the deletion would be refused.
 
-    Raises Error(CONFLICT) if a job needs it, click.ClickException if the typed id does not match.
+    Raises Error(CONFLICT) if something blocks it, click.ClickException if the typed id does not match.
     """
     kind = _kind(plan)
     wanted = plan[kind]
-    jobs = ", ".join(plain(one["id"]) for one in plan["blockers"][:5])
-    if jobs:
-        raise Error(
-            Kind.CONFLICT,
-            f"{plain(wanted)} is needed by a fine-tuning job that has not ended: {jobs}."
-            " Cancel it or wait for it, then delete.",
+    left = [one for one in plan["blockers"] if not (force and one["forcible"])]
+    if left:
+        named = ", ".join(plain(_named(one)) for one in left[:5])
+        advice = (
+            "--force overrides that."
+            if all(one["forcible"] for one in left)
+            else "Lift holds first."
         )
+        raise Error(Kind.CONFLICT, f"{plain(wanted)} is blocked by {named}. {advice}")
     click.echo(f"This deletes {plain(wanted)} for good. It cannot be undone.", err=True)
     if plan["checkpoints"]:
         click.echo("These checkpoints of its job are deleted too:", err=True)
@@ -70,6 +85,10 @@ def _ask(plan: Object) -> None:
         click.echo(f"  {plain(file)}", err=True)
     if click.prompt(f"Type the {kind}'s id to delete it", err=True) != wanted:
         raise click.ClickException("The id does not match. Nothing was deleted.")
+
+
+def _named(blocker: Object) -> str:
+    return f"{blocker['type']} {blocker['id']}"
 
 
 def _kind(plan: Object) -> str:

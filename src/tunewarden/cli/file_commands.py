@@ -8,6 +8,7 @@ from tunewarden.cli import client, deleting, forms, local_files
 from tunewarden.cli.options import (
     data_option,
     dry_run_option,
+    force_option,
     json_option,
     limit_option,
     refusing,
@@ -74,16 +75,17 @@ def files_list(purpose: str | None, limit: int | None, data: Path | None, *, as_
 
 @files.command("delete", epilog="\b\nExample:\n  tunewarden files delete file-…")
 @click.argument("file_id")
+@force_option
 @yes_option
 @dry_run_option
 @json_option
 @data_option
 @refusing
 def files_delete(
-    file_id: str, data: Path | None, *, yes: bool, dry_run: bool, as_json: bool
+    file_id: str, data: Path | None, *, force: bool, yes: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Delete a file, for good, and print the deletion's id. It is gone when this returns.
 
-    A file that an unfinished job needs cannot be deleted: cancel the job, or wait for it.
+    A file that an unfinished job needs is deleted with --force only, which cancels the job.
     """
-    deleting.delete("files", file_id, data, yes=yes, dry_run=dry_run, as_json=as_json)
+    deleting.delete("files", file_id, data, force=force, yes=yes, dry_run=dry_run, as_json=as_json)

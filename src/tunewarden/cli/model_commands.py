@@ -8,6 +8,7 @@ from tunewarden.cli import client, deleting, forms, waiting
 from tunewarden.cli.options import (
     data_option,
     dry_run_option,
+    force_option,
     json_option,
     refusing,
     yes_option,
@@ -80,16 +81,42 @@ def models_show(model_id: str, data: Path | None, *, as_json: bool) -> None:
 
 @models.command("delete", epilog="\b\nExample:\n  tunewarden models delete ft:… --dry-run")
 @click.argument("model_id")
+@force_option
 @yes_option
 @dry_run_option
 @json_option
 @data_option
 @refusing
 def models_delete(
-    model_id: str, data: Path | None, *, yes: bool, dry_run: bool, as_json: bool
+    model_id: str, data: Path | None, *, force: bool, yes: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Delete a model and its job's checkpoints, for good, and print the deletion's id.
 
     They are gone when this returns.
     """
-    deleting.delete("models", model_id, data, yes=yes, dry_run=dry_run, as_json=as_json)
+    deleting.delete(
+        "models", model_id, data, force=force, yes=yes, dry_run=dry_run, as_json=as_json
+    )
+
+
+def _change_command(name: str, fields: dict[str, bool], said: str) -> None:
+    """Add a command that changes one thing of a model."""
+
+    @models.command(name, help=said)
+    @click.argument("model_id")
+    @json_option
+    @data_option
+    @refusing
+    def change(model_id: str, data: Path | None, *, as_json: bool) -> None:
+        with client.opened(data) as server:
+            model = server.post("models", model_id, fields=fields)
+        if as_json:
+            show_json(model)
+        else:
+            click.echo(model["id"])
+
+
+_change_command("archive", {"archived": True}, "Stop serving a model; it can be undone.")
+_change_command("unarchive", {"archived": False}, "Serve an archived model again.")
+_change_command("protect", {"protected": True}, "Let a model be deleted with --force only.")
+_change_command("unprotect", {"protected": False}, "Let a model be deleted without --force again.")

@@ -39,6 +39,11 @@ dry_run_option = click.option(
 limit_option = click.option(
     "--limit", type=click.IntRange(min=1), help="Show only so many, the newest. [default: all]"
 )
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Delete even what is protected or needed by a job, which is cancelled; not what is on hold.",
+)
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for confirmation; for scripts.")
 
 

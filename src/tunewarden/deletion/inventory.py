@@ -43,6 +43,7 @@ TABLES = (
     Place("project_members", Holds.NOTHING, "roles of users in projects"),
     Place("api_keys", Holds.NOTHING, "hashes of API keys"),
     Place("admin_api_keys", Holds.NOTHING, "hashes of admin keys"),
+    Place("holds", Holds.METADATA, "who held it and when; the reason, sealed under its key"),
     Place("bases", Holds.NOTHING, "names, paths and layer shapes of base models"),
     Place("base_names", Holds.NOTHING, "other names of base models"),
     Place("replicas", Holds.NOTHING, "names and addresses of remote bases' engines"),

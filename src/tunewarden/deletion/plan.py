@@ -1,10 +1,13 @@
 """D2: what a deletion includes, and what blocks it. Read in the transaction that commits it."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from tunewarden.db.database import Database, Tx
+from tunewarden.deletion import blockers
+from tunewarden.deletion.blockers import Blocker
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning import jobs
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import artifacts, bases, file_rows, lineage, models
 from tunewarden.registry.artifacts import ID_LENGTH_MAX, Artifact, ArtifactKind
@@ -14,7 +17,7 @@ from tunewarden.registry.models import Model
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the deletion of one artifact would do now. `blockers` are the ids of unfinished jobs.
+    """What the deletion of one artifact would do now, and what blocks it.
 
     `derived_files` are the ids of what was made from it and stays (I18).
     """
@@ -24,16 +27,41 @@ class Plan:
     checkpoints: tuple[Artifact, ...]
     blobs: int
     sealed_bytes: int
-    blockers: tuple[str, ...]
+    blockers: tuple[Blocker, ...]
     derived_files: tuple[str, ...]
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all that the plan says: equal as long as deleting would do the same, to the same artifacts."""
+        said = [
+            self.artifact.id,
+            self.artifact.epoch,
+            self.artifact.state,
+            self.artifact.manifest_sha256,
+            [(one.id, one.epoch, one.state, one.manifest_sha256) for one in self.checkpoints],
+            [(one.type, one.id, one.artifact_id) for one in self.blockers],
+            self.derived_files,
+        ]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
-def plan(database: Database, caller: Caller, kind: ArtifactKind, artifact_id: str) -> Plan:
-    """Return the plan of deleting a model or a file. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
+
+def plan(
+    database: Database,
+    caller: Caller,
+    kind: ArtifactKind,
+    artifact_id: str,
+    needed: Action | None = None,
+) -> Plan:
+    """Return the plan of deleting a model or a file. Raises Error(FORBIDDEN), Error(NOT_FOUND).
+
+    `needed`: an action that the caller must be allowed to do, beside reading.
+    """
     is_model = kind is ArtifactKind.MODEL
     found = (
         _model(database, caller, artifact_id) if is_model else _file(database, caller, artifact_id)
     )
+    if needed is not None:
+        authorize(caller, needed)
     with database.read() as tx:
         return of(tx, kind, found)
 
@@ -43,28 +71,36 @@ def of(tx: Tx, kind: ArtifactKind, artifact: Artifact) -> Plan:
     checkpoints = _checkpoints(tx, kind, artifact)
     everything = (artifact, *checkpoints)
     blobs = [blob for one in everything for blob in artifacts.blobs_of(tx, one.n)]
-    blockers = {job for one in everything for job in jobs.that_need(tx, one.n)}
     return Plan(
         kind,
         artifact,
         checkpoints,
         len(blobs),
         sum(blob.sealed_bytes for blob in blobs),
-        tuple(sorted(blockers)),
+        blockers.of(tx, everything),
         lineage.derived_from(tx, artifact.n),
     )
 
 
-def check(found: Plan) -> None:
-    """Check that nothing blocks the deletion. Raises Error(CONFLICT), naming the blockers."""
-    if found.blockers:
-        named = ", ".join(found.blockers[:5])
+def check(found: Plan, *, force: bool, if_match: str | None) -> None:
+    """Check that the plan is the one that the client saw, and that nothing blocks it.
+
+    Raises Error(PRECONDITION_FAILED); Error(CONFLICT), naming the blockers.
+    """
+    if if_match is not None and not _matches(if_match, found.fingerprint):
         raise Error(
-            Kind.CONFLICT,
-            f"'{found.artifact.id}' is needed by a fine-tuning job that has not ended: {named}."
-            " Cancel it or wait for it, then delete.",
-            code="needed_by_job",
+            Kind.PRECONDITION_FAILED,
+            f"What deleting '{found.artifact.id}' would do has changed: its plan has now the fingerprint"
+            f" {found.fingerprint}. Read the plan again, then delete.",
+            param="If-Match",
+            code="plan_changed",
         )
+    blockers.check(found.artifact.id, found.blockers, force=force)
+
+
+def _matches(if_match: str, fingerprint: str) -> bool:
+    """Return whether an If-Match header names the fingerprint, as an entity tag or bare; `*` matches any."""
+    return any(tag.strip().strip('"') in {fingerprint, "*"} for tag in if_match.split(","))
 
 
 def base_refused(name: str) -> Error:

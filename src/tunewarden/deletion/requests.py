@@ -11,6 +11,7 @@ from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import plan, protocol, records
 from tunewarden.deletion.records import Deletion, Intent
 from tunewarden.errors import Error, Kind
+from tunewarden.finetuning import commands
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller
 from tunewarden.ids import Prefix, mint
@@ -27,15 +28,20 @@ from tunewarden.registry.artifacts import (
 REPLAY_MICROS = 30 * 60 * 1_000_000
 IDEMPOTENCY_KEY_LENGTH_MAX = 255
 FILE_ID = re.compile(r"file-[A-Za-z0-9]{1,64}")
+REFUSALS = {Kind.NOT_FOUND, Kind.FORBIDDEN, Kind.CONFLICT, Kind.PRECONDITION_FAILED}
 MISSING = {ArtifactKind.MODEL: models.missing, ArtifactKind.FILE: file_rows.missing}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """How the request was sent: distinguishes a retry of the first request from a second one."""
+    """How the request was sent: what it insists on, and what tells a retry of the first request from a second one."""
 
     retry_count: int = 0
     idempotency_key: str | None = None
+    # Override every blocker but a hold.
+    force: bool = False
+    # The fingerprint of the plan that the client saw, as the header If-Match.
+    if_match: str | None = None
 
 
 class Part(Enum):
@@ -66,7 +72,8 @@ def request_deletion(
     """Commit the deletion of a model or a file, or return the one already committed.
 
     `log_size` is the log's size before the call: this deletion's leaf will follow it.
-    Raises Error(NOT_FOUND), Error(FORBIDDEN) and Error(CONFLICT); each leaves an audit event.
+    Raises Error(NOT_FOUND), Error(FORBIDDEN), Error(CONFLICT) and Error(PRECONDITION_FAILED); each leaves an
+    audit event.
     """
     if attempt.idempotency_key and len(attempt.idempotency_key) > IDEMPOTENCY_KEY_LENGTH_MAX:
         raise Error(
@@ -78,7 +85,7 @@ def request_deletion(
         with database.write(below_floor=True) as tx:
             return _request(tx, caller, kind, artifact_id, attempt, log_size=log_size)
     except Error as refused:
-        if refused.kind in {Kind.NOT_FOUND, Kind.FORBIDDEN, Kind.CONFLICT}:
+        if refused.kind in REFUSALS:
             record_refusal(database, caller, kind, artifact_id, refused)
         raise
 
@@ -91,7 +98,11 @@ def _request(
         return _asked_again(tx, caller, kind, artifact, attempt)
     keys.authorize_now(tx, caller, Action.DELETE)  # I8
     found = plan.of(tx, kind, artifact)
-    plan.check(found)  # D2
+    plan.check(found, force=attempt.force, if_match=attempt.if_match)  # D2
+    if attempt.force:
+        commands.cancel_what_needs(
+            tx, caller.actor, [artifact.n, *(one.n for one in found.checkpoints)]
+        )
     parts = [
         commit(tx, part, _intent(tx, caller, part, attempt, log_size), caller.actor)
         for part in found.checkpoints

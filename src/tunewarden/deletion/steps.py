@@ -26,10 +26,13 @@ from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.reports import BlobsReport, EngineReport, KeyReport
 from tunewarden.engines.parallel import in_parallel
 from tunewarden.engines.port import Evicted, Evicting
+from tunewarden.errors import Error, Kind
+from tunewarden.finetuning import jobs
 from tunewarden.metrics import families, recording
 from tunewarden.registry import (
     artifacts,
     file_rows,
+    holds,
     lineage,
     models,
     quota,
@@ -56,6 +59,8 @@ RESIDUALS = (
     "copies of sealed blobs and of the database in backups: no key opens them",
     "memory of processes that have ended: left to the operating system",
 )
+
+JOB_POLL_SECONDS = 0.02
 
 # The stored results of D4 and D5.
 FOUND_BEFORE_D6 = ("fenced_at", "fence_report", "evicted_at", "evict_report")
@@ -119,12 +124,28 @@ class Steps:
         """D4: no worker serves the model any more; one that keeps the guard is killed."""
         fenced = []
         for deletion in deletions:
+            self._await_jobs(deletion)
             with recording.timed(families.FENCE_WAIT):
                 workers = self.fence.fence(deletion.artifact_n, within_seconds=self.fence_seconds)
             for worker in workers:
                 recording.count(families.FENCE_ENDINGS, worker.how)
             fenced.append(replace(deletion, fenced_at=self._now(), fence_report=tuple(workers)))
         return fenced
+
+    def _await_jobs(self, deletion: Deletion) -> None:
+        """Wait until no trainer reads the artifact: a forced deletion cancelled the jobs (D3). Raises Error(UNAVAILABLE)."""
+        deadline = self.clock.monotonic() + self.fence_seconds
+        while self._is_needed(deletion):
+            if self.clock.monotonic() > deadline:
+                raise Error(
+                    Kind.UNAVAILABLE,
+                    "A cancelled fine-tuning job has not let go of the artifact yet.",
+                )
+            self.clock.sleep(JOB_POLL_SECONDS)
+
+    def _is_needed(self, deletion: Deletion) -> bool:
+        with self.database.read() as tx:
+            return bool(jobs.that_need(tx, deletion.artifact_n))
 
     def _evict(self, deletions: Sequence[Deletion]) -> list[Deletion]:
         """D5: every engine that could hold the weights has evicted them. No engine holds files."""
@@ -278,6 +299,8 @@ def _record_end(tx: Tx, deletion: Deletion) -> None:
     records.record_facts(tx, ended, "log_index", "receipt", "deleted_at")
     file_rows.forget(tx, deletion.artifact_n)
     lineage.forget(tx, deletion.artifact_n)
+    models.forget(tx, deletion.artifact_n)
+    holds.forget(tx, deletion.artifact_n)
     upload_rows.forget_file(tx, deletion.artifact_n)
     quota.take_off_stored(tx, deletion.artifact_n)
     audit.record(

@@ -1,9 +1,9 @@
 """Commands on a job: cancel, pause, resume. They record the wish; the runner carries it out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tunewarden import audit
-from tunewarden.audit import EventType
+from tunewarden.audit import Actor, EventType
 from tunewarden.clock import Clock
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
@@ -29,9 +29,24 @@ def cancel(database: Database, clock: Clock, caller: Caller, job_id: str) -> Nam
         if job.status is not Status.CANCELLED:
             _check_unended(job)
             transitions.cancelled(tx, job)
-            _note(tx, caller, job, EventType.JOB_CANCELLED, "Fine-tuning job cancelled")
+            _note(tx, caller.actor, job, EventType.JOB_CANCELLED, "Fine-tuning job cancelled")
     _wait(clock, lambda: jobs.named(database, caller, job_id).job.finished_at is not None)
     return jobs.named(database, caller, job_id)
+
+
+def cancel_what_needs(tx: Tx, actor: Actor, artifact_numbers: Iterable[int]) -> None:
+    """Cancel each unfinished job that needs one of these artifacts, in the transaction that deletes them (D3)."""
+    for n in artifact_numbers:
+        for job in jobs.unfinished_that_need(tx, n):
+            if job.status is not Status.CANCELLED:
+                transitions.cancelled(tx, job)
+                _note(
+                    tx,
+                    actor,
+                    job,
+                    EventType.JOB_CANCELLED,
+                    "Fine-tuning job cancelled: what it needs is being deleted",
+                )
 
 
 def pause(database: Database, clock: Clock, caller: Caller, job_id: str) -> NamedJob:
@@ -46,7 +61,7 @@ def pause(database: Database, clock: Clock, caller: Caller, job_id: str) -> Name
         _check_unended(job)
         if job.state not in states.PAUSED:
             transitions.pausing(tx, job)
-            _note(tx, caller, job, EventType.JOB_PAUSED, "Fine-tuning job is being paused")
+            _note(tx, caller.actor, job, EventType.JOB_PAUSED, "Fine-tuning job is being paused")
     _wait(clock, lambda: jobs.named(database, caller, job_id).job.state is not State.PAUSING)
     return jobs.named(database, caller, job_id)
 
@@ -76,7 +91,7 @@ def resume(database: Database, caller: Caller, job_id: str) -> NamedJob:
                 param="fine_tuning_job_id",
                 code="job_not_paused",
             )
-        _note(tx, caller, job, EventType.JOB_RESUMED, "Fine-tuning job resumed")
+        _note(tx, caller.actor, job, EventType.JOB_RESUMED, "Fine-tuning job resumed")
     return jobs.named(database, caller, job_id)
 
 
@@ -91,14 +106,14 @@ def _check_unended(job: Job) -> None:
         )
 
 
-def _note(tx: Tx, caller: Caller, job: Job, event: EventType, message: str) -> None:
-    """Record a caller's command in the audit log and the job's events."""
+def _note(tx: Tx, actor: Actor, job: Job, event: EventType, message: str) -> None:
+    """Record a command in the audit log and the job's events."""
     events.record(tx, job.n, message)
     audit.record(
         tx,
         event,
         organization_id=job.organization_id,
-        actor=caller.actor,
+        actor=actor,
         resource_id=job.id,
     )
 

@@ -9,12 +9,12 @@ from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.artifacts.strict_json import shown
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning import events, hyperparameters, jobs, metadata, transitions
+from tunewarden.finetuning import events, hyperparameters, jobs, transitions
 from tunewarden.finetuning.hyperparameters import Method, Values
 from tunewarden.finetuning.jobs import NamedJob
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import Prefix, mint, random_bytes
-from tunewarden.registry import artifacts, bases, file_rows, models
+from tunewarden.registry import artifacts, bases, file_rows, metadata, models
 from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
 from tunewarden.registry.bases import BaseKind
 
@@ -22,9 +22,6 @@ PURPOSE = "fine-tune"
 SEED_MAX = 2**31 - 1
 # Per project; each poll of the runner reads all unfinished jobs.
 UNFINISHED_MAX = 1000
-METADATA_PAIRS_MAX = 16
-METADATA_KEY_LENGTH_MAX = 64
-METADATA_VALUE_LENGTH_MAX = 512
 PARAMETERS = frozenset(
     {
         "model",
@@ -78,7 +75,7 @@ def parse(body: Mapping[str, object]) -> JobRequest:
         values,
         suffix,
         _seed(body.get("seed")),
-        _metadata(body.get("metadata")),
+        metadata.checked(body.get("metadata")),
     )
 
 
@@ -250,24 +247,6 @@ def _seed(value: object) -> int:
         return int.from_bytes(random_bytes(4)) & SEED_MAX
     if type(value) is not int or not 0 <= value <= SEED_MAX:
         raise _invalid(f"'seed' must be a whole number from 0 to {SEED_MAX}.", "seed")
-    return value
-
-
-def _metadata(value: object) -> dict[str, str] | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
-        raise _invalid("'metadata' must be an object whose values are text.", "metadata")
-    if (
-        len(value) > METADATA_PAIRS_MAX
-        or any(len(key) > METADATA_KEY_LENGTH_MAX for key in value)
-        or any(len(one) > METADATA_VALUE_LENGTH_MAX for one in value.values())
-    ):
-        raise _invalid(
-            f"'metadata' must have at most {METADATA_PAIRS_MAX} pairs, with keys of up to"
-            f" {METADATA_KEY_LENGTH_MAX} and values of up to {METADATA_VALUE_LENGTH_MAX} characters.",
-            "metadata",
-        )
     return value
 
 

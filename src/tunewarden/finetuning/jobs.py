@@ -153,6 +153,15 @@ def that_need(tx: Tx, artifact_n: int) -> list[str]:
     return [str(row[1]) for row in rows]
 
 
+def unfinished_that_need(tx: Tx, artifact_n: int) -> list[Job]:
+    """Return the jobs of `that_need`."""
+    rows = [
+        tx.row(f"SELECT {COLUMNS} FROM jobs j WHERE j.id = :id", id=job_id)
+        for job_id in that_need(tx, artifact_n)
+    ]
+    return [from_row(row) for row in rows if row is not None]
+
+
 def is_unfinished(tx: Tx, internal_id: str) -> bool:
     """Return whether an unfinished job has this internal id."""
     sql = "SELECT 1 FROM jobs WHERE internal_id = :id AND finished_at IS NULL"

@@ -3,18 +3,13 @@
 Deleting that file erases the key, and with it the metadata (I18).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
 from tunewarden.artifacts import sealed_text
 from tunewarden.artifacts.keyring import Keyring
 from tunewarden.finetuning.jobs import NamedJob
-
-
-def seal(keyring: Keyring, key_id: str, internal_id: str, metadata: dict[str, str]) -> bytes:
-    """Encrypt a job's metadata for its row. Raises KeyErased."""
-    return sealed_text.seal(sealed_text.key_of(keyring, key_id), internal_id, json.dumps(metadata))
+from tunewarden.registry import metadata
 
 
 def opened(keyring: Keyring, found: Sequence[NamedJob]) -> list[NamedJob]:
@@ -25,8 +20,8 @@ def opened(keyring: Keyring, found: Sequence[NamedJob]) -> list[NamedJob]:
     for one in found:
         secret = secrets.get(one.training_key_id)
         if one.job.sealed_metadata is not None and secret is not None:
-            text = sealed_text.unseal(secret, one.job.internal_id, one.job.sealed_metadata)
-            shown.append(replace(one, job=replace(one.job, metadata=json.loads(text))))
+            said = metadata.unseal(secret, one.job.internal_id, one.job.sealed_metadata)
+            shown.append(replace(one, job=replace(one.job, metadata=said)))
         else:
             shown.append(one)
     return shown

@@ -42,7 +42,7 @@ def find_or_create(tx: Tx, name: str) -> Organization:
 def _create(tx: Tx, name: str) -> Organization:
     organization_id = mint(Prefix.ORGANIZATION)
     tx.run(
-        "INSERT INTO organizations VALUES (:id, :name, :now)",
+        "INSERT INTO organizations (id, name, created_at) VALUES (:id, :name, :now)",
         id=organization_id,
         name=name,
         now=tx.now_micros,

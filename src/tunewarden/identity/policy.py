@@ -35,6 +35,8 @@ class Action(StrEnum):
     USE_MODELS = "api.model.request"
     WRITE_MODELS = "api.model.write"
     DELETE = "api.delete"
+    HOLD = "api.holds.write"
+    READ_HOLDS = "api.holds.read"
     READ_DELETIONS = "api.deletions.read"
     READ_FILES = "api.files.read"
     WRITE_FILES = "api.files.write"
@@ -48,6 +50,7 @@ _READING = frozenset(
     {
         Action.READ_MODELS,
         Action.READ_DELETIONS,
+        Action.READ_HOLDS,
         Action.READ_FILES,
         Action.READ_JOBS,
         Action.READ_CHECKPOINTS,

@@ -195,6 +195,27 @@ def keys_of_deleted(database: Database) -> set[str]:
     return {str(row[0]) for row in rows}
 
 
+def set_archived(tx: Tx, n: int, *, is_archived: bool) -> None:
+    """Archive an artifact, or make it active again; no-op if it is being deleted (I7)."""
+    before, after = (
+        (State.ACTIVE, State.ARCHIVED) if is_archived else (State.ARCHIVED, State.ACTIVE)
+    )
+    tx.run(
+        "UPDATE artifacts SET state = :after WHERE n = :n AND state = :before",
+        after=after.value,
+        n=n,
+        before=before.value,
+    )
+
+
+def is_archived(database: Database, n: int) -> bool:
+    """Return whether an artifact is archived: one read by primary key."""
+    return (
+        database.peek("SELECT 1 FROM artifacts WHERE n = :n AND state = 'archived'", n=n)
+        is not None
+    )
+
+
 def begin_deletion(tx: Tx, n: int, epoch: int) -> None:
     """Set an artifact to `deleting`, with a new epoch: it is not served any more (D3)."""
     tx.run("UPDATE artifacts SET state = 'deleting', epoch = :epoch WHERE n = :n", epoch=epoch, n=n)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from tunewarden import ids
 from tunewarden.db import cursors
-from tunewarden.db.database import Database, Tx
+from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
 from tunewarden.ids import token
@@ -21,7 +21,7 @@ from tunewarden.registry.artifacts import (
 
 SUFFIX = re.compile(r"[A-Za-z0-9._-]{0,64}")
 TAIL_LENGTH = 8
-COLUMNS = f"{artifacts.COLUMNS}, m.base, m.suffix, m.job_n, m.step"
+COLUMNS = f"{artifacts.COLUMNS}, m.base, m.suffix, m.job_n, m.step, m.is_protected"
 FROM = "FROM artifacts a JOIN models m ON m.n = a.n"
 # A checkpoint is visible to its own project and to those with a permission.
 SEEN_BY = (
@@ -38,6 +38,14 @@ class Model(Artifact):
     suffix: str
     job_n: int | None = None
     step: int | None = None
+    is_protected: bool = False
+
+
+def from_row(row: Row) -> Model:
+    """Return the model of a row of COLUMNS."""
+    fields = fields_of(row)
+    fields[-1] = bool(fields[-1])
+    return Model(*fields)
 
 
 def mint_id(*, base: str, organization: str, suffix: str, step: int | None = None) -> str:
@@ -80,7 +88,7 @@ def find(database: Database, caller: Caller, model_id: str) -> Model | None:
         organization=caller.organization_id,
         project=caller.project_id,
     )
-    model = Model(*fields_of(row)) if row else None
+    model = from_row(row) if row else None
     return model if model is not None and model.state in VISIBLE else None
 
 
@@ -112,7 +120,7 @@ def pages(
         project=caller.project_id,
         start=start,
     ):
-        yield [Model(*fields_of(row[:-1])) for row in page]
+        yield [from_row(row[:-1]) for row in page]
 
 
 def checkpoints_of(tx: Tx, n: int) -> tuple[Model, ...]:
@@ -123,7 +131,7 @@ def checkpoints_of(tx: Tx, n: int) -> tuple[Model, ...]:
         " AND a.state IN ('active', 'archived') ORDER BY m.step",
         n=n,
     )
-    return tuple(Model(*fields_of(row)) for row in rows)
+    return tuple(from_row(row) for row in rows)
 
 
 def made_by(tx: Tx, job_n: int, step: int | None) -> int | None:
@@ -162,7 +170,7 @@ def by_n(database: Database, n: int) -> Model:
     """Return the model with this number, in any state; it must exist."""
     row = database.peek(f"SELECT {COLUMNS} {FROM} WHERE a.n = :n", n=n)
     assert row is not None, "a model's row is never removed"
-    return Model(*fields_of(row))
+    return from_row(row)
 
 
 def missing(model_id: str) -> Error:
@@ -193,3 +201,30 @@ def loaded_by(database: Database, n: int) -> str | None:
     """Return the incarnation of the last engine process that had, or may have had, a model; None if none did."""
     row = database.peek("SELECT loaded_by FROM models WHERE n = :n", n=n)
     return row[0] if row else None
+
+
+def set_protected(tx: Tx, n: int, *, is_protected: bool) -> bool:
+    """Protect a model from deletion without force, or not; return whether that changed it."""
+    sql = "UPDATE models SET is_protected = :it WHERE n = :n AND is_protected <> :it"
+    return tx.run(sql, it=int(is_protected), n=n) > 0
+
+
+def is_protected(tx: Tx, n: int) -> bool:
+    """Return whether a model is protected; False if `n` is none."""
+    return tx.row("SELECT 1 FROM models WHERE n = :n AND is_protected = 1", n=n) is not None
+
+
+def set_metadata(tx: Tx, n: int, sealed: bytes | None) -> None:
+    """Set the sealed metadata of a model."""
+    tx.run("UPDATE models SET sealed_metadata = :sealed WHERE n = :n", sealed=sealed, n=n)
+
+
+def sealed_metadata(database: Database, n: int) -> bytes | None:
+    """Return the sealed metadata of a model, or None."""
+    row = database.peek("SELECT sealed_metadata FROM models WHERE n = :n", n=n)
+    return bytes(row[0]) if row and row[0] is not None else None
+
+
+def forget(tx: Tx, n: int) -> None:
+    """Clear a client's words in the row of a deleted model; no-op if `n` is not a model."""
+    set_metadata(tx, n, None)

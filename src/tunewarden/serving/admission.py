@@ -186,7 +186,7 @@ class Admissions:
         if artifacts.is_active(self._database, serving.n):
             serving.stamp = stamp
             return True
-        serving.ended_by = deleted()
+        serving.ended_by = self._gone(serving.n)
         return False
 
     def _keep(self, key_id: str, name: str, reading: Reading) -> None:
@@ -235,7 +235,12 @@ class Admissions:
         now = asyncio.get_running_loop().time()
         self._seen = None if self._in_flight.abort(gone, now, ACK_SECONDS) else stamp
         for serving in [one for one in self._running if one.n in gone]:
-            serving.abort(deleted())
+            assert serving.n is not None, "a base is never gone"
+            serving.abort(self._gone(serving.n))
+
+    def _gone(self, n: int) -> Error:
+        """Return the error that ends a request on an artifact which is not active any more."""
+        return archived() if artifacts.is_archived(self._database, n) else deleted()
 
 
 def missing(name: str) -> Error:
@@ -254,4 +259,13 @@ def deleted() -> Error:
         Kind.NOT_FOUND,
         "The model was deleted while this request was running.",
         code="model_deleted",
+    )
+
+
+def archived() -> Error:
+    """Return the error that ends a request whose model was archived while it ran."""
+    return Error(
+        Kind.NOT_FOUND,
+        "The model was archived while this request was running.",
+        code="model_archived",
     )

@@ -1,0 +1,35 @@
+"""The answer to DELETE for models and files, with the deletion's id in a header; or the plan, for a dry run."""
+
+from starlette.concurrency import run_in_threadpool
+
+from tunewarden.api import schemas, views
+from tunewarden.api.answers import JsonAnswer
+from tunewarden.api.parameters import Context
+from tunewarden.deletion import plan
+from tunewarden.deletion.requests import Attempt
+from tunewarden.identity.policy import Action
+from tunewarden.registry.artifacts import ArtifactKind
+
+
+async def answer(
+    context: Context,
+    kind: ArtifactKind,
+    artifact_id: str,
+    attempt: Attempt,
+    *,
+    is_dry_run: bool,
+) -> JsonAnswer:
+    """Answer a DELETE: delete the artifact, or say what that would do."""
+    if is_dry_run:
+        found = await run_in_threadpool(
+            plan.plan, context.operations.database, context.caller, kind, artifact_id, Action.DELETE
+        )
+        shown = views.plan_object(found)
+        return JsonAnswer(
+            schemas.DeleteAnswer(found.artifact.id, kind.value, deleted=False, plan=shown)
+        )
+    deletion = await context.services.deleting.delete(context.caller, kind, artifact_id, attempt)
+    return JsonAnswer(
+        {"id": deletion.artifact_id, "object": deletion.kind, "deleted": True},
+        headers={"tunewarden-deletion": deletion.id},
+    )

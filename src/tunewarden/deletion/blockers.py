@@ -1,0 +1,85 @@
+"""D2: what blocks a deletion, what lifts each blocker, and which of them `force` overrides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tunewarden.db.database import Tx
+from tunewarden.errors import Error, Kind
+from tunewarden.finetuning import jobs
+from tunewarden.registry import holds, models
+from tunewarden.registry.artifacts import Artifact
+
+NAMED_MAX = 5
+
+
+class BlockerType(StrEnum):
+    """What a blocker is; answers use these words."""
+
+    HOLD = "hold"
+    PROTECTED = "protected"
+    JOB = "fine_tuning.job"
+
+
+# Code of the error, and what to do about it.
+LIFTED_BY = {
+    BlockerType.HOLD: (
+        "on_hold",
+        "An Owner must lift the hold first; `force` does not override it.",
+    ),
+    BlockerType.PROTECTED: ("protected", "Lift the protection, or delete with `force=true`."),
+    BlockerType.JOB: (
+        "needed_by_job",
+        "Cancel it or wait for it, then delete; or delete with `force=true`, which cancels it.",
+    ),
+}
+WHAT = {
+    BlockerType.HOLD: "is on hold",
+    BlockerType.PROTECTED: "is protected",
+    BlockerType.JOB: "is needed by a fine-tuning job that has not ended",
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Blocker:
+    """One blocker: `id` of the hold, job or protected model, and the artifact that it is about."""
+
+    type: BlockerType
+    id: str
+    artifact_id: str
+
+    @property
+    def is_forcible(self) -> bool:
+        """Whether `force` overrides it."""
+        return self.type is not BlockerType.HOLD
+
+
+def of(tx: Tx, artifacts: Sequence[Artifact]) -> tuple[Blocker, ...]:
+    """Return what blocks the deletion of artifacts that go together, sorted."""
+    found = set()
+    for one in artifacts:
+        found |= {Blocker(BlockerType.HOLD, hold, one.id) for hold in holds.in_force_on(tx, one.n)}
+        found |= {Blocker(BlockerType.JOB, job, one.id) for job in jobs.that_need(tx, one.n)}
+        if models.is_protected(tx, one.n):
+            found.add(Blocker(BlockerType.PROTECTED, one.id, one.id))
+    return tuple(sorted(found))
+
+
+def check(artifact_id: str, blockers: Sequence[Blocker], *, force: bool) -> None:
+    """Check that nothing blocks the deletion of an artifact. Raises Error(CONFLICT), naming the first kind of blocker."""
+    left = [one for one in blockers if not (force and one.is_forcible)]
+    if not left:
+        return
+    # A hold first: nothing else needs doing while it is in force.
+    first = next((one for one in left if not one.is_forcible), left[0])
+    same = [one for one in left if one.type is first.type]
+    code, advice = LIFTED_BY[first.type]
+    about = f"'{artifact_id}'"
+    if first.artifact_id != artifact_id:
+        about += f" has a checkpoint, '{first.artifact_id}', that"
+    named = ""
+    if first.type is not BlockerType.PROTECTED:
+        ids = sorted({one.id for one in same})
+        more = f" and {len(ids) - NAMED_MAX} more" if len(ids) > NAMED_MAX else ""
+        named = f": {', '.join(ids[:NAMED_MAX])}{more}"
+    raise Error(Kind.CONFLICT, f"{about} {WHAT[first.type]}{named}. {advice}", code=code)

@@ -1,0 +1,238 @@
+"""Holds: while one is in force, nothing deletes its model or file: no request, no expiry, no retention.
+
+Owners place and lift them, with a reason that is sealed under the artifact's key and goes with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunewarden import audit
+from tunewarden.artifacts import sealed_text
+from tunewarden.artifacts.keyring import KeyErased, Keyring
+from tunewarden.artifacts.strict_json import is_text
+from tunewarden.db import cursors
+from tunewarden.db.database import Database, Row, Tx
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import keys
+from tunewarden.identity.policy import Action, Caller, authorize
+from tunewarden.ids import Prefix, mint, shown
+from tunewarden.registry import artifacts, file_rows, models
+from tunewarden.registry.artifacts import VISIBLE, Artifact, ArtifactKind
+
+REASON_LENGTH_MAX = 1000
+# In force on one artifact at a time: several matters may need the same model.
+IN_FORCE_MAX = 100
+COLUMNS = (
+    "h.n, h.id, h.organization_id, a.kind, a.id, a.internal_id, a.key_id, h.placed_by, h.placed_at, h.lifted_by,"
+    " h.lifted_at, h.sealed_reason"
+)
+FROM = "FROM holds h JOIN artifacts a ON a.n = h.artifact_n"
+MISSING = {ArtifactKind.MODEL: models.missing, ArtifactKind.FILE: file_rows.missing}
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A hold. Times are microseconds since 1970; `reason` is None once the artifact was deleted."""
+
+    n: int
+    id: str
+    organization_id: str
+    kind: ArtifactKind
+    artifact_id: str
+    placed_by: str
+    placed_at: int
+    lifted_by: str | None
+    lifted_at: int | None
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Holds:
+    """The operations on holds."""
+
+    database: Database
+    keyring: Keyring
+
+    def place(self, caller: Caller, kind: ArtifactKind, artifact_id: str, reason: str) -> Hold:
+        """Place a hold on a model or a file that the caller can see.
+
+        Raises Error(FORBIDDEN), Error(NOT_FOUND), Error(INVALID) for a reason that is none, Error(CONFLICT) for too many.
+        """
+        authorize(caller, Action.HOLD)
+        check_reason(reason)
+        with self.database.read() as tx:
+            artifact = _seen(tx, caller, kind, artifact_id)
+        try:
+            secret = sealed_text.key_of(self.keyring, artifact.key_id)
+        except KeyErased as error:
+            raise MISSING[kind](artifact_id) from error
+        with self.database.write() as tx:
+            keys.authorize_now(tx, caller, Action.HOLD)
+            _seen(tx, caller, kind, artifact_id)
+            if len(in_force_on(tx, artifact.n)) >= IN_FORCE_MAX:
+                raise Error(
+                    Kind.CONFLICT,
+                    f"'{artifact_id}' has {IN_FORCE_MAX} holds. Lift one first.",
+                    code="too_many_holds",
+                )
+            hold_id = mint(Prefix.HOLD)
+            tx.run(
+                "INSERT INTO holds (id, organization_id, artifact_n, sealed_reason, placed_by, placed_at)"
+                " VALUES (:id, :organization, :n, :reason, :by, :now)",
+                id=hold_id,
+                organization=caller.organization_id,
+                n=artifact.n,
+                reason=sealed_text.seal(secret, artifact.internal_id, reason),
+                by=caller.key_id,
+                now=tx.now_micros,
+            )
+            _record(tx, caller, audit.EventType.HOLD_PLACED, artifact_id, hold_id)
+        return self._found(hold_id)
+
+    def lift(self, caller: Caller, hold_id: str) -> Hold:
+        """Lift a hold; idempotent. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
+        authorize(caller, Action.HOLD)
+        with self.database.write(below_floor=True) as tx:
+            keys.authorize_now(tx, caller, Action.HOLD)
+            row = tx.row(f"SELECT {COLUMNS} {FROM} WHERE h.id = :id", id=hold_id)
+            if row is None or row[2] != caller.organization_id:
+                raise missing(hold_id)
+            if tx.run(
+                "UPDATE holds SET lifted_by = :by, lifted_at = :now WHERE id = :id AND lifted_at IS NULL",
+                by=caller.key_id,
+                now=tx.now_micros,
+                id=hold_id,
+            ):
+                _record(tx, caller, audit.EventType.HOLD_LIFTED, row[4], hold_id)
+        return self._found(hold_id)
+
+    def find(self, caller: Caller, hold_id: str) -> Hold:
+        """Return a hold of the caller's organization. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
+        authorize(caller, Action.READ_HOLDS)
+        found = self._found(hold_id)
+        if found.organization_id != caller.organization_id:
+            raise missing(hold_id)
+        return found
+
+    def _found(self, hold_id: str) -> Hold:
+        """Return a hold of any organization. Raises Error(NOT_FOUND)."""
+        row = self.database.peek(f"SELECT {COLUMNS} {FROM} WHERE h.id = :id", id=hold_id)
+        if row is None:
+            raise missing(hold_id)
+        [found] = self._opened([row])
+        return found
+
+    def page(
+        self,
+        caller: Caller,
+        *,
+        artifact_id: str | None,
+        is_in_force: bool | None,
+        after: str | None,
+        limit: int,
+    ) -> Sequence[Hold]:
+        """Return the organization's holds, newest first; of one artifact if it is named. Raises Error(FORBIDDEN, INVALID)."""
+        authorize(caller, Action.READ_HOLDS)
+        with self.database.read() as tx:
+            before = cursors.position(
+                tx.row,
+                "SELECT n FROM holds WHERE id = :after AND organization_id = :organization",
+                after=after,
+                first=cursors.AFTER_ALL,
+                organization=caller.organization_id,
+            )
+            rows = tx.rows(
+                f"SELECT {COLUMNS} {FROM} WHERE h.organization_id = :organization AND h.n < :before"
+                " AND a.id = COALESCE(:artifact, a.id)"
+                " AND (CASE WHEN h.lifted_at IS NULL THEN 1 ELSE 0 END)"
+                "  = COALESCE(:in_force, CASE WHEN h.lifted_at IS NULL THEN 1 ELSE 0 END)"
+                " ORDER BY h.n DESC LIMIT :limit",
+                organization=caller.organization_id,
+                before=before,
+                artifact=artifact_id,
+                in_force=None if is_in_force is None else int(is_in_force),
+                limit=limit,
+            )
+        return self._opened(rows)
+
+    def _opened(self, rows: Sequence[Row]) -> list[Hold]:
+        """Return holds of rows of COLUMNS, with their reasons decrypted where the key exists."""
+        secrets = sealed_text.keys_of(self.keyring, {row[6] for row in rows})
+        found = []
+        for row in rows:
+            secret, sealed = secrets.get(row[6]), row[11]
+            has_reason = secret is not None and sealed is not None
+            reason = sealed_text.unseal(secret, row[5], sealed) if has_reason and secret else None
+            found.append(
+                Hold(
+                    n=row[0],
+                    id=row[1],
+                    organization_id=row[2],
+                    kind=ArtifactKind(row[3]),
+                    artifact_id=row[4],
+                    placed_by=row[7],
+                    placed_at=row[8],
+                    lifted_by=row[9],
+                    lifted_at=row[10],
+                    reason=reason,
+                )
+            )
+        return found
+
+
+def in_force_on(tx: Tx, artifact_n: int) -> list[str]:
+    """Return the ids of the holds in force on an artifact: one index look-up."""
+    rows = tx.rows(
+        "SELECT id FROM holds WHERE artifact_n = :n AND lifted_at IS NULL ORDER BY n", n=artifact_n
+    )
+    return [str(row[0]) for row in rows]
+
+
+def forget(tx: Tx, artifact_n: int) -> None:
+    """Clear the reasons of the holds that a deleted artifact had."""
+    tx.run("UPDATE holds SET sealed_reason = NULL WHERE artifact_n = :n", n=artifact_n)
+
+
+def check_reason(reason: str) -> None:
+    """Check the reason of a hold. Raises Error(INVALID)."""
+    if not (len(reason.strip()) >= 1 and len(reason) <= REASON_LENGTH_MAX and is_text(reason)):
+        raise Error(
+            Kind.INVALID,
+            f"'reason' must say in 1 to {REASON_LENGTH_MAX} characters why.",
+            param="reason",
+        )
+
+
+def missing(hold_id: str) -> Error:
+    """Return the error for a hold that is unknown or foreign (I9)."""
+    return Error(
+        Kind.NOT_FOUND,
+        f"The hold '{shown(hold_id)}' does not exist.",
+        param="hold_id",
+        code="hold_not_found",
+    )
+
+
+def _seen(tx: Tx, caller: Caller, kind: ArtifactKind, artifact_id: str) -> Artifact:
+    found = artifacts.find_any(tx, kind, caller.organization_id, artifact_id)
+    if found is not None and found.state in VISIBLE:
+        is_model = kind is ArtifactKind.MODEL
+        is_seen = (
+            models.is_seen_by(tx, caller, found.n)
+            if is_model
+            else found.project_id == caller.project_id
+        )
+        if is_seen:
+            return found
+    raise MISSING[kind](artifact_id)
+
+
+def _record(tx: Tx, caller: Caller, event: audit.EventType, artifact_id: str, hold_id: str) -> None:
+    audit.record(
+        tx,
+        event,
+        organization_id=caller.organization_id,
+        actor=caller.actor,
+        resource_id=artifact_id,
+        hold=hold_id,
+    )
