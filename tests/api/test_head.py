@@ -5,9 +5,10 @@ import socket
 import pytest
 from starlette.routing import Route
 from tests.api.test_authorization import FILE
-from tests.support import fine_tuning_rows, uploading
+from tests.support import administration, fine_tuning_rows, uploading
 from tests.support.servers import Server, wait_until
 
+from tunewarden.api.administration import routers
 from tunewarden.api.routes import ROUTERS
 from tunewarden.finetuning.states import State
 from tunewarden.gateway.inference import ROUTES
@@ -24,7 +25,12 @@ PATHS = sorted(
 
 
 @pytest.fixture(scope="module")
-def ids(server: Server) -> dict[str, str]:
+def server_admin(server: Server) -> str:
+    return administration.make_admin_key(server.app)
+
+
+@pytest.fixture(scope="module")
+def ids(server: Server, server_admin: str) -> dict[str, str]:
     """Something real for every name in a path."""
     model, gone = server.make_model().id, server.make_model().id
     deleted = server.request("DELETE", f"/v1/models/{gone}", key=server.owner_key)
@@ -36,7 +42,9 @@ def ids(server: Server) -> dict[str, str]:
         "file_id": str(uploading.post(server, "/v1/files", *FILE).json["id"]),
         "job_id": fine_tuning_rows.make_job(server.app, server.owner_key, state=State.SUCCEEDED),
         "deletion_id": str(deleted.header("tunewarden-deletion")),
+        "hold_id": str(server.post("/v1/holds", {"model": model, "reason": "x"}).json["id"]),
         "response_id": "resp_1",
+        **administration.names(server, server_admin),
         "path:path": "0/999",
     }
 
@@ -65,16 +73,17 @@ def _asked(
 
 @pytest.mark.parametrize("path", PATHS)
 def test_head_answers_as_get_does_without_the_body(
-    server: Server, ids: dict[str, str], path: str
+    server: Server, ids: dict[str, str], server_admin: str, path: str
 ) -> None:
     path = _named(path, ids)
-    got = server.get(path, key=server.owner_key)
+    key = server_admin if path.startswith(routers.PREFIXES) else server.owner_key
+    got = server.get(path, key=key)
     is_missing = "/responses/" in path or "tile" in path
     assert got.status == (404 if is_missing else 200)
     with server.connect() as connection:
         # The second request shows that nothing follows the first response's head.
         for method in ("HEAD", "GET"):
-            status, headers = _asked(connection, method, path, server.owner_key)
+            status, headers = _asked(connection, method, path, key)
             assert status == str(got.status)
             expected = {name.lower(): value for name, value in got.headers}
             assert headers.keys() - OWN == expected.keys() - OWN

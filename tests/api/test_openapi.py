@@ -161,6 +161,10 @@ def test_real_answers_are_as_the_document_tells(server: Server) -> None:
     answers["POST /v1/uploads/{upload_id}/complete"] = server.post(
         f"{place}/complete", {"part_ids": [part["id"]]}
     ).json
+    held = server.post("/v1/holds", {"model": server.make_model().id, "reason": "documented"})
+    answers["POST /v1/holds"], names["hold_id"] = held.json, held.json["id"]
+    changed = server.post(f"/v1/models/{server.make_model().id}", {"metadata": {"a": "b"}})
+    answers["POST /v1/models/{model_id}"] = changed.json
     admin = administration.make_admin_key(app)
     names |= administration.names(server, admin)
     for route, one in openapi.ROUTED.items():
