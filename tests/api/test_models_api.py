@@ -59,6 +59,8 @@ def test_retrieve_answers_exactly_this(server: Server) -> None:
         "owned_by": ORGANIZATION,
         "root": LOCAL_BASE,
         "archived": False,
+        "protected": False,
+        "metadata": {},
         "capabilities": ["completions", "fine_tuning"],  # its base has no chat template
     }
     assert abs(int(str(reply.json["created"])) - time.time()) < 60
@@ -222,7 +224,7 @@ def test_deleting_the_collection_is_a_405(server: Server) -> None:
     ("path", "allowed"),
     [
         ("/v1/models", {"GET", "HEAD", "POST"}),
-        (_path(UNKNOWN), {"GET", "HEAD", "DELETE"}),
+        (_path(UNKNOWN), {"GET", "HEAD", "POST", "DELETE"}),
         ("/v1/chat/completions", {"POST"}),
         ("/v1/embeddings", {"POST"}),
         ("/healthz", {"GET", "HEAD"}),

@@ -195,7 +195,7 @@ class Harness:
     def prepare(self) -> None:
         (self.directory / "run").mkdir()
         with self.database(migrate=True).write() as tx:
-            tx.run("INSERT INTO organizations VALUES ('o', 'o', 0)")
+            tx.run("INSERT INTO organizations (id, name, created_at) VALUES ('o', 'o', 0)")
             tx.run(
                 "INSERT INTO projects (id, organization_id, name, is_default, created_at) VALUES ('p', 'o', 'p', 1, 0)"
             )

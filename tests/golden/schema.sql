@@ -464,7 +464,7 @@ CREATE INDEX files_listed ON artifacts (project_id, n) WHERE kind = 'file' AND s
 
 CREATE INDEX files_that_expire ON files (expires_at) WHERE expires_at IS NOT NULL;
 
-CREATE INDEX holds_in_force ON holds (artifact_n) WHERE lifted_at IS NULL;
+CREATE INDEX holds_of_artifact ON holds (artifact_n, lifted_at);
 
 CREATE INDEX holds_of_organization ON holds (organization_id, n);
 

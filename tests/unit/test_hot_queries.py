@@ -297,7 +297,7 @@ def _fill(place: Workplace) -> None:
     )
     with connection:
         connection.execute(
-            f"INSERT INTO organizations VALUES ('{other}', '{other}', 1);"
+            f"INSERT INTO organizations (id, name, created_at) VALUES ('{other}', '{other}', 1);"
             f"INSERT INTO projects (id, organization_id, name, is_default, created_at) VALUES ('{other}', '{other}', 'x', 1, 1), ('p2', (SELECT"
             " organization_id FROM api_keys LIMIT 1), 'y', 0, 1)"
         )

@@ -12,7 +12,7 @@ CREATE TABLE holds (
   lifted_at INTEGER
 );
 -- Asked by each deletion.
-CREATE INDEX holds_in_force ON holds (artifact_n) WHERE lifted_at IS NULL;
+CREATE INDEX holds_of_artifact ON holds (artifact_n, lifted_at);
 CREATE INDEX holds_of_organization ON holds (organization_id, n);
 
 -- The deletion of a protected model takes one more step: to lift the protection, or to force it.
