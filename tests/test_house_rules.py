@@ -466,8 +466,3 @@ def test_control_a_mark_without_a_reason_is_seen() -> None:
         assert unreasoned(f"x = 1  {mark}\n") == [mark]
     for mark in ("# noqa: S101  it is", "# noqa: A, B - it is", "# type: ignore[a-b, c]  # it is"):
         assert unreasoned(f"x = 1  {mark}\ny = '# noqa'\n") == []
-
-
-def test_each_migration_has_a_number_of_its_own() -> None:
-    names = [path.name for path in (SOURCE / "db" / "migrations").glob("*.sql")]
-    assert sorted(int(name[:4]) for name in names) == list(range(1, len(names) + 1)), names

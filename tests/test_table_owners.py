@@ -31,6 +31,7 @@ OWNERS = {
     "artifacts": "registry/artifacts.py",
     "blobs": "registry/artifacts.py",
     "models": "registry/models.py",
+    "holds": "registry/holds.py",
     "files": "registry/file_rows.py",
     "derivations": "registry/lineage.py",
     "file_sources": "registry/lineage.py",
