@@ -21,7 +21,7 @@ OWNERS = {
     "users": "identity/users.py",
     "projects": "identity/projects.py",
     "project_members": "identity/project_members.py",
-    "api_keys": "identity/keys.py",
+    "api_keys": "identity/key_rows.py",
     "admin_api_keys": "identity/admin_keys.py",
     "bases": "registry/bases.py",
     "members": "registry/members.py",

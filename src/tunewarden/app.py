@@ -239,7 +239,7 @@ def _operations(app: App, plain: Path) -> Operations:
         holds=Holds(app.database, app.keyring),
         model_changes=ModelChanges(app.database, app.keyring),
         uploads=app.uploads,
-        admissions=Admissions(app.database, app.fence),
+        admissions=Admissions(app.database, app.fence, app.clock),
         gateway=Gateway(
             app.new_embedded(plain, unseal, note_load),
             new_remote,

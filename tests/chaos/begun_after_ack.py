@@ -217,7 +217,7 @@ class Harness:
         if self.mode == "guard":
             fence = self.fence()
             fence.join()
-        asyncio.run(self._serve(worker, life, Admissions(self.database(), fence)))
+        asyncio.run(self._serve(worker, life, Admissions(self.database(), fence, SystemClock())))
 
     async def _serve(self, worker: int, life: int, admissions: Admissions) -> None:
         numbers = random.Random(f"{self.seed} {worker} {life}")

@@ -7,7 +7,7 @@ CREATE TABLE admin_api_keys (
   created_at INTEGER NOT NULL,
   expires_at INTEGER,
   revoked_at INTEGER
-);
+, expired_at INTEGER);
 
 CREATE TABLE api_keys (
   id TEXT PRIMARY KEY,
@@ -19,7 +19,7 @@ CREATE TABLE api_keys (
   scopes TEXT NOT NULL,
   created_at INTEGER NOT NULL,
   revoked_at INTEGER
-, expires_at INTEGER);
+, expires_at INTEGER, expired_at INTEGER);
 
 CREATE TABLE artifacts (
   n INTEGER PRIMARY KEY AUTOINCREMENT,

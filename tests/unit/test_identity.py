@@ -92,7 +92,7 @@ def test_garbage_of_the_right_form_is_refused(database: Database, body: str) -> 
 
 def test_a_wrong_checksum_is_refused_before_any_sql(database: Database, key: str) -> None:
     class Untouchable:
-        def peek(self, *_: object, **__: object) -> None:
+        def read(self) -> None:
             raise AssertionError("the database was asked")
 
     wrong = key[:-1] + ("a" if key[-1] != "a" else "b")

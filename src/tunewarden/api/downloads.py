@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from tunewarden.api.head_requests import IS_HEAD
 from tunewarden.errors import Error
 from tunewarden.gateway.connection import EXTENSION, ClientConnection
-from tunewarden.identity.policy import Caller
+from tunewarden.identity.policy import Action, Caller
 from tunewarden.registry import file_rows
 from tunewarden.registry.file_rows import File
 from tunewarden.serving.admission import Admissions, Serving
@@ -42,7 +42,7 @@ class _Download(Response):
 
     def __init__(self, downloads: Downloads, caller: Caller, file: File) -> None:
         super().__init__()
-        self._key_id = caller.key_id
+        self._caller = caller
         self._admissions = downloads.admissions
         self._file = file
         self._chunks = _Chunks(downloads.content(file), downloads.threads)
@@ -55,7 +55,7 @@ class _Download(Response):
         absent = file_rows.missing(self._file.id)
         try:
             with self._admissions.guarded(
-                self._file.n, self._key_id, absent, task.cancel
+                self._file.n, self._caller, Action.READ_FILES, absent, task.cancel
             ) as serving:
                 try:
                     await self._send(send, client, serving, is_head=IS_HEAD in scope)

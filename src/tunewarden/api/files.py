@@ -14,6 +14,7 @@ from tunewarden.api.forms import FileForm, Form
 from tunewarden.api.parameters import Attempting, Context, InContext, Segment
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
+from tunewarden.identity.policy import Action
 from tunewarden.registry import file_rules
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.file_rows import File
@@ -97,7 +98,7 @@ async def _create(context: Context, request: Request) -> File:
         context.caller.organization_id,
         form.pieces(),
         lambda reader: operations.files.create(context.caller, reader, lambda: _described(form)),
-        check=lambda: keys.check_active(operations.database, context.caller),
+        check=lambda: keys.check_now(operations.database, context.caller, Action.WRITE_FILES),
     )
 
 

@@ -14,6 +14,7 @@ from tunewarden import problems
 from tunewarden.api import (
     deletions,
     docs,
+    expired_keys,
     files,
     fine_tuning,
     head_requests,
@@ -69,8 +70,10 @@ def application(services: Services) -> FastAPI:
     return built
 
 
-async def _on_error(_: Request, error: Exception) -> Response:
+async def _on_error(request: Request, error: Exception) -> Response:
     """Answer with the error. Starlette re-raises anything but Error, and `Server` logs it with its request id."""
+    if isinstance(error, Error):
+        await expired_keys.note(request.app.state.services.operations.database, error)
     return _answer(problems.wire(error))
 
 

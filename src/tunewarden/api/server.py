@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tunewarden import problems
-from tunewarden.api import docs, flushing, head_requests, models, routes
+from tunewarden.api import docs, expired_keys, flushing, head_requests, models, routes
 from tunewarden.api.administration import routers
 from tunewarden.api.operations import Operations
 from tunewarden.api.parameters import check_query
@@ -171,6 +171,7 @@ class Server:
                 "request %s failed after its answer began: %s", reply.request_id, error.kind
             )
             return
+        await expired_keys.note(self._operations.database, error)
         await answer(reply, problems.wire(error))
 
     async def _live(self, receive: Receive, send: Send) -> None:

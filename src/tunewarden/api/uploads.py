@@ -10,6 +10,7 @@ from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.forms import FileForm
 from tunewarden.api.parameters import InContext, RetryCount, Segment, read_as
 from tunewarden.identity import keys
+from tunewarden.identity.policy import Action
 from tunewarden.registry.file_rules import Description
 from tunewarden.registry.lineage import Origin
 from tunewarden.registry.upload_parts import PART_BYTES_MAX
@@ -72,7 +73,7 @@ async def add_upload_part(context: InContext, upload_id: Segment, request: Reque
         context.caller.organization_id,
         form.pieces(),
         lambda reader: operations.uploads.add_part(context.caller, upload_id, reader),
-        check=lambda: keys.check_active(operations.database, context.caller),
+        check=lambda: keys.check_now(operations.database, context.caller, Action.WRITE_FILES),
     )
     return JsonAnswer(views.part_object(part, upload_id))
 

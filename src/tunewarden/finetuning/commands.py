@@ -10,6 +10,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import events, jobs, states, transitions
 from tunewarden.finetuning.jobs import Job, NamedJob
 from tunewarden.finetuning.states import State, Status
+from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
 
 # How long cancel and pause wait for the runner before they return; the runner continues.
@@ -25,6 +26,7 @@ def cancel(database: Database, clock: Clock, caller: Caller, job_id: str) -> Nam
     """
     authorize(caller, Action.WRITE_JOBS)
     with database.write(below_floor=True) as tx:
+        keys.authorize_now(tx, caller, Action.WRITE_JOBS)
         job = jobs.own(tx, caller, job_id)
         if job.status is not Status.CANCELLED:
             _check_unended(job)
@@ -57,6 +59,7 @@ def pause(database: Database, clock: Clock, caller: Caller, job_id: str) -> Name
     """
     authorize(caller, Action.WRITE_JOBS)
     with database.write() as tx:
+        keys.authorize_now(tx, caller, Action.WRITE_JOBS)
         job = jobs.own(tx, caller, job_id)
         _check_unended(job)
         if job.state not in states.PAUSED:
@@ -74,6 +77,7 @@ def resume(database: Database, caller: Caller, job_id: str) -> NamedJob:
     """
     authorize(caller, Action.WRITE_JOBS)
     with database.write() as tx:
+        keys.authorize_now(tx, caller, Action.WRITE_JOBS)
         job = jobs.own(tx, caller, job_id)
         _check_unended(job)
         if job.state is State.PAUSING:

@@ -12,6 +12,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import events, hyperparameters, jobs, transitions
 from tunewarden.finetuning.hyperparameters import Method, Values
 from tunewarden.finetuning.jobs import NamedJob
+from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import Prefix, mint, random_bytes
 from tunewarden.registry import artifacts, bases, file_rows, metadata, models
@@ -102,6 +103,7 @@ def create(
     job_id, internal_id = mint(Prefix.JOB), mint(Prefix.SLOT)
     sealed = _sealed(keyring, training, internal_id, request)
     with database.write() as tx:
+        keys.authorize_now(tx, caller, Action.WRITE_JOBS)
         # Checked again inside: no job may read an artifact that is being deleted.
         for artifact, kind, param in (
             (start, ArtifactKind.MODEL, "model"),

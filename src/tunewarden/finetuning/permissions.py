@@ -11,7 +11,7 @@ from tunewarden.audit import EventType
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import projects
+from tunewarden.identity import keys, projects
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import Prefix, mint
 from tunewarden.registry import artifacts, models
@@ -46,6 +46,7 @@ def create(
     authorize(caller, Action.WRITE_CHECKPOINTS)
     model = _own(database, caller, model_id)
     with database.write() as tx:
+        keys.authorize_now(tx, caller, Action.WRITE_CHECKPOINTS)
         found = artifacts.find_any(tx, ArtifactKind.MODEL, caller.organization_id, model_id)
         if found is None or found.state not in VISIBLE:
             raise models.missing(model_id)
@@ -99,6 +100,7 @@ def delete(database: Database, caller: Caller, model_id: str, permission_id: str
     authorize(caller, Action.WRITE_CHECKPOINTS)
     model = _own(database, caller, model_id)
     with database.write() as tx:
+        keys.authorize_now(tx, caller, Action.WRITE_CHECKPOINTS)
         row = tx.row(
             "SELECT project_id FROM checkpoint_permissions WHERE id = :id AND model_n = :model",
             id=permission_id,

@@ -1,4 +1,4 @@
-"""Admin keys, which only administer their organization: create, look up. One is valid while its user is an Owner."""
+"""Admin keys, which only administer their organization. One is valid while its user is an Owner of it."""
 
 import hmac
 from dataclasses import dataclass
@@ -7,15 +7,20 @@ from tunewarden import audit
 from tunewarden.audit import Actor
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import key_format
-from tunewarden.identity.key_format import Presented
+from tunewarden.identity import key_format, key_rows
+from tunewarden.identity.key_format import Expired, Presented
 from tunewarden.identity.policy import Role
 from tunewarden.ids import Prefix
 
 HOLDER = (
-    "SELECT k.id, k.secret_sha256, k.user_id, k.organization_id, o.name FROM admin_api_keys k"
+    "SELECT k.id, k.secret_sha256, k.user_id, k.organization_id, o.name, k.expires_at, k.expired_at"
+    " FROM admin_api_keys k"
     " JOIN users u ON u.id = k.user_id JOIN organizations o ON o.id = k.organization_id"
     " WHERE k.id = :id AND k.revoked_at IS NULL AND u.removed_at IS NULL AND u.role = :owner"
+)
+COLUMNS = (
+    "k.id, k.organization_id, k.name, k.created_at, k.expires_at, k.user_id, u.name, u.role, u.created_at"
+    " FROM admin_api_keys k JOIN users u ON u.id = k.user_id"
 )
 
 
@@ -37,21 +42,44 @@ class Administrator:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class AdminKey:
+    """An admin key without its secret, and its user. Times are in microseconds."""
+
+    id: str
+    organization_id: str
+    name: str
+    created_at: int
+    expires_at: int | None
+    user_id: str
+    user_name: str
+    user_role: str
+    user_created_at: int
+
+
 def create(
-    tx: Tx, *, organization_id: str, user_id: str, name: str, actor: Actor
-) -> tuple[str, str]:
-    """Create an admin key of a user; return its id and its text, which is not stored. Raises Error(INVALID)."""
+    tx: Tx,
+    *,
+    organization_id: str,
+    user_id: str,
+    name: str,
+    actor: Actor,
+    expires_in_seconds: int | None = None,
+) -> tuple[AdminKey, str]:
+    """Create an admin key of a user; return it and its text, which is not stored. Raises Error(INVALID)."""
     key_format.check_name(name)
+    expires_at = key_rows.expiry(tx, expires_in_seconds)
     secret = key_format.generate(Prefix.ADMIN_KEY)
     tx.run(
-        "INSERT INTO admin_api_keys (id, organization_id, user_id, name, secret_sha256, created_at)"
-        " VALUES (:id, :organization, :user, :name, :sha, :now)",
+        "INSERT INTO admin_api_keys (id, organization_id, user_id, name, secret_sha256, created_at, expires_at)"
+        " VALUES (:id, :organization, :user, :name, :sha, :now, :expires)",
         id=secret.id,
         organization=organization_id,
         user=user_id,
         name=name,
         sha=secret.digest,
         now=tx.now_micros,
+        expires=expires_at,
     )
     audit.record(
         tx,
@@ -61,7 +89,58 @@ def create(
         resource_id=secret.id,
         user_id=user_id,
     )
-    return secret.id, secret.text
+    return find(tx, organization_id, secret.id), secret.text
+
+
+def find(tx: Tx, organization_id: str, key_id: str) -> AdminKey:
+    """Return an admin key that was not revoked. Raises Error(NOT_FOUND)."""
+    row = tx.row(
+        f"SELECT {COLUMNS} WHERE k.id = :id AND k.organization_id = :organization"
+        " AND k.revoked_at IS NULL",
+        id=key_id,
+        organization=organization_id,
+    )
+    if row is None:
+        raise Error(
+            Kind.NOT_FOUND,
+            f"No such admin API key: '{key_id[: key_format.NAME_LENGTH_MAX]}'.",
+            param="key_id",
+        )
+    return AdminKey(*row)
+
+
+def list_all(tx: Tx, organization_id: str) -> list[AdminKey]:
+    """Return an organization's admin keys that were not revoked, oldest first."""
+    rows = tx.rows(
+        f"SELECT {COLUMNS} WHERE k.organization_id = :organization AND k.revoked_at IS NULL"
+        " ORDER BY k.created_at, k.id",
+        organization=organization_id,
+    )
+    return [AdminKey(*row) for row in rows]
+
+
+def revoke(tx: Tx, organization_id: str, key_id: str, actor: Actor) -> None:
+    """Revoke an admin key for good. Raises Error(NOT_FOUND)."""
+    key = find(tx, organization_id, key_id)
+    tx.run(
+        "UPDATE admin_api_keys SET revoked_at = :now WHERE id = :id", now=tx.now_micros, id=key.id
+    )
+    audit.record(
+        tx,
+        audit.EventType.ADMIN_KEY_REVOKED,
+        organization_id=organization_id,
+        actor=actor,
+        resource_id=key.id,
+    )
+
+
+def note_expired(tx: Tx, key_id: str) -> None:
+    """Note that a key was refused because it has expired. Idempotent."""
+    tx.run(
+        "UPDATE admin_api_keys SET expired_at = :now WHERE id = :id AND expired_at IS NULL",
+        now=tx.now_micros,
+        id=key_id,
+    )
 
 
 def revoke_all_of(tx: Tx, organization_id: str, user_id: str, actor: Actor) -> None:
@@ -94,19 +173,24 @@ def look_up(database: Database, presented: Presented, request_id: str) -> Admini
             " Only an admin key administers an organization: an Owner makes one with `tunewarden admin-keys create`.",
             code="missing_scope",
         )
-    row = database.peek(HOLDER, id=presented.id, owner=Role.OWNER.value)
-    if row is None or not hmac.compare_digest(row[1], presented.digest):
-        raise key_format.refused(presented.shown)
-    return _of_row(row, request_id)
+    with database.read() as tx:
+        row = tx.row(HOLDER, id=presented.id, owner=Role.OWNER.value)
+        if row is None or not hmac.compare_digest(row[1], presented.digest):
+            raise key_format.refused(presented.shown)
+        return _unexpired(tx, row, request_id)
 
 
 def check_now(tx: Tx, administrator: Administrator) -> None:
     """Check in this transaction that the key is valid and its user an Owner. Raises Error(UNAUTHENTICATED)."""
-    if tx.row(HOLDER, id=administrator.key_id, owner=Role.OWNER.value) is None:
+    row = tx.row(HOLDER, id=administrator.key_id, owner=Role.OWNER.value)
+    if row is None:
         raise key_format.refused(key_format.ADMIN_PREFIX[: key_format.SHOWN_LENGTH])
+    _unexpired(tx, row, administrator.request_id)
 
 
-def _of_row(row: Row, request_id: str) -> Administrator:
+def _unexpired(tx: Tx, row: Row, request_id: str) -> Administrator:
+    if key_rows.has_expired(row[5], row[6], tx.now_micros):
+        raise Expired(row[0], is_noted=row[6] is not None)
     return Administrator(
         key_id=row[0],
         user_id=row[2],

@@ -105,5 +105,22 @@ def refused(beginning: str) -> Error:
     )
 
 
+class Expired(Error):
+    """The refusal of the right secret of a key that has expired.
+
+    `is_noted` if its row says so already; else who refuses records it (`expiry.note`), so that no clock that is set
+    back revives the key.
+    """
+
+    def __init__(self, key_id: str, *, is_noted: bool) -> None:
+        super().__init__(
+            Kind.UNAUTHENTICATED,
+            "The API key has expired. Ask who administers your organization for a new one.",
+            code="invalid_api_key",
+        )
+        self.key_id = key_id
+        self.is_noted = is_noted
+
+
 def _digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()

@@ -1,4 +1,4 @@
-"""API keys of users in projects: create, list, revoke, look up the caller of one."""
+"""API keys at a request: the caller of one, and whether it may act now. The operator's keys of all organizations."""
 
 import hmac
 from collections.abc import Iterable
@@ -8,14 +8,15 @@ from tunewarden import audit
 from tunewarden.audit import Actor
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import key_format, organizations, policy, project_members, users
-from tunewarden.identity.key_format import Presented, present, refused
-from tunewarden.identity.policy import SCOPES, Action, Caller, ProjectRole, Role
-from tunewarden.ids import Prefix
+from tunewarden.identity import key_rows, organizations, policy, project_members, users
+from tunewarden.identity.key_format import Expired, Presented, present, refused
+from tunewarden.identity.key_rows import KeyRow
+from tunewarden.identity.policy import Action, Caller, ProjectRole, Role
 
 # What a key's caller is now: nothing of it is there if the key was revoked, its user removed, or its project archived.
 HOLDER = (
-    "SELECT k.id, k.secret_sha256, k.user_id, k.organization_id, o.name, k.project_id, u.role, k.scopes, m.role"
+    "SELECT k.id, k.secret_sha256, k.user_id, k.organization_id, o.name, k.project_id, u.role, k.scopes, m.role,"
+    " u.service_project_id, k.expires_at, k.expired_at"
     " FROM api_keys k JOIN users u ON u.id = k.user_id JOIN organizations o ON o.id = k.organization_id"
     " JOIN projects p ON p.id = k.project_id"
     " LEFT JOIN project_members m ON m.project_id = k.project_id AND m.user_id = k.user_id"
@@ -46,50 +47,31 @@ def create(
     name: str,
     scopes: Iterable[str] = (),
     project_role: ProjectRole | None = None,
+    expires_in_seconds: int | None = None,
 ) -> tuple[ApiKey, str]:
     """Create a key for a user of `organization` with `role`; return it and its text, which is not stored.
 
     The organization is created if it is new. `project_role` is the user's role in the default project; without it,
     an owner's or a viewer's. Raises Error(INVALID) for an unknown scope or a bad name.
     """
-    chosen = sorted(set(scopes))
-    key_format.check_name(name)
-    for scope in chosen:
-        if scope not in SCOPES:
-            raise Error(
-                Kind.INVALID,
-                f"Unknown scope '{scope}'. Known: {', '.join(sorted(SCOPES))}.",
-                param="scopes",
-            )
     owner = organizations.find_or_create(tx, organization)
     user_id = users.find_or_add(tx, owner.id, name, role, audit.SERVER)
     project_members.set_role(tx, owner.project_id, user_id, project_role or PROJECT_ROLES[role])
-    secret = key_format.generate(Prefix.API_KEY)
-    key = ApiKey(
-        secret.id, name, role.value, owner.name, " ".join(chosen), tx.now_micros, revoked_at=None
-    )
-    tx.run(
-        "INSERT INTO api_keys (id, organization_id, project_id, user_id, name, secret_sha256, scopes, created_at)"
-        " VALUES (:id, :organization, :project, :user, :name, :sha, :scopes, :now)",
-        id=key.id,
-        organization=owner.id,
-        project=owner.project_id,
-        user=user_id,
-        name=name,
-        sha=secret.digest,
-        scopes=key.scopes,
-        now=tx.now_micros,
-    )
-    audit.record(
+    key, text = key_rows.insert(
         tx,
-        audit.EventType.API_KEY_CREATED,
         organization_id=owner.id,
+        project_id=owner.project_id,
+        user_id=user_id,
+        name=name,
+        scopes=scopes,
+        expires_at=key_rows.expiry(tx, expires_in_seconds),
         actor=audit.SERVER,
-        resource_id=key.id,
         role=role.value,
-        scopes=chosen,
     )
-    return key, secret.text
+    shown = ApiKey(
+        key.id, name, role.value, owner.name, " ".join(key.scopes), key.created_at, revoked_at=None
+    )
+    return shown, text
 
 
 def list_all(database: Database) -> list[ApiKey]:
@@ -114,40 +96,17 @@ def ids_of(tx: Tx, organization_id: str) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-def revoke(tx: Tx, key_id: str) -> None:
-    """Revoke a key for good. Idempotent. Raises Error(NOT_FOUND)."""
-    row = tx.row("SELECT organization_id FROM api_keys WHERE id = :id", id=key_id)
-    if row is None:
+def find(tx: Tx, key_id: str) -> KeyRow:
+    """Return a key of any organization, for the operator. Raises Error(NOT_FOUND)."""
+    key = key_rows.find(tx, key_id)
+    if key is None:
         raise missing(key_id)
-    if tx.run(
-        "UPDATE api_keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL",
-        now=tx.now_micros,
-        id=key_id,
-    ):
-        audit.record(
-            tx,
-            audit.EventType.API_KEY_REVOKED,
-            organization_id=row[0],
-            actor=audit.SERVER,
-            resource_id=key_id,
-        )
+    return key
 
 
-def revoke_all_of(tx: Tx, user_id: str, actor: Actor) -> None:
-    """Revoke all keys of a user for good."""
-    rows = tx.rows(
-        "SELECT id, organization_id FROM api_keys WHERE user_id = :user AND revoked_at IS NULL ORDER BY id",
-        user=user_id,
-    )
-    for key_id, organization_id in rows:
-        tx.run("UPDATE api_keys SET revoked_at = :now WHERE id = :id", now=tx.now_micros, id=key_id)
-        audit.record(
-            tx,
-            audit.EventType.API_KEY_REVOKED,
-            organization_id=organization_id,
-            actor=actor,
-            resource_id=key_id,
-        )
+def revoke(tx: Tx, key_id: str, actor: Actor = audit.SERVER) -> None:
+    """Revoke a key of any organization for good. Idempotent. Raises Error(NOT_FOUND)."""
+    key_rows.revoke(tx, find(tx, key_id), actor)
 
 
 def missing(key_id: str) -> Error:
@@ -156,54 +115,60 @@ def missing(key_id: str) -> Error:
     return Error(Kind.NOT_FOUND, said, param="key")
 
 
-def holder(tx: Tx, presented: Presented, request_id: str) -> Caller:
-    """Return the caller of a key, read in this transaction. Raises Error(UNAUTHENTICATED), the same for every reason."""
-    return _caller(tx.row(HOLDER, id=presented.id), presented, request_id)
-
-
 def authenticate(database: Database, text: str, request_id: str) -> Caller:
-    """Return the caller of the key `text`. Raises Error(UNAUTHENTICATED), the same for every reason."""
+    """Return the caller of the key `text`. Raises Error(UNAUTHENTICATED), the same for every reason but expiry."""
     return look_up(database, present(text), request_id)
 
 
 def look_up(database: Database, presented: Presented, request_id: str) -> Caller:
     """Return the caller of a key. Raises Error(UNAUTHENTICATED)."""
-    return _caller(database.peek(HOLDER, id=presented.id), presented, request_id)
+    with database.read() as tx:
+        return holder(tx, presented, request_id)
 
 
-def is_active(database: Database, key_id: str) -> bool:
-    """Return whether a key is not revoked: one read by primary key, no cache."""
-    row = database.peek("SELECT 1 FROM api_keys WHERE id = :id AND revoked_at IS NULL", id=key_id)
-    return row is not None
+def holder(tx: Tx, presented: Presented, request_id: str) -> Caller:
+    """Return the caller of a key, read in this transaction.
+
+    Raises Error(UNAUTHENTICATED), the same for every reason; but `Expired` for the right secret of an expired key.
+    """
+    if presented.is_admin:
+        raise admin_key_here()
+    row = tx.row(HOLDER, id=presented.id)
+    if row is None or not hmac.compare_digest(row[1], presented.digest):
+        raise refused(presented.shown)
+    return _unexpired(tx, row, request_id)
 
 
-def check_active(database: Database, caller: Caller) -> None:
-    """Check that the caller's key was not revoked since. Raises Error(UNAUTHENTICATED) (I19)."""
-    if not is_active(database, caller.key_id):
+def standing(tx: Tx, key_id: str) -> Caller:
+    """Return what the caller of a key that was admitted is now, without a request id.
+
+    Raises Error(UNAUTHENTICATED) if the key was revoked or expired, its user removed or its project archived.
+    """
+    row = tx.row(HOLDER, id=key_id)
+    if row is None:
         raise revoked()
+    return _unexpired(tx, row, "")
 
 
 def authorize_now(tx: Tx, caller: Caller, action: Action) -> None:
     """Check that the caller may do `action`, by key, scopes and roles as this transaction reads them.
 
-    Raises Error(UNAUTHENTICATED) if the key was revoked, its user removed or its project archived since;
+    Raises Error(UNAUTHENTICATED) if the key was revoked or expired, its user removed or its project archived since;
     Error(FORBIDDEN).
     """
-    row = tx.row(HOLDER, id=caller.key_id)
-    if row is None:
-        raise revoked()
-    policy.authorize(_of_row(row, caller.request_id), action)
+    policy.authorize(standing(tx, caller.key_id), action)
 
 
-def _caller(row: Row | None, presented: Presented, request_id: str) -> Caller:
-    if presented.is_admin:
-        raise admin_key_here()
-    if row is None or not hmac.compare_digest(row[1], presented.digest):
-        raise refused(presented.shown)
-    return _of_row(row, request_id)
+def check_now(database: Database, caller: Caller, action: Action) -> None:
+    """Check like `authorize_now`, in a transaction of its own: while something that takes long goes on (I19)."""
+    with database.read() as tx:
+        authorize_now(tx, caller, action)
 
 
-def _of_row(row: Row, request_id: str) -> Caller:
+def _unexpired(tx: Tx, row: Row, request_id: str) -> Caller:
+    expires_at, expired_at = row[10], row[11]
+    if key_rows.has_expired(expires_at, expired_at, tx.now_micros):
+        raise Expired(row[0], is_noted=expired_at is not None)
     return Caller(
         key_id=row[0],
         user_id=row[2],
@@ -214,6 +179,8 @@ def _of_row(row: Row, request_id: str) -> Caller:
         project_role=ProjectRole(row[8]) if row[8] else None,
         scopes=frozenset(row[7].split()),
         request_id=request_id,
+        is_service_account=row[9] is not None,
+        expires_at=expires_at,
     )
 
 

@@ -6,11 +6,13 @@ either allows is allowed. Roles are read on each request; what changes something
 inside its own transaction (I8).
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from tunewarden.audit import Actor
 from tunewarden.errors import Error, Kind
+from tunewarden.ids import shown
 
 
 class Role(StrEnum):
@@ -89,7 +91,7 @@ SCOPES = frozenset({*(action.value for action in Action), *IMPLIED})
 class Caller:
     """An authenticated caller: its key, its user's roles and its organization.
 
-    `project_role` is None if the user is not in the key's project.
+    `project_role` is None if the user is not in the key's project. The key expires at `expires_at`, in microseconds.
     """
 
     key_id: str
@@ -101,6 +103,8 @@ class Caller:
     project_role: ProjectRole | None
     scopes: frozenset[str]
     request_id: str
+    is_service_account: bool = False
+    expires_at: int | None = None
 
     @property
     def actor(self) -> Actor:
@@ -111,6 +115,20 @@ class Caller:
             project_id=self.project_id,
             request_id=self.request_id,
         )
+
+
+def checked_scopes(scopes: Iterable[str], *, param: str = "scopes") -> tuple[str, ...]:
+    """Return scopes in order, each once. Raises Error(INVALID), which lists those that are known."""
+    chosen = tuple(sorted(set(scopes)))
+    for scope in chosen:
+        if scope not in SCOPES:
+            raise Error(
+                Kind.INVALID,
+                f"Unknown scope '{shown(scope)}'. Known: {', '.join(sorted(SCOPES))}.",
+                param=param,
+                code="invalid_value",
+            )
+    return chosen
 
 
 def allows(caller: Caller, action: Action) -> bool:
@@ -133,6 +151,11 @@ def refusal(caller: Caller, action: Action) -> Error:
     least = least_role(action)
     if action in ALLOWED[caller.role, caller.project_role]:
         role = " Check the scopes of this restricted API key."
+    elif isinstance(least, Role) and caller.is_service_account:
+        role = (
+            " It needs the Owner role in your organization, which a service account never has. Use the API key of a"
+            " user who is an Owner."
+        )
     elif isinstance(least, Role):
         role = (
             " You must have the Owner role in your organization. Check the role of your user and, if you use a"

@@ -1,7 +1,7 @@
 """What administrators do with people: change a role, remove. Each is one transaction (I19)."""
 
 from tunewarden.db.database import Database
-from tunewarden.identity import admin_keys, keys, project_members, users
+from tunewarden.identity import admin_keys, key_rows, project_members, users
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.policy import Role
 from tunewarden.identity.users import User
@@ -35,5 +35,5 @@ def remove(database: Database, administrator: Administrator, user_id: str) -> No
         user = users.find(tx, organization, user_id)
         users.remove(tx, organization, user, actor)
         project_members.remove_everywhere(tx, organization, user_id, actor)
-        keys.revoke_all_of(tx, user_id, actor)
+        key_rows.revoke_all_of(tx, user_id, actor)
         admin_keys.revoke_all_of(tx, organization, user_id, actor)

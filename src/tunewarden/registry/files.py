@@ -19,6 +19,7 @@ from tunewarden.artifacts.sealing import Readable
 from tunewarden.audit import Actor
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
+from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import Prefix, mint
 from tunewarden.registry import artifacts, file_rows, lineage
@@ -79,7 +80,11 @@ class Files:
         authorize(caller, Action.WRITE_FILES)
         self.memory.check()
         owner = Owner(caller.organization_id, caller.project_id, caller.key_id)
-        return self._bring_in(owner, caller.actor, reader, describe, lambda _tx, _file: None)
+
+        def authorize_now(tx: Tx, _: File) -> None:
+            keys.authorize_now(tx, caller, Action.WRITE_FILES)
+
+        return self._bring_in(owner, caller.actor, reader, describe, authorize_now)
 
     def store(
         self,

@@ -17,6 +17,7 @@ from tunewarden.artifacts.keyring import KeyErased, Keyring
 from tunewarden.artifacts.sealing import Readable
 from tunewarden.db.database import Database
 from tunewarden.errors import Error, Kind
+from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import Prefix, mint
 from tunewarden.registry import (
@@ -84,6 +85,7 @@ class Uploads:
         try:
             name = self.files.seal_name(draft, described.filename)
             with self.database.write() as tx:
+                keys.authorize_now(tx, caller, Action.WRITE_FILES)
                 upload_rows.claim_draft(tx, draft.internal_id)
                 upload = upload_rows.insert(
                     tx,
@@ -122,6 +124,7 @@ class Uploads:
         self.files.memory.check()
         part_id = mint(Prefix.UPLOAD_PART)
         with self.database.write() as tx:
+            keys.authorize_now(tx, caller, Action.WRITE_FILES)
             upload = upload_rows.pending(tx, caller, upload_id)
             upload_parts.check_count(tx, upload)
             blob = blob_name(upload.internal_id, part_id)
@@ -130,6 +133,7 @@ class Uploads:
         try:
             sealed = self.files.seal(self._draft(upload), part_id, Watched(reader))
             with self.database.write() as tx:
+                keys.authorize_now(tx, caller, Action.WRITE_FILES)
                 upload_parts.check_room(
                     tx, upload_rows.pending(tx, caller, upload_id), sealed.blob.bytes
                 )
@@ -173,6 +177,7 @@ class Uploads:
         name = upload.sealed_name or self.files.seal_name(draft, filename)
         source = None if origin.source is None else self.files.seal_source(draft, origin.source)
         with self.database.write() as tx:
+            keys.authorize_now(tx, caller, Action.WRITE_FILES)
             upload = upload_rows.own(tx, caller, upload_id)
             if is_retry and upload.status is Status.COMPLETED:  # by the first attempt
                 return self._named(upload), self._file(upload)
@@ -209,6 +214,7 @@ class Uploads:
         with self.database.read() as tx:
             filename = self._named(upload_rows.own(tx, caller, upload_id)).filename
         with self.database.write(below_floor=True) as tx:
+            keys.authorize_now(tx, caller, Action.WRITE_FILES)
             upload = upload_rows.own(tx, caller, upload_id)
             if upload.status is not Status.CANCELLED:
                 upload_rows.check_pending(tx, upload)

@@ -1,10 +1,10 @@
 """Admission: authorizes requests on models, and aborts them when a model or key is revoked (I1, I2, I19, D4).
 
 One `Admissions` per worker, on its event loop. A cached read is valid as long as the database's stamp
-equals the one taken before it: then nothing was committed since (docs/decisions/0011).
+equals the one taken before it: then nothing was committed since (docs/decisions/0011), and until its key expires.
 
 While anything is in flight, the stamp is polled; when it changes, the states are read
-again, and requests on a model that is no longer active, or with a revoked key, are aborted.
+again, and requests on a model that is no longer active are aborted. Callers are followed by `standing.py`.
 """
 
 import asyncio
@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from tunewarden.clock import Clock, to_micros
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import keys
-from tunewarden.identity.key_format import Presented
+from tunewarden.identity.key_format import Expired, Presented
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import artifacts, model_lookup
 from tunewarden.registry.artifacts import ID_LENGTH_MAX
 from tunewarden.registry.model_lookup import Target
 from tunewarden.serving.fence import Fence
 from tunewarden.serving.in_flight import InFlight, Receiver
+from tunewarden.serving.standing import Standing
 
 POLL_SECONDS = 0.004
 # Polls between releases of the guards of acknowledged responses.
@@ -30,38 +31,45 @@ SWEEP_POLLS = 8
 # How long a deletion waits for acknowledgement of sent bytes before it resets the connection (D4). Clients
 # acknowledge up to 44 ms after they have read (delayed acknowledgements).
 ACK_SECONDS = 0.2
-# Polls between checks of keys: requests of a revoked one are aborted within about 0.3 s. I19 allows 1 s.
-KEY_POLLS = 64
 # Size of the cache of reads, by key and model.
 READINGS_MAX = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A cached read of a key and a model: valid while the database's stamp is `stamp`.
+    """A cached read of a key and a model: valid while the database's stamp is `stamp`, and before `until`.
 
-    `digest` is of the presented key, so that another key with the same id does not match.
+    `digest` is of the presented key, so that another key with the same id does not match. `until` is when the key
+    expires, in microseconds: no commit tells that.
     """
 
     stamp: object
     digest: bytes
     caller: Caller
     target: Target
+    until: int | None
 
 
 class Serving:
-    """One request on an artifact, or on a base (`n` is None), with a key. `abort` aborts it, once.
+    """One request on an artifact, or on a base (`n` is None), of a caller. `abort` aborts it, once.
 
-    The artifact was active when the database's stamp was `stamp`. `ended_by` is the reason of the abort.
+    The artifact was active when the database's stamp was `stamp`. `ended_by` is the reason of the abort; `action` is
+    what its caller must be allowed to do as long as it runs.
     """
 
-    __slots__ = ("_abort", "ended_by", "key_id", "n", "stamp")
+    __slots__ = ("_abort", "action", "caller", "ended_by", "n", "stamp")
 
     def __init__(
-        self, n: int | None, key_id: str, abort: Callable[[], object], stamp: object
+        self,
+        n: int | None,
+        caller: Caller,
+        abort: Callable[[], object],
+        stamp: object,
+        action: Action = Action.USE_MODELS,
     ) -> None:
         self.n = n
-        self.key_id = key_id
+        self.caller = caller
+        self.action = action
         self.stamp = stamp
         self.ended_by: Error | None = None
         self._abort = abort
@@ -76,15 +84,16 @@ class Serving:
 class Admissions:
     """All requests of this worker on artifacts that may be deleted."""
 
-    def __init__(self, database: Database, fence: Fence) -> None:
+    def __init__(self, database: Database, fence: Fence, clock: Clock) -> None:
         self._database = database
         self._fence = fence
+        self._clock = clock
         self._readings: dict[tuple[str, str], Reading] = {}
         self._running: set[Serving] = set()
         self._in_flight = InFlight(fence)
+        self._standing = Standing(database, clock)
         self._polls = 0
         self._seen: object = None
-        self._keys_seen: object = None
         self._is_watching = False
 
     def admit(
@@ -104,8 +113,10 @@ class Admissions:
             n = reading.target.n
             if n is None or self._fence.begin(n):
                 # This check must be inside the guard: before it, it is a race (section 5).
-                if reading.stamp == self._database.stamp():
-                    return reading, self._note(Serving(n, presented.id, abort, reading.stamp))
+                if reading.stamp == self._database.stamp() and (
+                    reading.until is None or to_micros(self._clock.now()) < reading.until
+                ):
+                    return reading, self._note(Serving(n, reading.caller, abort, reading.stamp))
                 if n is not None:
                     self._fence.end(n)
         return self._read(name, presented, identify, abort)
@@ -129,18 +140,24 @@ class Admissions:
                 may = n is None or (has_begun and model_lookup.may_be_used(tx, caller, n))
             if target is None or not may:
                 raise missing(name)  # noqa: TRY301  the guard is let go of in one place
-        except BaseException:
+        except BaseException as error:
             if has_begun and n is not None:
                 self._fence.end(n)
+            if isinstance(error, Expired):
+                self._standing.note_expired(error)
             raise
-        reading = Reading(stamp, presented.digest, caller, target)
+        reading = Reading(stamp, presented.digest, caller, target, caller.expires_at)
         self._keep(presented.id, name, reading)
-        return reading, self._note(Serving(n, presented.id, abort, stamp))
+        return reading, self._note(Serving(n, caller, abort, stamp))
 
     def identify(self, identify: Callable[[Tx], Caller]) -> None:
         """Read the caller only. Raises what `identify` raises."""
-        with self._database.read() as tx:
-            identify(tx)
+        try:
+            with self._database.read() as tx:
+                identify(tx)
+        except Expired as error:
+            self._standing.note_expired(error)
+            raise
 
     def end(self, serving: Serving) -> None:
         """End an admitted request; nothing more of it may be sent."""
@@ -156,15 +173,16 @@ class Admissions:
 
     @contextmanager
     def guarded(
-        self, n: int, key_id: str, absent: Error, abort: Callable[[], object]
+        self, n: int, caller: Caller, action: Action, absent: Error, abort: Callable[[], object]
     ) -> Iterator[Serving]:
-        """Hold the guard of an artifact (models and files); `abort` is called if it is deleted or the key revoked.
+        """Hold the guard of an artifact (models and files).
 
-        Raises `absent` if it is no longer active.
+        `abort` is called if it is deleted, or if the caller may no longer do `action`. Raises `absent` if it is no
+        longer active.
         """
         if not self._fence.begin(n):
             raise absent
-        serving = Serving(n, key_id, abort, None)
+        serving = Serving(n, caller, abort, None, action)
         try:
             # Inside the guard, as above.
             serving.stamp = self._database.stamp()
@@ -203,7 +221,8 @@ class Admissions:
     def _watch(self) -> None:
         if not self._is_watching:
             self._is_watching = True
-            self._seen = self._keys_seen = None
+            self._seen = None
+            self._standing.forget()
             asyncio.get_running_loop().call_later(POLL_SECONDS, self._cut_what_ended)
 
     def _cut_what_ended(self) -> None:
@@ -216,17 +235,9 @@ class Admissions:
         if self._polls % SWEEP_POLLS == 0:
             self._in_flight.sweep()
         stamp = self._database.stamp()
-        if self._polls % KEY_POLLS == 0 and stamp != self._keys_seen:
-            self._keys_seen = stamp
-            self._cut_what_lost_its_key()
+        self._standing.cut(self._running, stamp)
         if stamp != self._seen:
             self._cut_what_was_deleted(stamp)
-
-    def _cut_what_lost_its_key(self) -> None:
-        presented = {one.key_id for one in self._running}
-        lost = {key for key in presented if not keys.is_active(self._database, key)}
-        for serving in [one for one in self._running if one.key_id in lost]:
-            serving.abort(keys.revoked())
 
     def _cut_what_was_deleted(self, stamp: object) -> None:
         numbers = {one.n for one in self._running if one.n is not None} | self._in_flight.models()
