@@ -1,5 +1,6 @@
 """The parameters of self-hosted engines, as vLLM spells them, through the stock SDK on the embedded engine."""
 
+from collections.abc import Callable
 from typing import Any
 
 import openai
@@ -153,6 +154,34 @@ def test_a_refusal_names_the_parameter_its_value_and_what_is_taken(
         chat(client, extra)
     assert refused.value.param == param
     assert message in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"user": 5}, {"metadata": {"k": 1}}, {"store": "x"}, {"reasoning_effort": 7}, {"stop": [1]}],
+    ids=str,
+)
+def test_a_wrong_type_is_the_same_error_on_every_endpoint(
+    client: openai.OpenAI, wrong: dict[str, Any]
+) -> None:
+    asks: list[Callable[[], object]] = [
+        lambda: chat(client, wrong),
+        lambda: client.completions.create(model=engines.BASE, prompt="x", extra_body=wrong),
+        lambda: client.responses.create(model=engines.BASE, input="x", extra_body=wrong),
+    ]
+    errors = []
+    for ask in asks:
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask()
+        assert refused.value.code == "invalid_type"
+        errors.append(refused.value.body)
+    assert errors == [errors[0]] * 3
+
+
+def test_marks_for_other_services_change_nothing(client: openai.OpenAI) -> None:
+    part = {"type": "text", "text": QUESTION[0]["content"], "cache_control": {"type": "ephemeral"}}
+    marked: Any = [{"role": "user", "content": [part], "reasoning_content": None}]
+    assert said(client, {}, messages=marked) == said(client, {})
 
 
 def test_an_endpoint_that_is_not_offered_is_named(client: openai.OpenAI) -> None:

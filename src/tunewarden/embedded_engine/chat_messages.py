@@ -3,9 +3,12 @@
 from typing import Any
 
 from tunewarden.chat_templates import template_message
-from tunewarden.embedded_engine.fields import Fields, invalid, typed, wrong_type
+from tunewarden.embedded_engine.fields import Fields, typed
+from tunewarden.invalid_values import invalid, shown, unsupported, wrong_type
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+# What clients that also speak to other services send on messages and their parts: it changes nothing here.
+OF_OTHER_SERVICES = ("cache_control", "reasoning_content")
 CALLS_MAX = 128
 # Of the arguments of one call, which are JSON in a string: arrays and objects that it may have.
 BRACKETS_MAX = 50_000
@@ -32,9 +35,7 @@ def _message(value: Any, path: str, called: set[str]) -> dict[str, Any]:
     fields = Fields(typed(value, dict, path) or {}, path)
     role = typed(fields.required("role"), str, fields.path("role"))
     if role not in ROLES:
-        listed = ", ".join(f"'{one}'" for one in ROLES)
-        text = f"Invalid value: '{role}'. Supported values are: {listed}."
-        raise invalid(text, fields.path("role"), "invalid_value")
+        raise unsupported(role, ROLES, fields.path("role"))
     calls = _calls(fields, called) if role == "assistant" else []
     content = fields.take("content") if calls else fields.required("content")
     message: dict[str, Any] = {"role": role}
@@ -49,7 +50,7 @@ def _message(value: Any, path: str, called: set[str]) -> dict[str, Any]:
     # Fields of the SDK's response objects, which clients send back as history.
     fields.refuse("tool_calls", "audio")
     fields.refuse("function_call", instead="Use 'tool_calls'.")
-    fields.ignore("refusal", "annotations", "parsed", "reasoning_content")
+    fields.ignore("refusal", "annotations", "parsed", *OF_OTHER_SERVICES)
     fields.finish()
     return template_message(message)
 
@@ -59,7 +60,7 @@ def _answered_call(fields: Fields, called: set[str]) -> str:
     answered = str(typed(fields.required("tool_call_id"), str, path))
     if answered not in called:
         text = (
-            f"Invalid parameter: '{path}' names no call. Messages with role 'tool' must be a response to a preceding"
+            f"Invalid parameter: '{path}' names no call, but is {shown(answered)}. Messages with role 'tool' must be a response to a preceding"
             " message with 'tool_calls'."
         )
         raise invalid(text, path, "invalid_value")
@@ -82,15 +83,15 @@ def _call(value: Any, path: str) -> dict[str, Any]:
     name = typed(fields.required("id"), str, fields.path("id"))
     kind = typed(fields.required("type"), str, fields.path("type"))
     if kind != "function":
-        text = f"Invalid value: '{kind}'. Supported values are: 'function'."
-        raise invalid(text, fields.path("type"), "invalid_value")
+        raise unsupported(kind, ["function"], fields.path("type"))
     within = fields.path("function")
     function = Fields(typed(fields.required("function"), dict, within) or {}, within)
     called = typed(function.required("name"), str, function.path("name"))
     at = function.path("arguments")
     arguments = str(typed(function.required("arguments"), str, at))
-    if arguments.count("[") + arguments.count("{") > BRACKETS_MAX:
-        text = f"Invalid '{at}': it may have at most {BRACKETS_MAX} arrays and objects."
+    brackets = arguments.count("[") + arguments.count("{")
+    if brackets > BRACKETS_MAX:
+        text = f"Invalid '{at}': it may have at most {BRACKETS_MAX} arrays and objects, but has {brackets}."
         raise invalid(text, at, "invalid_value")
     # Of the SDK's `parse`, and of its streams.
     function.ignore("parsed_arguments")
@@ -110,8 +111,8 @@ def _content(value: Any, path: str) -> str:
         fields = Fields(typed(part, dict, f"{path}[{at}]") or {}, f"{path}[{at}]")
         kind = typed(fields.required("type"), str, fields.path("type"))
         if kind != "text":
-            text = f"Invalid value: '{kind}'. Supported values are: 'text'."
-            raise invalid(text, fields.path("type"), "invalid_value")
+            raise unsupported(kind, ["text"], fields.path("type"))
         texts.append(str(typed(fields.required("text"), str, fields.path("text"))))
+        fields.ignore(*OF_OTHER_SERVICES)
         fields.finish()
     return "".join(texts)

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from tunewarden.embedded_engine.closed_schemas import closed
-from tunewarden.embedded_engine.fields import invalid
 from tunewarden.embedded_engine.trial import (
     LIMITS,
     MASK_SECONDS,
@@ -28,6 +27,7 @@ from tunewarden.embedded_engine.trial import (
     Vocabulary,
 )
 from tunewarden.errors import Error
+from tunewarden.invalid_values import invalid
 
 SHOWN_LINE = re.compile(r"\s*(\d+ \||\^+\s*$)")
 LINE_NUMBER = re.compile(r"^at \d+\(\d+\): ")

@@ -3,22 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import msgspec
-
-from tunewarden.errors import Error, Kind
+from tunewarden.invalid_values import NAMES, invalid, joined, shown, wrong_type
 
 T = TypeVar("T")
-# Of a value in an error message.
-SHOWN_CHARACTERS = 100
-NAMES = {
-    bool: "a boolean",
-    int: "an integer",
-    float: "a decimal",
-    str: "a string",
-    list: "an array",
-    dict: "an object",
-    type(None): "null",
-}
 
 
 class Fields:
@@ -30,7 +17,7 @@ class Fields:
 
     def path(self, name: str) -> str:
         """Return a parameter's full name, such as `stream_options.include_usage`."""
-        return f"{self._within}.{name}" if self._within else name
+        return joined(self._within, name)
 
     def take(self, name: str) -> Any:
         """Return a parameter's value, or None."""
@@ -109,12 +96,6 @@ class Fields:
             raise invalid(f"{message}. {hint}" if hint else message, path, "unknown_parameter")
 
 
-def shown(value: Any) -> str:
-    """Return a value of a request as JSON, shortened, for an error message."""
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
-
-
 def _with(message: str, hint: str) -> str:
     return f"{message} {hint}" if hint else message
 
@@ -135,24 +116,12 @@ def bounded(value: float | None, low: float, high: float | None, path: str, kind
     if value < low:
         message = (
             f"Invalid '{path}': {kind} below minimum value."
-            f" Expected a value >= {low}, but got {value} instead."
+            f" Expected a value >= {low}, but got {shown(value)} instead."
         )
         raise invalid(message, path, f"{kind}_below_min_value")
     if high is not None and value > high:
         message = (
             f"Invalid '{path}': {kind} above maximum value."
-            f" Expected a value <= {high}, but got {value} instead."
+            f" Expected a value <= {high}, but got {shown(value)} instead."
         )
         raise invalid(message, path, f"{kind}_above_max_value")
-
-
-def wrong_type(path: str, expected: str, value: Any) -> Error:
-    """Return the error for a value of another type than `expected` (words, such as "a string")."""
-    got = NAMES.get(type(value), "something else")
-    message = f"Invalid type for '{path}': expected {expected}, but got {got} instead."
-    return invalid(message, path, "invalid_type")
-
-
-def invalid(message: str, path: str | None, code: str) -> Error:
-    """Return a 400 that names a parameter."""
-    return Error(Kind.INVALID, message, param=path, code=code)

@@ -6,8 +6,9 @@ from typing import Any
 import msgspec
 
 from tunewarden.embedded_engine.constraints import Constraint, Schema
-from tunewarden.embedded_engine.fields import Fields, invalid, typed
-from tunewarden.embedded_engine.fields import wrong_type as wrong
+from tunewarden.embedded_engine.fields import Fields, typed
+from tunewarden.invalid_values import invalid, shown, unsupported
+from tunewarden.invalid_values import wrong_type as wrong
 
 FORMAT = "response_format"
 STRUCTURED = "structured_outputs"
@@ -34,9 +35,7 @@ def _response_format(value: dict[str, Any] | None) -> Constraint | None:
     fields = Fields(value, FORMAT)
     kind = typed(fields.required("type"), str, fields.path("type"))
     if kind not in FORMATS:
-        listed = ", ".join(f"'{one}'" for one in FORMATS)
-        text = f"Invalid value: '{kind}'. Supported values are: {listed}."
-        raise invalid(text, fields.path("type"), "invalid_value")
+        raise unsupported(kind, FORMATS, fields.path("type"))
     described = fields.required("json_schema") if kind == "json_schema" else None
     fields.finish()
     if kind == "json_schema":
@@ -48,7 +47,7 @@ def _json_schema(value: dict[str, Any]) -> Constraint:
     fields = Fields(value, f"{FORMAT}.json_schema")
     name = str(typed(fields.required("name"), str, fields.path("name")))
     if not FORMAT_NAME.fullmatch(name):
-        text = f"Invalid '{fields.path('name')}': Expected 1 to 64 of a-z, A-Z, 0-9, '_' and '-'."
+        text = f"Invalid '{fields.path('name')}': Expected 1 to 64 of a-z, A-Z, 0-9, '_' and '-', but got {shown(name)}."
         raise invalid(text, fields.path("name"), "invalid_value")
     fields.text("description")
     strict = fields.flag("strict")
@@ -100,7 +99,9 @@ def _schema(value: Any, path: str) -> dict[str, Any]:
         try:
             value = msgspec.json.decode(value)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise invalid(f"Invalid '{path}': it is not JSON.", path, "invalid_value") from error
+            raise invalid(
+                f"Invalid '{path}': it is not JSON: {shown(value)}.", path, "invalid_value"
+            ) from error
     if not isinstance(value, dict):
         raise wrong(path, "an object, or a string of JSON", value)
     return value

@@ -4,11 +4,12 @@ from typing import Any
 
 from tunewarden.chat_templates import TEMPLATE_ERRORS, render
 from tunewarden.embedded_engine.chat_messages import characters
-from tunewarden.embedded_engine.fields import bounded, invalid
+from tunewarden.embedded_engine.fields import bounded
 from tunewarden.embedded_engine.model import Base
 from tunewarden.embedded_engine.requests import Ask, Prompt
 from tunewarden.engine_protocol import paths
 from tunewarden.errors import Error, Kind
+from tunewarden.invalid_values import invalid, shown
 
 # Of one request: its prompts, and what all its choices may say.
 REQUEST_TOKENS_MAX = 1024 * 1024
@@ -116,8 +117,9 @@ def _encode_prompt(prompt: Prompt, base: Base) -> list[int]:
         ids = list(base.tokenizer.encode(prompt))
     else:
         ids = prompt
-        if any(token >= base.vocabulary for token in ids):
-            message = "Invalid 'prompt': it has a token that this model does not have."
+        unknown = next((token for token in ids if token >= base.vocabulary), None)
+        if unknown is not None:
+            message = f"Invalid 'prompt': {shown(unknown)} is not a token of this model."
             raise invalid(message, "prompt", "invalid_value")
     if ids:
         return ids

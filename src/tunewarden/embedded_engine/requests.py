@@ -9,11 +9,14 @@ import msgspec
 from tunewarden.embedded_engine import vllm_parameters as vllm
 from tunewarden.embedded_engine.chat_messages import parse_messages
 from tunewarden.embedded_engine.constraints import Constraint
-from tunewarden.embedded_engine.fields import Fields, invalid, typed, wrong_type
+from tunewarden.embedded_engine.fields import Fields, typed
 from tunewarden.embedded_engine.formats import parse_constraint
+from tunewarden.embedded_engine.metadata import parse_metadata
+from tunewarden.embedded_engine.parameter_types import check_types
 from tunewarden.embedded_engine.sampling import Sampling
 from tunewarden.embedded_engine.tools import Tools, parse_tools
 from tunewarden.errors import Error, Kind
+from tunewarden.invalid_values import invalid, shown, wrong_type
 
 CHOICES_MAX = 128
 PROMPTS_MAX = 2048
@@ -25,7 +28,6 @@ TOKEN_ID = re.compile("0|[1-9][0-9]{0,8}")
 COMPLETION_TOKENS = 16  # OpenAI's default for completions; chat has none
 HARMLESS = (
     "user",
-    "metadata",
     "service_tier",
     "safety_identifier",
     "prompt_cache_key",
@@ -35,8 +37,6 @@ UNSUPPORTED_IN_CHAT = (
     "audio",
     "prediction",
     "web_search_options",
-    "reasoning_effort",
-    "verbosity",
 )
 NOT_IN_CHAT = {
     "prompt": "Use v1/completions, or 'messages'.",
@@ -107,11 +107,13 @@ def parse_chat(body: bytes) -> Ask:
     wants_logprobs = fields.flag("logprobs")
     top = fields.integer("top_logprobs", 0, 20)
     if top is not None and not wants_logprobs:
-        message = "'top_logprobs' is only allowed when 'logprobs' is enabled."
+        message = f"'top_logprobs' is only allowed when 'logprobs' is enabled, but got {top}."
         raise invalid(message, "top_logprobs", "invalid_value")
     older, newer = fields.integer("max_tokens", 1), fields.integer("max_completion_tokens", 1)
     fields.refuse(*UNSUPPORTED_IN_CHAT)
     fields.refuse_but("modalities", ["text"])
+    fields.refuse_but("reasoning_effort", "none")
+    fields.refuse_but("verbosity", "medium")
     tools = parse_tools(fields)
     arguments = vllm.template_arguments(fields)
     ask = _shared(
@@ -175,6 +177,7 @@ def _shared(
     fields.refuse("store", instead="Answers are not stored; use false.")
     fields.refuse_but("best_of", 1, "Use 'n'.")
     fields.ignore(*HARMLESS)
+    parse_metadata(fields)
     vllm.take_neutral(fields)
     return Ask(
         model=model,
@@ -195,7 +198,7 @@ def _shared(
 
 
 def fields_of(body: bytes) -> Fields:
-    """Return the parameters in a body. Raises Error(INVALID)."""
+    """Return the parameters in a body, which have the types of the table. Raises Error(INVALID)."""
     try:
         entries = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -203,6 +206,7 @@ def fields_of(body: bytes) -> Fields:
         raise Error(Kind.INVALID, message) from error
     if not isinstance(entries, dict):
         raise Error(Kind.INVALID, "The body of the request must be a JSON object.")
+    check_types(entries)
     return Fields(entries)
 
 
@@ -243,15 +247,16 @@ def _is_tokens(value: list[Any]) -> bool:
 def _stops(value: Any) -> tuple[str, ...]:
     stops = [value] if isinstance(value, str) else typed(value, list, "stop") or []
     if len(stops) > STOPS_MAX:
-        text = f"Invalid 'stop': array too long. Expected at most {STOPS_MAX} strings."
+        text = f"Invalid 'stop': array too long. Expected at most {STOPS_MAX} strings, but got {len(stops)} instead."
         raise invalid(text, "stop", "array_above_max_length")
     for at, stop in enumerate(stops):
-        if not isinstance(stop, str):
-            raise wrong_type(f"stop[{at}]", "a string", stop)
         if not stop:
             raise invalid("Invalid 'stop': it must not be empty.", "stop", "empty_string")
         if len(stop) > STOP_CHARACTERS_MAX:
-            text = f"Invalid 'stop[{at}]': string too long. Expected at most {STOP_CHARACTERS_MAX} characters."
+            text = (
+                f"Invalid 'stop[{at}]': string too long. Expected at most {STOP_CHARACTERS_MAX} characters, but got"
+                f" {len(stop)} instead."
+            )
             raise invalid(text, f"stop[{at}]", "string_above_max_length")
     return tuple(stops)
 
@@ -274,14 +279,13 @@ def _logit_bias(value: Any) -> tuple[tuple[int, float], ...]:
     """Return (token id, bias) pairs; ids must be canonical, so that no token occurs twice."""
     entries = typed(value, dict, "logit_bias") or {}
     if len(entries) > BIASES_MAX:
-        text = f"Invalid 'logit_bias': too many tokens. Expected at most {BIASES_MAX} tokens."
+        text = f"Invalid 'logit_bias': too many tokens. Expected at most {BIASES_MAX} tokens, but got {len(entries)} instead."
         raise invalid(text, "logit_bias", "object_above_max_properties")
     biases = []
     for name, bias in entries.items():
         fields = Fields({name: bias}, "logit_bias")
         if not TOKEN_ID.fullmatch(name):
-            raise invalid(
-                "Invalid key in 'logit_bias': not a token.", "logit_bias", "invalid_value"
-            )
+            text = f"Invalid key in 'logit_bias': {shown(name)} is not a token, which is a number such as \"42\"."
+            raise invalid(text, "logit_bias", "invalid_value")
         biases.append((int(name), fields.decimal(name, -100, 100, 0.0)))
     return tuple(biases)

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from tunewarden.embedded_engine.constraints import Constraint, json_rule
-from tunewarden.embedded_engine.fields import invalid
 from tunewarden.embedded_engine.tools import Function, Tools
+from tunewarden.invalid_values import invalid
 from tunewarden.tool_formats import Layout, ToolFormat
 
 PARAM = "tools"

@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from tunewarden.embedded_engine.fields import Fields, invalid, shown, typed, wrong_type
+from tunewarden.embedded_engine.fields import Fields, typed
+from tunewarden.invalid_values import invalid, shown, unsupported, wrong_type
 
 TOOLS_MAX = 128
 # Of all tools, as JSON.
@@ -81,8 +82,7 @@ def _function(value: Any, path: str) -> Function:
     tool = Fields(typed(value, dict, path) or {}, path)
     kind = typed(tool.required("type"), str, tool.path("type"))
     if kind != "function":
-        text = f"Invalid value: {shown(kind)}. Supported values are: 'function'."
-        raise invalid(text, tool.path("type"), "invalid_value")
+        raise unsupported(kind, ["function"], tool.path("type"))
     within = tool.path("function")
     fields = Fields(typed(tool.required("function"), dict, within) or {}, within)
     name = _name(fields)

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tunewarden.embedded_engine.fields import Fields, bounded, invalid, shown, typed
-from tunewarden.embedded_engine.fields import wrong_type as wrong
+from tunewarden.embedded_engine.fields import Fields, bounded, typed
+from tunewarden.invalid_values import invalid, shown
+from tunewarden.invalid_values import wrong_type as wrong
 
 STOP_TOKENS_MAX = 64
 TEMPLATE_ARGUMENTS_CHARACTERS_MAX = 4096
@@ -94,8 +95,9 @@ def template_arguments(fields: Fields) -> dict[str, Any]:
             path = f"{name}.{argument}"
             text = f"Invalid '{path}': this argument cannot be given here, but got {shown(arguments[argument])}."
             raise invalid(text, path, "invalid_value")
-    if len(str(arguments)) > TEMPLATE_ARGUMENTS_CHARACTERS_MAX:
-        text = f"Invalid '{name}': too long. Expected at most {TEMPLATE_ARGUMENTS_CHARACTERS_MAX} characters."
+    size = len(str(arguments))
+    if size > TEMPLATE_ARGUMENTS_CHARACTERS_MAX:
+        text = f"Invalid '{name}': too long. Expected at most {TEMPLATE_ARGUMENTS_CHARACTERS_MAX} characters, but got {size}."
         raise invalid(text, name, "object_too_long")
     return arguments
 

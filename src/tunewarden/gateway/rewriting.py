@@ -14,6 +14,7 @@ import msgspec
 
 from tunewarden.artifacts.strict_json import is_text
 from tunewarden.errors import Error, Kind
+from tunewarden.invalid_values import wrong_type
 
 # In a string its quotes would be escaped; most chunks say null.
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
@@ -189,6 +190,9 @@ class InferenceRequest:
         An engine that must not store the answer is told so. Raises Error(INVALID) for what only full parsing shows.
         """
         asks = ask_usage and self.is_stream and not self.wants_usage and self._takes_options
+        if forbids_store and not isinstance(self.store, bool | None):
+            # Else an engine that is sent `false` instead would take what others refuse.
+            raise wrong_type("store", "a boolean", self.store)
         forbids_store = forbids_store and self.store is not False
         if self._rest is not None:
             return self._put_together(

@@ -140,9 +140,11 @@ def test_control_what_is_at_a_bound_is_taken() -> None:
 
 
 def test_the_older_parameters_name_their_successors() -> None:
+    older: Any = {"functions": [{"name": "f"}], "function_call": {"name": "f"}}
     for name, successor in (("functions", "'tools'"), ("function_call", "'tool_choice'")):
+        value = older[name]
         with pytest.raises(Error, match=f"Use {successor}"):
-            parsed(**{name: [{"name": "f"}]})
+            parsed(**{name: value})
 
 
 def test_calls_and_their_results_are_history() -> None:

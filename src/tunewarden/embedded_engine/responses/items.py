@@ -2,12 +2,14 @@
 
 from typing import Any, Final
 
-from tunewarden.embedded_engine.fields import Fields, invalid, typed, wrong_type
+from tunewarden.embedded_engine.chat_messages import OF_OTHER_SERVICES
+from tunewarden.embedded_engine.fields import Fields, typed
+from tunewarden.invalid_values import invalid, unsupported, wrong_type
 
 ROLES: Final = ("user", "assistant", "system", "developer")
 # What an item may have beside what is read here: answers have it, and clients send answers back.
-OF_ITEMS: Final = ("id", "status", "phase", "caller", "namespace")
-OF_PARTS: Final = ("annotations", "logprobs", "prompt_cache_breakpoint")
+OF_ITEMS: Final = ("id", "status", "phase", "caller", "namespace", *OF_OTHER_SERVICES)
+OF_PARTS: Final = ("annotations", "logprobs", "prompt_cache_breakpoint", *OF_OTHER_SERVICES)
 # The part of a message -> the field with its text.
 PARTS: Final = {"input_text": "text", "output_text": "text", "refusal": "refusal"}
 KINDS: Final = ("message", "function_call", "function_call_output", "reasoning")
@@ -52,7 +54,7 @@ def _add(fields: Fields, messages: list[Message]) -> None:
             text += " Responses are not stored: send the item itself."
             raise invalid(text, fields.path("type"), "unsupported_value")
         case _:
-            raise _not_one_of(kind, KINDS, fields.path("type"))
+            raise unsupported(kind, KINDS, fields.path("type"))
     fields.ignore(*OF_ITEMS)
     fields.finish()
 
@@ -60,7 +62,7 @@ def _add(fields: Fields, messages: list[Message]) -> None:
 def _message(fields: Fields) -> Message:
     role = typed(fields.required("role"), str, fields.path("role")) or ""
     if role not in ROLES:
-        raise _not_one_of(role, ROLES, fields.path("role"))
+        raise unsupported(role, ROLES, fields.path("role"))
     return {"role": role, "content": _text(fields, "content")}
 
 
@@ -95,7 +97,7 @@ def _part(value: Any, path: str) -> str:
     fields = Fields(typed(value, dict, path) or {}, path)
     kind = _string(fields, "type")
     if kind not in PARTS:
-        raise _not_one_of(kind, tuple(PARTS), fields.path("type"))
+        raise unsupported(kind, tuple(PARTS), fields.path("type"))
     text = _string(fields, PARTS[kind])
     fields.ignore(*OF_PARTS)
     fields.finish()
@@ -104,9 +106,3 @@ def _part(value: Any, path: str) -> str:
 
 def _string(fields: Fields, name: str) -> str:
     return typed(fields.required(name), str, fields.path(name)) or ""
-
-
-def _not_one_of(value: str, supported: tuple[str, ...], path: str) -> Exception:
-    listed = ", ".join(f"'{one}'" for one in supported)
-    text = f"Invalid value: '{value}'. Supported values are: {listed}."
-    return invalid(text, path, "invalid_value")

@@ -1,18 +1,20 @@
 """The body of /v1/responses, parsed strictly and translated into a chat's."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
 
-from tunewarden.embedded_engine.fields import Fields, invalid, typed
+from tunewarden.embedded_engine.fields import Fields, typed
+from tunewarden.embedded_engine.metadata import parse_metadata
 from tunewarden.embedded_engine.requests import Ask, fields_of, model_of, parse_chat
 from tunewarden.embedded_engine.responses.items import messages_of
 from tunewarden.embedded_engine.responses.tools import choice_of, tools_of
 from tunewarden.errors import Error
+from tunewarden.invalid_values import unsupported
 
 LOGPROBS: Final = "message.output_text.logprobs"
 INCLUDABLE: Final = (
@@ -26,9 +28,6 @@ INCLUDABLE: Final = (
     "web_search_call.action.sources",
     "web_search_call.results",
 )
-PAIRS_MAX: Final = 16
-KEY_CHARACTERS_MAX: Final = 64
-VALUE_CHARACTERS_MAX: Final = 512
 # Taken as a chat takes them.
 AS_IN_CHAT: Final = (
     "temperature",
@@ -114,7 +113,7 @@ def translated(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     shown = {
         "instructions": instructions,
         "max_output_tokens": tokens_max,
-        "metadata": _metadata(fields.take("metadata")),
+        "metadata": parse_metadata(fields),
         "parallel_tool_calls": True if parallel is None else parallel,
         "text": text,
         "tool_choice": "auto" if choice is None else choice,
@@ -152,9 +151,7 @@ def _included(value: Any) -> list[str]:
     found = typed(value, list, "include") or []
     for at, one in enumerate(found):
         if one not in INCLUDABLE:
-            listed = ", ".join(f"'{name}'" for name in INCLUDABLE)
-            text = f"Invalid value: '{one}'. Supported values are: {listed}."
-            raise invalid(text, f"include[{at}]", "invalid_value")
+            raise unsupported(one, INCLUDABLE, f"include[{at}]")
     return found
 
 
@@ -174,25 +171,6 @@ def _check_stream_options(value: Any) -> None:
     fields = Fields(typed(value, dict, "stream_options") or {}, "stream_options")
     fields.ignore("include_obfuscation")
     fields.finish({"include_usage": "The last event of a stream always has the usage."})
-
-
-def _metadata(value: Any) -> Mapping[str, str]:
-    """Return pairs of strings within OpenAI's bounds."""
-    pairs = typed(value, dict, "metadata") or {}
-    if len(pairs) > PAIRS_MAX:
-        text = f"Invalid 'metadata': too many properties. Expected at most {PAIRS_MAX}, but got {len(pairs)} instead."
-        raise invalid(text, "metadata", "object_above_max_properties")
-    for name, one in pairs.items():
-        if len(name) > KEY_CHARACTERS_MAX:
-            text = f"Invalid 'metadata': a key is too long. Expected at most {KEY_CHARACTERS_MAX} characters."
-            raise invalid(text, "metadata", "string_above_max_length")
-        path = f"metadata.{name}"
-        if len(str(typed(one, str, path))) > VALUE_CHARACTERS_MAX or one is None:
-            text = (
-                f"Invalid '{path}': Expected a string of at most {VALUE_CHARACTERS_MAX} characters."
-            )
-            raise invalid(text, path, "string_above_max_length")
-    return pairs
 
 
 def _refuse(fields: Fields) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tunewarden.embedded_engine.fields import Fields, invalid, shown, typed, wrong_type
+from tunewarden.embedded_engine.fields import Fields, typed
+from tunewarden.invalid_values import invalid, shown, unsupported, wrong_type
 
 CHOICES: Final = ("none", "auto", "required")
 OF_FUNCTION: Final = ("name", "description", "parameters", "strict")
@@ -34,8 +35,7 @@ def choice_of(value: Any, tools: Sequence[dict[str, Any]]) -> tuple[Any, Sequenc
         raise _no_choice(kind)
     mode = typed(fields.required("mode"), str, fields.path("mode"))
     if mode not in {"auto", "required"}:
-        text = f"Invalid value: '{mode}'. Supported values are: 'auto' and 'required'."
-        raise invalid(text, fields.path("mode"), "invalid_value")
+        raise unsupported(mode, ["auto", "required"], fields.path("mode"))
     allowed = _allowed(fields.required("tools"), {tool["function"]["name"] for tool in tools})
     fields.finish()
     return mode, [tool for tool in tools if tool["function"]["name"] in allowed]
@@ -69,7 +69,7 @@ def _allowed(value: Any, names: set[str]) -> set[str]:
         fields = Fields(_object(tool, f"{path}[{at}]"), f"{path}[{at}]")
         name = typed(fields.required("name"), str, fields.path("name"))
         if fields.take("type") != "function" or name not in names:
-            text = f"Tool choice '{name}' not found in 'tools' parameter."
+            text = f"Tool choice {shown(name)} not found in 'tools' parameter."
             raise invalid(text, fields.path("name"), "invalid_value")
         allowed.add(name)
     return allowed
@@ -82,6 +82,4 @@ def _object(value: Any, path: str) -> dict[str, Any]:
 
 
 def _no_choice(value: Any) -> Exception:
-    listed = ", ".join(f"'{one}'" for one in (*CHOICES, "function", "allowed_tools"))
-    text = f"Invalid value: {shown(value)}. Supported values are: {listed}."
-    return invalid(text, "tool_choice", "invalid_value")
+    return unsupported(value, (*CHOICES, "function", "allowed_tools"), "tool_choice")
