@@ -6,6 +6,7 @@ only module that reads the environment (ruff TID251).
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ OTEL_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 CLIENT_VARIABLES = (
     ("TUNEWARDEN_URL", "TUNEWARDEN_API_KEY"),
     ("OPENAI_BASE_URL", "OPENAI_API_KEY"),
+)
+# The same, for commands that administer an organization.
+ADMIN_VARIABLES = (
+    ("TUNEWARDEN_URL", "TUNEWARDEN_ADMIN_KEY"),
+    ("OPENAI_BASE_URL", "OPENAI_ADMIN_KEY"),
 )
 
 
@@ -305,13 +311,17 @@ def sources(**flags: Any) -> dict[str, Source]:
     return {name: found[name][1] if name in found else Source.DEFAULT for name in SETTINGS}
 
 
-def client_settings() -> tuple[str, str] | None:
+def client_settings(
+    variables: Iterable[tuple[str, str]] = CLIENT_VARIABLES,
+) -> tuple[str, str] | None:
     """Return the server's address and key from the environment; None if it names no server.
+
+    `variables` are CLIENT_VARIABLES or ADMIN_VARIABLES.
 
     A key is sent only to the address of its own pair: an OpenAI key is never sent to `TUNEWARDEN_URL`. Raises
     Error(UNAUTHENTICATED) for an address without a key.
     """
-    for address, key in CLIENT_VARIABLES:
+    for address, key in variables:
         url = os.environ.get(address)
         if url:
             if not os.environ.get(key):
@@ -346,7 +356,7 @@ def child_environment() -> dict[str, str]:
 def _found(flags: dict[str, Any]) -> dict[str, tuple[Any, Source]]:
     """Return each setting that is not a default, with its source."""
     given = {name: value for name, value in flags.items() if value is not None}
-    of_commands = {name for names in CLIENT_VARIABLES for name in names}
+    of_commands = {name for names in (*CLIENT_VARIABLES, *ADMIN_VARIABLES) for name in names}
     of_servers = {name: one for name, one in os.environ.items() if name not in of_commands}
     environment = settings.from_environment(of_servers, SETTINGS)
     if not environment.get("data"):

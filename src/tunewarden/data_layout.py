@@ -51,6 +51,11 @@ class DataDirectory:
         return self.data / "owner.key"
 
     @property
+    def admin_key(self) -> Path:
+        """The admin key that commands with `--data` use, mode 0600; they make it of the user of the Owner key."""
+        return self.data / "admin.key"
+
+    @property
     def engine_keys(self) -> Path:
         """The API keys of remote bases' engines, mode 0600 each."""
         return self.data / "engine_keys"

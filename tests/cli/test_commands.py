@@ -84,6 +84,9 @@ def test_every_command_that_prints_can_print_json_and_every_one_that_destroys_ca
         ("keyring", "adopt"),
         ("keys", "revoke"),
         ("models", "delete"),
+        ("projects", "archive"),
+        ("projects", "users", "remove"),
+        ("users", "remove"),
     }
 
 
@@ -134,6 +137,7 @@ main()
         (("models", "list"), []),
         (("models", "list", "--data", "{data}"), []),
         (("fine-tunes", "list"), []),
+        (("users", "list", "--data", "{data}"), []),
         (("keys", "list", "--data", "{data}"), ["tunewarden.app"]),
     ],
 )

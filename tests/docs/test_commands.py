@@ -41,7 +41,8 @@ def test_every_exit_status_is_documented() -> None:
 
 
 def test_the_variables_and_the_hosts_that_are_refused_are_documented() -> None:
-    for name in (*(name for names in config.CLIENT_VARIABLES for name in names), *OPENAI_HOSTS):
+    variables = (*config.CLIENT_VARIABLES, *config.ADMIN_VARIABLES)
+    for name in (*(name for names in variables for name in names), *OPENAI_HOSTS):
         assert f"`{name}`" in TEXT
 
 

@@ -19,8 +19,9 @@ from tunewarden.errors import Error, Kind
 AS_IT_CAME = "surrogateescape"
 # The schema of objects: /openapi.json.
 Object = dict[str, Any]
-# Every paged list of the API allows it.
+# Every paged list of the API allows it, but those of administration.
 PAGE_SIZE = 1000
+ADMINISTRATION_PAGE_SIZE = 100
 
 # For kinds with the same status and type the first one is used. Engines' errors have their own types.
 _OF_ANSWER = {wire: kind for kind, wire in reversed(problems.WIRE.items())}
@@ -42,6 +43,17 @@ def opened(data: Path | None) -> Iterator["Client"]:
         yield Client(directory)
 
 
+@contextmanager
+def administering(data: Path | None) -> Iterator["Client"]:
+    """Open it like `opened`, with an admin key: of the environment (`config.ADMIN_VARIABLES`), or of the data directory."""
+    server = config.client_settings(config.ADMIN_VARIABLES) if data is None else None
+    if server is not None:
+        yield Client(Http(*server))
+        return
+    with data_directory.administered(config.load(data=data)) as directory:
+        yield Client(directory)
+
+
 class Client:
     """Sends requests with one API key. Each method raises Error with the server's message."""
 
@@ -56,12 +68,14 @@ class Client:
         """GET an object by path segments; query parameters that are None are omitted."""
         return self._read(self.exchange(Request("GET", _path(path, query))))
 
-    def pages(self, *path: str, limit: int | None, **query: str | None) -> Object:
+    def pages(
+        self, *path: str, limit: int | None, page_size: int = PAGE_SIZE, **query: str | None
+    ) -> Object:
         """GET a list page by page: all of it, or its first `limit` objects; return one list object."""
         found: list[Object] = []
         after, has_more = None, True
         while has_more and (limit is None or len(found) < limit):
-            size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit - len(found))
+            size = page_size if limit is None else min(page_size, limit - len(found))
             page = self.get(*path, **query, limit=size, after=after)
             found += page["data"]
             has_more = page["has_more"]

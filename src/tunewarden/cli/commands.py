@@ -11,6 +11,7 @@ EPILOG = """\b
 Server:
   TUNEWARDEN_URL, TUNEWARDEN_API_KEY    which server is asked, with which key
   OPENAI_BASE_URL, OPENAI_API_KEY       the same, where those are not set
+  TUNEWARDEN_ADMIN_KEY, OPENAI_ADMIN_KEY  instead of those keys, for users, projects and invites
   --data DIR                            on the server's machine, as its Owner
 
 \b
@@ -54,11 +55,16 @@ COMMANDS = {
         "tunewarden.cli.migrate_commands:migrate", "Moving models here from another server."
     ),
     "models": Lazy("tunewarden.cli.model_commands:models", "Fine-tuned models."),
+    "organizations": Lazy(
+        "tunewarden.cli.organization_commands:organizations", "Organizations of this server."
+    ),
+    "projects": Lazy("tunewarden.cli.project_commands:projects", "Projects, and who is in them."),
     "receipts": Lazy(
         "tunewarden.cli.receipt_commands:receipts", "Signed proofs of deletions.", ("receipt",)
     ),
     "replicas": Lazy("tunewarden.cli.replica_commands:replicas", "Engines of remote bases."),
     "serve": Lazy("tunewarden.cli.serve_command:serve", "Start the server."),
+    "users": Lazy("tunewarden.cli.user_commands:users", "People of the organization."),
 }
 
 

@@ -5,7 +5,7 @@ The caller is the Owner whose key is in `DIR/owner.key`: anyone who can read tha
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from tunewarden.cli.transport import Answer, Http, NotServing, Request
@@ -17,6 +17,8 @@ from tunewarden.locks import ByteLocks
 if TYPE_CHECKING:
     from tunewarden.cli.application import Application
 
+UNAUTHENTICATED = 401
+
 
 @contextmanager
 def opened(settings: Config) -> Iterator["DataDirectory"]:
@@ -27,6 +29,17 @@ def opened(settings: Config) -> Iterator["DataDirectory"]:
         yield directory
     finally:
         directory.close()
+
+
+@contextmanager
+def administered(settings: Config) -> Iterator["DataDirectory"]:
+    """Open a data directory with an admin key of the Owner, which is made if there is none that is valid.
+
+    Raises Error(UNAVAILABLE, UNAUTHENTICATED), Error(FORBIDDEN) if the user of the Owner key is no Owner any more.
+    """
+    with opened(settings) as directory:
+        directory.use_admin_key()
+        yield directory
 
 
 class DataDirectory:
@@ -50,6 +63,22 @@ class DataDirectory:
                 Kind.UNAUTHENTICATED,
                 f"{path} is not there. Set TUNEWARDEN_URL and TUNEWARDEN_API_KEY to use another key.",
             ) from error
+
+    def use_admin_key(self) -> None:
+        """Use the admin key in `DIR/admin.key` from now on. Raises Error(UNAUTHENTICATED, FORBIDDEN, UNAVAILABLE)."""
+        owner_key = self._key
+        with suppress(FileNotFoundError):
+            self._key = self._settings.admin_key.read_text("utf-8").strip()
+            self._http = None
+            if (
+                self.send(Request("GET", "/organization/projects?limit=0")).status
+                != UNAUTHENTICATED
+            ):
+                return
+        from tunewarden.cli import admin_key_file  # noqa: PLC0415  half a second, for the first command only
+
+        self._key = admin_key_file.make(self._settings, owner_key)
+        self._http = None
 
     def is_served(self) -> bool:
         """Return whether a server runs on it; without one no model answers and no job continues."""

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from tunewarden import audit
-from tunewarden.db.database import Tx
+from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import projects
 from tunewarden.ids import Prefix, mint
@@ -22,17 +22,46 @@ class Organization:
     project_id: str
 
 
-def find_or_create(tx: Tx, name: str) -> Organization:
-    """Return the organization named `name`, created with a default project if it is new.
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An organization as the operator's list shows it; `created_at` is in microseconds."""
 
-    Raises Error(INVALID) for a name that cannot be part of a model id.
-    """
+    id: str
+    name: str
+    created_at: int
+
+
+def create(tx: Tx, name: str) -> Listed:
+    """Create an organization with a default project. Raises Error(INVALID), Error(CONFLICT) for a name that is there."""
+    check_name(name)
+    if tx.row("SELECT 1 FROM organizations WHERE name = :name", name=name) is not None:
+        raise Error(Kind.CONFLICT, f"There is an organization '{name}' already.", param="name")
+    return Listed(_create(tx, name).id, name, tx.now_micros)
+
+
+def list_all(database: Database) -> list[Listed]:
+    """Return every organization, oldest first."""
+    with database.read() as tx:
+        rows = tx.rows("SELECT id, name, created_at FROM organizations ORDER BY created_at, id")
+    return [Listed(*row) for row in rows]
+
+
+def check_name(name: str) -> None:
+    """Check that a name can be part of a model id. Raises Error(INVALID)."""
     if not NAME.fullmatch(name):
         raise Error(
             Kind.INVALID,
             "Invalid organization name: use 1 to 64 letters, digits, dots, dashes and underscores.",
             param="organization",
         )
+
+
+def find_or_create(tx: Tx, name: str) -> Organization:
+    """Return the organization named `name`, created with a default project if it is new.
+
+    Raises Error(INVALID) for a name that cannot be part of a model id.
+    """
+    check_name(name)
     row = tx.row("SELECT id FROM organizations WHERE name = :name", name=name)
     if row is not None:
         return Organization(row[0], name, projects.default_of(tx, row[0]))

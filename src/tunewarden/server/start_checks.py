@@ -30,6 +30,7 @@ def too_open(settings: Config) -> Iterator[tuple[Path, int]]:
         return
     secrets = (
         settings.owner_key,
+        settings.admin_key,
         settings.signing_key,
         settings.keyring,
         settings.engine_keys,
