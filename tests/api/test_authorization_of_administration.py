@@ -6,6 +6,7 @@ difference.
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.routing import Route
@@ -53,7 +54,7 @@ def _rows(server: Server) -> Iterator[Row]:
     app = server.app
 
     def of(
-        method: str, path: str, fields: dict[str, str] | None = None
+        method: str, path: str, fields: dict[str, Any] | None = None
     ) -> Callable[[str | None], int]:
         def status_of(key: str | None) -> int:
             chosen = fields
@@ -103,6 +104,9 @@ def _rows(server: Server) -> Iterator[Row]:
         # The person is one's own, the project is not.
         path = f"/projects/{projects['foreign']}/users/{people['own']}"
         yield f"{method} /projects/{{}}/users/{{}}", "foreign", of(method, path, fields)
+    for path in ("/audit_logs", "/audit_logs/export", "/audit_logs/retention"):
+        yield f"GET {path}", "-", of("GET", path)
+    yield "POST /audit_logs/retention", "-", of("POST", "/audit_logs/retention", {"days": 90})
     # These come last: what they ask for is gone then.
     yield from each("POST /projects/{}/archive", projects)
     yield from each("DELETE /users/{}", people)

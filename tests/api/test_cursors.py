@@ -36,6 +36,7 @@ LISTS = (
     "/v1/organization/users",
     "/v1/organization/projects",
     "/v1/organization/projects/{project_id}/users",
+    "/v1/organization/audit_logs",
 )
 
 

@@ -79,7 +79,8 @@ CREATE TABLE audit_refusals (
   organization_id TEXT NOT NULL,
   key_id TEXT NOT NULL,
   hour_at INTEGER NOT NULL,
-  refused INTEGER NOT NULL,
+  listed INTEGER NOT NULL,
+  counted INTEGER NOT NULL,
   PRIMARY KEY (organization_id, key_id, hour_at)
 );
 

@@ -1,10 +1,11 @@
-"""Each second a worker writes the usage that it counted, and shows its gauges."""
+"""Each second a worker writes the usage and the refused requests that it counted, and shows its gauges."""
 
 import asyncio
 import logging
 from contextlib import suppress
 
 from tunewarden.api.operations import Operations
+from tunewarden.audit import refusals
 from tunewarden.clock import Throttle
 from tunewarden.errors import Error
 from tunewarden.gateway.connections import Connections
@@ -29,6 +30,9 @@ async def flush_each_second(
         recording.show(families.IN_FLIGHT, operations.gateway.in_flight())
         recording.show(families.CONNECTIONS, len(connections))
         await _write(operations, logged)
+        # What cannot be written is kept for the next second.
+        with suppress(Error):
+            await asyncio.to_thread(refusals.flush, operations.database)
     if operations.usage.has_any():
         logger.warning("the last usage could not be written and is lost")
 

@@ -22,6 +22,7 @@ from tunewarden.api import (
     holds,
     log,
     models,
+    refused_requests,
     responses,
     start_page,
     uploads,
@@ -73,7 +74,9 @@ def application(services: Services) -> FastAPI:
 async def _on_error(request: Request, error: Exception) -> Response:
     """Answer with the error. Starlette re-raises anything but Error, and `Server` logs it with its request id."""
     if isinstance(error, Error):
-        await expired_keys.note(request.app.state.services.operations.database, error)
+        database = request.app.state.services.operations.database
+        await expired_keys.note(database, error)
+        await refused_requests.record(database, request.scope, error)
     return _answer(problems.wire(error))
 
 

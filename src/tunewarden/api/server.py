@@ -17,7 +17,15 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tunewarden import problems
-from tunewarden.api import docs, expired_keys, flushing, head_requests, models, routes
+from tunewarden.api import (
+    docs,
+    expired_keys,
+    flushing,
+    head_requests,
+    models,
+    refused_requests,
+    routes,
+)
 from tunewarden.api.administration import routers
 from tunewarden.api.operations import Operations
 from tunewarden.api.parameters import check_query
@@ -34,7 +42,9 @@ from tunewarden.gateway.flushes import Flushes
 from tunewarden.gateway.inference import Inference
 from tunewarden.gateway.observer import STATUS_OF_NONE, Observer
 from tunewarden.identity import admin_keys, key_format, keys
+from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.key_format import Presented
+from tunewarden.identity.policy import Caller
 from tunewarden.metrics import recording
 from tunewarden.problems import Wire
 from tunewarden.settings import origins
@@ -122,9 +132,12 @@ class Server:
         if self._is_public(path) and not _is_named(scope):
             await self._route(scope, receive, reply)
             return
-        presented = self.presented(scope["headers"])
-        look_up = admin_keys.look_up if path.startswith(routers.PREFIXES) else keys.look_up
-        caller = look_up(self._operations.database, presented, reply.request_id)
+        caller: Caller | Administrator
+        if path.startswith(routers.PREFIXES):
+            caller = await self._administrator(scope, reply)
+        else:
+            presented = self.presented(scope["headers"])
+            caller = keys.look_up(self._operations.database, presented, reply.request_id)
         self._operations.usage.note_key(caller.organization_id, caller.key_id)
         reply.organization = caller.organization_name.encode()
         scope["state"] = {"caller": caller}
@@ -132,6 +145,16 @@ class Server:
         if path.count("/") > NAMED_SLASHES:
             scope["path"] = models.with_one_segment(self._operations.database, path)
         await self._route(scope, receive, reply)
+
+    async def _administrator(self, scope: Scope, reply: Headed) -> Administrator:
+        """Return the caller of a request that only an admin key may send; a refused one is in the audit log."""
+        database, presented = self._operations.database, None
+        try:
+            presented = self.presented(scope["headers"])
+            return admin_keys.look_up(database, presented, reply.request_id)
+        except Error as refused:
+            await refused_requests.record_wrong_key(database, presented, refused, reply.request_id)
+            raise
 
     async def _route(self, scope: Scope, receive: Receive, reply: Headed) -> None:
         routed = head_requests.as_get(scope)

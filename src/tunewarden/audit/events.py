@@ -6,14 +6,11 @@ organization's retention period only; triggers hold that. Refused acts: `refusal
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
 from tunewarden.clock import from_micros, iso
 from tunewarden.db.database import Database, Tx
-from tunewarden.errors import Error, Kind
 from tunewarden.ids import Prefix, mint
 from tunewarden_receipts.canonical import canonical
 
@@ -94,19 +91,6 @@ SERVER = Actor(key_id=None, user_id=None, project_id=None, request_id=None)
 
 # A client may send an API key in place of an id: never record it.
 _KEY = re.compile(r"sk-[A-Za-z0-9_-]{8,}")
-
-
-@contextmanager
-def unless_full() -> Iterator[None]:
-    """Skip the block's write if the disk is below its floor: refusals are then not recorded.
-
-    Otherwise a refused client could fill the rest of the disk, one event at a time. # I20
-    """
-    try:
-        yield
-    except Error as error:
-        if error.kind is not Kind.STORAGE_FULL:
-            raise
 
 
 def record(

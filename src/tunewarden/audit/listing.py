@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from tunewarden.audit.events import COLUMNS, Event
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
-from tunewarden.errors import Error, Kind
-from tunewarden.ids import shown
 
 # How far matches are counted to find the filter with the fewest.
 _COUNTED_MAX = 2_000
@@ -100,12 +98,7 @@ def _place(tx: Tx, organization_id: str, event_id: str, param: str) -> Place:
         organization=organization_id,
     )
     if row is None:
-        raise Error(
-            Kind.INVALID,
-            f"Invalid value for '{param}': this list has no object with the id '{shown(event_id)}'.",
-            param=param,
-            code="invalid_value",
-        )
+        raise cursors.unknown(event_id, param)
     return int(row[0]), int(row[1])
 
 

@@ -53,11 +53,11 @@ def time_of(
     return int(found[0]), after
 
 
-def unknown(after: str) -> Error:
+def unknown(cursor: str, param: str = "after") -> Error:
     """Return the error for a cursor that is none of its list's objects."""
     return Error(
         Kind.INVALID,
-        f"Invalid value for 'after': this list has no object with the id '{ids.shown(after)}'.",
-        param="after",
+        f"Invalid value for '{param}': this list has no object with the id '{ids.shown(cursor)}'.",
+        param=param,
         code="invalid_value",
     )

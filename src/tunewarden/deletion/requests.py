@@ -1,11 +1,11 @@
 """Requests for deletions: D1 to D3, the commit point, and the rule for retries (I5)."""
 
-import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from tunewarden import audit
-from tunewarden.audit import Actor
+from tunewarden.audit import Actor, refusals
+from tunewarden.audit.resource_ids import recordable
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import plan, protocol, records
@@ -17,7 +17,6 @@ from tunewarden.identity.policy import Action, Caller
 from tunewarden.ids import Prefix, mint
 from tunewarden.registry import artifacts, bases, file_rows, models
 from tunewarden.registry.artifacts import (
-    ID_LENGTH_MAX,
     VISIBLE,
     Artifact,
     ArtifactKind,
@@ -27,7 +26,6 @@ from tunewarden.registry.artifacts import (
 # A default SDK's last attempt starts at most 24 minutes after its first (research: contract, 2).
 REPLAY_MICROS = 30 * 60 * 1_000_000
 IDEMPOTENCY_KEY_LENGTH_MAX = 255
-FILE_ID = re.compile(r"file-[A-Za-z0-9]{1,64}")
 REFUSALS = {Kind.NOT_FOUND, Kind.FORBIDDEN, Kind.CONFLICT, Kind.PRECONDITION_FAILED}
 MISSING = {ArtifactKind.MODEL: models.missing, ArtifactKind.FILE: file_rows.missing}
 
@@ -183,19 +181,13 @@ def record_refusal(
     database: Database, caller: Caller, kind: ArtifactKind, artifact_id: str, refused: Error
 ) -> None:
     """Audit a refused attempt, whose transaction was rolled back; not on a full disk."""
-    with audit.unless_full(), database.write() as tx:
-        audit.record(
-            tx,
-            audit.EventType.DELETION_REFUSED,
-            organization_id=caller.organization_id,
-            actor=caller.actor,
-            resource_id=_audited(kind, artifact_id),
-            reason=refused.kind.value,
-        )
-
-
-def _audited(kind: ArtifactKind, artifact_id: str) -> str:
-    """Return a client's id for an audit event, redacted unless it has the form of an id: it may be a file's name."""
-    if kind is ArtifactKind.FILE and not FILE_ID.fullmatch(artifact_id):
-        return ""
-    return artifact_id[:ID_LENGTH_MAX]
+    is_base = kind is ArtifactKind.MODEL and bases.find(database, artifact_id) is not None
+    refusals.refuse(
+        database,
+        audit.EventType.DELETION_REFUSED,
+        refused,
+        organization_id=caller.organization_id,
+        actor=caller.actor,
+        resource_id=artifact_id if is_base else recordable(artifact_id),
+        reason=refused.kind.value,
+    )

@@ -28,6 +28,7 @@ from tunewarden.engines.parallel import in_parallel
 from tunewarden.engines.port import Evicted, Evicting
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import jobs
+from tunewarden.identity import keys
 from tunewarden.metrics import families, recording
 from tunewarden.registry import (
     artifacts,
@@ -307,7 +308,7 @@ def _record_end(tx: Tx, deletion: Deletion) -> None:
         tx,
         audit.EventType.RESOURCE_DELETED,
         organization_id=deletion.organization_id,
-        actor=_actor(deletion),
+        actor=keys.actor_of(tx, deletion.requested_by, deletion.request_id or None),
         resource_id=deletion.artifact_id,
         resource_type=deletion.kind,
         deletion=deletion.id,
@@ -378,9 +379,3 @@ def _time(micros: int | None) -> str:
 
 def _software() -> str:
     return f"tunewarden {__version__}"
-
-
-def _actor(deletion: Deletion) -> audit.Actor:
-    return audit.Actor(
-        key_id=deletion.requested_by, user_id=None, project_id=None, request_id=deletion.request_id
-    )

@@ -180,6 +180,12 @@ def look_up(database: Database, presented: Presented, request_id: str) -> Admini
         return _unexpired(tx, row, request_id)
 
 
+def organization_of(database: Database, key_id: str) -> str | None:
+    """Return the organization of an admin key, valid or not; None if there is no such key."""
+    row = database.peek("SELECT organization_id FROM admin_api_keys WHERE id = :id", id=key_id)
+    return None if row is None else str(row[0])
+
+
 def check_now(tx: Tx, administrator: Administrator) -> None:
     """Check in this transaction that the key is valid and its user an Owner. Raises Error(UNAUTHENTICATED)."""
     row = tx.row(HOLDER, id=administrator.key_id, owner=Role.OWNER.value)

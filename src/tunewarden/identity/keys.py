@@ -139,6 +139,20 @@ def holder(tx: Tx, presented: Presented, request_id: str) -> Caller:
     return _unexpired(tx, row, request_id)
 
 
+def organization_of(database: Database, key_id: str) -> str | None:
+    """Return the organization of a key, valid or not; None if there is no such key."""
+    row = database.peek("SELECT organization_id FROM api_keys WHERE id = :id", id=key_id)
+    return None if row is None else str(row[0])
+
+
+def actor_of(tx: Tx, key_id: str, request_id: str | None) -> Actor:
+    """Return who acted with a key as the actor of an audit event; without a key of that id it is the server."""
+    row = tx.row("SELECT user_id, project_id FROM api_keys WHERE id = :id", id=key_id)
+    if row is None:
+        return Actor(key_id=None, user_id=None, project_id=None, request_id=request_id)
+    return Actor(key_id=key_id, user_id=row[0], project_id=row[1], request_id=request_id)
+
+
 def standing(tx: Tx, key_id: str) -> Caller:
     """Return what the caller of a key that was admitted is now, without a request id.
 

@@ -16,7 +16,7 @@ from tunewarden.artifacts.blobs import BlobErased, Blobs
 from tunewarden.artifacts.keyring import KeyErased, Keyring
 from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.artifacts.sealing import Readable
-from tunewarden.audit import Actor
+from tunewarden.audit import Actor, refusals
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
@@ -126,17 +126,17 @@ class Files:
 
     def refuse(self, caller: Caller, refused: Error) -> None:
         """Record that a file was refused, unless the disk is full."""
-        with audit.unless_full(), self.database.write() as tx:
-            audit.record(
-                tx,
-                audit.EventType.FILE_REFUSED,
-                organization_id=caller.organization_id,
-                actor=caller.actor,
-                resource_id="",
-                reason=refused.kind.value,
-                # Field names of a form are arbitrary text: record only known ones.
-                param=refused.param if refused.param in PARAMS else None,
-            )
+        refusals.refuse(
+            self.database,
+            audit.EventType.FILE_REFUSED,
+            refused,
+            organization_id=caller.organization_id,
+            actor=caller.actor,
+            resource_id="",
+            reason=refused.kind.value,
+            # Field names of a form are arbitrary text: record only known ones.
+            param=refused.param if refused.param in PARAMS else None,
+        )
 
     def _bring_in(
         self,

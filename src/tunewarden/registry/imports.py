@@ -20,12 +20,13 @@ from tunewarden.artifacts.blobs import ErasableBlobs
 from tunewarden.artifacts.keyring import Keyring
 from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.artifacts.sealing import sealed_bytes
+from tunewarden.audit import refusals
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import artifacts, bases, models
-from tunewarden.registry.artifacts import ID_LENGTH_MAX, SealedBlob, State
+from tunewarden.registry.artifacts import SealedBlob, State
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.drafts import Draft, Drafts, blob_name
 from tunewarden.registry.models import Model
@@ -227,16 +228,17 @@ class Imports:
         return sealed
 
     def _record_refusal(self, caller: Caller, base: str, refused: Error) -> None:
-        with audit.unless_full(), self.database.write() as tx:
-            audit.record(
-                tx,
-                audit.EventType.MODEL_IMPORT_REFUSED,
-                organization_id=caller.organization_id,
-                actor=caller.actor,
-                resource_id=base[:ID_LENGTH_MAX],
-                reason=refused.kind.value,  # not its message, which may quote the request
-                code=refused.code,
-            )
+        refusals.refuse(
+            self.database,
+            audit.EventType.MODEL_IMPORT_REFUSED,
+            refused,
+            organization_id=caller.organization_id,
+            actor=caller.actor,
+            # Of an unknown base the name is arbitrary text.
+            resource_id=base if bases.find(self.database, base) else "",
+            reason=refused.kind.value,  # not its message, which may quote the request
+            code=refused.code,
+        )
 
 
 def _checked(base: Base, config: BinaryIO, weights: BinaryIO, limits: Limits) -> CheckedAdapter:

@@ -7,7 +7,14 @@ from tunewarden.api.schemas import Deleted, Listing
 USERS = "/v1/organization/users"
 PROJECTS = "/v1/organization/projects"
 PROJECT = f"{PROJECTS}/{{project_id}}"
+AUDIT = "/v1/organization/audit_logs"
 ROUTED = {
+    f"GET {AUDIT}": Described("listAuditLogs", Listing[schemas.AuditLog]),
+    f"GET {AUDIT}/export": Described("exportAuditLogs", "application/jsonl"),
+    f"GET {AUDIT}/retention": Described("retrieveAuditRetention", schemas.AuditRetention),
+    f"POST {AUDIT}/retention": Described(
+        "updateAuditRetention", schemas.AuditRetention, schemas.NewAuditRetention
+    ),
     f"GET {USERS}": Described("listUsers", Listing[schemas.OrganizationUser]),
     f"GET {USERS}/{{user_id}}": Described("retrieveUser", schemas.OrganizationUser),
     f"POST {USERS}/{{user_id}}": Described(

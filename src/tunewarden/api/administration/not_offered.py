@@ -76,7 +76,6 @@ TABLE = (
         "The server serves text: see usage.completions and usage.embeddings.",
     ),
     _row("/organization/usage/(?:completions|embeddings)", "Usage", LATER),
-    _row("/organization/audit_logs", "The list of audit events", LATER),
     _row("/organization/admin_api_keys", "The administration of admin keys", LATER),
     _row(f"{_PROJECT}/api_keys", "The administration of API keys", LATER),
     _row(f"{_PROJECT}/service_accounts", "Service accounts", LATER),
@@ -100,7 +99,6 @@ _SINGULAR = frozenset(
         "External storage",
         "This kind of usage",
         "Usage",
-        "The list of audit events",
         "The administration of admin keys",
         "The administration of API keys",
     }

@@ -1,8 +1,8 @@
 """Types of the bodies of administration, for the OpenAPI document. A test decodes real responses with them."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from tunewarden.api.schemas import Seconds
 
@@ -72,3 +72,31 @@ class ProjectUserChange(Struct):
     """Another role in the project."""
 
     role: Literal["owner", "member", "viewer"] | None = None
+
+
+class AuditLog(Struct):
+    """An event. A member with the name of its type holds the id of what it happened to, and details.
+
+    `actor` is null for the server itself, and for a key that was refused.
+    """
+
+    id: str
+    object: Literal["organization.audit_log"]
+    type: str
+    effective_at: Seconds
+    actor: dict[str, Any] | None
+    request_id: str | None
+    project: dict[str, str | None] | UnsetType = UNSET
+
+
+class AuditRetention(Struct, forbid_unknown_fields=True):
+    """For how many days audit events are kept; null: for ever."""
+
+    object: Literal["organization.audit_retention"]
+    days: int | None
+
+
+class NewAuditRetention(Struct):
+    """For how many days audit events are to be kept, 90 at least; without it, for ever."""
+
+    days: int | None = None

@@ -46,12 +46,13 @@ CREATE TABLE audit_retention (
   days INTEGER NOT NULL
 );
 
--- Refused acts by key and hour.
+-- Refused acts by key and hour: how many are events, and how many are only counted.
 CREATE TABLE audit_refusals (
   organization_id TEXT NOT NULL,
   key_id TEXT NOT NULL,
   hour_at INTEGER NOT NULL,
-  refused INTEGER NOT NULL,
+  listed INTEGER NOT NULL,
+  counted INTEGER NOT NULL,
   PRIMARY KEY (organization_id, key_id, hour_at)
 );
 CREATE INDEX audit_refusals_of_hour ON audit_refusals (hour_at);

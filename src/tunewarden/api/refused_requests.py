@@ -1,0 +1,94 @@
+"""Records requests that are refused for want of permission in the audit log, before they are answered.
+
+What an operation refuses and records itself is not recorded again; nor is inference, which changes nothing.
+"""
+
+import logging
+
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Scope
+
+from tunewarden.audit import Actor, EventType, refusals
+from tunewarden.audit.resource_ids import recordable
+from tunewarden.db.database import Database
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import admin_keys, keys
+from tunewarden.identity.admin_keys import Administrator
+from tunewarden.identity.key_format import Presented
+from tunewarden.identity.policy import Caller
+
+logger = logging.getLogger(__name__)
+
+
+async def record(database: Database, scope: Scope, error: Error) -> None:
+    """Record that a caller's request was refused, if it was for want of permission."""
+    caller = scope.get("state", {}).get("caller")
+    if error.kind is not Kind.FORBIDDEN or error.is_recorded:
+        return
+    if not isinstance(caller, Caller | Administrator):
+        return
+    named = [recordable(str(value)) for value in scope.get("path_params", {}).values()]
+    route = getattr(scope.get("route"), "path", "")
+    operation = f"{scope['method']} {route}"
+    await run_in_threadpool(
+        _refuse,
+        database,
+        error,
+        organization_id=caller.organization_id,
+        actor=caller.actor,
+        resource_id=next(filter(None, reversed(named)), ""),
+        operation=operation,
+    )
+
+
+async def record_wrong_key(
+    database: Database, presented: Presented | None, error: Error, request_id: str
+) -> None:
+    """Record that a key was refused where an admin key is needed: in its organization, if there is such a key.
+
+    The actor is nobody, because nothing shows yet whose key it is; the event names it.
+    """
+    if error.kind in {Kind.UNAUTHENTICATED, Kind.FORBIDDEN}:
+        await run_in_threadpool(_refuse_key, database, presented, error, request_id)
+
+
+def _refuse_key(
+    database: Database, presented: Presented | None, error: Error, request_id: str
+) -> None:
+    organization_id = None
+    if presented is not None:
+        owner_of = admin_keys.organization_of if presented.is_admin else keys.organization_of
+        organization_id = owner_of(database, presented.id)
+    _refuse(
+        database,
+        error,
+        organization_id=organization_id or "",
+        actor=Actor(key_id=None, user_id=None, project_id=None, request_id=request_id),
+        resource_id=presented.id if presented is not None and organization_id else "",
+        operation="/v1/organization",
+    )
+
+
+def _refuse(
+    database: Database,
+    error: Error,
+    *,
+    organization_id: str,
+    actor: Actor,
+    resource_id: str,
+    operation: str,
+) -> None:
+    try:
+        refusals.refuse(
+            database,
+            EventType.REQUEST_REFUSED,
+            error,
+            organization_id=organization_id,
+            actor=actor,
+            resource_id=resource_id,
+            operation=operation,
+            code=error.code,
+        )
+    except Error as failure:
+        # The request is refused all the same.
+        logger.warning("a refused request could not be recorded: %s", failure.message)
