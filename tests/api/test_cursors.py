@@ -28,6 +28,7 @@ def paged(worker: LoneWorker) -> dict[str, str]:
 LISTS = (
     "/v1/models",
     "/v1/files",
+    "/v1/holds",
     "/v1/deletions",
     "/v1/fine_tuning/jobs",
     "/v1/fine_tuning/jobs/{job_id}/events",

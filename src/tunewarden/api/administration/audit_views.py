@@ -17,6 +17,7 @@ OPENAI = frozenset(
         "project": ("created", "updated", "archived", "deleted"),
         "rate_limit": ("updated", "deleted"),
         "resource": ("deleted",),
+        "role.assignment": ("created", "deleted"),
         "service_account": ("created", "updated", "deleted"),
         "user": ("added", "updated", "deleted"),
     }.items()
@@ -28,6 +29,8 @@ RENAMED = {
         "model": "fine_tuned_model_checkpoint",
         "project": "project_id",
     },
+    EventType.ROLE_ASSIGNED.value: {"in_project": "resource_id"},
+    EventType.ROLE_UNASSIGNED.value: {"in_project": "resource_id"},
 }
 
 
@@ -78,7 +81,7 @@ def _payload(event: Event) -> dict[str, Any]:
 
 def _member(kind: str) -> str | None:
     """Return the member of an event of this type that holds its details; None if the event itself does."""
-    if kind not in OPENAI:
+    if kind not in OPENAI or kind.startswith("role.assignment."):
         return None
     if kind.endswith(".updated"):
         return "changes_requested"
