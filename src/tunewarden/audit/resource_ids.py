@@ -12,5 +12,5 @@ _FORM = re.compile(
 
 
 def recordable(text: str) -> str:
-    """Return a client's id if it has the form of one of ours, else an empty text."""
+    """Return a client's id if it has the form of our ids, else an empty text."""
     return text if _FORM.fullmatch(text) else ""
