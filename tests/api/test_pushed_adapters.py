@@ -93,6 +93,25 @@ def test_a_rank_that_the_engine_does_not_serve_is_refused_at_import(
     assert "r must be an integer from 1 to 16, not 17" in done.stderr
 
 
+def test_a_wrong_key_is_not_taken_for_a_server_without_the_plugin(
+    server: Server, key_file: Path, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong.key"
+    wrong.write_text("sk-wrong")
+    engine = FakeEngine(slots=SLOTS)
+    try:
+        command = ["bases", "add", "guarded", "--engine-url", engine.url]
+        for options in ([], ["--engine-key-file", str(wrong)]):
+            done = server.cli(*command, *options)
+            assert done.returncode == 1
+            assert "was answered with status 401. Give its API key" in done.stderr
+            assert "without tunewarden-vllm, so" not in done.stderr
+        done = server.cli(*command, "--engine-key-file", str(key_file))
+        assert (done.returncode, "Note:" in done.stderr) == (0, False)
+    finally:
+        engine.stop()
+
+
 def test_a_server_without_the_plugin_has_its_base_only_and_that_is_said(
     server: Server, key_file: Path, tmp_path: Path
 ) -> None:

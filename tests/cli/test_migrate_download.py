@@ -74,6 +74,19 @@ def test_every_file_becomes_a_sealed_file_with_its_digest(
     assert "Missing: file file-deleted: deleted or expired." in ran.stderr
 
 
+@pytest.mark.parametrize("purpose", ["fine-tune", "fine-tune-results"])
+def test_an_empty_file_is_saved_as_the_others_are(
+    source: OpenAI, server: Server, moving: Moving, purpose: str
+) -> None:
+    name = source.add_file(b"", filename="empty.jsonl", purpose=purpose)
+    assert moving.run("inventory").returncode == 0
+    ran = moving.run("download")
+    assert ran.returncode == 0, ran.stderr
+    assert "4 files saved" in ran.stderr
+    assert server.client().files.retrieve(_saved(moving)[name]["file"]).bytes == 0
+    _check_content(source, server, moving, name)
+
+
 def test_a_terminal_shows_how_far_it_is(server: Server, moving: Moving) -> None:
     with terminal.running(*moving.options("download"), data=server.data) as shown:
         assert shown.end() == 0

@@ -114,7 +114,7 @@ def _engine_at(settings: Config, base: Base, replica: Replica) -> Finding:
     try:
         tls = ClientTls(settings.certificates, accepts_public=True)
         engine_lookup.model_at(replica.url, base.engine_model, key, advice, tls)
-        found = engine_lookup.pushed_base_at(replica.url, base.engine_model, key, tls)
+        found = engine_lookup.pushed_base_at(replica.url, base.engine_model, key, advice, tls)
     except Error as error:
         return _wrong("remote base", f"{base.name}: {error.message}")
     if base.is_pushed_to and found is None:

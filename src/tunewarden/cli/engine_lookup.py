@@ -14,6 +14,10 @@ from tunewarden.errors import Error, Kind
 
 LIST_SECONDS = 10
 LIST_BYTES_MAX = 16 * 1024 * 1024
+KEY_IS_WRONG = frozenset({401, 403})
+PROXY_ADVICE = (
+    "If a proxy refuses that path of a server without tunewarden-vllm, let it answer 404."
+)
 
 
 def model_at(engine_url: str, name: str, key: str | None, advice: str, tls: ClientTls) -> str:
@@ -25,12 +29,8 @@ def model_at(engine_url: str, name: str, key: str | None, advice: str, tls: Clie
         listed = _get(f"{engine_url.rstrip('/')}/models", key, tls)
         served = [str(model["id"]) for model in json.loads(listed)["data"]]
     except HTTPError as error:
-        why = advice if error.code in {401, 403} else ""
-        raise Error(
-            Kind.INVALID,
-            f"{engine_url}/models was answered with status {error.code}. {why}".strip(),
-            param="engine_url",
-        ) from error
+        why = advice if error.code in KEY_IS_WRONG else ""
+        raise _refused(f"{engine_url}/models", error, why) from error
     except (URLError, OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         raise Error(
             Kind.UNAVAILABLE,
@@ -49,19 +49,25 @@ class PushedBase:
 
 
 def pushed_base_at(
-    engine_url: str, name: str, key: str | None, tls: ClientTls
+    engine_url: str, name: str, key: str | None, advice: str, tls: ClientTls
 ) -> PushedBase | None:
     """Return the base of an engine that adapters are pushed to: `name`, or the only one there; None for any other server.
 
-    Raises Error(INVALID); Error(MISCONFIGURED) for an engine of another version.
+    Raises Error(INVALID), with `advice` if the server refuses the key: then nobody knows what it is;
+    Error(MISCONFIGURED) for an engine of another version.
     """
     parts = urlsplit(engine_url)
     if parts.path.rstrip("/") != paths.OPENAI:
         return None  # behind a path prefix is another server
+    asked = parts._replace(path=paths.STATE).geturl()
     try:
-        body = _get(parts._replace(path=paths.STATE).geturl(), key, tls)
+        body = _get(asked, key, tls)
         spoken, state = version_in(body), decoded(body, State)
-    except (OSError, HTTPException, ValueError):  # HTTPError among them: it has no such route
+    except HTTPError as error:
+        if error.code in KEY_IS_WRONG:
+            raise _refused(asked, error, f"{advice} {PROXY_ADVICE}") from error
+        return None  # it has no such route
+    except (OSError, HTTPException, ValueError):
         return None
     if spoken != VERSION:
         raise Error(
@@ -73,6 +79,11 @@ def pushed_base_at(
     found = _named(engine_url, name, [base.name for base in state.bases])
     base = next(base for base in state.bases if base.name == found)
     return PushedBase(base, state.tombstones)
+
+
+def _refused(asked: str, error: HTTPError, advice: str) -> Error:
+    message = f"{asked} was answered with status {error.code}. {advice}".strip()
+    return Error(Kind.INVALID, message, param="engine_url")
 
 
 def _get(url: str, key: str | None, tls: ClientTls) -> bytes:

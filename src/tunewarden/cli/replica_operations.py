@@ -156,7 +156,7 @@ def _looked_up(settings: Config, url: str, name: str, key_file: Path | None) -> 
             err=True,
         )
     tls = ClientTls(settings.certificates, accepts_public=True)
-    pushed = engine_lookup.pushed_base_at(url, name, key, tls)
+    pushed = engine_lookup.pushed_base_at(url, name, key, ADVICE, tls)
     model = pushed.base.name if pushed else engine_lookup.model_at(url, name, key, ADVICE, tls)
     return _Found(url.rstrip("/"), key, model, pushed)
 

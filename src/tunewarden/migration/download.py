@@ -89,7 +89,8 @@ class Downloads:
                 return
         if file["bytes"] is None:
             raise Error(Kind.INVALID, "the source does not say how large it is")
-        purpose = PURPOSES.get(file["purpose"], OTHER_PURPOSE)
+        # An empty file is no training data either.
+        purpose = PURPOSES.get(file["purpose"], OTHER_PURPOSE) if file["bytes"] else OTHER_PURPOSE
         name = _name(file, purpose)
         upload = self.target.begin_upload(name, purpose, file["bytes"])
         entry = {"file": None, "upload": upload, "part_ids": [], "parts": []}
