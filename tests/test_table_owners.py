@@ -117,6 +117,7 @@ UNSAID = {
         "update": "one of its statements, whole",
     },
     "finetuning/permissions.py": {"compared": "< or >", "order": "ASC or DESC"},
+    "identity/admin_keys.py": {"compared": "< or >", "order": "ASC or DESC"},
     "registry/file_rows.py": {"sign": "< or >", "order": "ASC or DESC"},
 }
 # A name may be quoted, and may have that of a schema before it.

@@ -107,9 +107,68 @@ def _rows(server: Server) -> Iterator[Row]:
     for path in ("/audit_logs", "/audit_logs/export", "/audit_logs/retention"):
         yield f"GET {path}", "-", of("GET", path)
     yield "POST /audit_logs/retention", "-", of("POST", "/audit_logs/retention", {"days": 90})
+    yield from _rows_of_keys(server, of, projects)
     # These come last: what they ask for is gone then.
     yield from each("POST /projects/{}/archive", projects)
     yield from each("DELETE /users/{}", people)
+
+
+def _rows_of_keys(
+    server: Server,
+    of: Callable[[str, str, dict[str, str] | None], Callable[[str | None], int]],
+    projects: dict[str, str],
+) -> Iterator[Row]:
+    """Service accounts, API keys and admin keys: what is deleted is made for each who asks."""
+    admin = administration.make_admin_key(server.app)
+    other = administration.make_admin_key(server.app, OTHERS)
+    own, foreign = projects["own"], projects["foreign"]
+    person = administration.make_user(server.app, "somebody", role=Role.OWNER)
+
+    def account(project: str, key: str) -> str:
+        path = f"/projects/{project}/service_accounts"
+        return str(ask(server, "POST", path, key, {"name": "a"}).json["id"])
+
+    def made(project: str, key: str) -> str:
+        path = f"/projects/{project}/service_accounts/{account(project, key)}/api_keys"
+        return str(ask(server, "POST", path, key).json["id"])
+
+    def admin_key(_: str, key: str) -> str:
+        fields = {"name": "a", "expires_in_seconds": 3600}
+        return str(ask(server, "POST", "/admin_api_keys", key, fields).json["id"])
+
+    for what, fields in (
+        ("service_accounts", {"name": "a"}),
+        ("api_keys", {"name": "a", "user_id": person}),
+    ):
+        for target, project in projects.items():
+            path = f"/projects/{project}/{what}"
+            yield f"GET /projects/{{}}/{what}", target, of("GET", path, None)
+            yield f"POST /projects/{{}}/{what}", target, of("POST", path, fields)
+    yield "GET /admin_api_keys", "-", of("GET", "/admin_api_keys", None)
+    yield "POST /admin_api_keys", "-", of("POST", "/admin_api_keys", {"name": "a"})
+    for route, make in (
+        ("/projects/{}/service_accounts/{}", account),
+        ("/projects/{}/api_keys/{}", made),
+        ("/admin_api_keys/{}", admin_key),
+    ):
+        asked = [("GET", "")]
+        if "projects" in route:
+            asked.append(("POST", ""))
+        if "accounts" in route:
+            asked.append(("POST", "/api_keys"))
+        asked.append(("DELETE", ""))  # last: it is gone then
+        targets = {"own": (own, make(own, admin)), "unknown": (own, "nobody")}
+        targets["foreign"] = foreign, make(foreign, other)
+        for method, suffix in asked:
+            for target, (project, one) in targets.items():
+                path = (
+                    f"{route.replace('{}', project, 1) if 'projects' in route else route}{suffix}"
+                )
+                yield f"{method} {route}{suffix}", target, of(method, path.replace("{}", one), None)
+            if "projects" in route and method != "DELETE":
+                # The key or account is one's own, the project is not.
+                path = route.replace("{}", foreign, 1).replace("{}", targets["own"][1])
+                yield f"{method} {route}{suffix}", "foreign", of(method, f"{path}{suffix}", None)
 
 
 def _table(server: Server, callers: dict[str, tuple[str | None, ...]]) -> str:

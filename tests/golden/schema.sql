@@ -406,11 +406,12 @@ CREATE TABLE users (
   created_at INTEGER NOT NULL
 , email TEXT, removed_at INTEGER, service_project_id TEXT REFERENCES projects (id));
 
-CREATE INDEX admin_api_keys_of_organization ON admin_api_keys (organization_id, id);
+CREATE INDEX admin_api_keys_of_organization ON admin_api_keys (organization_id, created_at, id)
+  WHERE revoked_at IS NULL;
 
 CREATE INDEX admin_api_keys_of_user ON admin_api_keys (user_id, id);
 
-CREATE INDEX api_keys_of_project ON api_keys (project_id, id);
+CREATE INDEX api_keys_of_project ON api_keys (project_id, created_at, id) WHERE revoked_at IS NULL;
 
 CREATE INDEX api_keys_of_user ON api_keys (user_id, id);
 
@@ -501,6 +502,9 @@ CREATE INDEX parts_of_upload ON upload_parts (upload_n);
 CREATE INDEX projects_of_organization ON projects (organization_id, created_at, id);
 
 CREATE INDEX projects_of_user ON project_members (user_id, project_id);
+
+CREATE INDEX service_accounts_of_project ON users (service_project_id, created_at, id)
+  WHERE service_project_id IS NOT NULL AND removed_at IS NULL;
 
 CREATE INDEX stored_bytes_of_organization ON stored_bytes (organization_id);
 

@@ -39,14 +39,19 @@ def position(
 
 
 def time_of(
-    row: Callable[..., Row | None], sql: str, *, after: str | None, **parameters: Any
+    row: Callable[..., Row | None],
+    sql: str,
+    *,
+    after: str | None,
+    is_ascending: bool = False,
+    **parameters: Any,
 ) -> tuple[int, str]:
-    """Return time and id of the row that a page begins after, in a list that is newest first by time and id.
+    """Return time and id of the row that a page begins after, in a list by time and id, newest first by default.
 
     `sql` selects the time of `:after` among the rows that the caller may see (I9). Raises Error(INVALID).
     """
     if after is None:
-        return AFTER_ALL, ""
+        return BEFORE_ALL if is_ascending else AFTER_ALL, ""
     found = row(sql, after=after, **parameters)
     if found is None:
         raise unknown(after)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from tunewarden import audit
 from tunewarden.audit import Actor
+from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import key_format, key_rows
@@ -109,12 +110,30 @@ def find(tx: Tx, organization_id: str, key_id: str) -> AdminKey:
     return AdminKey(*row)
 
 
-def list_all(tx: Tx, organization_id: str) -> list[AdminKey]:
-    """Return an organization's admin keys that were not revoked, oldest first."""
+def page(
+    tx: Tx, organization_id: str, *, is_ascending: bool, after: str | None, limit: int
+) -> list[AdminKey]:
+    """Return up to `limit` admin keys that were not revoked, oldest first if `is_ascending`.
+
+    Raises Error(INVALID) for an unknown cursor.
+    """
+    compared, order = (">", "ASC") if is_ascending else ("<", "DESC")
+    time, key_id = cursors.time_of(
+        tx.row,
+        "SELECT created_at FROM admin_api_keys WHERE id = :after AND organization_id = :organization"
+        " AND revoked_at IS NULL",
+        after=after,
+        is_ascending=is_ascending,
+        organization=organization_id,
+    )
     rows = tx.rows(
         f"SELECT {COLUMNS} WHERE k.organization_id = :organization AND k.revoked_at IS NULL"
-        " ORDER BY k.created_at, k.id",
+        f" AND (k.created_at, k.id) {compared} (:time, :id)"
+        f" ORDER BY k.created_at {order}, k.id {order} LIMIT :limit",
         organization=organization_id,
+        time=time,
+        id=key_id,
+        limit=limit,
     )
     return [AdminKey(*row) for row in rows]
 

@@ -47,6 +47,11 @@ def has_expired(expires_at: int | None, expired_at: int | None, now_micros: int)
     return expired_at is not None or (expires_at is not None and now_micros >= expires_at)
 
 
+def seconds_of(micros: int | None) -> int | None:
+    """Return a time as responses show it: Unix seconds, None if there is none."""
+    return None if micros is None else micros // SECOND
+
+
 def of_row(row: Row) -> KeyRow:
     """Convert a row that begins with COLUMNS."""
     identity, scopes, times = row[:5], row[5], row[6:10]

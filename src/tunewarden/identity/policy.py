@@ -30,6 +30,14 @@ class ProjectRole(StrEnum):
     VIEWER = "viewer"
 
 
+class ServiceAccountRole(StrEnum):
+    """A service account's role in its project, in OpenAI's words. It has none in the organization."""
+
+    OWNER = "owner"
+    MEMBER = "member"
+    NONE = "none"
+
+
 class Action(StrEnum):
     """An action; its value is the scope that a restricted key needs for it."""
 

@@ -197,12 +197,17 @@ def set_role(tx: Tx, project_id: str, user_id: str, role: ProjectRole) -> None:
     )
 
 
-def _unassign(tx: Tx, organization_id: str, project_id: str, user_id: str, actor: Actor) -> None:
+def unset_role(tx: Tx, project_id: str, user_id: str) -> None:
+    """Take the role in a project from a user who may have one there."""
     tx.run(
         "DELETE FROM project_members WHERE project_id = :project AND user_id = :user",
         project=project_id,
         user=user_id,
     )
+
+
+def _unassign(tx: Tx, organization_id: str, project_id: str, user_id: str, actor: Actor) -> None:
+    unset_role(tx, project_id, user_id)
     audit.record(
         tx,
         audit.EventType.ROLE_UNASSIGNED,

@@ -172,8 +172,57 @@ def remove(tx: Tx, organization_id: str, user: User, actor: Actor) -> None:
     )
 
 
+def add_service_account(
+    tx: Tx, organization_id: str, project_id: str, name: str, actor: Actor
+) -> str:
+    """Add a service account of a project, without a role in it, and return its id. It is never an Owner."""
+    check_name(name)
+    user_id = mint(Prefix.USER)
+    tx.run(
+        "INSERT INTO users (id, organization_id, name, role, created_at, service_project_id)"
+        " VALUES (:id, :organization, :name, :role, :now, :project)",
+        id=user_id,
+        organization=organization_id,
+        name=name,
+        role=Role.READER.value,
+        now=tx.now_micros,
+        project=project_id,
+    )
+    audit.record(
+        tx,
+        audit.EventType.SERVICE_ACCOUNT_CREATED,
+        organization_id=organization_id,
+        actor=actor,
+        resource_id=user_id,
+        in_project=project_id,
+    )
+    return user_id
+
+
+def rename_service_account(tx: Tx, user_id: str, name: str) -> None:
+    """Give a service account another name. Raises Error(INVALID)."""
+    check_name(name)
+    tx.run("UPDATE users SET name = :name WHERE id = :id", name=name, id=user_id)
+
+
+def remove_service_account(tx: Tx, organization_id: str, user_id: str, actor: Actor) -> None:
+    """Remove a service account: its name is cleared, the id stays."""
+    tx.run(
+        "UPDATE users SET name = '', removed_at = :now WHERE id = :id",
+        now=tx.now_micros,
+        id=user_id,
+    )
+    audit.record(
+        tx,
+        audit.EventType.SERVICE_ACCOUNT_DELETED,
+        organization_id=organization_id,
+        actor=actor,
+        resource_id=user_id,
+    )
+
+
 def check_name(name: str) -> None:
-    """Check the name of a person. Raises Error(INVALID)."""
+    """Check the name of a person or a service account. Raises Error(INVALID)."""
     if not 1 <= len(name) <= NAME_LENGTH_MAX or not name.isprintable() or not name.strip():
         raise Error(
             Kind.INVALID,

@@ -82,6 +82,29 @@ class Body:
         assert found is not None, "it is there"
         return found
 
+    def whole_number(self, name: str) -> int | None:
+        """Return a whole number, or None if it is absent."""
+        value = self._fields.get(name)
+        if value is not None and type(value) is not int:
+            raise Error(Kind.INVALID, f"'{name}' must be a whole number.", param=name)
+        return value
+
+    def flag(self, name: str) -> bool:
+        """Return a truth value; false if it is absent."""
+        value = self._fields.get(name, False)
+        if not isinstance(value, bool):
+            raise Error(Kind.INVALID, f"'{name}' must be true or false.", param=name)
+        return value
+
+    def texts(self, name: str) -> list[str] | None:
+        """Return a list of texts, or None if it is absent."""
+        value = self._fields.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise Error(Kind.INVALID, f"'{name}' must be an array of strings.", param=name)
+        return list(value)
+
     def objects(self, name: str) -> list["Body"] | None:
         """Return a list of objects, or None if it is absent."""
         value = self._fields.get(name)

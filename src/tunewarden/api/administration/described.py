@@ -8,6 +8,11 @@ USERS = "/v1/organization/users"
 PROJECTS = "/v1/organization/projects"
 PROJECT = f"{PROJECTS}/{{project_id}}"
 AUDIT = "/v1/organization/audit_logs"
+ACCOUNTS = f"{PROJECT}/service_accounts"
+ACCOUNT = f"{ACCOUNTS}/{{service_account_id}}"
+KEYS = f"{PROJECT}/api_keys"
+KEY = f"{KEYS}/{{api_key_id}}"
+ADMIN_KEYS = "/v1/organization/admin_api_keys"
 ROUTED = {
     f"GET {AUDIT}": Described("listAuditLogs", Listing[schemas.AuditLog]),
     f"GET {AUDIT}/export": Described("exportAuditLogs", "application/jsonl"),
@@ -35,4 +40,25 @@ ROUTED = {
         "modifyProjectUser", schemas.ProjectUser, schemas.ProjectUserChange
     ),
     f"DELETE {PROJECT}/users/{{user_id}}": Described("deleteProjectUser", Deleted),
+    f"GET {ACCOUNTS}": Described("listProjectServiceAccounts", Listing[schemas.ServiceAccount]),
+    f"POST {ACCOUNTS}": Described(
+        "createProjectServiceAccount", schemas.CreatedServiceAccount, schemas.NewServiceAccount
+    ),
+    f"GET {ACCOUNT}": Described("retrieveProjectServiceAccount", schemas.ServiceAccount),
+    f"POST {ACCOUNT}": Described(
+        "modifyProjectServiceAccount", schemas.ServiceAccount, schemas.ServiceAccountChange
+    ),
+    f"DELETE {ACCOUNT}": Described("deleteProjectServiceAccount", Deleted),
+    f"POST {ACCOUNT}/api_keys": Described(
+        "createServiceAccountKey", schemas.ServiceAccountKey, schemas.NewServiceAccountKey
+    ),
+    f"GET {KEYS}": Described("listProjectKeys", Listing[schemas.ProjectKey]),
+    f"POST {KEYS}": Described("createProjectKey", schemas.ProjectKey, schemas.NewProjectKey),
+    f"GET {KEY}": Described("retrieveProjectKey", schemas.ProjectKey),
+    f"POST {KEY}": Described("modifyProjectKey", schemas.ProjectKey, schemas.ProjectKeyChange),
+    f"DELETE {KEY}": Described("deleteProjectKey", Deleted),
+    f"GET {ADMIN_KEYS}": Described("listAdminKeys", Listing[schemas.AdminKey]),
+    f"POST {ADMIN_KEYS}": Described("createAdminKey", schemas.AdminKey, schemas.NewAdminKey),
+    f"GET {ADMIN_KEYS}/{{key_id}}": Described("retrieveAdminKey", schemas.AdminKey),
+    f"DELETE {ADMIN_KEYS}/{{key_id}}": Described("deleteAdminKey", Deleted),
 }

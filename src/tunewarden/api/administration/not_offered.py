@@ -76,9 +76,6 @@ TABLE = (
         "The server serves text: see usage.completions and usage.embeddings.",
     ),
     _row("/organization/usage/(?:completions|embeddings)", "Usage", LATER),
-    _row("/organization/admin_api_keys", "The administration of admin keys", LATER),
-    _row(f"{_PROJECT}/api_keys", "The administration of API keys", LATER),
-    _row(f"{_PROJECT}/service_accounts", "Service accounts", LATER),
     _row(f"{_PROJECT}/rate_limits", "Rate limits", LATER),
     _row("/organization/invites", "Invites", LATER),
 )
@@ -99,7 +96,5 @@ _SINGULAR = frozenset(
         "External storage",
         "This kind of usage",
         "Usage",
-        "The administration of admin keys",
-        "The administration of API keys",
     }
 )

@@ -1,6 +1,25 @@
 """The routes of administration."""
 
-from tunewarden.api.administration import audit_logs, project_users, projects, users
+from tunewarden.api.administration import (
+    admin_api_keys,
+    api_keys,
+    audit_logs,
+    project_users,
+    projects,
+    service_accounts,
+    users,
+)
 
 PREFIXES = ("/v1/organization/", "/v1/projects/")  # what only admin keys may ask
-ROUTERS = tuple(room.routes for room in (users, projects, project_users, audit_logs))
+ROUTERS = tuple(
+    room.routes
+    for room in (
+        users,
+        projects,
+        project_users,
+        service_accounts,
+        api_keys,
+        admin_api_keys,
+        audit_logs,
+    )
+)

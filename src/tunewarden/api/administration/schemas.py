@@ -100,3 +100,153 @@ class NewAuditRetention(Struct):
     """For how many days audit events are to be kept, 90 at least; without it, for ever."""
 
     days: int | None = None
+
+
+class ServiceAccount(Struct, forbid_unknown_fields=True):
+    """A service account of a project: a user who is no person, and never an Owner of the organization."""
+
+    id: str
+    object: Literal["organization.project.service_account"]
+    name: str
+    role: Literal["owner", "member", "none"]
+    created_at: Seconds
+
+
+class ServiceAccountKey(Struct, forbid_unknown_fields=True):
+    """A new API key of a service account. `value` is shown this once."""
+
+    id: str
+    object: Literal["organization.project.service_account.api_key"]
+    name: str
+    value: str
+    created_at: Seconds
+    expires_at: Seconds | None
+
+
+class NewServiceAccount(Struct):
+    """A service account to create: with the role `member` and an API key, or with neither."""
+
+    name: str
+    create_service_account_only: bool | None = None
+    expires_in_seconds: int | None = None
+
+
+class CreatedServiceAccount(Struct, forbid_unknown_fields=True):
+    """A new service account, and the API key that was created with it."""
+
+    id: str
+    object: Literal["organization.project.service_account"]
+    name: str
+    role: Literal["member", "none"]
+    created_at: Seconds
+    api_key: ServiceAccountKey | None
+
+
+class ServiceAccountChange(Struct):
+    """Another name or role; with the role `none` its API keys may do nothing."""
+
+    name: str | None = None
+    role: Literal["owner", "member", "none"] | None = None
+
+
+class NewServiceAccountKey(Struct):
+    """An API key to create. Without `scopes` it is not restricted."""
+
+    name: str | None = None
+    scopes: list[str] | None = None
+    expires_in_seconds: int | None = None
+
+
+class PersonOfKey(Struct, forbid_unknown_fields=True):
+    """The person whose API key it is, with the role in the project; `email` is empty if the person has none."""
+
+    id: str
+    name: str
+    email: str
+    role: str
+    created_at: Seconds
+
+
+class AccountOfKey(Struct, forbid_unknown_fields=True):
+    """The service account whose API key it is, with its role in the project."""
+
+    id: str
+    name: str
+    role: str
+    created_at: Seconds
+
+
+class OwnerOfKey(Struct, forbid_unknown_fields=True):
+    """Whose API key it is."""
+
+    type: Literal["user", "service_account"]
+    user: PersonOfKey | UnsetType = UNSET
+    service_account: AccountOfKey | UnsetType = UNSET
+
+
+class ProjectKey(Struct, forbid_unknown_fields=True):
+    """An API key of a project; `value` is there once, when it is created.
+
+    `owner_project_access` says whether its user may do anything in the project; `scopes` are empty for a key that is
+    not restricted.
+    """
+
+    id: str
+    object: Literal["organization.project.api_key"]
+    name: str
+    redacted_value: str
+    created_at: Seconds
+    last_used_at: Seconds | None
+    expires_at: Seconds | None
+    owner: OwnerOfKey
+    owner_project_access: Literal["active", "inactive"]
+    scopes: list[str]
+    value: str | UnsetType = UNSET
+
+
+class NewProjectKey(Struct):
+    """An API key to create for a person in the project. Without `scopes` it is not restricted."""
+
+    user_id: str
+    name: str
+    scopes: list[str] | None = None
+    expires_in_seconds: int | None = None
+
+
+class ProjectKeyChange(Struct):
+    """Other scopes, of which none are no restriction, or another end, counted from now."""
+
+    scopes: list[str] | None = None
+    expires_in_seconds: int | None = None
+
+
+class OwnerOfAdminKey(Struct, forbid_unknown_fields=True):
+    """The Owner whose admin key it is; with another role the key is refused."""
+
+    id: str
+    object: Literal["organization.user"]
+    type: Literal["user"]
+    name: str
+    role: str
+    created_at: Seconds
+
+
+class AdminKey(Struct, forbid_unknown_fields=True):
+    """An admin key, which only administers; `value` is there once, when it is created."""
+
+    id: str
+    object: Literal["organization.admin_api_key"]
+    name: str
+    redacted_value: str
+    created_at: Seconds
+    expires_at: Seconds | None
+    last_used_at: Seconds | None
+    owner: OwnerOfAdminKey
+    value: str | UnsetType = UNSET
+
+
+class NewAdminKey(Struct):
+    """An admin key to create, of the user whose admin key asks."""
+
+    name: str
+    expires_in_seconds: int | None = None

@@ -1,0 +1,97 @@
+"""`/v1/organization/admin_api_keys`: the keys that administer."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from tunewarden.api import listing
+from tunewarden.api.administration import schemas
+from tunewarden.api.administration.bodies import InBody
+from tunewarden.api.administration.pages import LIMIT, Limit
+from tunewarden.api.answers import JsonAnswer
+from tunewarden.api.parameters import InAdministration, Segment
+from tunewarden.api.schemas import Deleted
+from tunewarden.identity import admin_key_commands, key_format
+from tunewarden.identity.admin_keys import AdminKey
+from tunewarden.identity.key_rows import seconds_of
+from tunewarden.registry import usage
+
+routes = APIRouter(prefix="/v1/organization/admin_api_keys")
+
+
+@routes.get("")
+def list_admin_keys(
+    context: InAdministration,
+    limit: Limit = LIMIT,
+    after: str | None = None,
+    order: Literal["asc", "desc"] = "asc",
+) -> Response:
+    """List the admin keys of the organization, oldest first by default."""
+    database = context.operations.database
+    found = admin_key_commands.page(
+        database,
+        context.administrator,
+        is_ascending=order == "asc",
+        after=after,
+        limit=limit + 1,
+    )
+    with database.read() as tx:
+        used = usage.last_uses_of_keys(tx, [one.id for one in found])
+    return listing.page((shown(one, used.get(one.id)) for one in found), limit)
+
+
+@routes.post("")
+async def create_admin_key(context: InAdministration, body: InBody) -> JsonAnswer:
+    """Create an admin key of the user whose admin key asks."""
+    body.check("name", "expires_in_seconds")
+    made, text = await run_in_threadpool(
+        admin_key_commands.create,
+        context.operations.database,
+        context.administrator,
+        name=body.required_text("name"),
+        expires_in_seconds=body.whole_number("expires_in_seconds"),
+    )
+    object_ = shown(made, None)
+    object_.value = text
+    return JsonAnswer(object_)
+
+
+@routes.get("/{key_id}")
+def retrieve_admin_key(context: InAdministration, key_id: Segment) -> JsonAnswer:
+    """Return one admin key."""
+    database = context.operations.database
+    found = admin_key_commands.retrieve(database, context.administrator, key_id)
+    with database.read() as tx:
+        used = usage.last_uses_of_keys(tx, [found.id])
+    return JsonAnswer(shown(found, used.get(found.id)))
+
+
+@routes.delete("/{key_id}")
+def delete_admin_key(context: InAdministration, key_id: Segment) -> JsonAnswer:
+    """Revoke an admin key for good."""
+    admin_key_commands.revoke(context.operations.database, context.administrator, key_id)
+    return JsonAnswer(Deleted(key_id, "organization.admin_api_key.deleted", deleted=True))
+
+
+def shown(key: AdminKey, last_used_at: int | None) -> schemas.AdminKey:
+    """Return an admin key as OpenAI's AdminAPIKey; `last_used_at` is in microseconds."""
+    owner = schemas.OwnerOfAdminKey(
+        key.user_id,
+        "organization.user",
+        "user",
+        key.user_name,
+        key.user_role,
+        key.user_created_at // 1_000_000,
+    )
+    return schemas.AdminKey(
+        id=key.id,
+        object="organization.admin_api_key",
+        name=key.name,
+        redacted_value=key_format.redacted(key.id),
+        created_at=key.created_at // 1_000_000,
+        expires_at=seconds_of(key.expires_at),
+        last_used_at=seconds_of(last_used_at),
+        owner=owner,
+    )

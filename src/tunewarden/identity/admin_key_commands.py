@@ -1,0 +1,58 @@
+"""What administrators do with admin keys: create, list, revoke. Each is one transaction."""
+
+from tunewarden.db.database import Database
+from tunewarden.identity import admin_keys
+from tunewarden.identity.admin_keys import Administrator, AdminKey
+
+
+def create(
+    database: Database, administrator: Administrator, *, name: str, expires_in_seconds: int | None
+) -> tuple[AdminKey, str]:
+    """Create an admin key of the administrator's user; return it and its text, which is not stored.
+
+    Raises Error(UNAUTHENTICATED, INVALID).
+    """
+    with database.write() as tx:
+        admin_keys.check_now(tx, administrator)
+        return admin_keys.create(
+            tx,
+            organization_id=administrator.organization_id,
+            user_id=administrator.user_id,
+            name=name,
+            actor=administrator.actor,
+            expires_in_seconds=expires_in_seconds,
+        )
+
+
+def page(
+    database: Database,
+    administrator: Administrator,
+    *,
+    is_ascending: bool,
+    after: str | None,
+    limit: int,
+) -> list[AdminKey]:
+    """Return up to `limit` admin keys of the organization by age, oldest first if `is_ascending`.
+
+    Raises Error(UNAUTHENTICATED), Error(INVALID) for an unknown cursor.
+    """
+    organization = administrator.organization_id
+    with database.read() as tx:
+        admin_keys.check_now(tx, administrator)
+        return admin_keys.page(
+            tx, organization, is_ascending=is_ascending, after=after, limit=limit
+        )
+
+
+def retrieve(database: Database, administrator: Administrator, key_id: str) -> AdminKey:
+    """Return an admin key of the organization. Raises Error(UNAUTHENTICATED, NOT_FOUND)."""
+    with database.read() as tx:
+        admin_keys.check_now(tx, administrator)
+        return admin_keys.find(tx, administrator.organization_id, key_id)
+
+
+def revoke(database: Database, administrator: Administrator, key_id: str) -> None:
+    """Revoke an admin key for good; it may be the administrator's own. Raises Error(UNAUTHENTICATED, NOT_FOUND)."""
+    with database.write(below_floor=True) as tx:
+        admin_keys.check_now(tx, administrator)
+        admin_keys.revoke(tx, administrator.organization_id, key_id, administrator.actor)
