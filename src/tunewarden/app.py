@@ -16,7 +16,7 @@ from tunewarden.artifacts.keyring import Keyring
 from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.clock import Clock, SystemClock
 from tunewarden.config import Config
-from tunewarden.db.database import Database
+from tunewarden.db.database import Database, Tx
 from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.deletion import expiry_pause, log_opening
 from tunewarden.deletion.executor import Executor
@@ -38,6 +38,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.finetuning.context import TrainingContext
 from tunewarden.finetuning.saved_state import SavedStates
 from tunewarden.gateway.routing import Gateway
+from tunewarden.identity.policy import Caller
 from tunewarden.locks import ByteLocks
 from tunewarden.registry import models, replicas, restore_marks
 from tunewarden.registry.bases import Base
@@ -46,7 +47,9 @@ from tunewarden.registry.files import Files
 from tunewarden.registry.holds import Holds
 from tunewarden.registry.imports import Imports
 from tunewarden.registry.model_changes import ModelChanges
+from tunewarden.registry.model_lookup import Target
 from tunewarden.registry.quota import Quota
+from tunewarden.registry.rate_limits import NO_LIMIT, RateLimit, RateLimits
 from tunewarden.registry.replicas import Replica
 from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage_counter import UsageCounter
@@ -54,6 +57,8 @@ from tunewarden.serving.admission import Admissions
 from tunewarden.serving.fence import Fence
 from tunewarden.serving.kernel_locks import KernelLockFence
 from tunewarden.space import Ballast, Floor, Room
+from tunewarden.token_buckets.buckets import Buckets, Metered
+from tunewarden.token_buckets.memory import Memory
 from tunewarden.transparency.audit_digests import AuditDigests
 from tunewarden.transparency.directory_log import DirectoryLog
 from tunewarden.transparency.key import LogSigner
@@ -201,19 +206,31 @@ def _make_directories(config: Config, *, is_new: bool) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def serving(app: App) -> Operations:
+def serving(app: App, counted_in: Memory | None = None) -> Operations:
     """Return the operations of a gateway worker. Joins the fence: only for processes that serve."""
     app.fence.join()
-    return _operations(app, scratch_directory(app.config))
+    return _operations(app, scratch_directory(app.config), counted_in or Memory.create())
 
 
 def answering(app: App) -> Operations:
     """Return the operations of a command. It serves no model, so it does not join the fence."""
-    return _operations(app, scratch.location(app.config.scratch, app.config.data))
+    plain = scratch.location(app.config.scratch, app.config.data)
+    return _operations(app, plain, Memory.create())
 
 
-def _operations(app: App, plain: Path) -> Operations:
-    """Return the operations; `plain` is the scratch directory."""
+def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
+    """Return the operations; `plain` is the scratch directory, `counted_in` the memory of rate limits."""
+    config = app.config
+    buckets = Buckets(counted_in)
+    default = RateLimit(
+        config.requests_per_minute or NO_LIMIT, config.tokens_per_minute or NO_LIMIT
+    )
+    rate_limits = RateLimits(default)
+
+    def read_limits(tx: Tx, caller: Caller, target: Target) -> Metered | None:
+        project, base, key = caller.project_id, target.base.name, caller.key_id
+        limits = rate_limits.of_request(tx, project_id=project, base=base, key_id=key)
+        return buckets.metered(limits)
 
     def unseal(n: int, directory: Path) -> None:
         app.imports.unseal(models.by_n(app.database, n), directory)
@@ -228,7 +245,7 @@ def _operations(app: App, plain: Path) -> Operations:
         return app.new_remote(base, replica, unseal, note)
 
     return Operations(
-        config=app.config,
+        config=config,
         clock=app.clock,
         floor=app.floor,
         database=app.database,
@@ -239,13 +256,15 @@ def _operations(app: App, plain: Path) -> Operations:
         holds=Holds(app.database, app.keyring),
         model_changes=ModelChanges(app.database, app.keyring),
         uploads=app.uploads,
-        admissions=Admissions(app.database, app.fence, app.clock),
+        admissions=Admissions(app.database, app.fence, app.clock, read_limits),
         gateway=Gateway(
             app.new_embedded(plain, unseal, note_load),
             new_remote,
-            per_engine_max=app.config.requests_per_engine_max,
-            per_model_max=app.config.requests_per_model_max,
+            per_engine_max=config.requests_per_engine_max,
+            per_model_max=config.requests_per_model_max,
         ),
+        buckets=buckets,
+        rate_limits=rate_limits,
         usage=UsageCounter(app.database, app.clock),
         adapter_states=AdapterStates(app.database, app.engine, app.remote_control),
         open_log=app.open_log,

@@ -170,6 +170,17 @@ class Config(DataDirectory):
         unit=BYTES,
         limits=(1024, 2**60),
     )
+    requests_per_minute: int = setting(
+        "requests a minute that each project may send to each base, its fine-tunes included, unless a limit "
+        "of the project's own is set; 0: no limit",
+        default=0,
+        limits=(0, 2**31 - 1),
+    )
+    tokens_per_minute: int = setting(
+        "the same for tokens, of prompts and of responses",
+        default=0,
+        limits=(0, 2**31 - 1),
+    )
     disk_floor_bytes: int = setting(
         "the least free space on the data directory's file system: below it uploads, imports, jobs and "
         "new keys are refused (507), and only deletions, revocations and what frees room write. 0: a "

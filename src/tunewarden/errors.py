@@ -35,7 +35,8 @@ class Error(Exception):
     """An expected refusal or failure.
 
     `param` names the offending parameter and `code` is the machine-readable reason,
-    both as in OpenAI's `error` object. `retry_after_seconds` is set if a retry may help.
+    both as in OpenAI's `error` object; `type` is that object's, where it is not the kind's.
+    `retry_after_seconds` is set if a retry may help.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Error(Exception):
         *,
         param: str | None = None,
         code: str | None = None,
+        type: str | None = None,  # noqa: A002  OpenAI's name
         retry_after_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
@@ -52,6 +54,7 @@ class Error(Exception):
         self.message = message
         self.param = param
         self.code = code
+        self.type = type
         self.retry_after_seconds = retry_after_seconds
         # Whether the refusal is in the audit log already.
         self.is_recorded = False

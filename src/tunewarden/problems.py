@@ -1,5 +1,6 @@
 """The one mapping from errors to HTTP responses. Every body has OpenAI's four keys (section 9)."""
 
+import math
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ def wire(error: Exception) -> Wire:
     """Return the response of an error. Anything but Error is a bug: 500 and a fixed text."""
     if isinstance(error, Error):
         status, kind = WIRE[error.kind]
-        body = _body(error.message, kind, error.param, error.code)
+        body = _body(error.message, error.type or kind, error.param, error.code)
     else:
         status, body = 500, _body(INTERNAL, "server_error", None, None)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
@@ -81,7 +82,10 @@ def _advice(error: Error) -> list[tuple[bytes, bytes]]:
     if error.kind is Kind.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.retry_after_seconds is not None:
-        headers.append((b"retry-after", b"%g" % error.retry_after_seconds))
+        seconds = error.retry_after_seconds
+        headers.append((b"retry-after", b"%d" % math.ceil(seconds)))
+        if seconds % 1:
+            headers.append((b"retry-after-ms", b"%d" % math.ceil(seconds * 1000)))
         headers.append((b"x-should-retry", b"true"))
     elif error.kind in FINAL:
         headers.append((b"x-should-retry", b"false"))

@@ -250,6 +250,12 @@ CREATE TABLE jobs (
   finished_at INTEGER
 , sealed_metadata BLOB);
 
+CREATE TABLE key_rate_limits (
+  key_id TEXT PRIMARY KEY REFERENCES api_keys (id),
+  requests INTEGER,
+  tokens INTEGER
+) WITHOUT ROWID;
+
 CREATE TABLE key_uses (
   key_id TEXT PRIMARY KEY,
   organization_id TEXT NOT NULL,
@@ -309,6 +315,14 @@ CREATE TABLE projects (
   is_default INTEGER NOT NULL,
   created_at INTEGER NOT NULL
 , archived_at INTEGER);
+
+CREATE TABLE rate_limits (
+  project_id TEXT NOT NULL REFERENCES projects (id),
+  base TEXT NOT NULL REFERENCES bases (name),
+  requests INTEGER,
+  tokens INTEGER,
+  PRIMARY KEY (project_id, base)
+) WITHOUT ROWID;
 
 CREATE TABLE replica_loads (
   replica_n INTEGER NOT NULL REFERENCES replicas (n),

@@ -15,6 +15,7 @@ from tests.support import servers
 from tests.support.servers import Server
 
 from tunewarden.metrics.memory import Memory
+from tunewarden.token_buckets import memory as token_buckets
 
 
 class LoneWorker(Server):
@@ -30,7 +31,12 @@ class LoneWorker(Server):
         ):
             self.url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
             self.counters = Memory.create(1)
-            descriptors = listening.fileno(), self.counters.descriptor
+            self.buckets = token_buckets.Memory.create()
+            descriptors = (
+                listening.fileno(),
+                self.counters.descriptor,
+                self.buckets.descriptor,
+            )
             given = [str(os.getpid()), "0", *map(str, descriptors)]
             self.process = subprocess.Popen(
                 [sys.executable, "-m", self.program, str(self.data), *given],

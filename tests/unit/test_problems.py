@@ -21,7 +21,8 @@ def test_an_error_says_all_four_keys_and_whether_to_try_again() -> None:
     assert headers == [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        (b"retry-after", b"0.5"),
+        (b"retry-after", b"1"),
+        (b"retry-after-ms", b"500"),
         (b"x-should-retry", b"true"),
     ]
 

@@ -1,4 +1,4 @@
-"""Each second a worker writes the usage and the refused requests that it counted, and shows its gauges."""
+"""Each second a worker writes the usage and the refused requests that it counted, settles tokens, and shows its gauges."""
 
 import asyncio
 import logging
@@ -29,6 +29,7 @@ async def flush_each_second(
             await asyncio.wait_for(stopping.wait(), FLUSH_SECONDS)
         recording.show(families.IN_FLIGHT, operations.gateway.in_flight())
         recording.show(families.CONNECTIONS, len(connections))
+        operations.buckets.flush(asyncio.get_running_loop().time())
         await _write(operations, logged)
         # What cannot be written is kept for the next second.
         with suppress(Error):

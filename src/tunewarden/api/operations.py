@@ -14,10 +14,12 @@ from tunewarden.registry.files import Files
 from tunewarden.registry.holds import Holds
 from tunewarden.registry.imports import Imports
 from tunewarden.registry.model_changes import ModelChanges
+from tunewarden.registry.rate_limits import RateLimits
 from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage_counter import UsageCounter
 from tunewarden.serving.admission import Admissions
 from tunewarden.space import Floor
+from tunewarden.token_buckets.buckets import Buckets
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
 
@@ -39,6 +41,8 @@ class Operations:
     uploads: Uploads
     admissions: Admissions
     gateway: Gateway
+    buckets: Buckets
+    rate_limits: RateLimits
     usage: UsageCounter
     adapter_states: AdapterStates
     open_log: Callable[[], tuple[Log, LogSigner]]

@@ -41,6 +41,7 @@ from tunewarden.gateway.cors import Cors
 from tunewarden.gateway.flushes import Flushes
 from tunewarden.gateway.inference import Inference
 from tunewarden.gateway.observer import STATUS_OF_NONE, Observer
+from tunewarden.gateway.rate_limiting import RateLimiter
 from tunewarden.identity import admin_keys, key_format, keys
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.key_format import Presented
@@ -73,6 +74,7 @@ class Server:
             operations.gateway,
             operations.usage,
             Observer.of(operations.config),
+            RateLimiter(operations.buckets),
             operations.config.body_bytes_max,
         )
         services = Services.of(operations)

@@ -80,6 +80,8 @@ TABLES = (
     Place("usage", Holds.METADATA, "counts by series"),
     Place("usage_series", Holds.METADATA, "ids of models and of the keys that used them"),
     Place("key_uses", Holds.NOTHING, "when API keys were last used"),
+    Place("rate_limits", Holds.NOTHING, "requests and tokens a minute of projects"),
+    Place("key_rate_limits", Holds.NOTHING, "the same of keys"),
     Place("reserved", Holds.NOTHING, "zeros, for a moment"),
     Place("stored_bytes", Holds.NOTHING, "a sum for each project"),
     Place("migrations", Holds.NOTHING, "versions of the schema"),

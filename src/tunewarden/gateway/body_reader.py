@@ -43,6 +43,7 @@ def answer(body: bytes) -> tuple[dict[str, Any], bytes]:
         "is_stream": request.is_stream,
         "options": request.options,
         "store": request.store,
+        "output_max": request.output_max,
     }, rest
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunewarden.engines.upstream import unavailable
 from tunewarden.errors import Error
-from tunewarden.gateway import tracing
+from tunewarden.gateway import rate_limiting, tracing
 from tunewarden.gateway.connection import ClientConnection
 from tunewarden.gateway.cycle import NoEvent
 from tunewarden.gateway.exchange_ending import Ending
@@ -23,6 +23,7 @@ from tunewarden.gateway.rewriting import InferenceRequest, renaming
 from tunewarden.gateway.stages import ENGINE, OVER, PARSING, READY, RECEIVING, RESPONDING
 from tunewarden.identity.key_format import Presented
 from tunewarden.ids import mint_request
+from tunewarden.token_buckets.buckets import Metered
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -76,6 +77,7 @@ class Exchange(Ending):
         self._relay = None
         self._serving = None
         self._failure = None
+        self._reserved = None
         self._status = 0
         self.disconnected = False
         self.request_id = mint_request()
@@ -220,6 +222,8 @@ class Exchange(Ending):
         target = self._target = incoming.target = reading.target
         if serving.n is not None:
             self._client.guard()
+        if reading.metered is not None:
+            self._reserve(reading.metered, request)
         route = self._route = ROUTES[incoming.path]
         asks, forbids = route.asks_usage, route.stores
         sent = request.for_engine(target.engine_model, ask_usage=asks, forbids_store=forbids)
@@ -229,3 +233,11 @@ class Exchange(Ending):
         self._call = call
         self._last_received = self._loop.time()
         call.begin()
+
+    def _reserve(self, metered: Metered, request: InferenceRequest) -> None:
+        """Take the request and its tokens from the rate limits. Raises Error(RATE_LIMITED)."""
+        reserved = self._shared.rate_limiter.take(metered, request, self._loop.time())
+        self._default_head += rate_limiting.lines(metered)
+        if isinstance(reserved, Error):
+            raise reserved
+        self._reserved = reserved

@@ -13,7 +13,8 @@ from tunewarden.gateway import relay
 from tunewarden.gateway.connection import ClientConnection
 from tunewarden.gateway.incoming import Incoming
 from tunewarden.gateway.inference import Inference, Route, engine_silent, shutting_down
-from tunewarden.gateway.observer import DISCONNECTED
+from tunewarden.gateway.observer import DISCONNECTED, NO_TOKENS
+from tunewarden.gateway.rate_limiting import Reserved
 from tunewarden.gateway.relay import Relay
 from tunewarden.gateway.routing import Call
 from tunewarden.gateway.stages import (
@@ -39,7 +40,7 @@ class Ending:
 
     __slots__ = (
         "_began", "_call", "_client", "_default_head", "_failure", "_incoming", "_last_received", "_loop", "_on_over",
-        "_relay", "_route", "_serving", "_shared", "_status", "_target", "keep_alive", "request_id", "stage",
+        "_relay", "_reserved", "_route", "_serving", "_shared", "_status", "_target", "keep_alive", "request_id", "stage",
     )  # fmt: skip
 
     _shared: Inference
@@ -52,6 +53,7 @@ class Ending:
     _last_received: float
     _call: Call | None
     _relay: Relay | None
+    _reserved: Reserved | None  # from the rate limits
     _route: Route  # once it is admitted
     _target: Target  # once it is admitted
     _serving: Serving | None
@@ -199,6 +201,23 @@ class Ending:
         self._shared.observer.ended(
             self.request_id, self._incoming, self._client, self._relay, self._status, failure, times
         )
+        if self._reserved is not None:
+            self._settle(self._reserved)
+
+    def _settle(self, reserved: Reserved) -> None:
+        """Settle the tokens: what is not known to be unused was used."""
+        response, used = self._relay, None
+        if response is None:
+            # Not sent, or the engine failed; if the client left, the engine may have begun.
+            used = NO_TOKENS if self._failure is not DISCONNECTED else None
+        elif response.status != 200:
+            used = NO_TOKENS
+        elif self._failure is None:
+            used = response.tokens
+        elif response.is_stream and response.first_at:
+            so_far = response.tokens_so_far()
+            used = so_far if so_far[0] else None
+        self._shared.rate_limiter.settle(reserved, used, self._loop.time())
 
     def _count_unfinished(self) -> None:
         """Count what a stream has cost that was aborted before its end."""

@@ -6,6 +6,7 @@ from tunewarden.engine_protocol import paths
 from tunewarden.errors import Error, Kind
 from tunewarden.gateway.long_bodies import LongBodies
 from tunewarden.gateway.observer import Observer
+from tunewarden.gateway.rate_limiting import RateLimiter
 from tunewarden.gateway.rewriting import (
     EVENTS_OF_CHAT,
     EVENTS_OF_COMPLETIONS,
@@ -49,18 +50,20 @@ ROUTES: Final = {
 class Inference:
     """What all exchanges of a worker share."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  each is of another type
         self,
         admissions: Admissions,
         gateway: Gateway,
         usage: UsageCounter,
         observer: Observer,
+        rate_limiter: RateLimiter,
         body_bytes_max: int,
     ) -> None:
         self.admissions = admissions
         self.gateway = gateway
         self.usage = usage
         self.observer = observer
+        self.rate_limiter = rate_limiter
         self.body_bytes_max = body_bytes_max
         self.long_bodies = LongBodies()
 

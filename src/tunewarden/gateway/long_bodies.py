@@ -25,6 +25,7 @@ class _Head(msgspec.Struct):
     is_stream: bool = False
     options: object = None
     store: object = None
+    output_max: int | None = None
     kind: str | None = None
     message: str = ""
     param: str | None = None
@@ -86,6 +87,7 @@ class LongBodies:
             is_stream=found.is_stream,
             options=found.options,
             store=found.store,
+            output_max=found.output_max,
         )
 
 

@@ -35,7 +35,8 @@ NO_STORE = b'"store"', b',"store":false}'
 
 
 # The most tokens an engine may report for one request, so that no report overflows the counters.
-Tokens = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+OUTPUT_MAX = 2**31
+Tokens = Annotated[int, msgspec.Meta(ge=0, le=OUTPUT_MAX)]
 # Raised for invalid or too deeply nested JSON: usage is counted on a best-effort basis.
 UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
@@ -108,6 +109,10 @@ class _Asked(msgspec.Struct):
     stream: Any = None
     stream_options: Any = None
     store: Any = None
+    max_completion_tokens: Any = None
+    max_tokens: Any = None
+    max_output_tokens: Any = None
+    n: Any = None
 
 
 _asked = msgspec.json.Decoder(_Asked)
@@ -118,16 +123,16 @@ class InferenceRequest:
     """A parsed request body: the model it names, and the original bytes."""
 
     __slots__ = (
-        "_body", "_options", "_rest", "_takes_options", "is_stream", "model", "options", "store", "wants_usage",
+        "_asked", "_body", "_options", "_rest", "_takes_options", "is_stream", "model", "options", "store", "wants_usage",
     )  # fmt: skip
 
-    def __init__(
-        self, model: str, body: bytes, *, is_stream: bool, options: object, store: object
-    ) -> None:
+    def __init__(self, model: str, body: bytes, asked: _Asked) -> None:
+        options = asked.stream_options
         self.model = model
-        self.store = store
-        self.is_stream = is_stream
+        self.store = asked.store
+        self.is_stream = asked.stream is True
         self.options = options
+        self._asked = asked
         self._body = body
         # The other fields, as a JSON object, if the body was split.
         self._rest: bytes | None = None
@@ -150,8 +155,22 @@ class InferenceRequest:
         model = asked.model
         if not isinstance(model, str) or not model or "\0" in model:
             raise _no_model()
-        options, store = asked.stream_options, asked.store
-        return cls(model, body, is_stream=asked.stream is True, options=options, store=store)
+        return cls(model, body, asked)
+
+    @property
+    def size(self) -> int:
+        """The size of the body in bytes."""
+        return len(self._body if self._rest is None else self._rest)
+
+    @property
+    def output_max(self) -> int | None:
+        """How many tokens the response may have at most; None if the request does not say that."""
+        asked = self._asked
+        most = asked.max_completion_tokens or asked.max_tokens or asked.max_output_tokens
+        if most is None or type(most) is not int or most < 0:
+            return None
+        choices = asked.n if type(asked.n) is int and asked.n > 0 else 1
+        return min(most * choices, OUTPUT_MAX)
 
     @classmethod
     def taken_apart(cls, body: bytes) -> "tuple[InferenceRequest, bytes]":
@@ -175,10 +194,18 @@ class InferenceRequest:
 
     @classmethod
     def of_parts(
-        cls, model: str, rest: bytes, *, is_stream: bool, options: object, store: object
+        cls,
+        model: str,
+        rest: bytes,
+        *,
+        is_stream: bool,
+        options: object,
+        store: object,
+        output_max: int | None,
     ) -> "InferenceRequest":
         """Return a request from the parts that another process split."""
-        request = cls(model, b"", is_stream=is_stream, options=options, store=store)
+        asked = _Asked(stream=is_stream, stream_options=options, store=store, max_tokens=output_max)
+        request = cls(model, b"", asked)
         request._rest = rest
         return request
 

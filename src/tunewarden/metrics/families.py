@@ -78,6 +78,12 @@ REQUEST_DURATION = Family(
     ("method", "route"),
     _MILLISECONDS,
 )
+RATE_LIMITED = Family(
+    "tunewarden_rate_limited_total",
+    Kind.COUNTER,
+    "inference requests that a rate limit refused, by the limit's `unit`: `requests`, `tokens`",
+    ("unit",),
+)
 IN_FLIGHT = Family(
     "tunewarden_requests_in_flight", Kind.GAUGE, "requests at engines, as of the last second"
 )
@@ -168,7 +174,7 @@ LOG_ENTRIES = Family("tunewarden_log_entries", Kind.GAUGE, "leaves of the deleti
 BUILD = Family("tunewarden_build_info", Kind.GAUGE, "1", ("version", "python"))
 
 FAMILIES: Final = (
-    DURATION, FIRST_TOKEN, OUTPUT_TOKEN, TOKENS, REQUESTS, REQUEST_DURATION, IN_FLIGHT, CONNECTIONS, DELETIONS, STEP,
+    DURATION, FIRST_TOKEN, OUTPUT_TOKEN, TOKENS, REQUESTS, REQUEST_DURATION, RATE_LIMITED, IN_FLIGHT, CONNECTIONS, DELETIONS, STEP,
     FENCE_WAIT, FENCE_ENDINGS, PENDING, OLDEST_PENDING, UNERASED, OLDEST_UNERASED, JOBS, ENGINE_UP, ADAPTERS, RESTARTS,
     DISK_FREE, DISK_FLOOR, DATABASE, LOG_ENTRIES, BUILD,
 )  # fmt: skip

@@ -19,9 +19,10 @@ from tunewarden import config, processes, space
 from tunewarden.app import App
 from tunewarden.errors import Error, Kind
 from tunewarden.metrics import families, recording
-from tunewarden.metrics.memory import Memory
+from tunewarden.metrics.memory import Memory as Counters
 from tunewarden.registry import bases
 from tunewarden.server.fork_server import ForkServer
+from tunewarden.token_buckets.memory import Memory
 
 # Modules of the children; tests replace some.
 WORKER = "tunewarden.server.worker"
@@ -74,15 +75,17 @@ class Supervisor:
         self._has_engine = False
         self._fork_server = fork_server
         workers = app.config.workers
-        counters = Memory.create(workers + 2)
+        counters = Counters.create(workers + 2)
         recording.join(counters.descriptor, workers + 1)
         arguments = [str(app.config.data), str(os.getpid())]
+        buckets = Memory.create()
         fork = fork_server.fork
         # In the order of their start.
         self._children = [_Child("fork server", fork_server.start, pid=fork_server.pid)]
         for number in range(workers):
             given = [*arguments, str(number)]
-            start = partial(fork, WORKER, given, listening.fileno(), counters.descriptor)
+            passed = [listening.fileno(), counters.descriptor, buckets.descriptor]
+            start = partial(fork, WORKER, given, *passed)
             self._children.append(_Child(f"worker {number}", start))
         passed = [counters.descriptor, *([] if scraped is None else [scraped.fileno()])]
         start = partial(fork, RUNNER, [*arguments, str(workers)], *passed)

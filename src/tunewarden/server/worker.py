@@ -17,6 +17,7 @@ from tunewarden.gateway import access_log
 from tunewarden.gateway.protocol import ClientProtocol
 from tunewarden.metrics import recording
 from tunewarden.server.drain import DrainingServer
+from tunewarden.token_buckets.memory import Memory
 
 BACKLOG = 2048
 # Descriptors for the worker itself: database, locks, log, event loop, and other routes.
@@ -26,10 +27,12 @@ KEEP_ALIVE_SECONDS = 75
 logger = logging.getLogger(__name__)
 
 
-def main(data: str, parent: str, slot: str, descriptor: str, counters: str) -> None:
+def main(  # noqa: PLR0917  a command line
+    data: str, parent: str, slot: str, descriptor: str, counters: str, buckets: str
+) -> None:
     """Serve on the listening socket `descriptor` until SIGTERM, then drain for up to `drain_seconds`.
 
-    `slot` is the worker's in the memory `counters`, also a descriptor.
+    `slot` is the worker's in the memory `counters`, also a descriptor, as that of rate limits, `buckets`.
     """
     processes.die_with(int(parent))
     processes.keep_secrets_in_memory()
@@ -41,7 +44,7 @@ def main(data: str, parent: str, slot: str, descriptor: str, counters: str) -> N
     descriptors = _take_descriptors()
     listening = socket.socket(fileno=int(descriptor))
     settings = within(given, descriptors)
-    application = Server(serving(open_app(settings)))
+    application = Server(serving(open_app(settings), Memory(int(buckets))))
     server = DrainingServer(
         uvicorn.Config(
             application,

@@ -24,6 +24,7 @@ from tunewarden.registry.model_lookup import Target
 from tunewarden.serving.fence import Fence
 from tunewarden.serving.in_flight import InFlight, Receiver
 from tunewarden.serving.standing import Standing
+from tunewarden.token_buckets.buckets import Metered
 
 POLL_SECONDS = 0.004
 # Polls between releases of the guards of acknowledged responses.
@@ -35,12 +36,19 @@ ACK_SECONDS = 0.2
 READINGS_MAX = 1024
 
 
+ReadLimits = Callable[[Tx, Caller, Target], Metered | None]
+
+
+def no_limits(_tx: Tx, _caller: Caller, _target: Target) -> None:
+    """Read no rate limits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """A cached read of a key and a model: valid while the database's stamp is `stamp`, and before `until`.
 
     `digest` is of the presented key, so that another key with the same id does not match. `until` is when the key
-    expires, in microseconds: no commit tells that.
+    expires, in microseconds: no commit tells that. `metered` are the buckets of the rate limits on such requests.
     """
 
     stamp: object
@@ -48,6 +56,7 @@ class Reading:
     caller: Caller
     target: Target
     until: int | None
+    metered: Metered | None
 
 
 class Serving:
@@ -84,10 +93,18 @@ class Serving:
 class Admissions:
     """All requests of this worker on artifacts that may be deleted."""
 
-    def __init__(self, database: Database, fence: Fence, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        fence: Fence,
+        clock: Clock,
+        read_limits: ReadLimits = no_limits,
+    ) -> None:
+        """`read_limits` reads the rate limits of a caller on a target."""
         self._database = database
         self._fence = fence
         self._clock = clock
+        self._read_limits = read_limits
         self._readings: dict[tuple[str, str], Reading] = {}
         self._running: set[Serving] = set()
         self._in_flight = InFlight(fence)
@@ -138,15 +155,17 @@ class Admissions:
                 caller = identify(tx)
                 authorize(caller, Action.USE_MODELS)
                 may = n is None or (has_begun and model_lookup.may_be_used(tx, caller, n))
-            if target is None or not may:
-                raise missing(name)  # noqa: TRY301  the guard is let go of in one place
+                if target is None or not may:
+                    raise missing(name)  # noqa: TRY301  the guard is let go of in one place
+                metered = self._read_limits(tx, caller, target)
         except BaseException as error:
             if has_begun and n is not None:
                 self._fence.end(n)
             if isinstance(error, Expired):
                 self._standing.note_expired(error)
             raise
-        reading = Reading(stamp, presented.digest, caller, target, caller.expires_at)
+        until = caller.expires_at
+        reading = Reading(stamp, presented.digest, caller, target, until, metered)
         self._keep(presented.id, name, reading)
         return reading, self._note(Serving(n, caller, abort, stamp))
 

@@ -27,7 +27,7 @@ SETTLED_SECONDS: Final = MINUTE / 100
 # Cached, by what is limited.
 METERED_MAX: Final = 2048
 # What a request that names no maximum is expected to say, until it is known what such requests say.
-FIRST_EXPECTATION: Final = 16.0
+FIRST_EXPECTATION: Final = 16
 # How much a request moves the expectation.
 WEIGHT: Final = 0.125
 
@@ -45,11 +45,12 @@ class Meter:
     """A process's view of one bucket. `full_in` is when it will be full, as of the last look, in seconds; 0 is full."""
 
     __slots__ = (
-        "after", "at", "counts_tokens", "full_in", "limit", "number", "unit_seconds", "unsettled",
+        "a_minute", "after", "at", "counts_tokens", "full_in", "number", "subject", "unit_seconds", "unsettled",
     )  # fmt: skip
 
     def __init__(self, limit: Limit) -> None:
-        self.limit = limit
+        self.subject = limit.subject
+        self.a_minute = limit.a_minute
         self.counts_tokens = limit.counts_tokens
         self.unit_seconds = MINUTE / limit.a_minute
         self.number = _number(limit)
@@ -57,26 +58,22 @@ class Meter:
         self.full_in = self.after = 0.0
         self.unsettled = 0.0
 
-    @property
-    def remaining(self) -> int:
-        """Return how many units were left at the last look."""
-        left = (MINUTE - self.full_in + ROUNDING_SECONDS) / self.unit_seconds
-        return int(left) if left > 0 else 0
-
 
 class Metered:
-    """The buckets of one kind of request. `expected_output`: tokens that those without a maximum said of late."""
+    """The buckets of one kind of request. `expectation`: tokens that those without a maximum said of late."""
 
-    __slots__ = ("expected_output", "meters", "of_tokens")
+    __slots__ = ("_mean", "expectation", "of_requests", "of_tokens")
 
     def __init__(self, limits: tuple[Limit, ...]) -> None:
-        self.meters = tuple(map(Meter, limits))
-        self.of_tokens = tuple(meter for meter in self.meters if meter.counts_tokens)
-        self.expected_output = FIRST_EXPECTATION
+        self.of_requests = [Meter(limit) for limit in limits if not limit.counts_tokens]
+        self.of_tokens = [Meter(limit) for limit in limits if limit.counts_tokens]
+        self.expectation = FIRST_EXPECTATION
+        self._mean = float(FIRST_EXPECTATION)
 
     def learn(self, output_tokens: int) -> None:
         """Note what a request without a maximum said."""
-        self.expected_output += (output_tokens - self.expected_output) * WEIGHT
+        self._mean += (output_tokens - self._mean) * WEIGHT
+        self.expectation = int(self._mean) + 1
 
 
 class Buckets:
@@ -116,26 +113,35 @@ class Buckets:
         answer = self._try_take(pointer)
         is_mine = not answer or self._mutex.take(answer)
         try:
-            for meter in metered.meters:
+            for meter in metered.of_requests:
                 at = meter.at
                 if numbers[at] != meter.number:
                     at = meter.at = memory.place(meter.number, now)
                 full_in = full_at[at + 1] - now
-                if full_in < 0.0:  # noqa: PLR1730  on the hot path
-                    full_in = 0.0
-                if not meter.counts_tokens:
-                    after = meter.after = full_in + meter.unit_seconds
-                else:
-                    if meter.unsettled:
-                        full_in = self._settled(meter, now)
-                    after = meter.after = full_in + meter.unit_seconds * tokens
+                full_in = max(full_in, 0.0)
                 meter.full_in = full_in
+                meter.after = after = full_in + meter.unit_seconds
+                if after > _MOST and (short is None or after > short.after):
+                    short = meter
+            for meter in metered.of_tokens:
+                at = meter.at
+                if numbers[at] != meter.number:
+                    at = meter.at = memory.place(meter.number, now)
+                full_in = full_at[at + 1] - now
+                full_in = max(full_in, 0.0)
+                if meter.unsettled:
+                    full_in = self._settled(meter, now)
+                meter.full_in = full_in
+                meter.after = after = full_in + meter.unit_seconds * tokens
                 if after > _MOST and (short is None or after > short.after):
                     short = meter
             if short is None:
-                for meter in metered.meters:
-                    full_in = meter.full_in = meter.after
-                    full_at[meter.at + 1] = now + full_in
+                for meter in metered.of_requests:
+                    meter.full_in = after = meter.after
+                    full_at[meter.at + 1] = now + after
+                for meter in metered.of_tokens:
+                    meter.full_in = after = meter.after
+                    full_at[meter.at + 1] = now + after
         finally:
             if is_mine:
                 self._give_back(pointer)

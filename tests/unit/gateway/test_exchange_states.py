@@ -125,7 +125,9 @@ class _Shared:
         caller = SimpleNamespace(organization_id="o", organization_name="o")
         target = SimpleNamespace(engine_model="engine-model", public_id="m")
         ended = Error(Kind.NOT_FOUND, "The model was deleted.", code="model_deleted")
-        return SimpleNamespace(caller=caller, target=target), SimpleNamespace(n=1, ended_by=ended)
+        return SimpleNamespace(metered=None, caller=caller, target=target), SimpleNamespace(
+            n=1, ended_by=ended
+        )
 
     def may_go_on(self, serving: object) -> bool:
         return self.may

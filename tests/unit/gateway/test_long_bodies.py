@@ -89,8 +89,14 @@ def test_taken_apart_and_put_together_it_is_what_a_short_one_is(
         return
     read, rest = InferenceRequest.taken_apart(body)
     whole = InferenceRequest.of_parts(
-        read.model, rest, is_stream=read.is_stream, options=read.options, store=read.store
+        read.model,
+        rest,
+        is_stream=read.is_stream,
+        options=read.options,
+        store=read.store,
+        output_max=read.output_max,
     )
+    assert whole.output_max == short.output_max
     for asks, forbids in ((True, False), (False, False), (False, True)):
         expected = json.loads(short.for_engine("m_1", ask_usage=asks, forbids_store=forbids))
         found = json.loads(whole.for_engine("m_1", ask_usage=asks, forbids_store=forbids))

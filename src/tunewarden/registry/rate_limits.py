@@ -1,0 +1,120 @@
+"""Rate limits: how many requests and tokens a minute a project may send to a base, and a key to all of them (section 18).
+
+As at OpenAI, a project's limit is of a model, and its fine-tunes share it: what they use counts to their base.
+A row that is missing, or a column that is NULL, means the server's default.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from tunewarden.db.database import Tx
+from tunewarden.token_buckets.buckets import Limit
+
+# "No limit" on the wire, where a number is needed, and in a row: 2^31 - 1, more than anyone sends.
+NO_LIMIT: Final = 2**31 - 1
+# One statement a reading.
+_OF_REQUEST = (
+    "SELECT 0, requests, tokens FROM rate_limits WHERE project_id = :project AND base = :base"
+    " UNION ALL SELECT 1, requests, tokens FROM key_rate_limits WHERE key_id = :key"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """What may be sent in a minute; NO_LIMIT is any number."""
+
+    requests: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a limit; None leaves what it is."""
+
+    requests: int | None
+    tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimits:
+    """The limits of all projects; `default` is that of a project on each base."""
+
+    default: RateLimit
+
+    def of_request(self, tx: Tx, *, project_id: str, base: str, key_id: str) -> tuple[Limit, ...]:
+        """Return the limits on a request of this key to a base, or to a fine-tune of it."""
+        of_project, of_key = self.default, RateLimit(NO_LIMIT, NO_LIMIT)
+        for is_key, requests, tokens in tx.rows(
+            _OF_REQUEST, project=project_id, base=base, key=key_id
+        ):
+            if is_key:
+                of_key = _limit(requests, tokens, of_key)
+            else:
+                of_project = _limit(requests, tokens, of_project)
+        return (
+            *_limits(f"{base} in project {project_id}", of_project),
+            *_limits(f"API key {key_id}", of_key),
+        )
+
+    def of_project(self, tx: Tx, project_id: str) -> dict[str, RateLimit]:
+        """Return the limits of a project that were set, by base."""
+        rows = tx.rows(
+            "SELECT base, requests, tokens FROM rate_limits WHERE project_id = :project",
+            project=project_id,
+        )
+        return {base: _limit(requests, tokens, self.default) for base, requests, tokens in rows}
+
+    def set_of_project(self, tx: Tx, project_id: str, base: str, change: Change) -> RateLimit:
+        """Set a project's limit on a base, which exists; return what it is then."""
+        row = tx.row(
+            "INSERT INTO rate_limits VALUES (:project, :base, :requests, :tokens)"
+            " ON CONFLICT (project_id, base) DO UPDATE SET"
+            " requests = COALESCE(excluded.requests, rate_limits.requests),"
+            " tokens = COALESCE(excluded.tokens, rate_limits.tokens)"
+            " RETURNING requests, tokens",
+            project=project_id,
+            base=base,
+            requests=change.requests,
+            tokens=change.tokens,
+        )
+        assert row is not None, "it was inserted or updated"
+        return _limit(row[0], row[1], self.default)
+
+
+def of_key(tx: Tx, key_id: str) -> RateLimit:
+    """Return the limit of a key, over all models."""
+    row = tx.row("SELECT requests, tokens FROM key_rate_limits WHERE key_id = :key", key=key_id)
+    none = RateLimit(NO_LIMIT, NO_LIMIT)
+    return none if row is None else _limit(row[0], row[1], none)
+
+
+def set_of_key(tx: Tx, key_id: str, change: Change) -> RateLimit:
+    """Set a key's limit; return what it is then."""
+    row = tx.row(
+        "INSERT INTO key_rate_limits VALUES (:key, :requests, :tokens)"
+        " ON CONFLICT (key_id) DO UPDATE SET"
+        " requests = COALESCE(excluded.requests, key_rate_limits.requests),"
+        " tokens = COALESCE(excluded.tokens, key_rate_limits.tokens)"
+        " RETURNING requests, tokens",
+        key=key_id,
+        requests=change.requests,
+        tokens=change.tokens,
+    )
+    assert row is not None, "it was inserted or updated"
+    return _limit(row[0], row[1], RateLimit(NO_LIMIT, NO_LIMIT))
+
+
+def _limit(requests: int | None, tokens: int | None, default: RateLimit) -> RateLimit:
+    return RateLimit(
+        default.requests if requests is None else int(requests),
+        default.tokens if tokens is None else int(tokens),
+    )
+
+
+def _limits(subject: str, limit: RateLimit) -> tuple[Limit, ...]:
+    found = (limit.requests, False), (limit.tokens, True)
+    return tuple(
+        Limit(subject, a_minute, counts_tokens=counts_tokens)
+        for a_minute, counts_tokens in found
+        if a_minute < NO_LIMIT
+    )

@@ -1,0 +1,291 @@
+"""Rate limits on inference (§18): over 4 workers, with OpenAI's headers and errors, as the stock SDK sees them."""
+
+import itertools
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
+
+import openai
+import pytest
+from tests.fakes.upstream import PROMPT_TOKENS, WORDS, FakeUpstream
+from tests.support import servers
+from tests.support.servers import Reply, Server, wait_until
+
+from tunewarden.identity import key_format
+from tunewarden.registry import rate_limits
+from tunewarden.registry.rate_limits import NO_LIMIT, Change, RateLimit, RateLimits
+
+BASE = "remote-base"
+WORKERS = 4
+MESSAGES = [{"role": "user", "content": "Hello"}]
+USED = PROMPT_TOKENS + len(WORDS)
+LIMITS = RateLimits(RateLimit(NO_LIMIT, NO_LIMIT))
+names = itertools.count()
+
+
+class WithOwnBuckets(Server):
+    """Each worker counts alone: the control."""
+
+    program: ClassVar[str] = "tests.fakes.with_own_buckets"
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[FakeUpstream]:
+    with FakeUpstream() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(upstream: FakeUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data = tmp_path_factory.mktemp("limits") / "data"
+    with servers.serving(data, workers=WORKERS) as running:
+        _add_base(running, upstream)
+        yield running
+
+
+def _add_base(server: Server, upstream: FakeUpstream) -> None:
+    added = server.cli("bases", "add", BASE, "--engine-url", upstream.url)
+    assert added.returncode == 0, added.stderr
+
+
+@pytest.fixture
+def key(server: Server) -> str:
+    """The key of an organization, and so of a project, of the test's own."""
+    return new_key(server)
+
+
+def new_key(server: Server) -> str:
+    return server.make_key("owner", organization=f"org-{next(names)}")
+
+
+def project_of(server: Server, key: str) -> str:
+    row = server.app.database.peek(
+        "SELECT project_id FROM api_keys WHERE id = :id", id=key_format.present(key).id
+    )
+    assert row is not None
+    return str(row[0])
+
+
+def limit(
+    server: Server, key: str, *, requests: int | None = None, tokens: int | None = None
+) -> None:
+    """Limit what the key's project may send to the base."""
+    with server.app.database.write() as tx:
+        LIMITS.set_of_project(tx, project_of(server, key), BASE, Change(requests, tokens))
+
+
+def limit_key(server: Server, key: str, *, requests: int) -> None:
+    with server.app.database.write() as tx:
+        rate_limits.set_of_key(tx, key_format.present(key).id, Change(requests, None))
+
+
+def ask(server: Server, key: str, **fields: object) -> Reply:
+    body = {"model": BASE, "messages": MESSAGES, **fields}
+    return server.post("/v1/chat/completions", body, key=key)
+
+
+def passed_of(server: Server, key: str, count: int) -> tuple[int, float]:
+    """Send so many requests, each on a connection of its own; return how many passed, and in how many seconds."""
+    began = time.monotonic()
+    with ThreadPoolExecutor(16) as pool:
+        replies = list(pool.map(lambda _: ask(server, key).status, range(count)))
+    statuses = Counter(replies)
+    assert set(statuses) <= {200, 429}, statuses
+    return statuses[200], time.monotonic() - began
+
+
+@pytest.mark.parametrize("a_minute", [5, 40])
+def test_no_more_pass_than_the_limit_over_all_workers(
+    server: Server, key: str, a_minute: int
+) -> None:
+    limit(server, key, requests=a_minute)
+    passed, seconds = passed_of(server, key, 5 * a_minute)
+    refilled = a_minute * seconds / 60
+    print(f"limit {a_minute}: {passed} passed in {seconds:.2f} s, which refill {refilled:.1f}")
+    assert a_minute <= passed <= a_minute + refilled
+
+
+def test_workers_that_count_alone_let_through_four_times_as_many(
+    upstream: FakeUpstream, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    data = tmp_path_factory.mktemp("control") / "data"
+    with servers.serving(data, workers=WORKERS, kind=WithOwnBuckets) as control:
+        _add_base(control, upstream)
+        limit(control, control.owner_key, requests=20)
+        passed, seconds = passed_of(control, control.owner_key, 200)
+    print(f"control: limit 20: {passed} passed in {seconds:.2f} s")
+    assert passed > 40
+
+
+def test_workers_that_are_killed_under_load_give_nothing_away(server: Server, key: str) -> None:
+    limit(server, key, requests=300)
+    began = time.monotonic()
+    statuses: Counter[int] = Counter()
+
+    def send(_: int) -> None:
+        try:
+            statuses[ask(server, key).status] += 1
+        except OSError:
+            statuses[0] += 1
+
+    killed = 0
+    with ThreadPoolExecutor(8) as pool:
+        sending = [pool.submit(send, n) for n in range(1500)]
+        while not all(one.done() for one in sending):
+            workers = server.running("tunewarden.server.worker")
+            if killed < 8 and workers:
+                os.kill(workers[killed % len(workers)], signal.SIGKILL)
+                killed += 1
+            time.sleep(0.05)
+        for one in sending:
+            one.result()
+    seconds = time.monotonic() - began
+    print(f"{killed} workers killed in {seconds:.1f} s: {dict(statuses)}")
+    # A request that passed may have lost its answer.
+    assert statuses[200] <= 300 + 5 * seconds
+    assert statuses[200] + statuses[0] >= 300
+    assert killed >= 3
+    wait_until(lambda: len(server.running("tunewarden.server.worker")) == WORKERS, "all run again")
+
+
+def test_headers_say_limit_rest_and_reset(server: Server, key: str) -> None:
+    assert ask(server, key).header("x-ratelimit-limit-requests") is None
+    limit(server, key, requests=60, tokens=6000)
+    first = ask(server, key, max_tokens=300)
+    assert first.status == 200
+    assert first.header("x-ratelimit-limit-requests") == "60"
+    assert first.header("x-ratelimit-remaining-requests") == "59"
+    assert first.header("x-ratelimit-reset-requests") == "1s"
+    assert first.header("x-ratelimit-limit-tokens") == "6000"
+    left = int(first.header("x-ratelimit-remaining-tokens") or 0)
+    assert 5600 < left <= 5700
+    assert (first.header("x-ratelimit-reset-tokens") or "").startswith("3.")
+    second = ask(server, key, max_tokens=10, stream=True)
+    assert second.header("x-ratelimit-remaining-requests") in {"58", "59"}
+    # What the first reserved and did not use is back.
+    assert int(second.header("x-ratelimit-remaining-tokens") or 0) > 5900
+
+
+def test_a_refused_request_says_how_much_was_used_and_when_to_try_again(
+    server: Server, key: str
+) -> None:
+    limit(server, key, requests=3)
+    replies = [ask(server, key) for _ in range(4)]
+    assert [reply.status for reply in replies] == [200, 200, 200, 429]
+    refused = replies[3]
+    project = project_of(server, key)
+    assert refused.error["type"] == "requests"
+    assert refused.error["code"] == "rate_limit_exceeded"
+    assert refused.error["message"].startswith(
+        f"Rate limit reached for {BASE} in project {project} on requests per min (RPM): Limit 3, Used 3, Requested 1."
+        " Please try again in "
+    )
+    assert refused.header("x-ratelimit-remaining-requests") == "0"
+    assert refused.header("x-should-retry") == "true"
+    seconds = int(refused.header("retry-after-ms") or 0) / 1000
+    assert 15 < seconds <= 20.1
+    assert seconds <= int(refused.header("retry-after") or 0) < seconds + 1
+
+
+def test_a_stock_client_waits_as_long_as_it_is_told_and_is_answered(
+    server: Server, key: str
+) -> None:
+    limit(server, key, requests=30)
+    while ask(server, key).status == 200:
+        pass
+    client = server.client(key, max_retries=2)
+    began = time.monotonic()
+    for _ in range(2):
+        said = client.chat.completions.create(
+            model=BASE, messages=[{"role": "user", "content": "x"}]
+        )
+        assert said.choices[0].message.content == "".join(WORDS)
+    seconds = time.monotonic() - began
+    print(f"2 requests at 30 a minute took {seconds:.2f} s")
+    assert 2 < seconds < 6
+    with pytest.raises(openai.RateLimitError) as refused:
+        server.client(key, max_retries=0).chat.completions.create(
+            model=BASE, messages=[{"role": "user", "content": "x"}]
+        )
+    assert refused.value.type == "requests"
+
+
+def test_tokens_are_reserved_before_and_settled_after(server: Server, key: str) -> None:
+    limit(server, key, tokens=1000)
+    with ThreadPoolExecutor(1) as pool:
+        # 600 tokens are reserved while it runs.
+        slow = pool.submit(ask, server, key, max_tokens=600, fake={"silent": 1.5})
+        time.sleep(0.7)
+        refused = ask(server, key, max_tokens=600)
+        assert (refused.status, refused.error["type"]) == (429, "tokens")
+        assert "on tokens per min (TPM): Limit 1000, Used " in refused.error["message"]
+        assert slow.result().status == 200
+    assert ask(server, key, max_tokens=600).status == 200
+
+
+def test_what_streams_used_beyond_their_estimate_is_taken_after(server: Server, key: str) -> None:
+    limit(server, key, tokens=200)
+    used = 0
+    began = time.monotonic()
+    while ask(server, key, stream=True).status == 200:
+        used += USED
+        assert used < 1000
+    refilled = 200 * (time.monotonic() - began) / 60
+    print(f"200 tokens a minute: {used} were used; refilled {refilled:.0f}")
+    assert 200 - 60 <= used <= 200 + refilled + USED
+
+
+def test_a_request_that_can_never_fit_says_so_and_is_not_sent_again(
+    server: Server, key: str
+) -> None:
+    limit(server, key, tokens=100)
+    refused = ask(server, key, max_completion_tokens=80, n=4)
+    assert (refused.status, refused.error["type"]) == (429, "tokens")
+    assert refused.error["code"] == "rate_limit_exceeded"
+    assert refused.error["message"].startswith("Request too large for ")
+    assert "Limit 100, Requested 3" in refused.error["message"]
+    assert refused.header("x-should-retry") == "false"
+    assert refused.header("retry-after") is None
+    assert ask(server, key, max_tokens=10).status == 200
+
+
+def test_a_request_that_an_engine_refuses_gives_its_tokens_back(server: Server, key: str) -> None:
+    limit(server, key, tokens=1000)
+    for _ in range(6):
+        assert ask(server, key, max_tokens=500, fake={"status": 400}).status == 400
+
+
+def test_a_key_has_a_limit_of_its_own_below_that_of_its_project(server: Server, key: str) -> None:
+    limit(server, key, requests=1000)
+    limit_key(server, key, requests=2)
+    replies = [ask(server, key) for _ in range(3)]
+    assert [reply.status for reply in replies] == [200, 200, 429]
+    assert f"API key {key_format.present(key).id} on requests" in replies[2].error["message"]
+    assert replies[0].header("x-ratelimit-limit-requests") == "2"
+
+
+def test_one_project_at_its_limit_leaves_another_alone(server: Server, key: str) -> None:
+    limit(server, key, requests=1)
+    assert [ask(server, key).status for _ in range(2)] == [200, 429]
+    assert ask(server, new_key(server)).status == 200
+
+
+def test_a_change_reaches_every_worker_at_once(server: Server, key: str) -> None:
+    limit(server, key, requests=2)
+    assert [ask(server, key).status for _ in range(3)] == [200, 200, 429]
+    limit(server, key, requests=NO_LIMIT)
+    assert {ask(server, key).status for _ in range(20)} == {200}
+    limit(server, key, requests=2)
+    assert ask(server, key).header("x-ratelimit-limit-requests") == "2"
+
+
+def test_a_long_body_counts_by_its_size(server: Server, key: str) -> None:
+    limit(server, key, tokens=10_000)
+    long = [{"role": "user", "content": "x" * 200_000}]
+    refused = ask(server, key, messages=long)
+    assert (refused.status, refused.error["type"]) == (429, "tokens")
+    assert "Request too large" in refused.error["message"]
