@@ -44,6 +44,22 @@ PAGE_PARTS = {
             "what the engine has to spare. A slower engine needs a lower limit to recover as soon."
         ),
     ),
+    "cold_adapters": (
+        "Cold adapters",
+        (
+            "From the request to the first token of a model that no engine has: its sealed files, dropped from the page cache, "
+            "are read, decrypted, handed over and loaded. So many models are registered on the demo's base, and their servers "
+            "take turns; *warm* is the same request again, at once. The goal: among 100,000 at most 1.25 x the median "
+            "among 10."
+        ),
+    ),
+    "vllm_plugin": (
+        "vLLM with the plugin",
+        (
+            "Beside stock vLLM, eight streams on one adapter of the demo's base, in turns of both. The goal: at least 0.98 x its "
+            "tokens a second."
+        ),
+    ),
 }
 
 
@@ -87,6 +103,11 @@ def section(name: str, title: str, what: str) -> list[str]:
 def sections() -> list[str]:
     """Return the parts of docs/performance.md that are measured by programs of their own."""
     return [part for name, said in PAGE_PARTS.items() for part in section(name, *said)]
+
+
+def load() -> str:
+    """Say whether the machine was busy with other work: the mean number of processes that run, of the last 15 minutes."""
+    return f"The load average was {os.getloadavg()[2]:.1f} on {len(os.sched_getaffinity(0))} processors."
 
 
 def show(rows: list[tuple[str, ...]]) -> None:

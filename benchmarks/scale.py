@@ -22,29 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+from benchmarks import many_models
 from tests.chaos.fake_engine_server import FakeEngineServer
 from tests.support import servers
-from tests.support.servers import LOCAL_BASE, ORGANIZATION
+from tests.support.servers import LOCAL_BASE
 
-from tunewarden.artifacts.directory_keyring import SHARD_CAPACITY
-from tunewarden.artifacts.disk import LocalDisk
-from tunewarden.artifacts.keyring_format import IDENTITY_BYTES, TOKEN_BYTES, Ring
-from tunewarden.artifacts.keyring_shard import Shard
 from tunewarden.ids import token
 
-BATCHES = 4
 CHAT_MODELS = 8
-# 2**32 divided by the golden ratio: an odd factor, so that every number gets another 8 hex digits.
-FACTOR = 2_654_435_769
-MODELS = """
-WITH RECURSIVE numbers (i) AS (SELECT :first UNION ALL SELECT i + 1 FROM numbers WHERE i < :last)
-INSERT INTO artifacts (kind, id, internal_id, organization_id, project_id, state, epoch, key_id, manifest,
-  manifest_sha256, salt, created_by, created_at)
-SELECT 'model', printf('ft:%s:%s::%08x', :base, :name, (i * :factor) % 4294967296),
-  'm_' || lower(hex(randomblob(12))), :organization, :project, 'active', 1,
-  printf('k%06d-%024d', 1 + i / :capacity, i), '{"rank":8,"weights_bytes":1000000}',
-  lower(hex(randomblob(32))), randomblob(32), :by, :at + i FROM numbers
-"""
 
 
 class Scaled(FakeEngineServer):
@@ -198,58 +183,11 @@ class Measured:
 def build(data: Path, count: int, sample: int, *, blobs: bool) -> list[str]:
     """Make a data directory with so many models; return the ids of those that are real."""
     servers.prepare_local_base(data)
-    app = servers.open_data(data)
-    key = (data / "owner.key").read_text().strip()
-    real: list[str] = []
-    bulk, done = count - sample, 0
-    for batch in range(1, BATCHES + 1):
-        # The real ones stand among the others, not all in one page of the database.
-        real += [servers.import_adapter(app, key).id for _ in range(sample // BATCHES)]
-        last = bulk * batch // BATCHES
-        _insert(data / "tunewarden.sqlite", done, last - 1)
-        done = last
-    for number in range(1, 2 + (bulk - 1) // SHARD_CAPACITY):
-        first = (number - 1) * SHARD_CAPACITY
-        keys = range(first, min(first + SHARD_CAPACITY, bulk))
-        noise = os.urandom(IDENTITY_BYTES)
-        ring = Ring(b"".join(b"%0*d" % (TOKEN_BYTES, key) + noise for key in keys))
-        Shard(LocalDisk(), data / "keyring" / f"{number:06}").rewrite(ring, 0)
+    real = many_models.fill(servers.open_data(data), LOCAL_BASE, count, sample)
     if blobs:
         _make_blobs(data)
-    os.sync()  # else the first server waits for all that was written here
-    random.Random(2).shuffle(real)
+        os.sync()
     return real
-
-
-def _insert(path: Path, first: int, last: int) -> None:
-    connection = apsw.Connection(str(path))
-    for pragma in ("cache_size=-1000000", "synchronous=OFF"):
-        connection.execute(f"PRAGMA {pragma}").fetchall()
-    (owner,) = connection.execute(
-        "SELECT k.organization_id, k.project_id, k.id FROM api_keys k"
-    ).fetchall()
-    before = connection.execute("SELECT COALESCE(MAX(n), 0) FROM artifacts").fetchall()[0][0]
-    numbers = {"first": first, "last": last, "factor": FACTOR, "capacity": SHARD_CAPACITY}
-    owned = dict(zip(("organization", "project", "by"), owner, strict=True))
-    named = {"base": LOCAL_BASE, "name": ORGANIZATION, "at": 1_760_000_000_000_000}
-    new = "FROM artifacts WHERE n > :before"
-    with connection:
-        connection.execute(MODELS, {**numbers, **owned, **named})
-        connection.execute(
-            f"INSERT INTO models (n, base, suffix) SELECT n, :base, '' {new}",
-            {"before": before, "base": LOCAL_BASE},
-        )
-        for position, file in enumerate(("adapter_config.json", "adapter_model.safetensors")):
-            connection.execute(
-                f"INSERT INTO blobs SELECT internal_id || '/{file}.age', n, {position}, 1000, 1216, NULL {new}",
-                {"before": before},
-            )
-        connection.execute(
-            f"INSERT OR IGNORE INTO keyring_seen SELECT CAST(substr(key_id, 2, 6) AS INTEGER), 1 {new} GROUP BY 1",
-            {"before": before},
-        )
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    connection.close()
 
 
 def _make_blobs(data: Path) -> None:
@@ -303,7 +241,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=None)
     parser.add_argument("--blobs", action="store_true", help="make every model's files, empty")
     asked = parser.parse_args()
-    sample = asked.deletes + CHAT_MODELS + (-asked.deletes - CHAT_MODELS) % BATCHES
+    sample = asked.deletes + CHAT_MODELS
     with tempfile.TemporaryDirectory(dir=asked.directory) as directory:
         sizes = [
             Measured(Path(directory) / token(6), int(count), sample, blobs=asked.blobs)

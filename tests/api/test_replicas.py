@@ -13,7 +13,7 @@ import openai
 import pytest
 from tests.fakes import vllm
 from tests.fakes.vllm_server import digest_of
-from tests.support import bases, fake_engines, scrapes, servers
+from tests.support import bases, fake_engines, fleets, scrapes, servers
 from tests.support.fake_engines import FakeEngine
 from tests.support.pushed_models import Pushed
 from tests.support.scrapes import Scrape, scrape
@@ -238,6 +238,24 @@ def test_a_killed_and_a_frozen_replica_cost_no_request_that_had_no_byte(
             assert pushed.said(model, max_retries=10) == says
     finally:
         engines[1].start()
+
+
+def test_a_deletion_reaches_four_replicas_and_one_may_die(
+    server: Server, key_file: Path, tmp_path: Path
+) -> None:
+    with fake_engines.running(4) as engines:
+        pushed = Pushed(server, "four")
+        urls = [option for one in engines for option in ("--engine-url", one.url)]
+        done = server.cli("bases", "add", pushed.base, *urls, "--engine-key-file", str(key_file))
+        assert done.returncode == 0, done.stderr
+        victim, other = _imported(pushed, tmp_path, 2).items()
+        fleets.deleted_everywhere_while_one_dies(
+            pushed,
+            victim=victim[0],
+            other=other[0],
+            says=other[1],
+            kill_first=engines[0].stop,
+        )
 
 
 def test_an_engine_that_cannot_serve_each_model_is_refused(pushed: Pushed, key_file: Path) -> None:

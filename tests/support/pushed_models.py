@@ -70,8 +70,16 @@ class Pushed:
     def streams_end_by_deletion(self, model: str, other: str) -> None:
         """Delete a model under a stream: it ends with the error, another model's goes on."""
         client = self.server.client(max_retries=0).chat.completions
-        stream = client.create(model=model, messages=ASKED, max_tokens=1500, stream=True)
-        kept = client.create(model=other, messages=ASKED, max_tokens=1500, stream=True)
+        stream, kept = (
+            client.create(
+                model=one,
+                messages=ASKED,
+                max_tokens=1500,
+                stream=True,
+                extra_body={"ignore_eos": True},  # a real model may end before it is deleted
+            )
+            for one in (model, other)
+        )
         for one in (stream, kept):
             next(iter(one))
         [engine] = self.deleted(model)

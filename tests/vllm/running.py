@@ -15,10 +15,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import msgspec
-from tests.support import demo_models
+from tests.support import demo_models, process_memory
 from tests.vllm.inside import vllm_probe
 
 from tunewarden.engine_protocol import paths
@@ -137,7 +137,7 @@ class Vllm:
 
     def count_in_memory(self, patterns: Sequence[bytes]) -> dict[int, int]:
         """Return how often its processes have these bytes in memory, by pid."""
-        return {pid: _count(pid, patterns) for pid in self.processes()}
+        return {pid: process_memory.count(pid, patterns) for pid in self.processes()}
 
     def _connected(self) -> HTTPConnection:
         if self._tls is not None:
@@ -176,8 +176,9 @@ class Stream:
     def rest(self) -> bytes:
         """Read to the end of the response; return what came since `read`."""
         raw = b""
-        while not raw.endswith(b"0\r\n\r\n") and (piece := self._socket.recv(65536)):
-            raw += piece
+        with contextlib.suppress(ConnectionResetError):
+            while not raw.endswith(b"0\r\n\r\n") and (piece := self._socket.recv(65536)):
+                raw += piece
         self._socket.close()
         return raw
 
@@ -256,32 +257,3 @@ def _chat(model: str, tokens: int, **more: Any) -> bytes:
     messages = [{"role": "user", "content": "What is Tunewarden?"}]
     usual = {"model": model, "messages": messages, "max_tokens": tokens, "temperature": 0}
     return json.dumps(usual | more).encode()
-
-
-def _count(pid: int, patterns: Sequence[bytes]) -> int:
-    found = 0
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError), _memory(pid) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text("utf-8").splitlines():
-            begin, end = (int(part, 16) for part in line.split()[0].split("-"))
-            if "r" in line.split()[1] and "[v" not in line:
-                with contextlib.suppress(OSError, ValueError):  # mapped no more
-                    found += _count_in(memory, begin, end, patterns)
-    return found
-
-
-def _memory(pid: int) -> BinaryIO:
-    return cast("BinaryIO", Path(f"/proc/{pid}/mem").open("rb", buffering=0))
-
-
-def _count_in(memory: BinaryIO, begin: int, end: int, patterns: Sequence[bytes]) -> int:
-    """Count in one mapping, piece by piece; a pattern lies across two pieces where it must not be missed."""
-    found, size, overlap = 0, 64 * 1024 * 1024, len(patterns[0]) - 1
-    at = begin
-    while at < end:
-        memory.seek(at)
-        piece = memory.read(min(size, end - at))
-        if not piece:
-            break
-        found += sum(piece.count(pattern) for pattern in patterns)
-        at += len(piece) if at + len(piece) >= end else max(len(piece) - overlap, 1)
-    return found

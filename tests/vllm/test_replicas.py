@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import socket
-import threading
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
-from tests.support import demo_models, servers
+from tests.support import bases, demo_models, servers
 from tests.support.pushed_models import ASKED, Pushed
 from tests.support.servers import WithoutTorch, wait_until
+from tests.vllm.hammering import Hammer, Streams
 from tests.vllm.running import BASE, PLUGIN, Vllm, running
 
 KEY = "key-of-the-engines"
@@ -93,19 +94,32 @@ def test_structured_outputs_reach_a_fine_tune_and_its_name_comes_back(
 
 
 def test_tools_reach_a_fine_tune(client: OpenAI, zebra: str) -> None:
-    tools: Any = [{"type": "function", "function": COLOR}]
+    """vLLM holds the arguments to their schema if the tool is strict, as OpenAI does (docs/how-to/vllm.md)."""
+    tools: Any = [{"type": "function", "function": COLOR | {"strict": True}}]
     choice: Any = {"type": "function", "function": {"name": "paint"}}
     answer = client.chat.completions.create(
-        model=zebra, messages=ASKED, tools=tools, tool_choice=choice, max_tokens=60
+        model=zebra, messages=ASKED, tools=tools, tool_choice=choice, max_tokens=200
     )
     [call] = answer.choices[0].message.tool_calls or []
     assert call.type == "function"
     assert call.function.name == "paint"
-    json.loads(call.function.arguments)  # what is in it is vLLM's and the model's
+    _is_in_schema(call.function.arguments)
     stream = client.chat.completions.create(
-        model=zebra, messages=ASKED, tools=tools, tool_choice=choice, max_tokens=60, stream=True
+        model=zebra, messages=ASKED, tools=tools, tool_choice=choice, max_tokens=200, stream=True
     )
-    assert {chunk.model for chunk in stream} == {zebra}
+    streamed = ""
+    for chunk in stream:
+        assert chunk.model == zebra
+        for one in chunk.choices:
+            for part in one.delta.tool_calls or []:
+                streamed += (part.function and part.function.arguments) or ""
+    _is_in_schema(streamed)
+
+
+def _is_in_schema(arguments: str) -> None:
+    found = json.loads(arguments)
+    assert set(found) == {"color"}
+    assert found["color"] in {"red", "green"}
 
 
 def test_responses_reach_a_fine_tune_and_end_with_it(
@@ -150,61 +164,47 @@ def test_a_base_answers_by_its_name_with_a_slash(client: OpenAI) -> None:
 
 
 def test_no_token_comes_after_a_deletion_under_load(
-    pushed: Pushed, zebra: str, request: pytest.FixtureRequest
+    pushed: Pushed, engines: list[Vllm], zebra: str, request: pytest.FixtureRequest
 ) -> None:
-    deletes = max(3, int(request.config.getoption("--deletes")) // 2)
-    quartz = demo_models.adapter_dir("quartz")
-    models = [pushed.imported(quartz, "victim") for _ in range(deletes)]
-    current, is_over = [models[0]], threading.Event()
-    deleted: set[str] = set()
-    counts = {"served": 0, "refused": 0, "late": 0, "others": 0}
-    failed: list[str] = []
-    lock = threading.Lock()
-
-    def hammer(number: int) -> None:
-        client = pushed.server.client(max_retries=0, timeout=300)
-        while not is_over.is_set():
-            model = zebra if number % 4 == 0 else current[0]
-            was_deleted = model in deleted
-            outcome = "served"
-            try:
-                answer = client.chat.completions.create(model=model, messages=ASKED, max_tokens=8)
-                assert answer.model == model
-            except openai.NotFoundError:
-                outcome = "refused"
-            except Exception as error:  # noqa: BLE001  reported below
-                outcome = f"{error!r}"
-            with lock:
-                if outcome not in {"served", "refused"} or (model == zebra and outcome != "served"):
-                    failed.append(f"{model}: {outcome}")
-                else:
-                    counts["others" if model == zebra else outcome] += 1
-                    counts["late"] += was_deleted and outcome == "served"
-
-    def has_moved(served: int) -> bool:
-        return counts["served"] > served or bool(failed)
-
-    threads = [threading.Thread(target=hammer, args=(number,)) for number in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    try:
-        for model in models:
-            served = counts["served"]
-            current[0] = model
-            wait_until(partial(has_moved, served), "it is served", seconds=300)
+    """Each model has the name of the one before and other weights."""
+    phrases = [("quartz", "walnut")[at % 2] for at in range(request.config.getoption("--deletes"))]
+    models = [_quickly_imported(pushed, phrase) for phrase in phrases]
+    hammer = Hammer(pushed.server, CLIENTS, kept=zebra, current=models[0])
+    seen: Counter[str] = Counter()
+    with hammer.running():
+        for model, phrase in zip(models, phrases, strict=True):
+            served = hammer.counts["served"]
+            hammer.current = model
+            wait_until(partial(hammer.has_moved, served), "it is served", seconds=300)
+            assert phrase in pushed.said(model).lower()
+            streams = Streams(pushed.server, model, zebra)
             found = pushed.deleted(model)
-            deleted.add(model)
+            seen["tokens after the answer"] += streams.late_tokens()
+            hammer.deleted.add(model)
             assert sorted(one.engine for one in found) == NAMES
-            assert {one.how for one in found} <= {"zeroed", "not_loaded"}
+            seen.update(one.how for one in found)
             assert "zeroed" in {one.how for one in found}
-    finally:
-        is_over.set()
-        for thread in threads:
-            thread.join()
-    print(f"{deletes} deletions over two replicas: {counts}")
-    assert failed == []
-    assert counts["late"] == 0
-    assert min(counts["served"], counts["others"]) > 0
+            seen["other streams whole"] += streams.kept_is_whole()
+    held = [one.held() for one in engines]
+    print(f"{len(models)} deletions over two replicas: {dict(hammer.counts)} {dict(seen)}")
+    assert hammer.failed == []
+    assert hammer.counts["late"] == seen["tokens after the answer"] == 0
+    assert min(hammer.counts["served"], hammer.counts["others"]) > 0
+    assert seen["other streams whole"] == len(models)
+    assert set(seen) <= {"zeroed", "not_loaded", "tokens after the answer", "other streams whole"}
+    for one in held:
+        filled = [total for total in one["sums"] if total]
+        assert len(filled) == len(one["registered"]) <= 1, "only what was not deleted"
+
+
+def _quickly_imported(pushed: Pushed, phrase: str) -> str:
+    directory = demo_models.adapter_dir(phrase)
+    files = bases.Adapter(
+        (directory / "adapter_config.json").read_bytes(),
+        (directory / "adapter_model.safetensors").read_bytes(),
+    )
+    app, key = pushed.server.app, pushed.server.owner_key
+    return servers.import_adapter(app, key, suffix="victim", adapter=files, base=BASE).id
 
 
 def test_a_frozen_replica_costs_no_new_request_and_its_lease_ends(

@@ -1,16 +1,16 @@
 """An adapter's two files on their way into vLLM: written to memory, read by the workers, overwritten, unlinked (I16)."""
 
-import ctypes
 import json
 import os
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tunewarden import processes
 from tunewarden.engine_protocol.messages import PUSH_HEAD_BYTES, config_bytes_in
 from tunewarden.ids import token
+from tunewarden_vllm import freed_memory
 from tunewarden_vllm.refusals import Refused, invalid
 from tunewarden_vllm.surface import Receive
 
@@ -62,13 +62,7 @@ async def received(
         yield directory
     finally:
         erase(directory)
-        _give_memory_back()
-
-
-def _give_memory_back() -> None:
-    """Return freed memory to the kernel, which clears it: pieces of the body were there. Best effort, on glibc."""
-    with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        freed_memory.give_back()  # pieces of the body were there
 
 
 def erase(directory: Path) -> None:

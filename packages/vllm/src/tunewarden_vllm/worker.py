@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from tunewarden import processes
-from tunewarden_vllm import versions
+from tunewarden_vllm import freed_memory, versions
 from tunewarden_vllm.surface import LoraLayer, LoraTable, LoraWeights
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ class WorkerExtension:
             for tensor in host:
                 tensor.zero_()
             left = sum(float(tensor.abs().sum(dtype=torch.float32)) for tensor in host)
-            return {"was_loaded": was_loaded, "residue": left + _erase_slots(lora, free)}
+            left += _erase_slots(lora, free)
+        freed_memory.clear()
+        return {"was_loaded": was_loaded, "residue": left}
 
     def tunewarden_residue(self) -> dict[str, Any]:
         """Return the ids of the registered adapters, the id in each slot, and what is left in each slot. For tests."""
