@@ -82,6 +82,7 @@ ENGINE_SERVER = (
     "api/test_seed_page.py",
     "api/test_structured_outputs.py",
     "api/test_tools.py",
+    "api/test_usage_of_engines.py",
 )
 # The longest files, longest first: a long one that began last would be waited for alone. The first stands for all
 # that share its server. The Makefile has xdist keep this order.

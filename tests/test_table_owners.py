@@ -112,6 +112,11 @@ UNSAID = {
         "of.condition": "the same",
         "others": "compares columns with lists of parameters",
     },
+    "registry/usage_reports.py": {
+        "columns": "of COLUMNS, or empty texts",
+        "grouped": "of COLUMNS",
+        "narrowed": "compares COLUMNS with lists of parameters",
+    },
     "deletion/records.py": {"assignments": "columns, by the names of a dataclass"},
     "finetuning/transitions.py": {"assignments": "columns, by the names of a dataclass"},
     "finetuning/older_texts.py": {

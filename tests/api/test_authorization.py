@@ -76,6 +76,8 @@ def _rows(server: Server) -> Iterator[Row]:
         yield "GET /v1/models/{model_id}", target, ask("GET", f"/v1/models/{model_id}")
         path = f"/v1/models/{model_id}/engines"
         yield "GET /v1/models/{model_id}/engines", target, ask("GET", path)
+        path = f"/v1/models/{model_id}/usage"
+        yield "GET /v1/models/{model_id}/usage", target, ask("GET", path)
         path = f"/v1/models/{model_id}/deletion_plan"
         yield "GET /v1/models/{model_id}/deletion_plan", target, ask("GET", path)
     yield "DELETE /v1/models/{model_id}", "own", partial(_delete_a_fresh_one, server)

@@ -80,6 +80,8 @@ def _rows(server: Server) -> Iterator[Row]:
     }
     made = [ask(server, "POST", "/projects", key, {"name": "p"}).json for key in (admin, other)]
     projects = {"own": made[0]["id"], "foreign": made[1]["id"], "unknown": "proj_nobody"}
+    for kind in ("completions", "embeddings"):
+        yield f"GET /usage/{kind}", "-", of("GET", f"/usage/{kind}?start_time=0")
     yield "GET /users", "-", of("GET", "/users")
     yield from each("GET /users/{}", people)
     yield "GET /projects", "-", of("GET", "/projects")

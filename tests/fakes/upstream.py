@@ -183,9 +183,11 @@ def _reset(connection: socket.socket) -> bool:
     return False
 
 
-def _usage() -> dict[str, int]:
+def _usage(cached: int | None = None) -> dict[str, Any]:
     count = len(WORDS)
+    details = {} if cached is None else {"prompt_tokens_details": {"cached_tokens": cached}}
     return {
+        **details,
         "prompt_tokens": PROMPT_TOKENS,
         "completion_tokens": count,
         "total_tokens": PROMPT_TOKENS + count,
@@ -236,6 +238,13 @@ def _response_events(request: Recorded) -> Iterator[bytes]:
 def _whole(request: Recorded) -> dict[str, Any]:
     if request.path.endswith("/responses"):
         return _response(request)
+    if request.path.endswith("/embeddings"):
+        return {
+            "object": "list",
+            "model": request.fields["model"],
+            "data": [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}],
+            "usage": {"prompt_tokens": PROMPT_TOKENS, "total_tokens": PROMPT_TOKENS},
+        }
     said = {"index": 0, "finish_reason": "stop"}
     is_chat = request.path.endswith("/chat/completions")
     if is_chat:
@@ -248,7 +257,7 @@ def _whole(request: Recorded) -> dict[str, Any]:
         "created": 1,
         "model": request.fields["model"],
         "choices": [said],
-        "usage": _usage(),
+        "usage": _usage((request.fields.get("fake") or {}).get("cached")),
     }
 
 

@@ -66,6 +66,13 @@ def list_model_engines(context: InContext, model_id: Segment) -> JsonAnswer:
     return JsonAnswer(views.engines_object(context.operations.adapter_states.of(found)))
 
 
+@routes.get("/{model_id}/usage")
+def show_model_usage(context: InContext, model_id: Segment) -> JsonAnswer:
+    """Return when the organization used a model last, and how often lately."""
+    found = catalog.usage_of(context.operations.database, context.caller, model_id)
+    return JsonAnswer(views.usage_object(model_id, found))
+
+
 @routes.delete("/{model_id}")
 async def delete_model(
     context: InContext, model_id: Segment, attempt: Attempting, *, dry_run: bool = False

@@ -43,6 +43,7 @@ ROUTED = {
     "GET /v1/models/{model_id}/engines": Described(
         "listModelEngines", schemas.Listing[schemas.EngineOfModel]
     ),
+    "GET /v1/models/{model_id}/usage": Described("retrieveModelUsage", schemas.ModelUsage),
     "GET /v1/models/{model_id}/deletion_plan": Described("planModelDeletion", schemas.DeletionPlan),
     "POST /v1/models/{model_id}": Described("changeModel", schemas.Model, schemas.ModelChanges),
     "POST /v1/holds": Described("placeHold", schemas.Hold, schemas.NewHold),

@@ -84,6 +84,16 @@ class EngineOfModel(Struct, forbid_unknown_fields=True):
     reason: str | None
 
 
+class ModelUsage(Struct, forbid_unknown_fields=True):
+    """How the organization used a model, to the minute; `last_used_at` is null if it never did."""
+
+    object: Literal["model.usage"]
+    model: str
+    last_used_at: Seconds | None
+    requests_last_hour: int
+    requests_last_day: int
+
+
 class ImportForm(Struct):
     """A PEFT LoRA."""
 

@@ -18,6 +18,7 @@ from tunewarden.registry.lineage import Origin
 from tunewarden.registry.models import Model
 from tunewarden.registry.upload_parts import Part
 from tunewarden.registry.upload_rows import Upload
+from tunewarden.registry.usage import ModelUse
 
 NO_ORIGIN = Origin()
 # Clients see three states: in progress, deleted (D8), erased (D9).
@@ -68,6 +69,18 @@ def engines_object(found: Sequence[EngineOfModel]) -> schemas.Listing[schemas.En
         schemas.EngineOfModel("model.engine", one.engine, one.state, one.reason) for one in found
     ]
     return schemas.Listing("list", shown, has_more=False)
+
+
+def usage_object(model_id: str, found: ModelUse) -> schemas.ModelUsage:
+    """Return how a model was used."""
+    last = found.last_used_at
+    return schemas.ModelUsage(
+        object="model.usage",
+        model=model_id,
+        last_used_at=None if last is None else last // 1_000_000,
+        requests_last_hour=found.requests_last_hour,
+        requests_last_day=found.requests_last_day,
+    )
 
 
 def _with_facts(shown: schemas.Model, facts: BaseFacts | None) -> schemas.Model:

@@ -6,9 +6,10 @@ from itertools import chain
 
 from tunewarden.db.database import Database
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import bases, models
+from tunewarden.registry import bases, models, usage
 from tunewarden.registry.bases import Base, OtherName
 from tunewarden.registry.models import Model
+from tunewarden.registry.usage import ModelUse
 
 PAGE_SIZE = 1000
 
@@ -26,6 +27,17 @@ def retrieve(database: Database, caller: Caller, model_id: str) -> Found:
     if found is None:
         raise models.missing(model_id)
     return found
+
+
+def usage_of(database: Database, caller: Caller, model_id: str) -> ModelUse:
+    """Return how the caller's organization used a base or a model that the caller can see.
+
+    Raises Error(FORBIDDEN, NOT_FOUND).
+    """
+    found = retrieve(database, caller, model_id)
+    name = found.id if isinstance(found, Model) else _base_of(found).name
+    with database.read() as tx:
+        return usage.of_model(tx, caller.organization_id, name)
 
 
 def everything(
@@ -47,6 +59,10 @@ def everything(
     size = PAGE_SIZE if limit is None else min(PAGE_SIZE, limit)
     pages = models.pages(database, caller, start=start, size=size)
     return chain(found, chain.from_iterable(pages))
+
+
+def _base_of(found: Base | OtherName) -> Base:
+    return found.base if isinstance(found, OtherName) else found
 
 
 def _bases(database: Database) -> list[Base | OtherName]:

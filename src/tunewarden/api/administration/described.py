@@ -1,6 +1,6 @@
 """What the OpenAPI document says of the routes of administration."""
 
-from tunewarden.api.administration import schemas
+from tunewarden.api.administration import schemas, usage_described
 from tunewarden.api.described import Described
 from tunewarden.api.schemas import Deleted, Listing
 
@@ -61,4 +61,5 @@ ROUTED = {
     f"POST {ADMIN_KEYS}": Described("createAdminKey", schemas.AdminKey, schemas.NewAdminKey),
     f"GET {ADMIN_KEYS}/{{key_id}}": Described("retrieveAdminKey", schemas.AdminKey),
     f"DELETE {ADMIN_KEYS}/{{key_id}}": Described("deleteAdminKey", Deleted),
+    **usage_described.ROUTED,
 }

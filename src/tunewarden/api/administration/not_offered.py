@@ -75,7 +75,6 @@ TABLE = (
         "This kind of usage",
         "The server serves text: see usage.completions and usage.embeddings.",
     ),
-    _row("/organization/usage/(?:completions|embeddings)", "Usage", LATER),
     _row(f"{_PROJECT}/rate_limits", "Rate limits", LATER),
     _row("/organization/invites", "Invites", LATER),
 )
@@ -95,6 +94,5 @@ _SINGULAR = frozenset(
     {
         "External storage",
         "This kind of usage",
-        "Usage",
     }
 )

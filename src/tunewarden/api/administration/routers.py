@@ -7,6 +7,7 @@ from tunewarden.api.administration import (
     project_users,
     projects,
     service_accounts,
+    usage,
     users,
 )
 
@@ -21,5 +22,6 @@ ROUTERS = tuple(
         api_keys,
         admin_api_keys,
         audit_logs,
+        usage,
     )
 )
