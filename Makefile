@@ -53,7 +53,7 @@ test-image: $(VENV)/.ready .cache/image/.ready
 
 # Requests made up from the API's description, by schemathesis, in minutes; OPENAPI=FILE also reads OpenAI's.
 fuzz-api: $(VENV)/.ready
-	$(BIN)/python -m pytest --group fuzz $(if $(OPENAPI),--openapi "$(OPENAPI)")
+	$(BIN)/python -m pytest --group fuzz $(if $(OPENAPI),--openapi="$(OPENAPI)")
 
 # Attacks on the promises, at random and in short: kills, crashes, power cuts, load, mutants (tests/groups.py).
 batteries: $(VENV)/.ready

@@ -11,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
+from tests.cli import in_process
 from tests.fakes.upstream import PROMPT_TOKENS, WORDS, FakeUpstream
 from tests.support import servers
 from tests.support.servers import Reply, Server, wait_until
@@ -34,7 +35,7 @@ def gateway(upstream: FakeUpstream, tmp_path_factory: pytest.TempPathFactory) ->
     data: Path = tmp_path_factory.mktemp("gateway") / "data"
     settings = {"body_bytes_max": BODY_BYTES_MAX}
     with servers.serving(data, workers=1, settings=settings) as running:
-        added = running.cli("bases", "add", BASE, "--engine-url", upstream.url)
+        added = in_process.on(running, "bases", "add", BASE, "--engine-url", upstream.url)
         assert added.returncode == 0, added.stderr
         yield running
 
@@ -91,16 +92,16 @@ def test_a_remote_base_is_sent_its_own_key_which_stands_in_one_file_alone(
     file.write_text(f"{secret}\n")
     add = ("bases", "add", "keyed-base", "--engine-url", upstream.url)
     (tmp_path / "bad.key").write_text("two words")
-    refused = gateway.cli(*add, "--engine-key-file", str(tmp_path / "bad.key"))
+    refused = in_process.on(gateway, *add, "--engine-key-file", str(tmp_path / "bad.key"))
     assert (refused.returncode, "two words" in refused.stderr) == (1, False)
-    added = gateway.cli(*add, "--engine-key-file", str(file))
+    added = in_process.on(gateway, *add, "--engine-key-file", str(file))
     assert added.returncode == 0, added.stderr
     assert upstream.lists[-1]["authorization"] == f"Bearer {secret}"
     assert _ask(gateway, model="keyed-base").status == 200
     assert upstream.requests[-1].headers["authorization"] == f"Bearer {secret}"
     _ask(gateway)
     assert "authorization" not in upstream.requests[-1].headers, "the base beside it has none"
-    listed = gateway.cli("bases", "list").stdout
+    listed = in_process.on(gateway, "bases", "list").stdout
     assert f"keyed-base\tremote\t{upstream.url}\tkey\n" in listed
     holders = [
         one.relative_to(gateway.data).as_posix()
@@ -150,7 +151,8 @@ def test_an_engine_that_refuses_our_key_is_not_the_clients_matter(
     file.write_text("sk-right")
     upstream.key = "sk-right"
     try:
-        added = gateway.cli(
+        added = in_process.on(
+            gateway,
             "base",
             "add",
             "changed-key",
@@ -165,7 +167,7 @@ def test_an_engine_that_refuses_our_key_is_not_the_clients_matter(
         assert (asked.status, asked.error["code"]) == (502, "engine_refused")
         streamed = _ask(gateway, model="changed-key", stream=True)
         assert (streamed.status, streamed.error["code"]) == (502, "engine_refused")
-        doctor = gateway.cli("doctor").stdout
+        doctor = in_process.on(gateway, "doctor").stdout
         assert "changed-key: " in doctor
         assert "status 401" in doctor
         assert "engine_keys/changed-key.key" in doctor
@@ -298,7 +300,12 @@ def test_an_engine_that_is_down_is_a_503_that_says_when_to_try_again(
     gateway: Server,
 ) -> None:
     with FakeUpstream(models=("gone",)) as short_lived:
-        assert gateway.cli("bases", "add", "gone", "--engine-url", short_lived.url).returncode == 0
+        assert (
+            in_process.on(
+                gateway, "bases", "add", "gone", "--engine-url", short_lived.url
+            ).returncode
+            == 0
+        )
     reply = _ask(gateway, model="gone")
     assert (reply.status, reply.error["code"]) == (503, "engine_unavailable")
     assert reply.header("retry-after") == "1"

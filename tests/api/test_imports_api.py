@@ -14,6 +14,7 @@ import numpy as np
 import openai
 import pytest
 from openai.types import Model as SdkModel
+from tests.cli import in_process
 from tests.support import bases, servers, uploading
 from tests.support.bases import RANK, Adapter, adapter_config, adapter_weights
 from tests.support.servers import LOCAL_BASE, ORGANIZATION, Reply, Server, wait_until
@@ -289,7 +290,9 @@ def test_many_imports_at_once_each_give_a_model(small: Server) -> None:
 def test_the_command_imports_a_directory(small: Server, tmp_path: Path) -> None:
     directory = bases.adapter().write(tmp_path / "adapter")
     small.stop()  # without a server it returns at once: nothing can answer
-    imported = small.cli("models", "import", str(directory), "--base", LOCAL_BASE, "--suffix", "a")
+    imported = in_process.on(
+        small, "models", "import", str(directory), "--base", LOCAL_BASE, "--suffix", "a"
+    )
     small.start_again()
     assert imported.returncode == 0, imported.stderr
     model_id = imported.stdout.strip()

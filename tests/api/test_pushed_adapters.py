@@ -8,6 +8,7 @@ from pathlib import Path
 
 import openai
 import pytest
+from tests.cli import in_process
 from tests.fakes import vllm
 from tests.fakes.vllm_server import digest_of
 from tests.support import bases, servers
@@ -88,7 +89,7 @@ def test_a_rank_that_the_engine_does_not_serve_is_refused_at_import(
     pushed: Pushed, tmp_path: Path
 ) -> None:
     adapter = bases.adapter(rank=17).write(tmp_path / "adapter")
-    done = pushed.server.cli("models", "import", str(adapter), "--base", pushed.base)
+    done = in_process.on(pushed.server, "models", "import", str(adapter), "--base", pushed.base)
     assert done.returncode != 0
     assert "r must be an integer from 1 to 16, not 17" in done.stderr
 
@@ -102,11 +103,11 @@ def test_a_wrong_key_is_not_taken_for_a_server_without_the_plugin(
     try:
         command = ["bases", "add", "guarded", "--engine-url", engine.url]
         for options in ([], ["--engine-key-file", str(wrong)]):
-            done = server.cli(*command, *options)
+            done = in_process.on(server, *command, *options)
             assert done.returncode == 1
             assert "was answered with status 401. Give its API key" in done.stderr
             assert "without tunewarden-vllm, so" not in done.stderr
-        done = server.cli(*command, "--engine-key-file", str(key_file))
+        done = in_process.on(server, *command, "--engine-key-file", str(key_file))
         assert (done.returncode, "Note:" in done.stderr) == (0, False)
     finally:
         engine.stop()
@@ -121,7 +122,7 @@ def test_a_server_without_the_plugin_has_its_base_only_and_that_is_said(
         assert "runs without tunewarden-vllm" in pushed.add_base(stock.url, key_file)
         assert pushed.said("stock") == vllm.BASE
         adapter = bases.adapter().write(tmp_path / "adapter")
-        done = server.cli("models", "import", str(adapter), "--base", "stock")
+        done = in_process.on(server, "models", "import", str(adapter), "--base", "stock")
         assert done.returncode != 0
         assert "a vLLM with tunewarden-vllm" in done.stderr
     finally:

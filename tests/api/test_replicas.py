@@ -11,6 +11,7 @@ from typing import Any
 
 import openai
 import pytest
+from tests.cli import in_process
 from tests.fakes import vllm
 from tests.fakes.vllm_server import digest_of
 from tests.support import bases, fake_engines, fleets, scrapes, servers
@@ -25,12 +26,15 @@ from tunewarden.metrics import families
 from tunewarden.registry import replicas
 
 MODELS = 6
+# What is waited for where an engine is gone.
+LEASE_SECONDS = 2.0
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("replicas") / "data"
-    with servers.serving(data, workers=2, kind=WithoutTorch, settings=scrapes.SETTINGS) as found:
+    settings = {**scrapes.SETTINGS, "engine_lease_seconds": LEASE_SECONDS}
+    with servers.serving(data, workers=2, kind=WithoutTorch, settings=settings) as found:
         yield found
 
 
@@ -54,7 +58,9 @@ def pushed(
 ) -> Pushed:
     found = Pushed(server, f"b{abs(hash(request.node.name)) % 10**9}")
     urls = [option for one in engines for option in ("--engine-url", one.url)]
-    done = server.cli("bases", "add", found.base, *urls, "--engine-key-file", str(key_file))
+    done = in_process.on(
+        server, "bases", "add", found.base, *urls, "--engine-key-file", str(key_file)
+    )
     assert done.returncode == 0, done.stderr
     return found
 
@@ -72,7 +78,7 @@ def _imported(pushed: Pushed, directory: Path, count: int = MODELS) -> dict[str,
 
 
 def _listed(pushed: Pushed) -> dict[str, dict[str, Any]]:
-    done = pushed.server.cli("replicas", "list", pushed.base, "--json")
+    done = in_process.on(pushed.server, "replicas", "list", pushed.base, "--json")
     return {one["name"]: one for one in json.loads(done.stdout)["data"]}
 
 
@@ -105,7 +111,7 @@ def test_a_replica_joins_and_leaves_a_running_server(
 ) -> None:
     models = _imported(pushed, tmp_path)
     _use(pushed, models)
-    done = pushed.server.cli("replicas", "remove", pushed.base, "1", "--json")
+    done = in_process.on(pushed.server, "replicas", "remove", pushed.base, "1", "--json")
     assert done.returncode == 0, done.stderr
     removed = json.loads(done.stdout)
     assert removed["id"] == f"{pushed.base}/1"
@@ -115,12 +121,12 @@ def test_a_replica_joins_and_leaves_a_running_server(
     # What it evicted it refuses until it is started anew.
     again = ["replicas", "add", pushed.base, "--engine-url", engines[0].url]
     again += ["--engine-key-file", str(key_file)]
-    done = pushed.server.cli(*again)
+    done = in_process.on(pushed.server, *again)
     assert done.returncode == 5
     assert "Start it anew" in done.stderr
     engines[0].stop()
     engines[0].start()
-    done = pushed.server.cli(*again)
+    done = in_process.on(pushed.server, *again)
     assert (done.returncode, done.stdout) == (0, f"{pushed.base}/1\n"), done.stderr
     engines[1].stop()
     try:
@@ -136,7 +142,7 @@ def test_a_replica_that_does_not_answer_is_removed_when_its_lease_is_over(
     _use(pushed, models)
     engines[0].stop()
     try:
-        done = pushed.server.cli("replicas", "remove", pushed.base, "1")
+        done = in_process.on(pushed.server, "replicas", "remove", pushed.base, "1")
         assert done.returncode == 0, done.stderr
         assert list(_listed(pushed)) == ["2"]
         _use(pushed, models)
@@ -188,7 +194,7 @@ def test_the_state_of_a_model_in_each_replica_is_told(
         engines[int(first) - 1].start()
     state, reason = _states_of(pushed, model)[first]
     assert (state, bool(reason)) == ("failed", True)
-    shown = pushed.server.cli("models", "show", model)
+    shown = in_process.on(pushed.server, "models", "show", model)
     assert f"engine {pushed.base}/{second}: ready" in shown.stdout
     assert f"engine {pushed.base}/{first}: failed: " in shown.stdout
     scraped = scrape(pushed.server)
@@ -260,7 +266,8 @@ def test_a_deletion_reaches_four_replicas_and_one_may_die(
 
 def test_an_engine_that_cannot_serve_each_model_is_refused(pushed: Pushed, key_file: Path) -> None:
     with fake_engines.running(1, slots=0) as [stock]:
-        done = pushed.server.cli(
+        done = in_process.on(
+            pushed.server,
             "replicas",
             "add",
             pushed.base,
@@ -271,5 +278,7 @@ def test_an_engine_that_cannot_serve_each_model_is_refused(pushed: Pushed, key_f
         )
     assert done.returncode == 1
     assert "runs without tunewarden-vllm" in done.stderr
-    done = pushed.server.cli("replicas", "add", "nowhere", "--engine-url", "http://127.0.0.1:9/v1")
+    done = in_process.on(
+        pushed.server, "replicas", "add", "nowhere", "--engine-url", "http://127.0.0.1:9/v1"
+    )
     assert done.returncode == 3

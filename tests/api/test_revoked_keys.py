@@ -8,6 +8,7 @@ import time
 
 import openai
 import pytest
+from tests.cli import in_process
 from tests.support import engines, servers, uploading
 from tests.support.servers import Server
 from tests.support.uploading import Field
@@ -33,7 +34,7 @@ def _key(server: Server) -> tuple[str, str]:
 
 
 def _revoke(server: Server, key_id: str) -> float:
-    revoked = server.cli("keys", "revoke", key_id)
+    revoked = in_process.on(server, "keys", "revoke", key_id)
     assert revoked.returncode == 0, revoked.stderr
     return time.monotonic()
 

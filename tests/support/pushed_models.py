@@ -8,6 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 from openai.types.chat import ChatCompletionUserMessageParam
+from tests.cli import in_process
 from tests.support.servers import Reply, Server
 
 from tunewarden_receipts import receipt
@@ -26,14 +27,16 @@ class Pushed:
     def add_base(self, url: str, key_file: Path | None = None) -> str:
         """Register the base; return what was said on standard error."""
         key = [] if key_file is None else ["--engine-key-file", str(key_file)]
-        done = self.server.cli("bases", "add", self.base, "--engine-url", url, *key)
+        done = in_process.on(self.server, "bases", "add", self.base, "--engine-url", url, *key)
         assert done.returncode == 0, done.stderr
         return done.stderr
 
     def imported(self, adapter: Path, suffix: str = "") -> str:
         """Import an adapter by the command; return the model's id."""
         named = ["--suffix", suffix] if suffix else []
-        done = self.server.cli("models", "import", str(adapter), "--base", self.base, *named)
+        done = in_process.on(
+            self.server, "models", "import", str(adapter), "--base", self.base, *named
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip().splitlines()[-1]
 
