@@ -349,6 +349,17 @@ def test_the_only_model_at_a_url_may_be_called_otherwise(server: Server) -> None
         assert upstream.requests[-1].fields["model"] == "Org/Only-Model"
 
 
+def test_a_base_that_only_embeds_is_taken(server: Server) -> None:
+    with FakeUpstream(models=("embeds",), only="/v1/embeddings") as upstream:
+        added = server.cli("bases", "add", "embeds", "--engine-url", upstream.url)
+        assert (added.returncode, added.stdout) == (0, "embeds\n"), added.stderr
+        assert upstream.requests[-1].path == "/v1/embeddings"
+    with FakeUpstream(models=("says-nothing",), only="/v1/other") as upstream:
+        refused = server.cli("bases", "add", "says-nothing", "--engine-url", upstream.url)
+        assert refused.returncode != 0
+        assert "does not support v1/completions" in refused.stderr
+
+
 def test_a_base_that_is_not_there_is_refused_with_what_is(server: Server) -> None:
     with FakeUpstream(models=("one", "two")) as upstream:
         refused = in_process.on(server, "bases", "add", "three", "--engine-url", upstream.url)

@@ -34,6 +34,8 @@ class FakeUpstream:
     """Answers chat, completions and responses for the models that it is told to serve, until the block ends."""
 
     models: tuple[str, ...] = ("upstream/model-1",)
+    # The only inference route that it has; None: all.
+    only: str | None = None
     # The API key that it asks for; None: none.
     key: str | None = None
     requests: list[Recorded] = field(default_factory=list)
@@ -117,7 +119,9 @@ class FakeUpstream:
             return _send_json(
                 connection, how["status"], {"error": {"message": "No."}}, how.get("headers", {})
             )
-        if request.fields.get("model") not in self.models:  # or it is no request of inference
+        is_here = self.only in {None, request.path}
+        # or it is no request of inference
+        if not is_here or request.fields.get("model") not in self.models:
             return _send_json(connection, 404, {"error": {"message": "?", "code": None}})
         if request.fields.get("stream"):
             return self._stream(connection, request, how)

@@ -78,7 +78,7 @@ class Streams:
 
     def __init__(self, server: Server, victim: str, kept: str) -> None:
         self._victims = [_stream(server, victim, 1500) for _ in range(2)]
-        self._kept = _stream(server, kept, 100)
+        self._kept = _stream(server, kept, 300)
         for stream in (*self._victims, self._kept):
             stream.read(2)
 
@@ -92,7 +92,8 @@ class Streams:
 
     def kept_is_whole(self) -> bool:
         """Read the other stream to its end; return whether that is its model's."""
-        reasons = [event["choices"][0]["finish_reason"] for event in events_in(self._kept.rest())]
+        events = events_in(self._kept.whole())
+        reasons = [event["choices"][0]["finish_reason"] for event in events]
         return reasons[-1:] == ["length"]
 
 

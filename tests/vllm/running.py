@@ -40,6 +40,7 @@ PLUGIN = (
     "--middleware", "tunewarden_vllm.middleware.Middleware",
     "--worker-extension-cls", "tunewarden_vllm.worker.WorkerExtension",
 )  # fmt: skip
+END = b"0\r\n\r\n"  # of a response in chunks
 # A start takes half a minute of a processor, on a machine that others use.
 START_SECONDS = 600.0
 STOP_SECONDS = 60.0
@@ -160,14 +161,14 @@ class Stream:
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self._read = b""
 
     def read(self, count: int) -> None:
-        """Read until this many events have come."""
-        raw = b""
-        while raw.count(b"data: {") < count:
+        """Read until this many events have come, or more."""
+        while self._read.count(b"data: {") < count:
             piece = self._socket.recv(65536)
-            assert piece, raw
-            raw += piece
+            assert piece, self._read
+            self._read += piece
 
     def waiting_bytes(self) -> int:
         """Return how many bytes have arrived and were not read."""
@@ -175,12 +176,16 @@ class Stream:
 
     def rest(self) -> bytes:
         """Read to the end of the response; return what came since `read`."""
-        raw = b""
+        raw = b"" if not self._read.endswith(END) else END
         with contextlib.suppress(ConnectionResetError):
-            while not raw.endswith(b"0\r\n\r\n") and (piece := self._socket.recv(65536)):
+            while not raw.endswith(END) and (piece := self._socket.recv(65536)):
                 raw += piece
         self._socket.close()
         return raw
+
+    def whole(self) -> bytes:
+        """Read to the end of the response; return all of it."""
+        return self._read + self.rest()
 
 
 def events_in(raw: bytes) -> list[dict[str, Any]]:

@@ -59,5 +59,5 @@ def test_a_fine_tune_embeds_by_its_own_weights_and_not_after_its_deletion(
 
 
 def test_a_base_that_embeds_does_not_chat(both: tuple[Pushed, Vllm]) -> None:
-    with pytest.raises(openai.NotFoundError, match="not supported in the v1/chat/completions"):
+    with pytest.raises(openai.NotFoundError, match="does not support v1/chat/completions"):
         both[0].said(BASE)

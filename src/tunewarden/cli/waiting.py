@@ -10,6 +10,16 @@ from tunewarden.errors import Error, Kind
 
 POLL_SECONDS = 0.1
 WAIT_SECONDS = 120.0
+# One is answered: a base without a chat template has completions only, one that embeds neither.
+REQUESTS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (
+        ("chat", "completions"),
+        {"max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]},
+    ),
+    (("completions",), {"max_tokens": 1, "prompt": "Hello"}),
+    (("embeddings",), {"input": "Hello"}),
+)
+OF_COMPLETIONS = 1  # whose refusal says most
 
 
 def until_it_answers(client: Client, model_id: str) -> None:
@@ -29,24 +39,15 @@ def until_it_answers(client: Client, model_id: str) -> None:
 
 
 def answers(client: Client, model_id: str) -> bool:
-    """Return whether the model answers a request for one token, as chat or as completion. Raises Error."""
-    body = {"model": model_id, "max_tokens": 1}
-    message = {"role": "user", "content": "Hello"}
-    try:
-        client.post("chat", "completions", fields={**body, "messages": [message]})
-    except Error as error:
-        if error.kind is Kind.UNAVAILABLE:
-            return False
-        # a base without a chat template supports completions only
-        return _completes(client, body)
-    return True
-
-
-def _completes(client: Client, body: dict[str, Any]) -> bool:
-    try:
-        client.post("completions", fields={**body, "prompt": "Hello"})
-    except Error as error:
-        if error.kind is Kind.UNAVAILABLE:
-            return False
-        raise
-    return True
+    """Return whether the model answers the shortest request of its kind. Raises Error."""
+    refused: list[Error] = []
+    for path, asked in REQUESTS:
+        try:
+            client.post(*path, fields={"model": model_id, **asked})
+        except Error as error:
+            if error.kind is Kind.UNAVAILABLE:
+                return False
+            refused.append(error)
+        else:
+            return True
+    raise refused[OF_COMPLETIONS]
