@@ -9,6 +9,8 @@ from tunewarden.invalid_values import invalid, shown, unsupported, wrong_type
 ROLES = ("system", "developer", "user", "assistant", "tool")
 # What clients that also speak to other services send on messages and their parts: it changes nothing here.
 OF_OTHER_SERVICES = ("cache_control", "reasoning_content")
+# The kinds of parts, which are the names of the fields with their text. An assistant's refusal is a text, too.
+PARTS = ("text", "refusal")
 CALLS_MAX = 128
 # Of the arguments of one call, which are JSON in a string: arrays and objects that it may have.
 BRACKETS_MAX = 50_000
@@ -110,9 +112,9 @@ def _content(value: Any, path: str) -> str:
     for at, part in enumerate(value):
         fields = Fields(typed(part, dict, f"{path}[{at}]") or {}, f"{path}[{at}]")
         kind = typed(fields.required("type"), str, fields.path("type"))
-        if kind != "text":
-            raise unsupported(kind, ["text"], fields.path("type"))
-        texts.append(str(typed(fields.required("text"), str, fields.path("text"))))
+        if kind not in PARTS:
+            raise unsupported(kind, PARTS, fields.path("type"))
+        texts.append(str(typed(fields.required(kind), str, fields.path(kind))))
         fields.ignore(*OF_OTHER_SERVICES)
         fields.finish()
     return "".join(texts)

@@ -31,6 +31,7 @@ HARMLESS = (
     "service_tier",
     "safety_identifier",
     "prompt_cache_key",
+    "prompt_cache_options",
     "prompt_cache_retention",
 )
 UNSUPPORTED_IN_CHAT = (

@@ -40,6 +40,13 @@ def test_parts_of_text_become_one_text() -> None:
     assert parse_chat(json.dumps(body).encode()).messages == [{"role": "user", "content": "ab"}]
 
 
+def test_a_refusal_can_be_sent_back_as_a_part() -> None:
+    said = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    body = {**CHAT, "messages": [said], "prompt_cache_options": {"ttl": "1h"}}
+    (message,) = parse_chat(json.dumps(body).encode()).messages or []
+    assert message == {"role": "assistant", "content": "No."}
+
+
 def test_an_answer_of_the_sdk_can_be_sent_back_as_history() -> None:
     said: dict[str, Any] = {
         "role": "assistant",
