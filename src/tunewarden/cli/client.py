@@ -4,7 +4,7 @@ Commands use paths below `/v1`, and print the API's responses.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from tunewarden.errors import Error, Kind
 AS_IT_CAME = "surrogateescape"
 # The schema of objects: /openapi.json.
 Object = dict[str, Any]
+# Of a query parameter: each text of several is sent, and None is not.
+Value = str | int | Sequence[str] | None
 # Every paged list of the API allows it, but those of administration.
 PAGE_SIZE = 1000
 ADMINISTRATION_PAGE_SIZE = 100
@@ -64,12 +66,12 @@ class Client:
         """Return whether a server is running; without one no model answers and no job continues."""
         return self._transport.is_served()
 
-    def get(self, *path: str, **query: str | int | None) -> Object:
+    def get(self, *path: str, **query: Value) -> Object:
         """GET an object by path segments; query parameters that are None are omitted."""
         return self._read(self.exchange(Request("GET", _path(path, query))))
 
     def pages(
-        self, *path: str, limit: int | None, page_size: int = PAGE_SIZE, **query: str | None
+        self, *path: str, limit: int | None, page_size: int = PAGE_SIZE, **query: Value
     ) -> Object:
         """GET a list page by page: all of it, or its first `limit` objects; return one list object."""
         found: list[Object] = []
@@ -88,9 +90,9 @@ class Client:
         """Return the bytes at a path."""
         return self.exchange(Request("GET", _path(path, {}))).body
 
-    def stream(self, *path: str, into: Callable[[bytes], object]) -> None:
+    def stream(self, *path: str, into: Callable[[bytes], object], **query: Value) -> None:
         """Give the bytes at a path to `into`, piece by piece."""
-        self.exchange(Request("GET", _path(path, {}), into=into))
+        self.exchange(Request("GET", _path(path, query), into=into))
 
     def post(self, *path: str, fields: Object | None = None) -> Object:
         """POST JSON, or nothing, and return the response."""
@@ -141,8 +143,8 @@ class Client:
         )
 
 
-def _path(segments: Iterable[str], query: dict[str, str | int | None]) -> str:
+def _path(segments: Iterable[str], query: Mapping[str, Value]) -> str:
     """Return a path with its query. Undecodable bytes of the command line are kept: the server refuses them."""
     path = "".join(f"/{quote(segment, safe='', errors=AS_IT_CAME)}" for segment in segments)
     chosen = {name: value for name, value in query.items() if value is not None}
-    return f"{path}?{urlencode(chosen, errors=AS_IT_CAME)}" if chosen else path
+    return f"{path}?{urlencode(chosen, doseq=True, errors=AS_IT_CAME)}" if chosen else path

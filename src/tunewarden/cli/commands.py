@@ -23,6 +23,10 @@ Reference: docs/reference/commands.md
 
 
 COMMANDS = {
+    "audit": Lazy(
+        "tunewarden.cli.audit_commands:audit",
+        "What was done, by whom: list, export, verify.",
+    ),
     "backup": Lazy(
         "tunewarden.cli.data_commands:backup",
         "Back up the database.",

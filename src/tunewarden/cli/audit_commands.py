@@ -1,0 +1,187 @@
+"""Commands about the audit log."""
+
+import functools
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from tunewarden import config
+from tunewarden.cli import audit_operations, client
+from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Object, Value
+from tunewarden.cli.exit_codes import ExitCode
+from tunewarden.cli.options import data_option, json_option, limit_option, refusing
+from tunewarden.cli.output import plain, say_if_more, show_json, show_table, shown_time
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+LOGS = ("organization", "audit_logs")
+FIELDS = ("time", "type", "actor", "resource", "id")
+TIMES = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
+OPTIONS = (
+    click.option("--type", "types", multiple=True, help="Only events of this type; repeatable."),
+    click.option(
+        "--resource", "resources", multiple=True, help="Only events about this id; repeatable."
+    ),
+    click.option(
+        "--actor",
+        "actors",
+        multiple=True,
+        help="Only events by this user, service account or key; repeatable.",
+    ),
+    click.option(
+        "--email", "emails", multiple=True, help="Only events by the user with this address."
+    ),
+    click.option(
+        "--project", "projects", multiple=True, help="Only events in this project; repeatable."
+    ),
+    click.option("--since", type=TIMES, help="Only events from this time on, in UTC."),
+    click.option("--until", type=TIMES, help="Only events before this time, in UTC."),
+)
+
+
+def filtering(command: Command) -> Command:
+    """Add the options of filters to a command, which gets them as one query, `query`."""
+
+    @functools.wraps(command)
+    def run(
+        *,
+        types: tuple[str, ...],
+        resources: tuple[str, ...],
+        actors: tuple[str, ...],
+        emails: tuple[str, ...],
+        projects: tuple[str, ...],
+        since: datetime | None,
+        until: datetime | None,
+        **others: Any,
+    ) -> Any:
+        query: dict[str, Value] = {
+            "event_types[]": types,
+            "resource_ids[]": resources,
+            "actor_ids[]": actors,
+            "actor_emails[]": emails,
+            "project_ids[]": projects,
+            "effective_at[gte]": _seconds(since),
+            "effective_at[lt]": _seconds(until),
+        }
+        return command(query=query, **others)
+
+    for option in reversed(OPTIONS):
+        run = option(run)
+    return run  # type: ignore[return-value]  # click's options are not typed by what they decorate
+
+
+@click.group()
+def audit() -> None:
+    """What was done, by whom. Event types: docs/reference/audit-events.md."""
+
+
+@audit.command(
+    "list",
+    epilog="\b\nExample:\n  tunewarden audit list --type resource.deleted --since 2026-01-31",
+)
+@filtering
+@limit_option
+@json_option
+@data_option
+@refusing
+def audit_list(
+    query: dict[str, Value], limit: int | None, data: Path | None, *, as_json: bool
+) -> None:
+    """List events, newest first: time, type, actor, resource, id."""
+    with client.administering(data) as server:
+        found = server.pages(*LOGS, limit=limit, page_size=ADMINISTRATION_PAGE_SIZE, **query)
+    if as_json:
+        show_json(found)
+        return
+    show_table(FIELDS, (_row(one) for one in found["data"]))
+    say_if_more(found)
+
+
+@audit.command(
+    "export", epilog="\b\nExample:\n  tunewarden audit export --until 2026-02-01 > 2026-01.jsonl"
+)
+@filtering
+@click.option(
+    "--output",
+    type=click.File("wb", lazy=True),
+    default="-",
+    help="Write to this file. [default: standard output]",
+)
+@data_option
+@refusing
+def audit_export(query: dict[str, Value], output: BinaryIO, data: Path | None) -> None:
+    """Write events as lines of JSON, oldest first: the bytes that the daily digests are made of."""
+    with client.administering(data) as server:
+        server.stream(*LOGS, "export", into=output.write, **query)
+
+
+@audit.command("retention")
+@click.option("--days", type=int, help="Keep events for so many days, 90 at least.")
+@click.option("--for-ever", is_flag=True, help="Keep events for ever, as without this setting.")
+@json_option
+@data_option
+@refusing
+def audit_retention(days: int | None, data: Path | None, *, for_ever: bool, as_json: bool) -> None:
+    """Show or set for how long events are kept."""
+    if days is not None and for_ever:
+        raise click.UsageError("Give --days or --for-ever, not both.")
+    with client.administering(data) as server:
+        if days is None and not for_ever:
+            found = server.get(*LOGS, "retention")
+        else:
+            found = server.post(*LOGS, "retention", fields={"days": days})
+    if as_json:
+        show_json(found)
+    else:
+        click.echo("for ever" if found["days"] is None else f"{found['days']} days")
+
+
+@audit.command("verify")
+@json_option
+@data_option
+@refusing
+def audit_verify(data: Path | None, *, as_json: bool) -> None:
+    """Check the events of all organizations against the daily digests in the log.
+
+    Exit status 1 if any is missing, changed or inserted; the first one of each day is named. A server may be running.
+    """
+    found = audit_operations.verify(config.of_this_machine(data))
+    if as_json:
+        show_json(found)
+    else:
+        for problem in found["problems"]:
+            click.echo(_told(problem))
+        said = f"{found['digests']} digests and {found['events']} events were checked"
+        if found["expired"]:
+            said += f"; {found['expired']} have expired, and their hashes were"
+        click.echo(
+            f"{said}. {found['undigested']} events are newer than the last digest.", err=True
+        )
+    if found["problems"]:
+        raise click.exceptions.Exit(ExitCode.FAILED)
+
+
+def _seconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.replace(tzinfo=UTC).timestamp())
+
+
+def _row(event: Object) -> tuple[str, ...]:
+    actor = event["actor"]["api_key"] if event["actor"] else None
+    who = "-"
+    if actor is not None:
+        user = actor.get("user") or actor.get("service_account") or {}
+        who = user.get("email") or user.get("id") or actor["id"]
+    resource = event[event["type"]]["id"] or "-"
+    return shown_time(event["effective_at"]), event["type"], who, resource, event["id"]
+
+
+def _told(problem: Object) -> str:
+    """Return a problem as one line: digest, organization, event, what."""
+    named = [f"digest {problem['digest']}"]
+    if problem["organization"] is not None:
+        named.append(f"organization {problem['organization'] or '(the operator)'}")
+    if problem["event"] is not None:
+        named.append(f"event {problem['event']}")
+    return plain(f"{', '.join(named)}: {problem['what']}")
