@@ -110,7 +110,7 @@ UNSAID = {
         "order": "ASC or DESC",
         "one.condition": "compares one column with a value",
         "of.condition": "the same",
-        "others": "compares columns with lists of parameters",
+        "search.others": "compares columns with lists of parameters",
     },
     "registry/usage_reports.py": {
         "columns": "of COLUMNS, or empty texts",

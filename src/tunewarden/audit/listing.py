@@ -16,6 +16,7 @@ from tunewarden.db.database import Database, Tx
 # How far matches are counted to find the filter with the fewest.
 _COUNTED_MAX = 2_000
 _PAGE = 500
+_ACTOR = "actor"
 
 # The place of an event in lists: when it happened (microseconds), and its number.
 Place = tuple[int, int]
@@ -54,6 +55,17 @@ class _Window:
     older_than: Place = (cursors.AFTER_ALL, cursors.AFTER_ALL)
     limit: int = _PAGE
     ascends: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What to read: `others` are conditions on each row, with the values of their parameters."""
+
+    organization_id: str
+    filters: Filters
+    window: _Window
+    others: str
+    values: dict[str, str]
 
 
 def page(
@@ -105,30 +117,42 @@ def _place(tx: Tx, organization_id: str, event_id: str, param: str) -> Place:
 def _read(tx: Tx, organization_id: str, filters: Filters, window: _Window) -> list[Event]:
     if filters.matches_none:
         return []
-    of = [ranges for ranges in _ranges(filters) if ranges] or [[_Range("", "")]]
-    chosen = of[0]
+    of = {name: ranges for name, ranges in _ranges(filters) if ranges} or {"": [_Range("", "")]}
+    chosen = next(iter(of))
     if len(of) > 1:
-        chosen = min(of, key=lambda ranges: _matches(tx, organization_id, ranges))
-    read = [_read_range(tx, organization_id, one, filters, window) for one in chosen]
-    found: dict[int, Event] = {}
-    for event in heapq.merge(*read, key=_place_of, reverse=not window.ascends):
+        chosen = min(of, key=lambda name: _matches(tx, organization_id, of[name]))
+    # Places first: an index alone gives them, if no other filter is to be checked.
+    search = _Search(organization_id, filters, window, *_others(filters, but=chosen))
+    read = [_places(tx, search, one) for one in of[chosen]]
+    found: dict[Place, None] = {}
+    for place in heapq.merge(*read, reverse=not window.ascends):
         if len(found) == window.limit:
             break
-        found[event.n] = event  # one may be in two ranges: of its key and of its user
-    return list(found.values())
+        found[place] = None  # one may be in two ranges: of its key and of its user
+    return [_event(tx, n) for _, n in found]
 
 
-def _ranges(filters: Filters) -> Iterator[list[_Range]]:
-    """Yield the ranges that each filter reads."""
-    yield [_Range(" AND type = :value", one) for one in sorted(filters.types)]
-    yield [_Range(" AND resource_id = :value", one) for one in sorted(filters.resource_ids)]
-    yield [_Range(" AND project_id = :value", one) for one in sorted(filters.project_ids)]
-    yield [_Range(" AND actor_user_id = :value", one) for one in sorted(filters.user_ids)]
-    yield [
-        _Range(condition, one)
-        for one in sorted(filters.actor_ids)
-        for condition in (" AND actor_key_id = :value", " AND actor_user_id = :value")
-    ]
+def _ranges(filters: Filters) -> Iterator[tuple[str, list[_Range]]]:
+    """Yield the ranges that each filter reads, by the filter's name."""
+    for column, values in _columns(filters):
+        yield column, [_Range(f" AND {column} = :value", one) for one in sorted(values)]
+    yield (
+        _ACTOR,
+        [
+            _Range(condition, one)
+            for one in sorted(filters.actor_ids)
+            for condition in (" AND actor_key_id = :value", " AND actor_user_id = :value")
+        ],
+    )
+
+
+def _columns(filters: Filters) -> tuple[tuple[str, frozenset[str]], ...]:
+    return (
+        ("type", filters.types),
+        ("resource_id", filters.resource_ids),
+        ("project_id", filters.project_ids),
+        ("actor_user_id", filters.user_ids),
+    )
 
 
 def _matches(tx: Tx, organization_id: str, ranges: Sequence[_Range]) -> int:
@@ -148,17 +172,16 @@ def _matches(tx: Tx, organization_id: str, ranges: Sequence[_Range]) -> int:
     return count
 
 
-def _read_range(
-    tx: Tx, organization_id: str, of: _Range, filters: Filters, window: _Window
-) -> list[Event]:
+def _places(tx: Tx, search: _Search, of: _Range) -> list[Place]:
+    """Return the places of a range's events that match the other filters, in the window's order."""
+    window, filters = search.window, search.filters
     order = "ASC" if window.ascends else "DESC"
-    others, values = _others(filters)
     rows = tx.rows(
-        f"SELECT {COLUMNS} FROM audit_events WHERE organization_id = :organization{of.condition}"
+        f"SELECT effective_at, n FROM audit_events WHERE organization_id = :organization{of.condition}"
         " AND effective_at >= :from_at AND effective_at <= :to_at"
         " AND (effective_at, n) > (:newer_at, :newer_n) AND (effective_at, n) < (:older_at, :older_n)"
-        f"{others} ORDER BY effective_at {order}, n {order} LIMIT :limit",
-        organization=organization_id,
+        f"{search.others} ORDER BY effective_at {order}, n {order} LIMIT :limit",
+        organization=search.organization_id,
         value=of.value,
         from_at=max(filters.from_at, window.newer_than[0]),
         to_at=min(filters.to_at, window.older_than[0]),
@@ -167,34 +190,36 @@ def _read_range(
         older_at=window.older_than[0],
         older_n=window.older_than[1],
         limit=window.limit,
-        **values,
+        **search.values,
     )
-    return [Event(*row) for row in rows]
+    return [(int(at), int(n)) for at, n in rows]
 
 
-def _others(filters: Filters) -> tuple[str, dict[str, str]]:
-    """Return the conditions of all filters on a row, and their values.
+def _event(tx: Tx, n: int) -> Event:
+    row = tx.row(f"SELECT {COLUMNS} FROM audit_events WHERE n = :n", n=n)
+    assert row is not None, "read in the same transaction"
+    return Event(*row)
+
+
+def _others(filters: Filters, *, but: str) -> tuple[str, dict[str, str]]:
+    """Return the conditions of all filters but one on a row, and their values.
 
     COALESCE keeps the database from reading another filter's index, which has other events in the way.
     """
     text = ""
     values: dict[str, str] = {}
-    for column, chosen in (
-        ("type", filters.types),
-        ("resource_id", filters.resource_ids),
-        ("project_id", filters.project_ids),
-        ("actor_user_id", filters.user_ids),
-        ("actor", filters.actor_ids),
-    ):
-        if not chosen:
-            continue
-        names = {f"{column}_{at}": one for at, one in enumerate(sorted(chosen))}
-        values |= names
-        listed = ", ".join(f":{name}" for name in names)
-        if column == "actor":
-            text += f" AND (COALESCE(actor_key_id, '') IN ({listed}) OR COALESCE(actor_user_id, '') IN ({listed}))"
-        else:
-            text += f" AND COALESCE({column}, '') IN ({listed})"
+
+    def listed(name: str, chosen: frozenset[str]) -> str:
+        named = {f"{name}_{at}": one for at, one in enumerate(sorted(chosen))}
+        values.update(named)
+        return ", ".join(f":{one}" for one in named)
+
+    for column, chosen in _columns(filters):
+        if chosen and column != but:
+            text += f" AND COALESCE({column}, '') IN ({listed(column, chosen)})"
+    if filters.actor_ids and but != _ACTOR:
+        ids = listed(_ACTOR, filters.actor_ids)
+        text += f" AND (COALESCE(actor_key_id, '') IN ({ids}) OR COALESCE(actor_user_id, '') IN ({ids}))"
     return text, values
 
 

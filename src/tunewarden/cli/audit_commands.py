@@ -74,7 +74,7 @@ def filtering(command: Command) -> Command:
 
 @click.group()
 def audit() -> None:
-    """What was done, by whom. Event types: docs/reference/audit-events.md."""
+    """What was done, by whom: list, export, verify. Event types: docs/reference/audit-events.md."""
 
 
 @audit.command(

@@ -6,6 +6,7 @@ time: a restored database, a wrong clock and a long downtime cannot be told apar
 
 from dataclasses import dataclass
 
+from tunewarden import audit
 from tunewarden.clock import Clock, to_micros
 from tunewarden.db.database import Database, Tx
 
@@ -33,13 +34,16 @@ def pause_of(database: Database) -> Pause | None:
 def resume(database: Database, clock: Clock) -> bool:
     """Resume expiry by the present clock; False if it was not paused."""
     with database.write(below_floor=True) as tx:
-        return bool(
+        was_paused = bool(
             tx.run(
                 "UPDATE clock_seen SET paused_at = NULL, jumped_micros = 0, seen_at = :now"
                 " WHERE paused_at IS NOT NULL",
                 now=to_micros(clock.now()),
             )
         )
+        if was_paused:
+            _record(tx, audit.EventType.EXPIRY_RESUMED)
+    return was_paused
 
 
 class ClockWatch:
@@ -69,7 +73,14 @@ class ClockWatch:
         if row is None or is_jump or abs(now - seen_at) > NOTE_MICROS:
             with self._database.write(below_floor=True) as tx:
                 _note(tx, now if not is_jump else seen_at, now if is_jump else None, jumped)
+                if is_jump:
+                    _record(tx, audit.EventType.EXPIRY_PAUSED)
         return None if is_jump else now
+
+
+def _record(tx: Tx, event: audit.EventType) -> None:
+    """Record it among the operator's events: it concerns all organizations."""
+    audit.record(tx, event, organization_id="", actor=audit.SERVER, resource_id="expiry")
 
 
 def _note(tx: Tx, seen_at: int, paused_at: int | None, jumped_micros: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunewarden import audit
 from tunewarden.db.database import Database, Tx
 from tunewarden.finetuning import checkpoints, events, states
 from tunewarden.finetuning.hyperparameters import Method, Values
@@ -246,7 +247,21 @@ def failed(tx: Tx, job_n: int, *, code: str, message: str, param: str | None) ->
     is_ours = _moved(tx, job_n, Event.FAILED, error=error, estimated_finish_at=None)
     if is_ours:
         events.record(tx, job_n, f"The job failed: {message}", level="error")
+        _record_failure(tx, job_n, code)
     return is_ours
+
+
+def _record_failure(tx: Tx, job_n: int, code: str) -> None:
+    row = tx.row("SELECT organization_id, id FROM jobs WHERE n = :n", n=job_n)
+    assert row is not None, "jobs are kept for ever"
+    audit.record(
+        tx,
+        audit.EventType.JOB_FAILED,
+        organization_id=row[0],
+        actor=audit.SERVER,
+        resource_id=row[1],
+        code=code,
+    )
 
 
 def finished(tx: Tx, job_n: int) -> bool:

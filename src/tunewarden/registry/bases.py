@@ -126,6 +126,14 @@ def also_name(tx: Tx, base: str, name: str) -> None:
     if exists(tx, name):
         raise _in_use(name)
     tx.run("INSERT INTO base_names (name, base) VALUES (:name, :base)", name=name, base=base)
+    audit.record(
+        tx,
+        audit.EventType.BASE_NAMED,
+        organization_id="",
+        actor=audit.SERVER,
+        resource_id=base,
+        also_named=name,
+    )
 
 
 def check_other_name(database: Database, name: str) -> None:

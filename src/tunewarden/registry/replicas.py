@@ -72,12 +72,13 @@ def add(
 
 def leave(tx: Tx, base: str, name: str) -> Replica:
     """Begin to remove a replica: no request goes to it from now on. Idempotent. Raises Error(NOT_FOUND)."""
-    tx.run(
-        "UPDATE replicas SET leaving_at = COALESCE(leaving_at, :now) WHERE base = :base AND name = :name",
+    if tx.run(
+        "UPDATE replicas SET leaving_at = :now WHERE base = :base AND name = :name AND leaving_at IS NULL",
         now=tx.now_micros,
         base=base,
         name=name,
-    )
+    ):
+        _record(tx, audit.EventType.REPLICA_LEAVING, base, name)
     found = next((one for one in _of(tx, base) if one.name == name), None)
     if found is None:
         raise Error(

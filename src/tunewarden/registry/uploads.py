@@ -134,9 +134,10 @@ class Uploads:
             sealed = self.files.seal(self._draft(upload), part_id, Watched(reader))
             with self.database.write() as tx:
                 keys.authorize_now(tx, caller, Action.WRITE_FILES)
-                upload_parts.check_room(
-                    tx, upload_rows.pending(tx, caller, upload_id), sealed.blob.bytes
-                )
+                pending = upload_rows.pending(tx, caller, upload_id)
+                upload_parts.check_room(tx, pending, sealed.blob.bytes)
+                added = audit.EventType.UPLOAD_PART_ADDED
+                upload_rows.record(tx, added, pending, caller.actor, part=part_id)
                 return upload_parts.make_whole(tx, part_id, sealed)
         except BaseException:
             self._erase_parts([(part_id, blob)])

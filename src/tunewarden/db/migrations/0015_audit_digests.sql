@@ -10,6 +10,22 @@ CREATE INDEX audit_events_of_user ON audit_events (organization_id, actor_user_i
 CREATE INDEX audit_events_of_project ON audit_events (organization_id, project_id, effective_at, n)
   WHERE project_id IS NOT NULL;
 
+-- Without statistics SQLite takes the first index for all of them, and reads every event. These are those of a large
+-- organization: only their order matters. (ANALYZE of an empty table makes the table of statistics.)
+CREATE TABLE audit_retention (
+  organization_id TEXT PRIMARY KEY REFERENCES organizations (id),
+  days INTEGER NOT NULL
+);
+ANALYZE audit_retention;
+INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES
+  ('audit_events', 'audit_events_listed', '1000000 1000000 1 1'),
+  ('audit_events', 'audit_events_of_project', '1000000 1000000 50000 1 1'),
+  ('audit_events', 'audit_events_of_type', '1000000 1000000 20000 1 1'),
+  ('audit_events', 'audit_events_of_user', '1000000 1000000 5000 1 1'),
+  ('audit_events', 'audit_events_of_key', '1000000 1000000 2500 1 1'),
+  ('audit_events', 'audit_events_of_resource', '1000000 1000000 3 1 1');
+ANALYZE sqlite_schema;
+
 -- One leaf of the log, over all events up to number last_n. A digest without a statement was found in the log: its
 -- events were lost when the database was restored from an older copy.
 CREATE TABLE audit_digests (
@@ -40,11 +56,6 @@ CREATE TABLE audit_parts (
 CREATE INDEX audit_parts_of_digest ON audit_parts (sequence);
 CREATE INDEX audit_parts_kept ON audit_parts (organization_id, last_n) WHERE expired_at IS NULL;
 CREATE INDEX audit_parts_expired ON audit_parts (organization_id, last_n) WHERE expired_at IS NOT NULL;
-
-CREATE TABLE audit_retention (
-  organization_id TEXT PRIMARY KEY REFERENCES organizations (id),
-  days INTEGER NOT NULL
-);
 
 -- Refused acts by key and hour: how many are events, and how many are only counted.
 CREATE TABLE audit_refusals (

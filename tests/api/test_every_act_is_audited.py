@@ -1,0 +1,428 @@
+"""Whatever changes something leaves an event, in the transaction that changes it: every route and every command.
+
+A new route or command that changes something needs a line here. The database itself is watched while they run.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import apsw
+import click
+import pytest
+from starlette.routing import Route
+from tests.cli import in_process
+from tests.support import administration, bases, fine_tuning_rows, jobs, servers
+from tests.support.uploading import CONTENT_TYPE, Field, form
+
+from tunewarden.api.direct import Direct, DirectAnswer
+from tunewarden.api.routes import ROUTERS
+from tunewarden.api.server import Server
+from tunewarden.app import answering
+from tunewarden.cli.commands import cli
+from tunewarden.config import Config
+from tunewarden.finetuning import commands as job_commands
+from tunewarden.finetuning.states import State
+from tunewarden.gateway.inference import ROUTES
+from tunewarden.identity import keys
+from tunewarden.identity.policy import Role
+from tunewarden.registry import bases as base_rows
+from tunewarden.registry import replicas
+from tunewarden.registry.bases import BaseKind
+from tunewarden.registry.files import Owner
+
+# Tables that say what there is and who may do what. Others hold counts, marks, leases, and steps on the way to a
+# state that is recorded when it is reached.
+STATE = frozenset(
+    {
+        "admin_api_keys", "api_keys", "artifacts", "audit_retention", "base_names", "bases",
+        "checkpoint_permissions", "files", "holds", "organizations", "project_members", "projects",
+        "replicas", "uploads", "users",
+    }
+)  # fmt: skip
+# Routes without an act: they answer that this is not offered.
+NOT_OFFERED = ("/v1/fine_tuning/alpha/", "/v1/responses/")
+
+
+class Watch:
+    """Transactions that changed state and recorded nothing, on connections that are opened in this process."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self.silent: list[set[str]] = []
+        self.recorded = 0
+
+    def __call__(self, connection: apsw.Connection) -> None:
+        changed: set[str] = set()
+
+        def on_change(_kind: int, _database: str, table: str, _row: int) -> None:
+            changed.add(table)
+
+        def on_commit() -> bool:
+            if self.is_on and changed & STATE and "audit_events" not in changed:
+                self.silent.append(set(changed))
+            self.recorded += self.is_on and "audit_events" in changed
+            changed.clear()
+            return False
+
+        connection.set_update_hook(on_change)
+        connection.set_commit_hook(on_commit)
+        connection.set_rollback_hook(changed.clear)
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        self.is_on, self.silent, self.recorded = True, [], 0
+        try:
+            yield
+        finally:
+            self.is_on = False
+        assert self.silent == [], f"changed without an event: {self.silent}"
+
+
+class Place:
+    """A data directory without a server, and its application in this process."""
+
+    def __init__(self, data: Path, watch: Watch) -> None:
+        servers.prepare_local_base(data)
+        self.watch = watch
+        self.data = data
+        self.app = servers.open_data(data)
+        scratch = data.parent / "scratch"
+        scratch.mkdir()
+        self.config = Config(data=data, scratch=scratch, scratch_may_be_a_disk=True)
+        self.key = (data / "owner.key").read_text().strip()
+        self.admin_key = administration.make_admin_key(self.app)
+        self.direct = Direct(Server(answering(self.app)))
+        self.adapter = bases.adapter().write(data.parent / "adapter")
+
+    def ask(
+        self, method: str, path: str, fields: object = None, *, parts: bytes = b"", key: str = ""
+    ) -> DirectAnswer:
+        body = parts or (b"" if fields is None else json.dumps(fields).encode())
+        headers = {
+            "authorization": f"Bearer {key or self.key_of(path)}",
+            "content-type": CONTENT_TYPE if parts else "application/json",
+            "content-length": str(len(body)),
+        }
+        return self.direct.ask(method, path, headers, [body] if body else [])
+
+    def key_of(self, path: str) -> str:
+        return self.admin_key if path.startswith("/v1/organization") else self.key
+
+    def made(self, path: str, fields: object) -> str:
+        answer = self.ask("POST", path, fields)
+        assert answer.status == 200, answer.body
+        return str(json.loads(answer.body)["id"])
+
+    def file(self) -> str:
+        caller = fine_tuning_rows.caller_of(self.app, self.key)
+        owner = Owner(caller.organization_id, caller.project_id, caller.key_id)
+        content = BytesIO(jobs.chats())
+        file = self.app.files.store(owner, filename="a.jsonl", purpose="fine-tune", reader=content)
+        return file.id
+
+    def model(self) -> str:
+        return servers.import_adapter(self.app, self.key).id
+
+    def upload(self) -> str:
+        fields = {
+            "bytes": 4,
+            "filename": "a.txt",
+            "mime_type": "text/plain",
+            "purpose": "user_data",
+        }
+        return self.made("/v1/uploads", fields)
+
+    def part(self, upload: str) -> str:
+        parts = form(Field("data", b"text", "a"))
+        return str(
+            json.loads(self.ask("POST", f"/v1/uploads/{upload}/parts", parts=parts).body)["id"]
+        )
+
+    def job(self, state: State) -> str:
+        job = fine_tuning_rows.make_job(self.app, self.key)
+        fine_tuning_rows.set_job(self.app, job, state=state)
+        return job
+
+    def user(self) -> str:
+        return administration.make_user(self.app, "somebody")
+
+    def project(self) -> str:
+        return self.made("/v1/organization/projects", {"name": "p"})
+
+    def member(self) -> str:
+        """A path of a person in a project."""
+        users = f"/v1/organization/projects/{self.project()}/users"
+        user = self.made(users, {"user_id": self.user(), "role": "member"})
+        return f"{users}/{user}"
+
+    def checkpoint(self) -> str:
+        job = fine_tuning_rows.make_job(self.app, self.key)
+        model = fine_tuning_rows.make_checkpoint(self.app, self.key, job, 1, {"step": 1})
+        return f"/v1/fine_tuning/checkpoints/{model.id}/permissions"
+
+
+Act = Callable[[Place], tuple[str, Any]]
+FILE = form(Field("purpose", b"user_data"), Field("file", b"x", "a.txt"))
+
+
+def _shared(place: Place) -> str:
+    """A path of a permission."""
+    path = place.checkpoint()
+    project = fine_tuning_rows.make_project(place.app)[0]
+    answer = place.ask("POST", path, {"project_ids": [project]})
+    return f"{path}/{json.loads(answer.body)['data'][0]['id']}"
+
+
+def _completed(place: Place) -> tuple[str, Any]:
+    upload = place.upload()
+    return f"/v1/uploads/{upload}/complete", {"part_ids": [place.part(upload)]}
+
+
+def _imported(_: Place) -> tuple[str, Any]:
+    files = bases.adapter()
+    return "/v1/models", form(
+        Field("base", servers.LOCAL_BASE.encode()),
+        Field("adapter_config", files.config, "adapter_config.json"),
+        Field("adapter_model", files.weights, "adapter_model.safetensors"),
+    )
+
+
+ACTS: dict[str, Act] = {
+    "POST /v1/models": _imported,
+    "POST /v1/models/{model_id}": lambda p: (f"/v1/models/{p.model()}", {"archived": True}),
+    "DELETE /v1/models/{model_id}": lambda p: (f"/v1/models/{p.model()}", None),
+    "POST /v1/holds": lambda p: ("/v1/holds", {"model": p.model(), "reason": "a dispute"}),
+    "POST /v1/holds/{hold_id}/lift": lambda p: (
+        f"/v1/holds/{p.made('/v1/holds', {'model': p.model(), 'reason': 'a dispute'})}/lift", None,
+    ),
+    "POST /v1/files": lambda _: ("/v1/files", FILE),
+    "DELETE /v1/files/{file_id}": lambda p: (f"/v1/files/{p.file()}", None),
+    "POST /v1/uploads": lambda _: (
+        "/v1/uploads",
+        {"bytes": 4, "filename": "a.txt", "mime_type": "text/plain", "purpose": "user_data"},
+    ),
+    "POST /v1/uploads/{upload_id}/parts": lambda p: (
+        f"/v1/uploads/{p.upload()}/parts", form(Field("data", b"text", "a")),
+    ),
+    "POST /v1/uploads/{upload_id}/complete": _completed,
+    "POST /v1/uploads/{upload_id}/cancel": lambda p: (f"/v1/uploads/{p.upload()}/cancel", None),
+    "POST /v1/fine_tuning/jobs": lambda p: (
+        "/v1/fine_tuning/jobs", {"model": servers.LOCAL_BASE, "training_file": p.file()},
+    ),
+    "POST /v1/fine_tuning/jobs/{job_id}/cancel": lambda p: (
+        f"/v1/fine_tuning/jobs/{p.job(State.PAUSED)}/cancel", None,
+    ),
+    "POST /v1/fine_tuning/jobs/{job_id}/pause": lambda p: (
+        f"/v1/fine_tuning/jobs/{p.job(State.QUEUED)}/pause", None,
+    ),
+    "POST /v1/fine_tuning/jobs/{job_id}/resume": lambda p: (
+        f"/v1/fine_tuning/jobs/{p.job(State.PAUSED)}/resume", None,
+    ),
+    "POST /v1/fine_tuning/checkpoints/{model_id}/permissions": lambda p: (
+        p.checkpoint(), {"project_ids": [fine_tuning_rows.make_project(p.app)[0]]},
+    ),
+    "DELETE /v1/fine_tuning/checkpoints/{model_id}/permissions/{permission_id}": lambda p: (
+        _shared(p), None,
+    ),
+    "POST /v1/organization/audit_logs/retention": lambda _: (
+        "/v1/organization/audit_logs/retention", {"days": 90},
+    ),
+    "POST /v1/organization/projects": lambda _: ("/v1/organization/projects", {"name": "p"}),
+    "POST /v1/organization/projects/{project_id}": lambda p: (
+        f"/v1/organization/projects/{p.project()}", {"name": "renamed"},
+    ),
+    "POST /v1/organization/projects/{project_id}/archive": lambda p: (
+        f"/v1/organization/projects/{p.project()}/archive", None,
+    ),
+    "POST /v1/organization/projects/{project_id}/users": lambda p: (
+        f"/v1/organization/projects/{p.project()}/users", {"user_id": p.user(), "role": "member"},
+    ),
+    "POST /v1/organization/projects/{project_id}/users/{user_id}": lambda p: (
+        p.member(), {"role": "viewer"},
+    ),
+    "DELETE /v1/organization/projects/{project_id}/users/{user_id}": lambda p: (p.member(), None),
+    "POST /v1/organization/users/{user_id}": lambda p: (
+        f"/v1/organization/users/{p.user()}", {"role": "owner"},
+    ),
+    "DELETE /v1/organization/users/{user_id}": lambda p: (f"/v1/organization/users/{p.user()}", None),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def watch() -> Iterator[Watch]:
+    made = Watch()
+    apsw.connection_hooks.append(made)
+    yield made
+    apsw.connection_hooks.remove(made)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, watch: Watch) -> Iterator[Place]:
+    made = Place(tmp_path_factory.mktemp("place") / "data", watch)
+    yield made
+    made.direct.close()
+
+
+def _changing_routes() -> set[str]:
+    found = set()
+    for router in ROUTERS:
+        for route in router.routes:
+            assert isinstance(route, Route)
+            if route.path not in ROUTES and not route.path.startswith(NOT_OFFERED):
+                found |= {f"{method} {route.path}" for method in route.methods or ()}
+    return {one for one in found if not one.startswith(("GET", "HEAD"))}
+
+
+def test_every_route_that_changes_something_is_here() -> None:
+    assert ACTS.keys() == _changing_routes()
+
+
+@pytest.mark.parametrize("route", sorted(ACTS))
+def test_a_route_records_its_request_in_the_transaction_that_changes_something(
+    place: Place, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_commands, "SETTLE_SECONDS", 0.0)
+    path, sent = ACTS[route](place)
+    given = {"parts": sent} if isinstance(sent, bytes) else {"fields": sent}
+    with place.watch.on():
+        answer = place.ask(route.split(maxsplit=1)[0], path, **given)
+    assert answer.status == 200, answer.body
+    with place.app.database.read() as tx:
+        rows = tx.rows(
+            "SELECT type, actor_key_id, actor_user_id FROM audit_events WHERE request_id = :id",
+            id=answer.headers["x-request-id"],
+        )
+    assert rows, "no event names the request"
+    key_id = place.key_of(path).rsplit("-", 2)[1]
+    assert {row[1].partition("_")[2] for row in rows if row[1]} == {key_id}
+    assert all(row[2] for row in rows if row[1]), "an actor is a user's key"
+
+
+@pytest.mark.parametrize("route", sorted(ACTS))
+def test_a_refused_request_is_recorded_too(place: Place, route: str) -> None:
+    """With a key that has no permission: a reader's, and at administration one that is no admin key."""
+    path, sent = ACTS[route](place)
+    given: dict[str, Any] = {"parts": sent} if isinstance(sent, bytes) else {"fields": sent}
+    reader = _reader(place)
+    answer = place.ask(route.split(maxsplit=1)[0], path, **given, key=reader)
+    assert answer.status == 403, answer.body
+    with place.app.database.read() as tx:
+        rows = tx.rows(
+            "SELECT type, resource_id FROM audit_events WHERE request_id = :id",
+            id=answer.headers["x-request-id"],
+        )
+    assert len(rows) == 1
+    assert rows[0][0].endswith("refused")
+
+
+def _reader(place: Place) -> str:
+    with place.app.database.write() as tx:
+        return keys.create(
+            tx, organization=servers.ORGANIZATION, role=Role.READER, name="reader", scopes=()
+        )[1]
+
+
+# Commands that change nothing here, and those that only send what the routes above answer.
+READING = frozenset(
+    {
+        "audit export", "audit list", "audit verify", "backup database", "bases list",
+        "certificates issue", "certificates list", "certificates renew", "config show", "deletions list",
+        "deletions show", "doctor", "files list", "fine-tunes events", "fine-tunes list",
+        "fine-tunes show", "holds list", "keys list", "migrate openai inventory", "models list",
+        "models show", "organizations list", "projects list", "projects users list", "receipts verify",
+        "replicas list", "users list", "users show",
+    }
+)  # fmt: skip
+OF_ROUTES = frozenset(
+    {
+        "audit retention", "files delete", "files upload", "fine-tunes cancel", "fine-tunes create",
+        "fine-tunes pause", "fine-tunes resume", "holds lift", "holds place", "migrate openai download",
+        "migrate openai record", "models archive", "models delete", "models import", "models protect",
+        "models unarchive", "models unprotect", "projects archive", "projects create", "projects rename",
+        "projects users add", "projects users remove", "projects users set-role", "users remove",
+        "users set-role",
+    }
+)  # fmt: skip
+
+
+def _base(place: Place) -> tuple[str, ...]:
+    directory = bases.write_base(place.data.parent / "another-base")
+    return ("another", "--path", str(directory))
+
+
+def _key(place: Place) -> str:
+    return f"key_{_reader(place).split('-')[2]}"
+
+
+def _pause_expiry(place: Place) -> tuple[str, ...]:
+    with place.app.database.write() as tx:
+        tx.run("DELETE FROM clock_seen")
+        tx.run("INSERT INTO clock_seen VALUES (1, 1, 1, 1)")
+    return ()
+
+
+# Their operations are called below: the commands ask an engine first.
+NEED_ENGINES = frozenset({"replicas add", "replicas remove"})
+OPERATORS: dict[str, Callable[[Place], tuple[str, ...]]] = {
+    "bases add": _base,
+    "bases name": lambda _: (servers.LOCAL_BASE, "--also-named", "also"),
+    "expiry resume": _pause_expiry,
+    "keyring adopt": lambda _: ("--yes",),
+    "keys create": lambda _: ("--role", "reader"),
+    "keys revoke": lambda p: (_key(p),),
+    "organizations create": lambda _: ("another-organization",),
+}
+
+
+def _names(group: click.Group, before: str = "") -> Iterator[str]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from _names(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}"
+
+
+def test_every_command_that_changes_something_is_here() -> None:
+    assert {*_names(cli)} - {"serve"} == READING | OF_ROUTES | NEED_ENGINES | OPERATORS.keys()
+
+
+@pytest.mark.parametrize("command", sorted(OPERATORS))
+def test_an_operators_command_records_what_it_changes(place: Place, command: str) -> None:
+    options = OPERATORS[command](place)
+    with place.watch.on():
+        done = in_process.run_cli(*command.split(), *options, "--data", str(place.data))
+    assert done.returncode == 0, done.stderr
+    assert place.watch.recorded >= 1, "nothing was recorded"
+
+
+def test_replicas_are_recorded_when_they_come_leave_and_are_gone(place: Place) -> None:
+    database = place.app.database
+    remote = {"location": "http://127.0.0.1:9/v1", "engine_model": "x", "modules": {}}
+    with database.write() as tx:
+        base_rows.add(tx, name="remote", kind=BaseKind.REMOTE, **remote)  # type: ignore[arg-type]  # as a client has them
+    with place.watch.on():
+        with database.write() as tx:
+            replicas.add(tx, base="remote", url="http://127.0.0.1:10/v1", name="two")
+        with database.write() as tx:
+            leaving = replicas.leave(tx, "remote", "two")
+        with database.write() as tx:
+            replicas.remove(tx, leaving)
+    assert place.watch.recorded == 3
+
+
+def test_control_the_watch_sees_a_change_without_an_event(place: Place) -> None:
+    def change(name: str, *, fails: bool) -> None:
+        with place.watch.on(), place.app.database.write() as tx:
+            tx.run("UPDATE users SET name = :name", name=name)
+            assert not fails, "it fails"
+
+    with pytest.raises(AssertionError, match="without an event"):
+        change("x", fails=False)
+    with pytest.raises(AssertionError, match="it fails"):
+        change("y", fails=True)  # rolled back: nothing has changed
