@@ -159,6 +159,21 @@ class Place:
         user = self.made(users, {"user_id": self.user(), "role": "member"})
         return f"{users}/{user}"
 
+    def account(self) -> str:
+        """A path of a service account."""
+        accounts = f"/v1/organization/projects/{self.project()}/service_accounts"
+        return f"{accounts}/{self.made(accounts, {'name': 'robot'})}"
+
+    def project_key(self) -> str:
+        """A path of an API key of a project."""
+        path, fields = self.new_project_key()
+        return f"{path}/{self.made(path, fields)}"
+
+    def new_project_key(self) -> tuple[str, dict[str, str]]:
+        """What makes an API key for a person in a project."""
+        project, _, user = self.member().partition("/users/")
+        return f"{project}/api_keys", {"name": "key", "user_id": user}
+
     def checkpoint(self) -> str:
         job = fine_tuning_rows.make_job(self.app, self.key)
         model = fine_tuning_rows.make_checkpoint(self.app, self.key, job, 1, {"step": 1})
@@ -245,6 +260,39 @@ ACTS: dict[str, Act] = {
         p.member(), {"role": "viewer"},
     ),
     "DELETE /v1/organization/projects/{project_id}/users/{user_id}": lambda p: (p.member(), None),
+    "POST /v1/organization/projects/{project_id}/service_accounts": lambda p: (
+        f"/v1/organization/projects/{p.project()}/service_accounts",
+        {"name": "robot"},
+    ),
+    "POST /v1/organization/projects/{project_id}/service_accounts/{service_account_id}": lambda p: (
+        p.account(),
+        {"role": "owner"},
+    ),
+    "DELETE /v1/organization/projects/{project_id}/service_accounts/{service_account_id}": lambda p: (
+        p.account(),
+        None,
+    ),
+    "POST /v1/organization/projects/{project_id}/service_accounts/{service_account_id}/api_keys": lambda p: (
+        f"{p.account()}/api_keys",
+        {"name": "key"},
+    ),
+    "POST /v1/organization/projects/{project_id}/api_keys": lambda p: p.new_project_key(),
+    "POST /v1/organization/projects/{project_id}/api_keys/{api_key_id}": lambda p: (
+        p.project_key(),
+        {"scopes": ["api.all.read"]},
+    ),
+    "DELETE /v1/organization/projects/{project_id}/api_keys/{api_key_id}": lambda p: (
+        p.project_key(),
+        None,
+    ),
+    "POST /v1/organization/admin_api_keys": lambda _: (
+        "/v1/organization/admin_api_keys",
+        {"name": "key"},
+    ),
+    "DELETE /v1/organization/admin_api_keys/{key_id}": lambda p: (
+        f"/v1/organization/admin_api_keys/{p.made('/v1/organization/admin_api_keys', {'name': 'key'})}",
+        None,
+    ),
     "POST /v1/organization/users/{user_id}": lambda p: (
         f"/v1/organization/users/{p.user()}", {"role": "owner"},
     ),

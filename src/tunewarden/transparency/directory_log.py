@@ -1,4 +1,4 @@
-"""The log as a directory of C2SP tiles, one leaf per deletion (I4).
+"""The log as a directory of C2SP tiles: a leaf for each deletion (I4) and each digest of the audit log.
 
 The signed checkpoint is authoritative. An append makes bytes durable in this order:
 

@@ -1,4 +1,4 @@
-"""The append-only log of deletions: a Merkle tree with one leaf per deletion, under a signed checkpoint (I4). The port."""
+"""The append-only log of deletions and audit digests: a Merkle tree under a signed checkpoint (I4). The port."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

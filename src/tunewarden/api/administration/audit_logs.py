@@ -150,7 +150,7 @@ async def update_audit_retention(context: InAdministration, body: InBody) -> Jso
         audit_access.set_retention_days,
         context.operations.database,
         context.administrator,
-        body.number("days"),
+        body.whole_number("days"),
     )
     return JsonAnswer(schemas.AuditRetention("organization.audit_retention", days))
 

@@ -44,14 +44,6 @@ class Body:
             raise Error(Kind.INVALID, f"'{name}' must be a string.", param=name)
         return value
 
-    def number(self, name: str) -> int | None:
-        """Return a whole number, or None if it is absent."""
-        value = self._fields.get(name)
-        # `type`, because isinstance counts True as an int.
-        if value is not None and type(value) is not int:
-            raise Error(Kind.INVALID, f"'{name}' must be an integer.", param=name)
-        return value
-
     def required_text(self, name: str) -> str:
         """Return a text that must be there."""
         value = self.text(name)
