@@ -71,10 +71,14 @@ def cases(events: int, numbers: random.Random) -> dict[str, Callable[[], Filters
         "one type": lambda: Filters(types=one(TYPES)),
         "a rare type": lambda: Filters(types=frozenset({RARE})),
         "ten types": lambda: Filters(types=frozenset(numbers.sample(TYPES, 10))),
-        "one resource": lambda: Filters(resource_ids=one([f"file-{numbers.randrange(events // 3):024}"])),
+        "one resource": lambda: Filters(
+            resource_ids=one([f"file-{numbers.randrange(events // 3):024}"])
+        ),
         "one key": lambda: Filters(actor_ids=one(keys)),
         "100 actors": lambda: Filters(actor_ids=frozenset(numbers.sample(keys, 100))),
-        "one person by address": lambda: Filters(user_ids=frozenset({f"user_{numbers.randrange(USERS)}"})),
+        "one person by address": lambda: Filters(
+            user_ids=frozenset({f"user_{numbers.randrange(USERS)}"})
+        ),
         "one project": lambda: Filters(project_ids=one(projects)),
         "an hour": window,
         "an hour and a type": lambda: window(types=one(TYPES)),
