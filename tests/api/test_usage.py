@@ -1,5 +1,9 @@
 """Reports of usage through the stock SDK, of requests that it made."""
 
+import json
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +11,7 @@ from typing import Any
 
 import openai
 import pytest
+from tests.cli import in_process
 from tests.fakes.upstream import PROMPT_TOKENS, WORDS, FakeUpstream
 from tests.support import administration, servers
 from tests.support.servers import Server, wait_until
@@ -318,3 +323,56 @@ def test_a_model_tells_its_last_use(server: Server) -> None:
     assert used["requests_last_day"] == 3
     assert before <= used["last_used_at"] <= _now()
     assert server.get("/v1/models/nobody/usage", key=key).status == 404
+
+
+def _documented() -> list[str]:
+    text = Path(__file__).parents[2].joinpath("docs/how-to/see-usage.md").read_text("utf-8")
+    return re.findall(r"^tunewarden (usage.*)$", text, re.MULTILINE)
+
+
+def test_the_commands_of_the_guide_show_the_same_counts(
+    server: Server, admin: openai.OpenAI
+) -> None:
+    key = server.make_key("reader")
+    server.client(key).chat.completions.create(model=BASE, messages=MESSAGES)
+    _wait_for(admin, key, (1,))
+    settings = {"TUNEWARDEN_URL": server.url, "TUNEWARDEN_ADMIN_KEY": str(admin.admin_api_key)}
+    shown = {}
+    for command in _documented():
+        ran = in_process.run_cli(*command.split(), settings=settings)
+        assert ran.returncode == 0, ran.stderr
+        shown[command] = ran.stdout
+    assert len(shown) == 4
+    total = _total(admin)
+    plain = [line.split("\t") for line in shown["usage"].splitlines()]
+    assert [BASE, "completions", *map(str, (total[0], total[1], total[3], total[2]))] in plain
+    by_key = [line.split("\t") for line in shown["usage --by key --since 24h"].splitlines()]
+    assert [_key_id(key), "completions", "1", str(PROMPT_TOKENS), "0", str(SAID)] in by_key
+    by_project = shown["usage --by project --since 30d --csv"].splitlines()
+    assert by_project[0] == "project,kind,requests,input_tokens,cached_tokens,output_tokens"
+    by_user = json.loads(shown["usage --by user --since 2026-01-01 --json"])["data"]
+    assert sum(one["requests"] for one in by_user if one["kind"] == "completions") == total[0]
+    local = server.cli("usage", "--since", "1d")
+    assert local.returncode == 0, local.stderr
+    wrong = in_process.run_cli("usage", "--since", "yesterday", settings=settings)
+    assert (wrong.returncode, "24h, 7d" in wrong.stderr) == (2, True)
+
+
+def test_the_program_of_the_guide_runs(server: Server, admin: openai.OpenAI) -> None:
+    key = server.make_key("reader")
+    server.client(key).chat.completions.create(model=BASE, messages=MESSAGES)
+    _wait_for(admin, key, (1,))
+    text = Path(__file__).parents[2].joinpath("docs/how-to/see-usage.md").read_text("utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            "OPENAI_BASE_URL": server.url,
+            "OPENAI_API_KEY": server.owner_key,
+            "OPENAI_ADMIN_KEY": str(admin.admin_api_key),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f" {BASE} " in ran.stdout, ran.stderr

@@ -85,7 +85,10 @@ class EngineOfModel(Struct, forbid_unknown_fields=True):
 
 
 class ModelUsage(Struct, forbid_unknown_fields=True):
-    """How the organization used a model, to the minute; `last_used_at` is null if it never did."""
+    """How the organization used a model; `last_used_at` is null if it never did.
+
+    Requests of the last 60 minutes and of the last 24 hours, each with the current one.
+    """
 
     object: Literal["model.usage"]
     model: str

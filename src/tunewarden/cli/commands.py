@@ -68,6 +68,7 @@ COMMANDS = {
     ),
     "replicas": Lazy("tunewarden.cli.replica_commands:replicas", "Engines of remote bases."),
     "serve": Lazy("tunewarden.cli.serve_command:serve", "Start the server."),
+    "usage": Lazy("tunewarden.cli.usage_command:usage", "Requests and tokens."),
     "users": Lazy("tunewarden.cli.user_commands:users", "People of the organization."),
 }
 

@@ -74,7 +74,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """How a model was used: `last_used_at` in microseconds, None if it never was; requests to the minute."""
+    """How a model was used: `last_used_at` in microseconds, None if it never was.
+
+    Requests of the last 60 minutes and of the last 24 hours, each with the current one.
+    """
 
     last_used_at: int | None
     requests_last_hour: int
@@ -123,7 +126,8 @@ def of_model(tx: Tx, organization_id: str, model_id: str) -> ModelUse:
     )
     if last is None or last[0] is None:
         return ModelUse(None, 0, 0)
-    hour, day = (_requests_since(tx, organization_id, model_id, ago) for ago in (HOUR, DAY))
+    hour = _requests_since(tx, organization_id, model_id, HOUR, MINUTE)
+    day = _requests_since(tx, organization_id, model_id, DAY, HOUR)
     return ModelUse(last[0], hour, day)
 
 
@@ -156,15 +160,15 @@ def begin_of(micros: int, seconds: int) -> int:
     return micros - micros % (seconds * SECOND)
 
 
-def _requests_since(tx: Tx, organization_id: str, model_id: str, ago: int) -> int:
+def _requests_since(tx: Tx, organization_id: str, model_id: str, ago: int, seconds: int) -> int:
     row = tx.row(
         "SELECT SUM(u.requests) FROM usage_series s JOIN usage u ON u.series_n = s.n"
         " WHERE s.organization_id = :organization AND s.model_id = :model"
         " AND u.seconds = :seconds AND u.began_at > :since",
         organization=organization_id,
         model=model_id,
-        seconds=MINUTE,
-        since=begin_of(tx.now_micros, MINUTE) - ago * SECOND,
+        seconds=seconds,
+        since=begin_of(tx.now_micros, seconds) - ago * SECOND,
     )
     return 0 if row is None or row[0] is None else int(row[0])
 

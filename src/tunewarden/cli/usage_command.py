@@ -1,0 +1,111 @@
+"""`tunewarden usage`: requests and tokens by model, key, project or user."""
+
+import csv
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from tunewarden.cli import client
+from tunewarden.cli.client import Client, Object
+from tunewarden.cli.options import data_option, json_option, refusing
+from tunewarden.cli.output import show_json, show_table
+from tunewarden.clock import SystemClock
+
+# The option's values, and the fields of the API.
+GROUPS = {"model": "model", "key": "api_key_id", "project": "project_id", "user": "user_id"}
+KINDS = ("completions", "embeddings")
+COUNTS = ("num_model_requests", "input_tokens", "input_cached_tokens", "output_tokens")
+HEADINGS = ("requests", "input_tokens", "cached_tokens", "output_tokens")
+SPAN = re.compile(r"([1-9][0-9]{0,4})([hd])")
+HOUR, DAY = 3600, 86_400
+# Hours are added up for this long, days for what is longer. The server keeps hours for 90 days.
+HOURLY_SECONDS = 30 * DAY
+PAGES = {"1h": 168, "1d": 31}
+
+
+class _Since(click.ParamType[int]):
+    """A time: some hours or days ago, or a day (UTC)."""
+
+    name = "SINCE"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return Unix seconds."""
+        text = str(value)
+        now = int(SystemClock().now().timestamp())
+        if span := SPAN.fullmatch(text):
+            return max(0, now - int(span[1]) * (HOUR if span[2] == "h" else DAY))
+        try:
+            day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+        except ValueError:
+            self.fail(f"{text!r} is no time. Examples: 24h, 7d, 2027-01-31.", param, ctx)
+        return max(0, int(day.timestamp()))
+
+
+@click.command(
+    epilog="\b\nExamples:\n  tunewarden usage --by key --since 24h\n  tunewarden usage --since 2027-01-01 --csv"
+)
+@click.option("--by", type=click.Choice([*GROUPS]), default="model", show_default=True)
+@click.option(
+    "--since", type=_Since(), default="7d", show_default=True, help="24h, 7d, 2027-01-31."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values with headings.")
+@json_option
+@data_option
+@refusing
+def usage(by: str, since: int, data: Path | None, *, as_csv: bool, as_json: bool) -> None:
+    """Show requests and tokens, the most requests first; chats and responses count as completions.
+
+    Times are full hours, or full days (UTC) if it is more than 30 days.
+    """
+    if as_csv and as_json:
+        raise click.UsageError("Use --csv or --json, not both.")
+    now = int(SystemClock().now().timestamp())
+    width = "1h" if now - since <= HOURLY_SECONDS else "1d"
+    with client.administering(data) as server:
+        found = [
+            (value, kind, counts)
+            for kind in KINDS
+            for value, counts in _sums(server, kind, GROUPS[by], since, width).items()
+        ]
+    found.sort(key=lambda one: (-one[2][0], one[0], one[1]))
+    rows: list[tuple[str | int, ...]] = [(value, kind, *counts) for value, kind, counts in found]
+    headings = (by, "kind", *HEADINGS)
+    if as_json:
+        show_json({"since": since, "data": [dict(zip(headings, row, strict=True)) for row in rows]})
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([headings, *rows])
+    else:
+        show_table(headings, rows)
+
+
+def _sums(
+    server: Client, kind: str, field: str, since: int, width: str
+) -> dict[str, tuple[int, ...]]:
+    """Return the counts of each group; usage whose key or user was not recorded has the group "-"."""
+    found: dict[str, tuple[int, ...]] = {}
+    page: str | None = None
+    has_more = True
+    while has_more:
+        report: Object = server.get(
+            "organization",
+            "usage",
+            kind,
+            start_time=since,
+            bucket_width=width,
+            limit=PAGES[width],
+            page=page,
+            **{"group_by[]": field},
+        )
+        for result in (one for bucket in report["data"] for one in bucket["results"]):
+            group = result[field] or "-"
+            before = found.get(group, (0,) * len(COUNTS))
+            counts = (result.get(name, 0) for name in COUNTS)
+            found[group] = tuple(a + b for a, b in zip(before, counts, strict=True))
+        page, has_more = report["next_page"], report["has_more"]
+    return found
