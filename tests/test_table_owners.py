@@ -39,6 +39,7 @@ OWNERS = {
     "uploads": "registry/upload_rows.py",
     "upload_parts": "registry/upload_parts.py",
     "stored_bytes": "registry/quota.py",
+    "project_quotas": "registry/quota.py",
     "rate_limits": "registry/rate_limits.py",
     "key_rate_limits": "registry/rate_limits.py",
     "log_seen": "registry/restore_marks.py",

@@ -48,7 +48,7 @@ from tunewarden.registry.holds import Holds
 from tunewarden.registry.imports import Imports
 from tunewarden.registry.model_changes import ModelChanges
 from tunewarden.registry.model_lookup import Target
-from tunewarden.registry.quota import Quota
+from tunewarden.registry.quota import ProjectQuota, Quota
 from tunewarden.registry.rate_limits import NO_LIMIT, RateLimit, RateLimits
 from tunewarden.registry.replicas import Replica
 from tunewarden.registry.uploads import Uploads
@@ -172,7 +172,10 @@ def _wired(config: Config, of: _Drivers) -> App:
         bound_seconds=config.deletion_seconds,
         ballast=of.ballast,
     )
-    quota = Quota(config.project_bytes_max, config.organization_bytes_max)
+    quota = Quota(
+        ProjectQuota(config.project_bytes_max, config.project_files_max, config.project_models_max),
+        config.organization_bytes_max,
+    )
     drafts = Drafts(database, keyring, blobs, config.run / "imports.locks", quota)
     limits = Limits(max_rank=config.rank_max, max_weights_bytes=config.adapter_bytes_max)
     may = config.scratch_may_be_a_disk
@@ -264,6 +267,7 @@ def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
             per_model_max=config.requests_per_model_max,
         ),
         buckets=buckets,
+        quota=app.drafts.quota,
         rate_limits=rate_limits,
         usage=UsageCounter(app.database, app.clock),
         adapter_states=AdapterStates(app.database, app.engine, app.remote_control),

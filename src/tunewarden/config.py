@@ -164,6 +164,16 @@ class Config(DataDirectory):
         unit=BYTES,
         limits=(1024, 2**60),
     )
+    project_files_max: int = setting(
+        "files that a project may have; more is refused with 429 `files_quota_exceeded`",
+        default=1_000_000,
+        limits=(1, 2**31 - 1),
+    )
+    project_models_max: int = setting(
+        "the same for models, their checkpoints included: 429 `models_quota_exceeded`",
+        default=1_000_000,
+        limits=(1, 2**31 - 1),
+    )
     organization_bytes_max: int = setting(
         "the same for all projects of an organization",
         default=4 * 1024**4,
@@ -171,8 +181,8 @@ class Config(DataDirectory):
         limits=(1024, 2**60),
     )
     requests_per_minute: int = setting(
-        "requests a minute that each project may send to each base, its fine-tunes included, unless a limit "
-        "of the project's own is set; 0: no limit",
+        "requests a minute that each project may send to each base, its fine-tunes included; an "
+        "administrator may set a lower limit for a project; 0: no limit",
         default=0,
         limits=(0, 2**31 - 1),
     )

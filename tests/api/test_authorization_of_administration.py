@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from starlette.routing import Route
-from tests.support import administration
+from tests.support import administration, servers
 from tests.support.administration import ask
 from tests.support.servers import Server
 
@@ -110,6 +110,12 @@ def _rows(server: Server) -> Iterator[Row]:
         yield f"GET {path}", "-", of("GET", path)
     yield "POST /audit_logs/retention", "-", of("POST", "/audit_logs/retention", {"days": 90})
     yield from _rows_of_keys(server, of, projects)
+    yield from each("GET /projects/{}/rate_limits", projects)
+    for target, one in projects.items():
+        path = f"/projects/{one}/rate_limits/rl-{servers.LOCAL_BASE}"
+        yield "POST /projects/{}/rate_limits/{}", target, of("POST", path, {})
+    yield from each("GET /projects/{}/quota", projects)
+    yield from each("POST /projects/{}/quota", projects, {})
     # These come last: what they ask for is gone then.
     yield from each("POST /projects/{}/archive", projects)
     yield from each("DELETE /users/{}", people)
@@ -156,6 +162,8 @@ def _rows_of_keys(
         asked = [("GET", "")]
         if "projects" in route:
             asked.append(("POST", ""))
+        if route == "/projects/{}/api_keys/{}":
+            asked += [("GET", "/rate_limit"), ("POST", "/rate_limit")]
         if "accounts" in route:
             asked.append(("POST", "/api_keys"))
         asked.append(("DELETE", ""))  # last: it is gone then

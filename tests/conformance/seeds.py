@@ -169,7 +169,12 @@ class Seeds:
         self._retire("jobs", job_id)
         asked = creation.parse({"model": TUNED_BASE, "training_file": TRAINING_FILE})
         job = creation.create(
-            self._app.database, self._app.memory, self._app.keyring, self._caller, asked
+            self._app.database,
+            self._app.memory,
+            self._app.keyring,
+            self._app.drafts.quota,
+            self._caller,
+            asked,
         ).job
         with self._app.database.write() as tx:
             tx.run("UPDATE jobs SET id = :to WHERE n = :n", to=job_id, n=job.n)

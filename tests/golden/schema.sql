@@ -308,6 +308,13 @@ CREATE TABLE project_members (
   PRIMARY KEY (project_id, user_id)
 );
 
+CREATE TABLE project_quotas (
+  project_id TEXT PRIMARY KEY REFERENCES projects (id),
+  bytes INTEGER,
+  files INTEGER,
+  models INTEGER
+) WITHOUT ROWID;
+
 CREATE TABLE projects (
   id TEXT PRIMARY KEY,
   organization_id TEXT NOT NULL REFERENCES organizations (id),
@@ -351,7 +358,7 @@ CREATE TABLE stored_bytes (
   project_id TEXT PRIMARY KEY REFERENCES projects (id),
   organization_id TEXT NOT NULL REFERENCES organizations (id),
   bytes INTEGER NOT NULL
-);
+, files INTEGER NOT NULL DEFAULT 0, models INTEGER NOT NULL DEFAULT 0);
 
 CREATE TABLE swap_seen (
   one INTEGER PRIMARY KEY CHECK (one = 1),

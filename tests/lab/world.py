@@ -56,7 +56,7 @@ from tunewarden.registry.file_rows import File
 from tunewarden.registry.files import CONTENT, Files, Owner
 from tunewarden.registry.imports import CONFIG_NAME, WEIGHTS_NAME, Imports
 from tunewarden.registry.models import Model
-from tunewarden.registry.quota import Quota
+from tunewarden.registry.quota import ProjectQuota, Quota
 from tunewarden.registry.uploads import Uploads
 from tunewarden.space import Ballast
 from tunewarden.space import Floor as DiskFloor
@@ -262,7 +262,13 @@ def build(world: World) -> App:
     locks = config.run / "deletions.locks"
     executor = parts.executor_type(database, steps, clock, locks, bound_seconds=parts.bound_seconds)
     limits = Limits(max_rank=config.rank_max, max_weights_bytes=config.adapter_bytes_max)
-    drafts = Drafts(database, keyring, blobs, config.run / "imports.locks", Quota(2**60, 2**60))
+    drafts = Drafts(
+        database,
+        keyring,
+        blobs,
+        config.run / "imports.locks",
+        Quota(ProjectQuota(2**60, 2**30, 2**30), 2**60),
+    )
     memory = PlainMemory(swap_is_accepted=True)
     imports = parts.imports_type(database, keyring, blobs, drafts, limits, memory)
     files = Files(database, keyring, blobs, drafts, memory)

@@ -73,7 +73,9 @@ def make_job(app: App, key: str, **values: object) -> str:
     file_id = make_file(app, key)
     request = JobRequest(LOCAL_BASE, file_id, None, method, hyperparameters, "", 1, None)
     database = cast("Database", _AlsoSets(app.database, values))
-    return creation.create(database, app.memory, app.keyring, caller, request).job.id
+    return creation.create(
+        database, app.memory, app.keyring, app.drafts.quota, caller, request
+    ).job.id
 
 
 def set_job(app: App, job_id: str, **values: object) -> None:

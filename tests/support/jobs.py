@@ -86,7 +86,12 @@ class Workplace:
             }
         )
         return creation.create(
-            self.app.database, self.app.memory, self.app.keyring, caller, asked
+            self.app.database,
+            self.app.memory,
+            self.app.keyring,
+            self.app.drafts.quota,
+            caller,
+            asked,
         ).job
 
     def validated(self, *some: Job) -> None:

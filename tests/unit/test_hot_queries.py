@@ -69,6 +69,7 @@ ALLOWED = {
     "INSERT INTO replica_loads (replica_n, model_n, loaded_by) SELECT": "a migration; once",
     "SET loaded_by = NULL": "a migration; once",
     "INSERT INTO stored_bytes SELECT": "a migration; once",
+    "UPDATE stored_bytes SET files": "a migration; once",
     "UPDATE drafts SET project_id": "a migration; once",
     "SET salt = sha256(": "a migration; once",
     "FROM usage_by_model": "a migration; once",

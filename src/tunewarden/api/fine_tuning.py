@@ -45,6 +45,7 @@ async def create_job(context: InContext, request: Request) -> JsonAnswer:
         operations.database,
         operations.memory,
         operations.files.keyring,
+        operations.quota,
         context.caller,
         wanted,
     )

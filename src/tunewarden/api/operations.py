@@ -14,6 +14,7 @@ from tunewarden.registry.files import Files
 from tunewarden.registry.holds import Holds
 from tunewarden.registry.imports import Imports
 from tunewarden.registry.model_changes import ModelChanges
+from tunewarden.registry.quota import Quota
 from tunewarden.registry.rate_limits import RateLimits
 from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage_counter import UsageCounter
@@ -43,6 +44,7 @@ class Operations:
     gateway: Gateway
     buckets: Buckets
     rate_limits: RateLimits
+    quota: Quota
     usage: UsageCounter
     adapter_states: AdapterStates
     open_log: Callable[[], tuple[Log, LogSigner]]

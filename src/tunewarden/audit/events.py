@@ -31,6 +31,9 @@ class EventType(StrEnum):
     INVITE_SENT = "invite.sent"
     INVITE_ACCEPTED = "invite.accepted"
     INVITE_DELETED = "invite.deleted"
+    # Of a project on a base, and of an API key.
+    RATE_LIMIT_UPDATED = "rate_limit.updated"
+    QUOTA_UPDATED = "project.quota.updated"
     API_KEY_CREATED = "api_key.created"
     API_KEY_UPDATED = "api_key.updated"
     API_KEY_REVOKED = "api_key.deleted"

@@ -81,6 +81,7 @@ TABLES = (
     Place("usage_series", Holds.METADATA, "ids of models and of the keys that used them"),
     Place("key_uses", Holds.NOTHING, "when API keys were last used"),
     Place("rate_limits", Holds.NOTHING, "requests and tokens a minute of projects"),
+    Place("project_quotas", Holds.NOTHING, "bytes, files and models that projects may have"),
     Place("key_rate_limits", Holds.NOTHING, "the same of keys"),
     Place("reserved", Holds.NOTHING, "zeros, for a moment"),
     Place("stored_bytes", Holds.NOTHING, "a sum for each project"),

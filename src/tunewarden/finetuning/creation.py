@@ -18,6 +18,7 @@ from tunewarden.ids import Prefix, mint, random_bytes
 from tunewarden.registry import artifacts, bases, file_rows, metadata, models
 from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
 from tunewarden.registry.bases import BaseKind
+from tunewarden.registry.quota import Quota
 
 PURPOSE = "fine-tune"
 SEED_MAX = 2**31 - 1
@@ -85,13 +86,19 @@ def precheck(caller: Caller) -> None:
     authorize(caller, Action.WRITE_JOBS)
 
 
-def create(
-    database: Database, memory: PlainMemory, keyring: Keyring, caller: Caller, request: JobRequest
+def create(  # noqa: PLR0917  each is of another type
+    database: Database,
+    memory: PlainMemory,
+    keyring: Keyring,
+    quota: Quota,
+    caller: Caller,
+    request: JobRequest,
 ) -> NamedJob:
     """Create a job, in `validating_files`, and return it.
 
     Raises Error(FORBIDDEN), Error(INVALID) for a model or a file that cannot be trained on, Error(RATE_LIMITED)
-    beyond the limit, Error(MISCONFIGURED) if memory may be swapped to a disk.
+    beyond the limit, Error(QUOTA_EXCEEDED) if the project may have no more models than it has and unfinished jobs will
+    make, Error(MISCONFIGURED) if memory may be swapped to a disk.
     """
     authorize(caller, Action.WRITE_JOBS)
     memory.check()
@@ -112,13 +119,7 @@ def create(
         ):
             if artifact is not None and not _is_there(tx, kind, caller, artifact):
                 raise _no_model(artifact.id) if param == "model" else _no_file(artifact.id, param)
-        if jobs.count_unfinished(tx, caller.project_id) >= UNFINISHED_MAX:
-            raise Error(
-                Kind.RATE_LIMITED,
-                f"Too many unfinished fine-tuning jobs in this project (limit {UNFINISHED_MAX}). Wait"
-                " until some have ended, or cancel some that are queued or paused.",
-                code="too_many_jobs",
-            )
+        _check_limits(tx, caller.project_id, quota)
         job_n = transitions.created(
             tx,
             caller,
@@ -139,6 +140,18 @@ def create(
     # Not `retrieve`: a key that may only create jobs gets the one that it created.
     made = jobs.named(database, caller, job_id)
     return replace(made, job=replace(made.job, metadata=request.metadata))
+
+
+def _check_limits(tx: Tx, project_id: str, quota: Quota) -> None:
+    unfinished = jobs.count_unfinished(tx, project_id)
+    if unfinished >= UNFINISHED_MAX:
+        raise Error(
+            Kind.RATE_LIMITED,
+            f"Too many unfinished fine-tuning jobs in this project: {unfinished} of {UNFINISHED_MAX}. Wait"
+            " until some have ended, or cancel some that are queued or paused.",
+            code="too_many_jobs",
+        )
+    quota.check_room_for_model(tx, project_id, coming=unfinished)
 
 
 def _sealed(

@@ -105,7 +105,8 @@ def register(
             sealed_bytes=blob.sealed_bytes,
         )
     size = sum(blob.sealed_bytes for blob in blobs)
-    quota.add_stored(tx, artifact.project_id, artifact.organization_id, size)
+    is_file = kind is ArtifactKind.FILE
+    quota.add_stored(tx, artifact.project_id, artifact.organization_id, size, is_file=is_file)
     return n
 
 

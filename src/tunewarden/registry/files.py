@@ -64,11 +64,14 @@ class Files:
     def precheck(self, caller: Caller) -> None:
         """Check whether a file may be created, before its body is read.
 
-        Raises Error(FORBIDDEN), Error(MISCONFIGURED) if memory may be swapped to a disk, Error(STORAGE_FULL).
+        Raises Error(FORBIDDEN), Error(MISCONFIGURED) if memory may be swapped to a disk, Error(STORAGE_FULL),
+        Error(QUOTA_EXCEEDED).
         """
         authorize(caller, Action.WRITE_FILES)
         self.memory.check()
         self.database.check_room()
+        with self.database.read() as tx:
+            self.drafts.quota.check_room_for_file(tx, caller.project_id)
 
     def create(self, caller: Caller, reader: Readable, describe: Callable[[], Description]) -> File:
         """Encrypt `reader`, and register it as a file of the caller's project.
@@ -83,6 +86,7 @@ class Files:
 
         def authorize_now(tx: Tx, _: File) -> None:
             keys.authorize_now(tx, caller, Action.WRITE_FILES)
+            self.drafts.quota.check_room_for_file(tx, caller.project_id, is_registered=True)
 
         return self._bring_in(owner, caller.actor, reader, describe, authorize_now)
 

@@ -115,6 +115,7 @@ class Imports:
             raise
         with self.sealing(ready, caller.project_id) as sealed, self.database.write() as tx:
             keys.authorize_now(tx, caller, Action.WRITE_MODELS)
+            self.drafts.quota.check_room_for_model(tx, caller.project_id)
             model = self.register(
                 tx,
                 sealed,

@@ -37,13 +37,13 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """The limits of all projects; `default` is that of a project on each base."""
+    """The limits of all projects; `most` is the highest of a project on each base, and what it is unless one is set."""
 
-    default: RateLimit
+    most: RateLimit
 
     def of_request(self, tx: Tx, *, project_id: str, base: str, key_id: str) -> tuple[Limit, ...]:
         """Return the limits on a request of this key to a base, or to a fine-tune of it."""
-        of_project, of_key = self.default, RateLimit(NO_LIMIT, NO_LIMIT)
+        of_project, of_key = self.most, RateLimit(NO_LIMIT, NO_LIMIT)
         for is_key, requests, tokens in tx.rows(
             _OF_REQUEST, project=project_id, base=base, key=key_id
         ):
@@ -62,7 +62,7 @@ class RateLimits:
             "SELECT base, requests, tokens FROM rate_limits WHERE project_id = :project",
             project=project_id,
         )
-        return {base: _limit(requests, tokens, self.default) for base, requests, tokens in rows}
+        return {base: _limit(requests, tokens, self.most) for base, requests, tokens in rows}
 
     def set_of_project(self, tx: Tx, project_id: str, base: str, change: Change) -> RateLimit:
         """Set a project's limit on a base, which exists; return what it is then."""
@@ -78,7 +78,7 @@ class RateLimits:
             tokens=change.tokens,
         )
         assert row is not None, "it was inserted or updated"
-        return _limit(row[0], row[1], self.default)
+        return _limit(row[0], row[1], self.most)
 
 
 def of_key(tx: Tx, key_id: str) -> RateLimit:
@@ -104,10 +104,10 @@ def set_of_key(tx: Tx, key_id: str, change: Change) -> RateLimit:
     return _limit(row[0], row[1], RateLimit(NO_LIMIT, NO_LIMIT))
 
 
-def _limit(requests: int | None, tokens: int | None, default: RateLimit) -> RateLimit:
+def _limit(requests: int | None, tokens: int | None, most: RateLimit) -> RateLimit:
     return RateLimit(
-        default.requests if requests is None else int(requests),
-        default.tokens if tokens is None else int(tokens),
+        most.requests if requests is None else min(int(requests), most.requests),
+        most.tokens if tokens is None else min(int(tokens), most.tokens),
     )
 
 

@@ -150,7 +150,7 @@ def check_unfinished(tx: Tx, caller: Caller) -> None:
     if drafts.count_of(tx, caller.project_id) >= UNFINISHED_MAX:
         raise Error(
             Kind.RATE_LIMITED,
-            f"Too many unfinished uploads in this project (limit {UNFINISHED_MAX}). Complete or cancel some.",
+            f"Too many unfinished uploads in this project: {UNFINISHED_MAX} of {UNFINISHED_MAX}. Complete or cancel some.",
             code="too_many_uploads",
         )
 

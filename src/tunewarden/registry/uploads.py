@@ -81,6 +81,7 @@ class Uploads:
         with self.database.read() as tx:
             upload_rows.check_unfinished(tx, caller)
             self.drafts.quota.grant(tx, caller.project_id, size, size)
+            self.drafts.quota.check_room_for_file(tx, caller.project_id)
         draft = self.drafts.create(DraftKind.UPLOAD, caller.project_id)
         try:
             name = self.files.seal_name(draft, described.filename)
@@ -183,13 +184,13 @@ class Uploads:
             if is_retry and upload.status is Status.COMPLETED:  # by the first attempt
                 return self._named(upload), self._file(upload)
             upload_rows.check_pending(tx, upload)
+            self.drafts.quota.check_room_for_file(tx, caller.project_id)
             upload = upload_rows.resized(upload, size)
             described = Description(filename, upload.purpose, upload.file_seconds)
-            owner = Owner(upload.organization_id, upload.project_id, upload.created_by)
             file = self.files.register(
                 tx,
                 draft,
-                owner,
+                Owner(upload.organization_id, upload.project_id, upload.created_by),
                 described,
                 [part.sealed for part in parts],
                 sealed_name=name,

@@ -57,6 +57,20 @@ ROUTED = {
     f"GET {KEY}": Described("retrieveProjectKey", schemas.ProjectKey),
     f"POST {KEY}": Described("modifyProjectKey", schemas.ProjectKey, schemas.ProjectKeyChange),
     f"DELETE {KEY}": Described("deleteProjectKey", Deleted),
+    f"GET {PROJECT}/rate_limits": Described(
+        "listProjectRateLimits", Listing[schemas.ProjectRateLimit]
+    ),
+    f"POST {PROJECT}/rate_limits/{{rate_limit_id}}": Described(
+        "updateProjectRateLimits", schemas.ProjectRateLimit, schemas.RateLimitChange
+    ),
+    f"GET {KEY}/rate_limit": Described("retrieveProjectKeyRateLimit", schemas.KeyRateLimit),
+    f"POST {KEY}/rate_limit": Described(
+        "modifyProjectKeyRateLimit", schemas.KeyRateLimit, schemas.RateLimitChange
+    ),
+    f"GET {PROJECT}/quota": Described("retrieveProjectQuota", schemas.ProjectQuota),
+    f"POST {PROJECT}/quota": Described(
+        "modifyProjectQuota", schemas.ProjectQuota, schemas.ProjectQuotaChange
+    ),
     f"GET {ADMIN_KEYS}": Described("listAdminKeys", Listing[schemas.AdminKey]),
     f"POST {ADMIN_KEYS}": Described("createAdminKey", schemas.AdminKey, schemas.NewAdminKey),
     f"GET {ADMIN_KEYS}/{{key_id}}": Described("retrieveAdminKey", schemas.AdminKey),

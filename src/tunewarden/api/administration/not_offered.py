@@ -75,7 +75,6 @@ TABLE = (
         "This kind of usage",
         "The server serves text: see usage.completions and usage.embeddings.",
     ),
-    _row(f"{_PROJECT}/rate_limits", "Rate limits", LATER),
     _row("/organization/invites", "Invites", LATER),
 )
 

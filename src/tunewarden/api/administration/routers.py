@@ -4,6 +4,7 @@ from tunewarden.api.administration import (
     admin_api_keys,
     api_keys,
     audit_logs,
+    limits,
     project_users,
     projects,
     service_accounts,
@@ -23,5 +24,6 @@ ROUTERS = tuple(
         admin_api_keys,
         audit_logs,
         usage,
+        limits,
     )
 )

@@ -250,3 +250,50 @@ class NewAdminKey(Struct):
 
     name: str
     expires_in_seconds: int | None = None
+
+
+class ProjectRateLimit(Struct, forbid_unknown_fields=True):
+    """What a project may send to a base in a minute, its fine-tunes included; 2147483647 is no limit."""
+
+    id: str
+    object: Literal["project.rate_limit"]
+    model: str
+    max_requests_per_1_minute: int
+    max_tokens_per_1_minute: int
+
+
+class KeyRateLimit(Struct, forbid_unknown_fields=True):
+    """What an API key may send in a minute, to all models; 2147483647 is no limit. `id` is the key's."""
+
+    id: str
+    object: Literal["organization.project.api_key.rate_limit"]
+    max_requests_per_1_minute: int
+    max_tokens_per_1_minute: int
+
+
+class RateLimitChange(Struct):
+    """Other limits; what is absent stays."""
+
+    max_requests_per_1_minute: int | None = None
+    max_tokens_per_1_minute: int | None = None
+
+
+class ProjectQuota(Struct, forbid_unknown_fields=True):
+    """What a project may have, and has: sealed bytes, files, and models with their checkpoints. `id` is the project's."""
+
+    id: str
+    object: Literal["organization.project.quota"]
+    max_bytes: int
+    max_files: int
+    max_models: int
+    used_bytes: int
+    used_files: int
+    used_models: int
+
+
+class ProjectQuotaChange(Struct):
+    """Another quota, at most what the server's settings allow; what is absent stays."""
+
+    max_bytes: int | None = None
+    max_files: int | None = None
+    max_models: int | None = None
