@@ -140,6 +140,7 @@ def write(path: Path, rows: list[Row]) -> None:
         "Written by `python -m tests.chaos.torture` (all batteries, or those named; `--minutes N`",
         "bounds it). A row is a test; it fails on any violation, so that the column says 0. A zero",
         "counts only beside a control that fires: a row whose test is wrong on purpose, and was caught.",
+        "Rows that name a command of their own were written down from what it printed.",
         "",
         *(f"| {' | '.join(cells)} |" for cells in [list(TITLES), ["---"] * len(TITLES), *table]),
     ]
