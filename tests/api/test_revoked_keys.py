@@ -95,7 +95,7 @@ def test_a_stream_with_a_revoked_key_is_cut_and_another_one_goes_on(
 
 def test_a_download_with_a_revoked_key_is_broken_off(server: Server) -> None:
     key_id, text = _key(server)
-    content = os.urandom(64 * 1024 * 1024)
+    content = os.urandom(24 * 1024 * 1024)
     file = server.client(text).files.create(file=("big.bin", content), purpose="user_data")
     with server.connect() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

@@ -28,7 +28,7 @@ from tunewarden.errors import Error, Kind
 
 STEPS = 12
 # A command may take this much more for a file of so many bytes.
-PEAK_KIBIBYTES, LARGE_BYTES = 8 * 1024, 100_000_000
+PEAK_KIBIBYTES, LARGE_BYTES = 8 * 1024, 32_000_000
 ESCAPE = "\x1b"
 CREATE = ("fine-tunes", "create", "--model", LOCAL_BASE)
 CLI = subprocess.CompletedProcess[str]

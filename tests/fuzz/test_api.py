@@ -7,7 +7,7 @@ the file cannot be committed.
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ FUZZ_SECONDS = 90
 WAIT_SECONDS = 600
 # OpenAI's schema is narrower than what it describes: these are null for an empty list, as OpenAI answers.
 NULL_WHERE_EMPTY = {"first_id", "last_id"}
+# Some of its errors lack the envelope in which every real one comes.
+BARE_ERROR, ERROR = "#/components/schemas/Error", "#/components/schemas/ErrorResponse"
 # Its answers have no place for a purpose that its requests take.
 FORGOTTEN_PURPOSE = "evals"
 
@@ -86,6 +88,7 @@ def cut(description: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
             if key not in METHODS or (_shape(f"/v1{path}"), key) in known
         }
         if METHODS & kept.keys():
+            wrap_errors(kept[method] for method in METHODS & kept.keys())
             paths[path] = kept
     assert len(paths) > 10
     schemas = description["components"]["schemas"]
@@ -94,6 +97,15 @@ def cut(description: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
         for name in NULL_WHERE_EMPTY & schema.get("properties", {}).keys():
             schema["properties"][name]["type"] = ["string", "null"]
     return {**description, "paths": paths}
+
+
+def wrap_errors(operations: Iterable[dict[str, Any]]) -> None:
+    """Give the errors of these operations their envelope."""
+    for operation in operations:
+        for response in operation["responses"].values():
+            for content in response.get("content", {}).values():
+                if content.get("schema") == {"$ref": BARE_ERROR}:
+                    content["schema"] = {"$ref": ERROR}
 
 
 def name_a_model(description: dict[str, Any]) -> None:
