@@ -20,6 +20,7 @@ OWNERS = {
     "organizations": "identity/organizations.py",
     "users": "identity/users.py",
     "projects": "identity/projects.py",
+    "invites": "identity/invite_rows.py",
     "project_members": "identity/project_members.py",
     "api_keys": "identity/key_rows.py",
     "admin_api_keys": "identity/admin_keys.py",

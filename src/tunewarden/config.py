@@ -14,6 +14,7 @@ from typing import Any
 from tunewarden import settings
 from tunewarden.data_layout import DataDirectory
 from tunewarden.errors import Error, Kind
+from tunewarden.page_settings import PageSettings
 from tunewarden.settings import (
     BYTES,
     SECONDS,
@@ -21,13 +22,13 @@ from tunewarden.settings import (
     Source,
     host_and_port,
     networks,
-    origins,
     setting,
 )
 
 SETTINGS_FILE = "tunewarden.toml"
 # OpenTelemetry's own name of `otel_endpoint`.
 OTEL_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
+SMTP_PASSWORD_VARIABLE = "TUNEWARDEN_SMTP_PASSWORD"  # noqa: S105  its name: a secret is no setting
 # For commands that call a server: (address, key). The first address that is set is used.
 CLIENT_VARIABLES = (
     ("TUNEWARDEN_URL", "TUNEWARDEN_API_KEY"),
@@ -41,7 +42,7 @@ ADMIN_VARIABLES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(DataDirectory):
+class Config(PageSettings, DataDirectory):
     """The settings of one server. Times are seconds, sizes bytes."""
 
     data: Path = setting(
@@ -227,16 +228,6 @@ class Config(DataDirectory):
         default=512,
         limits=(1, 2**20),
     )
-    docs_are_open: bool = setting(
-        "whether `/docs` and `/openapi.json`, which describe this API, can be read without a key",
-        default=False,
-    )
-    cors_origins: str = setting(
-        "origins of web pages, separated by commas, whose scripts may call this server from a browser, such as "
-        '`https://chat.example`; `*` for any, `none` for none. See "Browsers and HTTP/2"',
-        default="none",
-        check=origins,
-    )
     client_seconds: float = setting(
         "how long a client may take to send a request's head, and between two pieces of its body, "
         "before it is answered 408, and how long it may read nothing of an answer before its "
@@ -317,8 +308,11 @@ class Config(DataDirectory):
     )
 
 
-# Every setting by its name, in the order of the reference.
-SETTINGS = {declared.name: Setting.of(declared) for declared in fields(Config)}
+# Every setting by its name, in the order of the reference: those of pages, which Config inherits, come last.
+_DECLARED = sorted(
+    fields(Config), key=lambda one: one.name in {of.name for of in fields(PageSettings)}
+)
+SETTINGS = {declared.name: Setting.of(declared) for declared in _DECLARED}
 
 
 def load(**flags: Any) -> Config:
@@ -351,6 +345,11 @@ def client_settings(
     return None
 
 
+def smtp_password() -> str | None:
+    """Return the mail server's password in the environment, or None."""
+    return os.environ.get(SMTP_PASSWORD_VARIABLE)
+
+
 def of_this_machine(data: Path | None) -> Config:
     """Return the settings of a data directory, for a command that works on nothing else.
 
@@ -379,6 +378,7 @@ def _found(flags: dict[str, Any]) -> dict[str, tuple[Any, Source]]:
     given = {name: value for name, value in flags.items() if value is not None}
     of_commands = {name for names in (*CLIENT_VARIABLES, *ADMIN_VARIABLES) for name in names}
     of_servers = {name: one for name, one in os.environ.items() if name not in of_commands}
+    of_servers.pop(SMTP_PASSWORD_VARIABLE, None)
     environment = settings.from_environment(of_servers, SETTINGS)
     if not environment.get("data"):
         environment.pop("data", None)

@@ -33,6 +33,7 @@ class Prefix(StrEnum):
     PROJECT = "proj"
     API_KEY = "key"
     ADMIN_KEY = "adminkey"
+    INVITE = "invite"
     DELETION = "del"
     HOLD = "hold"
     AUDIT_EVENT = "audit_log"
@@ -61,7 +62,7 @@ _ahead = bytearray()
 os.register_at_fork(after_in_child=_ahead.clear)
 
 # OpenAI uses a dash in these.
-_DASHED = frozenset({Prefix.FILE, Prefix.JOB, Prefix.JOB_EVENT})
+_DASHED = frozenset({Prefix.FILE, Prefix.JOB, Prefix.JOB_EVENT, Prefix.INVITE})
 
 
 def token(length: int) -> str:

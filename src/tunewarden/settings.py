@@ -16,6 +16,9 @@ Network = IPv4Network | IPv6Network
 T = TypeVar("T", bool, int, float, str, Path)
 ENVIRONMENT_PREFIX = "TUNEWARDEN_"
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s,A-Z]+")
+WEB_ADDRESS = re.compile(
+    r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?"
+)
 SECONDS: Final = "seconds"
 BYTES: Final = "bytes"
 
@@ -156,6 +159,23 @@ def origins(text: str) -> frozenset[str]:
             )
             raise Error(Kind.INVALID, said)
     return frozenset(named)
+
+
+def web_address(text: str) -> str | None:
+    """Parse an address such as `https://models.example`, without a path; "none" is None. Raises Error(INVALID)."""
+    if text == "none":
+        return None
+    if not WEB_ADDRESS.fullmatch(text):
+        said = f"Setting 'public_url' must be an address such as https://models.example, or none: '{text}'."
+        raise Error(Kind.INVALID, said)
+    return text
+
+
+def one_line(text: str) -> str:
+    """Check that a text has no line break or other control character. Raises Error(INVALID)."""
+    if not text.isprintable():
+        raise Error(Kind.INVALID, "A setting of mail must be one line of printable characters.")
+    return text
 
 
 def from_environment(

@@ -33,7 +33,10 @@ PUBLIC_EXAMPLES = {
     "/log/checkpoint": "/log/checkpoint",
     "/log/tile/{path:path}": "/log/tile/0/999",
     "/.well-known/tunewarden-log-key": "/.well-known/tunewarden-log-key",
+    "/invites/{token}": "/invites/nothing",
 }
+# Whose link is not valid is told so (404); tests/api/test_invites.py has the others.
+PUBLIC_POSTS = {"/invites/{token}": "/invites/nothing"}
 # No route: a key is asked for all the same, so that a route that is forgotten is never open.
 UNROUTED = ("GET /v1/nothing", "POST /v1/threads", "GET /v1")
 HEADER = """\
@@ -331,6 +334,9 @@ def _table(server: Server, callers: dict[str, str | None]) -> str:
     for route, path in PUBLIC_EXAMPLES.items():
         assert PUBLIC.fullmatch(path)
         lines.append(f"GET {route:<42} {server.get(path).status}")
+    for route, path in PUBLIC_POSTS.items():
+        assert PUBLIC.fullmatch(path)
+        lines.append(f"POST {route:<41} {_json(server, path, {'name': 'Ada'}, None)}")
     rows = []
     for route, target, ask in _rows(server):
         statuses = {name: ask(key) for name, key in callers.items()}
@@ -358,6 +364,7 @@ def test_every_route_is_in_the_golden_table() -> None:
             routed |= {f"{method} {route.path}" for method in route.methods or ()}
     told = {row.route for row in golden.read(GOLDEN)}
     public = {f"GET {route}" for route in PUBLIC_EXAMPLES}
+    public |= {f"POST {route}" for route in PUBLIC_POSTS}
     assert (told | public) - set(UNROUTED) == routed
 
 

@@ -5,8 +5,8 @@ difference.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from starlette.routing import Route
@@ -50,80 +50,116 @@ def callers(server: Server) -> dict[str, tuple[str | None, ...]]:
     }
 
 
-def _rows(server: Server) -> Iterator[Row]:
-    app = server.app
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Requests to a server, as rows of the table."""
+
+    server: Server
 
     def of(
-        method: str, path: str, fields: dict[str, Any] | None = None
+        self, method: str, path: str, fields: dict[str, object] | None = None
     ) -> Callable[[str | None], int]:
+        """Return what asks this; "{new}" in a field is a new person's id, each time."""
+
         def status_of(key: str | None) -> int:
-            chosen = fields
-            if fields is not None and fields.get("user_id") == "{new}":
-                chosen = {**fields, "user_id": administration.make_user(app, "new")}
-            return ask(server, method, path, key, chosen).status
+            new = administration.make_user(self.server.app, "new") if fields else ""
+            chosen = fields and {
+                name: value.replace("{new}", new) if isinstance(value, str) else value
+                for name, value in fields.items()
+            }
+            return ask(self.server, method, path, key, chosen).status
 
         return status_of
 
+    def row(self, route: str, fields: dict[str, object] | None = None) -> Row:
+        """Return the row of a route without a target."""
+        method, path = route.split()
+        return route, "-", self.of(method, path, fields)
+
     def each(
-        route: str, targets: dict[str, str], fields: dict[str, str] | None = None
+        self, route: str, targets: dict[str, str], fields: dict[str, object] | None = None
     ) -> Iterator[Row]:
+        """Yield the rows of a route with these targets."""
         method, path = route.split()
         for target, one in targets.items():
-            yield route, target, of(method, path.replace("{}", one), fields)
+            yield route, target, self.of(method, path.replace("{}", one), fields)
 
-    admin = administration.make_admin_key(app)
-    other = administration.make_admin_key(app, OTHERS)
+
+def _rows(server: Server) -> Iterator[Row]:
+    """What a row asks for is there until its own route has taken it away."""
+    asking = Asking(server)
+    admin = administration.make_admin_key(server.app)
+    other = administration.make_admin_key(server.app, OTHERS)
     people = {
-        "own": administration.make_user(app, "somebody"),
-        "foreign": administration.make_user(app, "somebody", organization=OTHERS),
+        "own": administration.make_user(server.app, "somebody"),
+        "foreign": administration.make_user(server.app, "somebody", organization=OTHERS),
         "unknown": "user_nobody",
     }
-    made = [ask(server, "POST", "/projects", key, {"name": "p"}).json for key in (admin, other)]
-    projects = {"own": made[0]["id"], "foreign": made[1]["id"], "unknown": "proj_nobody"}
-    for kind in ("completions", "embeddings"):
-        yield f"GET /usage/{kind}", "-", of("GET", f"/usage/{kind}?start_time=0")
-    yield "GET /users", "-", of("GET", "/users")
-    yield from each("GET /users/{}", people)
-    yield "GET /projects", "-", of("GET", "/projects")
-    yield "POST /projects", "-", of("POST", "/projects", {"name": "another"})
-    yield from each("GET /projects/{}", projects)
-    yield from each("GET /projects/{}/users", projects)
-    yield from each("POST /users/{}", people, {"role": "reader"})
-    yield from each("POST /projects/{}", projects, {"name": "renamed"})
-    yield from each("POST /projects/{}/users", projects, {"role": "member", "user_id": "{new}"})
-    foreign = {"role": "member", "user_id": people["foreign"]}
-    yield (
-        "POST /projects/{}/users",
-        "foreign",
-        of("POST", f"/projects/{projects['own']}/users", foreign),
-    )
-    member = {"role": "member", "user_id": people["own"]}
-    ask(server, "POST", f"/projects/{projects['own']}/users", admin, member)
-    for method, fields in (("GET", None), ("POST", {"role": "viewer"}), ("DELETE", None)):
-        for target, one in people.items():
-            path = f"/projects/{projects['own']}/users/{one}"
-            yield f"{method} /projects/{{}}/users/{{}}", target, of(method, path, fields)
-        # The person is one's own, the project is not.
-        path = f"/projects/{projects['foreign']}/users/{people['own']}"
-        yield f"{method} /projects/{{}}/users/{{}}", "foreign", of(method, path, fields)
+    projects = _made(server, "/projects", (admin, other), name="p") | {"unknown": "proj_nobody"}
+    yield from _project_rows(asking, admin, people, projects)
+    yield from _invite_rows(asking, admin, other)
+    yield from _rows_of_keys(server, asking.of, projects)
     for path in ("/audit_logs", "/audit_logs/export", "/audit_logs/retention"):
-        yield f"GET {path}", "-", of("GET", path)
-    yield "POST /audit_logs/retention", "-", of("POST", "/audit_logs/retention", {"days": 90})
-    yield from _rows_of_keys(server, of, projects)
-    yield from each("GET /projects/{}/rate_limits", projects)
+        yield asking.row(f"GET {path}")
+    yield asking.row("POST /audit_logs/retention", {"days": 90})
+    for kind in ("completions", "embeddings"):
+        yield f"GET /usage/{kind}", "-", asking.of("GET", f"/usage/{kind}?start_time=0")
+    yield from asking.each("GET /projects/{}/rate_limits", projects)
     for target, one in projects.items():
         path = f"/projects/{one}/rate_limits/rl-{servers.LOCAL_BASE}"
-        yield "POST /projects/{}/rate_limits/{}", target, of("POST", path, {})
-    yield from each("GET /projects/{}/quota", projects)
-    yield from each("POST /projects/{}/quota", projects, {})
-    # These come last: what they ask for is gone then.
-    yield from each("POST /projects/{}/archive", projects)
-    yield from each("DELETE /users/{}", people)
+        yield "POST /projects/{}/rate_limits/{}", target, asking.of("POST", path, {})
+    yield from asking.each("GET /projects/{}/quota", projects)
+    yield from asking.each("POST /projects/{}/quota", projects, {})
+    yield from asking.each("POST /projects/{}/archive", projects)
+    yield asking.row("GET /users")
+    yield from asking.each("GET /users/{}", people)
+    yield from asking.each("POST /users/{}", people, {"role": "reader"})
+    yield from asking.each("DELETE /users/{}", people)
+
+
+def _made(server: Server, path: str, keys: tuple[str, str], **fields: str) -> dict[str, str]:
+    """Make one thing of one's own and one of others; return their ids."""
+    made = [str(ask(server, "POST", path, key, fields).json["id"]) for key in keys]
+    return dict(zip(("own", "foreign"), made, strict=True))
+
+
+def _project_rows(
+    asking: Asking, admin: str, people: dict[str, str], projects: dict[str, str]
+) -> Iterator[Row]:
+    yield asking.row("GET /projects")
+    yield asking.row("POST /projects", {"name": "another"})
+    yield from asking.each("GET /projects/{}", projects)
+    yield from asking.each("POST /projects/{}", projects, {"name": "renamed"})
+    users = f"/projects/{projects['own']}/users"
+    yield from asking.each("GET /projects/{}/users", projects)
+    member = {"role": "member", "user_id": "{new}"}
+    yield from asking.each("POST /projects/{}/users", projects, {**member})
+    somebody_elses = {**member, "user_id": people["foreign"]}
+    yield "POST /projects/{}/users", "foreign", asking.of("POST", users, {**somebody_elses})
+    ask(asking.server, "POST", users, admin, {**member, "user_id": people["own"]})
+    for method, fields in (("GET", None), ("POST", {"role": "viewer"}), ("DELETE", None)):
+        route = f"{method} /projects/{{}}/users/{{}}"
+        chosen: dict[str, object] | None = None if fields is None else {**fields}
+        for target, one in people.items():
+            yield route, target, asking.of(method, f"{users}/{one}", chosen)
+        # The person is one's own, the project is not.
+        path = f"/projects/{projects['foreign']}/users/{people['own']}"
+        yield route, "foreign", asking.of(method, path, chosen)
+
+
+def _invite_rows(asking: Asking, admin: str, other: str) -> Iterator[Row]:
+    targets = _made(
+        asking.server, "/invites", (admin, other), email="table@example.com", role="reader"
+    ) | {"unknown": "invite-nobody"}
+    yield asking.row("GET /invites")
+    yield asking.row("POST /invites", {"email": "{new}@example.com", "role": "reader"})
+    yield from asking.each("GET /invites/{}", targets)
+    yield from asking.each("DELETE /invites/{}", targets)
 
 
 def _rows_of_keys(
     server: Server,
-    of: Callable[[str, str, dict[str, str] | None], Callable[[str | None], int]],
+    of: Callable[[str, str, dict[str, object] | None], Callable[[str | None], int]],
     projects: dict[str, str],
 ) -> Iterator[Row]:
     """Service accounts, API keys and admin keys: what is deleted is made for each who asks."""
@@ -144,10 +180,11 @@ def _rows_of_keys(
         fields = {"name": "a", "expires_in_seconds": 3600}
         return str(ask(server, "POST", "/admin_api_keys", key, fields).json["id"])
 
-    for what, fields in (
+    made_of: tuple[tuple[str, dict[str, object]], ...] = (
         ("service_accounts", {"name": "a"}),
         ("api_keys", {"name": "a", "user_id": person}),
-    ):
+    )
+    for what, fields in made_of:
         for target, project in projects.items():
             path = f"/projects/{project}/{what}"
             yield f"GET /projects/{{}}/{what}", target, of("GET", path, None)

@@ -35,6 +35,7 @@ LISTS = (
     "/v1/fine_tuning/jobs/{job_id}/checkpoints",
     "/v1/fine_tuning/checkpoints/{model_id}/permissions",
     "/v1/organization/users",
+    "/v1/organization/invites",
     "/v1/organization/projects",
     "/v1/organization/projects/{project_id}/users",
     "/v1/organization/audit_logs",

@@ -77,7 +77,7 @@ def test_the_document_tells_who_needs_a_key_as_the_authorization_table_does(
     document: dict[str, Any],
 ) -> None:
     public, _ = GOLDEN.read_text("utf-8").split("[with a key]\n")
-    open_ones = set(re.findall(r"^GET \S+", _path(public), re.MULTILINE))
+    open_ones = set(re.findall(r"^(?:GET|POST) \S+", _path(public), re.MULTILINE))
     others = {row.route for row in golden_authorization.read(GOLDEN)} - {*UNROUTED}
     administering = {*described.ROUTED}
     assert _told(document) == open_ones | others | administering

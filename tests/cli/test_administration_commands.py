@@ -126,6 +126,54 @@ def _id(key: str) -> str:
     return f"adminkey_{key.split('-')[3]}"
 
 
+def test_an_invite_is_made_accepted_and_revoked(server: Server, variables: dict[str, str]) -> None:
+    def run(*arguments: str) -> str:
+        ran = in_process.run_cli("invites", *arguments, settings=variables)
+        assert ran.returncode == ExitCode.DONE, ran.stderr
+        return ran.stdout
+
+    project = in_process.run_cli("projects", "create", "invited", settings=variables).stdout.strip()
+    created = in_process.run_cli(
+        "invites", "create", "new@example.com", "--role", "reader", "--project", project,
+        settings=variables,
+    )  # fmt: skip
+    link = created.stdout.strip()
+    assert link.startswith(f"{server.url.removesuffix('/v1')}/invites/")
+    assert "Hand the link out yourself." in created.stderr
+    (pending,) = [line for line in _lines(run("list")) if line[1] == "new@example.com"]
+    assert pending[2:4] == ["reader", "pending"]
+    # Without any key in the environment.
+    accepted = in_process.run_cli("invites", "accept", link, "--name", "New Person")
+    assert accepted.returncode == ExitCode.DONE, accepted.stderr
+    key = accepted.stdout.strip()
+    assert server.client(key).models.list().object == "list"
+    again = in_process.run_cli("invites", "accept", link, "--name", "New Person")
+    assert again.returncode == ExitCode.NOT_FOUND
+    members = in_process.run_cli("projects", "users", "list", project, settings=variables).stdout
+    assert [line[1:] for line in _lines(members)] == [["new@example.com", "New Person", "member"]]
+    other = json.loads(
+        run("create", "other@example.com", "--role", "owner", "--project", "none", "--json")
+    )
+    assert other["projects"] == []
+    assert _lines(run("revoke", other["id"], "--dry-run"))[0][0] == other["id"]
+    assert run("revoke", other["id"]) == f"{other['id']}\n"
+    revoked = in_process.run_cli("invites", "accept", other["link"], "--name", "x")
+    assert revoked.returncode == ExitCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("link", "status"),
+    [
+        ("nothing", ExitCode.FAILED),
+        ("https://api.openai.com/invites/abc", ExitCode.REFUSED),
+        ("http://127.0.0.1:9/invites/abc", ExitCode.UNAVAILABLE),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_refused(link: str, status: ExitCode) -> None:
+    ran = in_process.run_cli("invites", "accept", link, "--name", "x")
+    assert ran.returncode == status, ran.stderr
+
+
 def test_organizations_are_the_operators(server: Server, variables: dict[str, str]) -> None:
     made = in_process.on(server, "organizations", "create", "brand-new")
     assert made.returncode == ExitCode.DONE, made.stderr

@@ -84,6 +84,7 @@ def test_every_command_that_prints_can_print_json_and_every_one_that_destroys_ca
         ("doctor",),
         ("files", "delete"),
         ("fine-tunes", "cancel"),
+        ("invites", "revoke"),
         ("keyring", "adopt"),
         ("keys", "revoke"),
         ("models", "delete"),

@@ -197,6 +197,20 @@ CREATE TABLE holds (
   lifted_at INTEGER
 );
 
+CREATE TABLE invites (
+  id TEXT PRIMARY KEY,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  email TEXT NOT NULL,
+  role TEXT NOT NULL CHECK (role IN ('owner', 'reader')),
+  grants TEXT NOT NULL, -- JSON: [[project, role]]
+  secret_sha256 BLOB NOT NULL,
+  invited_by TEXT NOT NULL REFERENCES users (id),
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER NOT NULL,
+  accepted_at INTEGER,
+  accepted_by TEXT REFERENCES users (id)
+);
+
 CREATE TABLE job_checkpoints (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -491,6 +505,14 @@ CREATE INDEX holds_of_artifact ON holds (artifact_n, lifted_at);
 
 CREATE INDEX holds_of_organization ON holds (organization_id, n);
 
+CREATE INDEX invite_of_user ON invites (accepted_by) WHERE accepted_by IS NOT NULL;
+
+CREATE INDEX invites_by_user ON invites (invited_by) WHERE accepted_at IS NULL;
+
+CREATE INDEX invites_of_organization ON invites (organization_id, created_at, id);
+
+CREATE INDEX invites_to_address ON invites (organization_id, email) WHERE accepted_at IS NULL;
+
 CREATE INDEX jobs_of_project ON jobs (project_id, n);
 
 CREATE INDEX jobs_started ON jobs (project_id, started_at) WHERE started_at IS NOT NULL;
@@ -517,6 +539,9 @@ CREATE INDEX models_listed ON artifacts (organization_id, n)
 CREATE UNIQUE INDEX models_of_job ON models (job_n, COALESCE(step, 0)) WHERE job_n IS NOT NULL;
 
 CREATE INDEX names_of_base ON base_names (base);
+
+CREATE INDEX owners_of_organization ON users (organization_id)
+  WHERE role = 'owner' AND removed_at IS NULL AND service_project_id IS NULL;
 
 CREATE INDEX parts_of_upload ON upload_parts (upload_n);
 

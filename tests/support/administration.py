@@ -50,11 +50,14 @@ def names(server: Server, key: str) -> dict[str, str]:
     project = str(ask(server, "POST", "/projects", key, {"name": "documented"}).json["id"])
     user = make_user(server.app, "documented")
     ask(server, "POST", f"/projects/{project}/users", key, {"role": "member", "user_id": user})
+    invite = {"email": f"{user.lower()}@example.com", "role": "reader"}
+    made = ask(server, "POST", "/invites", key, invite).json
     account = ask(server, "POST", f"/projects/{project}/service_accounts", key, {"name": "a"}).json
     admin_key = ask(server, "POST", "/admin_api_keys", key, {"name": "documented"}).json["id"]
     return {
         "user_id": user,
         "project_id": project,
+        "invite_id": str(made["id"]),
         "service_account_id": str(account["id"]),
         "api_key_id": str(account["api_key"]["id"]),
         "key_id": str(admin_key),

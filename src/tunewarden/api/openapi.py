@@ -11,6 +11,7 @@ from tunewarden import __version__
 from tunewarden.api import inference_schemas as inference
 from tunewarden.api import schemas
 from tunewarden.api.administration import described as administration
+from tunewarden.api.administration import invite_schemas as invites
 from tunewarden.api.described import JSON, Described
 from tunewarden.engine_protocol import paths
 from tunewarden.gateway.inference import ROUTES
@@ -107,6 +108,10 @@ ROUTED = {
     ),
     "GET /openapi.json": Described("retrieveOpenApi", dict[str, Any]),
     "GET /docs": Described("retrieveDocs", "text/html"),
+    "GET /invites/{token}": Described("showInvite", "text/html", is_public=True),
+    "POST /invites/{token}": Described(
+        "acceptInvite", invites.Accepted, invites.Acceptance, is_public=True
+    ),
     **administration.ROUTED,
 }
 INFERENCE = {

@@ -20,6 +20,7 @@ from tunewarden.api import (
     head_requests,
     health,
     holds,
+    invite_page,
     log,
     models,
     refused_requests,
@@ -35,6 +36,7 @@ from tunewarden.problems import Wire
 
 PUBLIC = re.compile(
     r"/|/healthz?|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/tile/[0-9a-z/.]+"
+    r"|/invites/[A-Za-z0-9]+"
 )
 # Every route except `inference.ROUTES`.
 ROOMS = (
@@ -49,6 +51,7 @@ ROOMS = (
     responses,
     log,
     docs,
+    invite_page,
 )
 ROUTERS = (*(room.routes for room in ROOMS), *routers.ROUTERS)
 

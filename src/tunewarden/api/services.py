@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from tunewarden.api.deleting import Deleting
 from tunewarden.api.downloads import Downloads
 from tunewarden.api.log_bundles import LogBundles
+from tunewarden.api.mailer import Mailer
 from tunewarden.api.memory_budget import MemoryBudget
 from tunewarden.api.operations import Operations
+from tunewarden.api.page_rate import PageRate
 from tunewarden.api.upload_bridge import Intake
 from tunewarden.config import Config
 
@@ -33,6 +35,8 @@ class Services:
     readiness: Readiness = field(default_factory=Readiness)
     file_intake: Intake = field(default_factory=Intake)
     part_intake: Intake = field(default_factory=Intake)
+    mailer: Mailer = field(default_factory=Mailer)
+    invite_pages: PageRate = field(default_factory=PageRate)
 
     @classmethod
     def of(cls, operations: Operations) -> "Services":

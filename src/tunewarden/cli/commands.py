@@ -53,6 +53,7 @@ COMMANDS = {
         "tunewarden.cli.fine_tune_commands:fine_tunes", "Fine-tuning jobs.", ("finetune",)
     ),
     "holds": Lazy("tunewarden.cli.hold_commands:holds", "What must not be deleted."),
+    "invites": Lazy("tunewarden.cli.invite_commands:invites", "Links that make users."),
     "keyring": Lazy("tunewarden.cli.data_commands:keyring", "The models' keys."),
     "keys": Lazy("tunewarden.cli.key_commands:keys", "API keys."),
     "migrate": Lazy(

@@ -69,8 +69,8 @@ class NotServing(Error):
 class Http:
     """A server at an address such as `http://127.0.0.1:8800/v1`; without a path, it is `/v1`."""
 
-    def __init__(self, url: str, key: str) -> None:
-        """Check the address. Raises Error(INVALID), and Error(FORBIDDEN) for a host of OpenAI's."""
+    def __init__(self, url: str, key: str | None) -> None:
+        """Check the address; without a key none is sent. Raises Error(INVALID), and Error(FORBIDDEN) for a host of OpenAI's."""
         self.name = url.rstrip("/")
         try:
             parts = urlsplit(self.name)
@@ -95,7 +95,9 @@ class Http:
         """Send a request and return the complete response. Raises Error(UNAVAILABLE), Error(FORBIDDEN)."""
         connection = self._connected()
         try:
-            headers = {**request.headers, "authorization": f"Bearer {self._key}"}
+            headers = dict(request.headers)
+            if self._key is not None:
+                headers["authorization"] = f"Bearer {self._key}"
             # If the server refuses a body early, sending fails with EPIPE; its response may still be readable.
             with suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(request.method, self._root + request.path, request.body, headers)

@@ -41,6 +41,7 @@ TABLES = (
     Place("users", Holds.NOTHING, "names and roles"),
     Place("projects", Holds.NOTHING, "names"),
     Place("project_members", Holds.NOTHING, "roles of users in projects"),
+    Place("invites", Holds.NOTHING, "addresses, roles, and hashes of links"),
     Place("api_keys", Holds.NOTHING, "hashes of API keys"),
     Place("admin_api_keys", Holds.NOTHING, "hashes of admin keys"),
     Place("holds", Holds.METADATA, "who held it and when; the reason, sealed under its key"),

@@ -15,7 +15,8 @@ LOCAL_LENGTH_MAX = 64
 
 def normalized(text: str, param: str = "email") -> str:
     """Return an address in lower case. Raises Error(INVALID)."""
-    address = text.strip(" ").lower()
+    # Before lower(), which makes ASCII of some letters that are none.
+    address = text.strip(" ").lower() if text.isascii() else ""
     is_short = len(address) <= LENGTH_MAX and len(address.partition("@")[0]) <= LOCAL_LENGTH_MAX
     if not is_short or not ADDRESS.fullmatch(address):
         raise Error(

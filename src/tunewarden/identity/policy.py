@@ -38,6 +38,13 @@ class ServiceAccountRole(StrEnum):
     NONE = "none"
 
 
+class GrantedRole(StrEnum):
+    """A role in a project that an invite can give: OpenAI's schema has no other."""
+
+    OWNER = "owner"
+    MEMBER = "member"
+
+
 class Action(StrEnum):
     """An action; its value is the scope that a restricted key needs for it."""
 

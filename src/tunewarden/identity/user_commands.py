@@ -1,7 +1,7 @@
 """What administrators do with people: change a role, remove. Each is one transaction (I19)."""
 
 from tunewarden.db.database import Database
-from tunewarden.identity import admin_keys, key_rows, project_members, users
+from tunewarden.identity import admin_keys, invite_rows, key_rows, project_members, users
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.policy import Role
 from tunewarden.identity.users import User
@@ -12,7 +12,7 @@ def set_role(
 ) -> User:
     """Give a person another role in the organization; None leaves it.
 
-    The admin keys of an Owner who becomes a reader are refused from then on.
+    The admin keys of an Owner who becomes a reader are refused from then on; what this Owner invited is withdrawn.
     Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(CONFLICT) for the last Owner.
     """
     organization = administrator.organization_id
@@ -21,11 +21,13 @@ def set_role(
         user = users.find(tx, organization, user_id)
         if role is None:
             return user
+        if role is not Role.OWNER:
+            invite_rows.withdraw_all_of(tx, user_id, administrator.actor)
         return users.set_role(tx, organization, user, role, administrator.actor)
 
 
 def remove(database: Database, administrator: Administrator, user_id: str) -> None:
-    """Remove a person: clear name and address, end memberships, revoke all keys and admin keys.
+    """Remove a person: clear name and address, end memberships, revoke all keys and admin keys, withdraw invites.
 
     Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(CONFLICT) for the last Owner.
     """
@@ -37,3 +39,5 @@ def remove(database: Database, administrator: Administrator, user_id: str) -> No
         project_members.remove_everywhere(tx, organization, user_id, actor)
         key_rows.revoke_all_of(tx, user_id, actor)
         admin_keys.revoke_all_of(tx, organization, user_id, actor)
+        invite_rows.withdraw_all_of(tx, user_id, actor)
+        invite_rows.forget(tx, user_id)

@@ -1,10 +1,11 @@
 """What the OpenAPI document says of the routes of administration."""
 
-from tunewarden.api.administration import schemas, usage_described
+from tunewarden.api.administration import invite_schemas, schemas, usage_described
 from tunewarden.api.described import Described
 from tunewarden.api.schemas import Deleted, Listing
 
 USERS = "/v1/organization/users"
+INVITES = "/v1/organization/invites"
 PROJECTS = "/v1/organization/projects"
 PROJECT = f"{PROJECTS}/{{project_id}}"
 AUDIT = "/v1/organization/audit_logs"
@@ -26,6 +27,10 @@ ROUTED = {
         "modifyUser", schemas.OrganizationUser, schemas.UserChange
     ),
     f"DELETE {USERS}/{{user_id}}": Described("deleteUser", Deleted),
+    f"GET {INVITES}": Described("listInvites", Listing[invite_schemas.Invite]),
+    f"POST {INVITES}": Described("inviteUser", invite_schemas.Invite, invite_schemas.NewInvite),
+    f"GET {INVITES}/{{invite_id}}": Described("retrieveInvite", invite_schemas.Invite),
+    f"DELETE {INVITES}/{{invite_id}}": Described("deleteInvite", Deleted),
     f"GET {PROJECTS}": Described("listProjects", Listing[schemas.Project]),
     f"POST {PROJECTS}": Described("createProject", schemas.Project, schemas.NewProject),
     f"GET {PROJECT}": Described("retrieveProject", schemas.Project),

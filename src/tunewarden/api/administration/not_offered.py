@@ -75,7 +75,6 @@ TABLE = (
         "This kind of usage",
         "The server serves text: see usage.completions and usage.embeddings.",
     ),
-    _row("/organization/invites", "Invites", LATER),
 )
 
 

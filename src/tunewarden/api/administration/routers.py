@@ -4,6 +4,7 @@ from tunewarden.api.administration import (
     admin_api_keys,
     api_keys,
     audit_logs,
+    invites,
     limits,
     project_users,
     projects,
@@ -17,6 +18,7 @@ ROUTERS = tuple(
     room.routes
     for room in (
         users,
+        invites,
         projects,
         project_users,
         service_accounts,
