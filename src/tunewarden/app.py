@@ -41,6 +41,7 @@ from tunewarden.gateway.routing import Gateway
 from tunewarden.identity.policy import Caller
 from tunewarden.locks import ByteLocks
 from tunewarden.registry import models, replicas, restore_marks
+from tunewarden.registry.aliases import Aliases
 from tunewarden.registry.bases import Base
 from tunewarden.registry.drafts import Drafts
 from tunewarden.registry.files import Files
@@ -257,6 +258,7 @@ def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
         imports=app.imports,
         files=app.files,
         holds=Holds(app.database, app.keyring),
+        aliases=Aliases(app.database),
         model_changes=ModelChanges(app.database, app.keyring),
         uploads=app.uploads,
         admissions=Admissions(app.database, app.fence, app.clock, read_limits),

@@ -93,6 +93,7 @@ def _rows(server: Server) -> Iterator[Row]:
         where = f"/v1/models/{model_id}"
         yield "POST /v1/models/{model_id}", target, partial(_json, server, where, PROTECT)
     yield from _hold_rows(server, other, ask)
+    yield from _alias_rows(server, other, ask)
     yield from _deletion_rows(server, other, ask)
     yield from _file_rows(server, other, ask)
     yield from _job_rows(server, other, ask)
@@ -105,6 +106,27 @@ def _rows(server: Server) -> Iterator[Row]:
         yield f"GET {path}", "-", ask("GET", path)
     for route in UNROUTED:
         yield route, "no route", ask(*route.split())
+
+
+def _alias_rows(
+    server: Server, other: str, ask: Callable[[str, str], Callable[[str | None], int]]
+) -> Iterator[Row]:
+    aliases = "/v1/aliases"
+    models = {"own": server.make_model().id, "foreign": server.make_model(key=other).id}
+    for target, key in {"own": None, "foreign": other}.items():
+        named = {"name": f"{target}-alias", "model": models[target]}
+        assert server.post(aliases, named, key=key).status == 200
+    yield f"GET {aliases}", "-", ask("GET", aliases)
+    for target in (*models, "unknown"):
+        where, route = f"{aliases}/{target}-alias", f"{aliases}/{{name}}"
+        fields = {"model": models["own"]}
+        # Its name is taken, which is said to those who may make aliases.
+        taken = {"name": "own-alias", "model": models.get(target, UNKNOWN)}
+        yield f"POST {aliases}", target, partial(_json, server, aliases, taken)
+        yield f"GET {route}", target, ask("GET", where)
+        yield f"POST {route}", target, partial(_json, server, where, fields)
+    yield f"DELETE {aliases}/{{name}}", "foreign", ask("DELETE", f"{aliases}/foreign-alias")
+    yield f"DELETE {aliases}/{{name}}", "unknown", ask("DELETE", f"{aliases}/unknown-alias")
 
 
 def _hold_rows(

@@ -42,6 +42,7 @@ def ids(server: Server, server_admin: str) -> dict[str, str]:
         "file_id": str(uploading.post(server, "/v1/files", *FILE).json["id"]),
         "job_id": fine_tuning_rows.make_job(server.app, server.owner_key, state=State.SUCCEEDED),
         "deletion_id": str(deleted.header("tunewarden-deletion")),
+        "name": str(server.post("/v1/aliases", {"name": "headed", "model": model}).json["name"]),
         "hold_id": str(server.post("/v1/holds", {"model": model, "reason": "x"}).json["id"]),
         "response_id": "resp_1",
         **administration.names(server, server_admin),

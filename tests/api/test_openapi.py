@@ -163,6 +163,8 @@ def test_real_answers_are_as_the_document_tells(server: Server) -> None:
     ).json
     held = server.post("/v1/holds", {"model": server.make_model().id, "reason": "documented"})
     answers["POST /v1/holds"], names["hold_id"] = held.json, held.json["id"]
+    named = server.post("/v1/aliases", {"name": "documented", "model": server.make_model().id})
+    answers["POST /v1/aliases"], names["name"] = named.json, "documented"
     changed = server.post(f"/v1/models/{server.make_model().id}", {"metadata": {"a": "b"}})
     answers["POST /v1/models/{model_id}"] = changed.json
     admin = administration.make_admin_key(app)

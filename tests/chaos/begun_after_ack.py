@@ -240,7 +240,7 @@ class Harness:
             near = memory.read(CURSOR) + numbers.randrange(-3, 14)
             n = min(max(near, 1), memory.models - 1)
             try:
-                _, serving = admissions.admit(_id(n), KEY, lambda _: caller, int)
+                _, serving = admissions.admit(_id(n), KEY, lambda _: caller, int, int)
             except Error:
                 memory.count(REFUSED + worker)
             else:

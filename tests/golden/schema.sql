@@ -9,6 +9,32 @@ CREATE TABLE admin_api_keys (
   revoked_at INTEGER
 , expired_at INTEGER);
 
+CREATE TABLE alias_targets (
+  alias_n INTEGER NOT NULL,
+  version INTEGER NOT NULL,
+  model_n INTEGER NOT NULL REFERENCES models (n),
+  weight INTEGER NOT NULL,
+  PRIMARY KEY (alias_n, version, model_n),
+  FOREIGN KEY (alias_n, version) REFERENCES alias_versions (alias_n, version)
+);
+
+CREATE TABLE alias_versions (
+  alias_n INTEGER NOT NULL REFERENCES aliases (n),
+  version INTEGER NOT NULL,
+  changed_by TEXT NOT NULL,
+  changed_at INTEGER NOT NULL,
+  PRIMARY KEY (alias_n, version)
+);
+
+CREATE TABLE aliases (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  name TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  created_at INTEGER NOT NULL,
+  deleted_at INTEGER
+);
+
 CREATE TABLE api_keys (
   id TEXT PRIMARY KEY,
   organization_id TEXT NOT NULL REFERENCES organizations (id),
@@ -445,6 +471,10 @@ CREATE INDEX admin_api_keys_of_organization ON admin_api_keys (organization_id, 
   WHERE revoked_at IS NULL;
 
 CREATE INDEX admin_api_keys_of_user ON admin_api_keys (user_id, id);
+
+CREATE UNIQUE INDEX aliases_by_name ON aliases (organization_id, name) WHERE deleted_at IS NULL;
+
+CREATE INDEX aliases_of_model ON alias_targets (model_n, alias_n, version);
 
 CREATE INDEX api_keys_of_project ON api_keys (project_id, created_at, id) WHERE revoked_at IS NULL;
 

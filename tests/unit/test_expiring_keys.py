@@ -151,6 +151,7 @@ class _Client:
             self.presented,
             lambda tx: keys.holder(tx, self.presented, ""),
             lambda: self.aborted.append("aborted"),
+            lambda: 0,
         )
         return lambda: serving.ended_by
 

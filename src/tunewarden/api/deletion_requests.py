@@ -2,7 +2,7 @@
 
 from starlette.concurrency import run_in_threadpool
 
-from tunewarden.api import schemas, views
+from tunewarden.api import deletion_schemas, views
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Context
 from tunewarden.deletion import plan
@@ -26,7 +26,7 @@ async def answer(
         )
         shown = views.plan_object(found)
         return JsonAnswer(
-            schemas.DeleteAnswer(found.artifact.id, kind.value, deleted=False, plan=shown)
+            deletion_schemas.DeleteAnswer(found.artifact.id, kind.value, deleted=False, plan=shown)
         )
     deletion = await context.services.deleting.delete(context.caller, kind, artifact_id, attempt)
     return JsonAnswer(

@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from tunewarden.api import listing, schemas, views
+from tunewarden.api import deletion_schemas, listing, views
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InContext, Segment, read_as
 from tunewarden.errors import Error, Kind
@@ -19,7 +19,7 @@ routes = APIRouter(prefix="/v1/holds")
 @routes.post("")
 async def place_hold(context: InContext, request: Request) -> JsonAnswer:
     """Place a hold on a model or a file: nothing deletes it until the hold is lifted."""
-    wanted = await read_as(request, schemas.NewHold)
+    wanted = await read_as(request, deletion_schemas.NewHold)
     if (wanted.model is None) == (wanted.file is None):
         raise Error(Kind.INVALID, "Name either a 'model' or a 'file' to hold.", param="model")
     kind = ArtifactKind.FILE if wanted.model is None else ArtifactKind.MODEL

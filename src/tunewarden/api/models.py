@@ -16,6 +16,7 @@ from tunewarden.artifacts.base_facts import BaseFacts, base_facts
 from tunewarden.db.database import Database
 from tunewarden.errors import Error, Kind
 from tunewarden.registry import bases, catalog, metadata
+from tunewarden.registry.alias_rows import Alias
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.bases import Base, BaseKind, OtherName
 from tunewarden.registry.catalog import Found
@@ -38,10 +39,20 @@ def list_models(
     context: InContext,
     limit: Annotated[int | None, Query(ge=1, le=10_000)] = None,
     after: str | None = None,
+    *,
+    aliases: bool = False,
 ) -> StreamingResponse:
-    """Stream all bases and the project's models: the stock SDK never asks for a second page."""
+    """Stream all bases and the project's models: the stock SDK never asks for a second page. Aliases if asked for."""
+    if aliases and (limit is not None or after is not None):
+        raise Error(
+            Kind.INVALID,
+            "A list with aliases has no pages: omit 'limit' and 'after'.",
+            param="aliases",
+        )
     size = None if limit is None else limit + 1
-    found = catalog.everything(context.operations.database, context.caller, after=after, limit=size)
+    found = catalog.everything(
+        context.operations.database, context.caller, after=after, limit=size, with_aliases=aliases
+    )
     known = {base.name: _facts(base) for base in bases.list_all(context.operations.database)}
     return listing.stream((_shown(context, one, known) for one in found), limit, has_ids=False)
 
@@ -60,7 +71,7 @@ def list_model_engines(context: InContext, model_id: Segment) -> JsonAnswer:
     if not isinstance(found, Model):
         raise Error(
             Kind.INVALID,
-            f"The model '{found.name}' is a base model. Only fine-tuned models are loaded on use.",
+            f"'{found.name}' is a base model or an alias. Only fine-tuned models are loaded on use.",
             param="model",
         )
     return JsonAnswer(views.engines_object(context.operations.adapter_states.of(found)))
@@ -169,4 +180,6 @@ def _shown(context: Context, found: Found, known: Known) -> schemas.Model:
         return views.base_object(found, known.get(found.name))
     if isinstance(found, OtherName):
         return views.other_name_object(found, known.get(found.base.name))
+    if isinstance(found, Alias):
+        return views.aliased_object(found, context.caller.organization_name)
     return views.model_object(found, context.caller.organization_name, known.get(found.base))

@@ -8,8 +8,8 @@ from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
 from tunewarden import __version__
+from tunewarden.api import alias_schemas, deletion_schemas, schemas
 from tunewarden.api import inference_schemas as inference
-from tunewarden.api import schemas
 from tunewarden.api.administration import described as administration
 from tunewarden.api.administration import invite_schemas as invites
 from tunewarden.api.described import JSON, Described
@@ -40,26 +40,37 @@ ROUTED = {
     "GET /v1/models": Described("listModels", schemas.Listing[schemas.Model]),
     "POST /v1/models": Described("importModel", schemas.Model, schemas.ImportForm, FORM),
     "GET /v1/models/{model_id}": Described("retrieveModel", schemas.Model),
-    "DELETE /v1/models/{model_id}": Described("deleteModel", schemas.DeleteAnswer),
+    "DELETE /v1/models/{model_id}": Described("deleteModel", deletion_schemas.DeleteAnswer),
     "GET /v1/models/{model_id}/engines": Described(
         "listModelEngines", schemas.Listing[schemas.EngineOfModel]
     ),
     "GET /v1/models/{model_id}/usage": Described("retrieveModelUsage", schemas.ModelUsage),
-    "GET /v1/models/{model_id}/deletion_plan": Described("planModelDeletion", schemas.DeletionPlan),
+    "GET /v1/models/{model_id}/deletion_plan": Described(
+        "planModelDeletion", deletion_schemas.DeletionPlan
+    ),
     "POST /v1/models/{model_id}": Described("changeModel", schemas.Model, schemas.ModelChanges),
-    "POST /v1/holds": Described("placeHold", schemas.Hold, schemas.NewHold),
-    "GET /v1/holds": Described("listHolds", schemas.Listing[schemas.Hold]),
-    "GET /v1/holds/{hold_id}": Described("retrieveHold", schemas.Hold),
-    "POST /v1/holds/{hold_id}/lift": Described("liftHold", schemas.Hold),
-    "GET /v1/deletions": Described("listDeletions", schemas.Listing[schemas.Deletion]),
-    "GET /v1/deletions/{deletion_id}": Described("retrieveDeletion", schemas.Deletion),
+    "POST /v1/aliases": Described("createAlias", alias_schemas.Alias, alias_schemas.NewAlias),
+    "GET /v1/aliases": Described("listAliases", schemas.Listing[alias_schemas.Alias]),
+    "GET /v1/aliases/{name}": Described("retrieveAlias", alias_schemas.Alias),
+    "POST /v1/aliases/{name}": Described(
+        "changeAlias", alias_schemas.Alias, alias_schemas.AliasChange
+    ),
+    "DELETE /v1/aliases/{name}": Described("deleteAlias", schemas.Deleted),
+    "POST /v1/holds": Described("placeHold", deletion_schemas.Hold, deletion_schemas.NewHold),
+    "GET /v1/holds": Described("listHolds", schemas.Listing[deletion_schemas.Hold]),
+    "GET /v1/holds/{hold_id}": Described("retrieveHold", deletion_schemas.Hold),
+    "POST /v1/holds/{hold_id}/lift": Described("liftHold", deletion_schemas.Hold),
+    "GET /v1/deletions": Described("listDeletions", schemas.Listing[deletion_schemas.Deletion]),
+    "GET /v1/deletions/{deletion_id}": Described("retrieveDeletion", deletion_schemas.Deletion),
     "GET /v1/deletions/{deletion_id}/receipt": Described("downloadDeletionReceipt", MEDIA_TYPE),
     "GET /v1/files": Described("listFiles", schemas.Listing[schemas.File]),
     "POST /v1/files": Described("createFile", schemas.File, schemas.FileForm, FORM),
     "GET /v1/files/{file_id}": Described("retrieveFile", schemas.File),
     "GET /v1/files/{file_id}/content": Described("downloadFile", BINARY),
-    "GET /v1/files/{file_id}/deletion_plan": Described("planFileDeletion", schemas.DeletionPlan),
-    "DELETE /v1/files/{file_id}": Described("deleteFile", schemas.DeleteAnswer),
+    "GET /v1/files/{file_id}/deletion_plan": Described(
+        "planFileDeletion", deletion_schemas.DeletionPlan
+    ),
+    "DELETE /v1/files/{file_id}": Described("deleteFile", deletion_schemas.DeleteAnswer),
     "POST /v1/uploads": Described("createUpload", schemas.Upload, schemas.NewUpload),
     "POST /v1/uploads/{upload_id}/parts": Described(
         "addUploadPart", schemas.Part, schemas.PartForm, FORM

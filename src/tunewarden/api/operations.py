@@ -10,6 +10,7 @@ from tunewarden.db.database import Database
 from tunewarden.deletion.executor import Executor
 from tunewarden.engines.adapter_states import AdapterStates
 from tunewarden.gateway.routing import Gateway
+from tunewarden.registry.aliases import Aliases
 from tunewarden.registry.files import Files
 from tunewarden.registry.holds import Holds
 from tunewarden.registry.imports import Imports
@@ -38,6 +39,7 @@ class Operations:
     imports: Imports
     files: Files
     holds: Holds
+    aliases: Aliases
     model_changes: ModelChanges
     uploads: Uploads
     admissions: Admissions

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from tunewarden import problems
 from tunewarden.api import (
+    aliases,
     deletions,
     docs,
     expired_keys,
@@ -47,6 +48,7 @@ ROOMS = (
     uploads,
     deletions,
     holds,
+    aliases,
     fine_tuning,
     responses,
     log,

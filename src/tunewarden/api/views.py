@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from msgspec import UNSET
 
-from tunewarden.api import schemas
+from tunewarden.api import alias_schemas, deletion_schemas, schemas
 from tunewarden.artifacts.base_facts import BaseFacts
 from tunewarden.deletion.plan import Plan
 from tunewarden.deletion.protocol import Stage
 from tunewarden.deletion.records import Deletion
 from tunewarden.engines.adapter_states import EngineOfModel
+from tunewarden.registry.alias_rows import Alias, AliasVersion
 from tunewarden.registry.artifacts import ArtifactKind, State
 from tunewarden.registry.bases import Base, OtherName
 from tunewarden.registry.file_rows import File
@@ -139,10 +140,10 @@ def part_object(part: Part, upload_id: str) -> schemas.Part:
     )
 
 
-def deletion_object(deletion: Deletion) -> schemas.Deletion:
+def deletion_object(deletion: Deletion) -> deletion_schemas.Deletion:
     """Return a deletion. Times are Unix seconds with fractions; the time of a step that is not done yet is null."""
     is_model = deletion.kind == ArtifactKind.MODEL
-    return schemas.Deletion(
+    return deletion_schemas.Deletion(
         id=deletion.id,
         object=f"{deletion.kind}.deletion",
         parent=deletion.parent,
@@ -163,17 +164,17 @@ def deletion_object(deletion: Deletion) -> schemas.Deletion:
     )
 
 
-def plan_object(plan: Plan) -> schemas.DeletionPlan:
+def plan_object(plan: Plan) -> deletion_schemas.DeletionPlan:
     """Return what a deletion would delete; `bytes` is the size of the sealed blobs."""
     is_model = plan.kind is ArtifactKind.MODEL
-    return schemas.DeletionPlan(
+    return deletion_schemas.DeletionPlan(
         object="model.deletion_plan" if is_model else "file.deletion_plan",
         checkpoints=[checkpoint.id for checkpoint in plan.checkpoints],
         blobs=plan.blobs,
         bytes=plan.sealed_bytes,
         derived_files=list(plan.derived_files),
         blockers=[
-            schemas.Blocker(one.type.value, one.id, one.artifact_id, one.is_forcible)
+            deletion_schemas.Blocker(one.type.value, one.id, one.artifact_id, one.is_forcible)
             for one in plan.blockers
         ],
         fingerprint=plan.fingerprint,
@@ -182,10 +183,50 @@ def plan_object(plan: Plan) -> schemas.DeletionPlan:
     )
 
 
-def hold_object(hold: Hold) -> schemas.Hold:
+def alias_object(
+    alias: Alias, history: Sequence[AliasVersion] | None = None
+) -> alias_schemas.Alias:
+    """Return an alias, with its history if that is given."""
+    current = alias.current
+    shown = alias_schemas.Alias(
+        id=alias.name,
+        object="alias",
+        name=alias.name,
+        created_at=alias.created_at // 1_000_000,
+        version=current.version,
+        targets=_targets(current),
+        changed_by=current.changed_by,
+        changed_at=current.changed_at // 1_000_000,
+    )
+    if history is not None:
+        shown.history = [
+            alias_schemas.AliasVersion(
+                one.version, _targets(one), one.changed_by, one.changed_at // 1_000_000
+            )
+            for one in history
+        ]
+    return shown
+
+
+def aliased_object(alias: Alias, organization_name: str) -> schemas.Model:
+    """Return an alias as OpenAI's Model; `alias_of` names the models that it points to."""
+    return schemas.Model(
+        id=alias.name,
+        object="model",
+        created=alias.created_at // 1_000_000,
+        owned_by=organization_name,
+        alias_of=[one.model_id for one in alias.current.targets],
+    )
+
+
+def _targets(version: AliasVersion) -> list[alias_schemas.AliasTarget]:
+    return [alias_schemas.AliasTarget(one.model_id, one.weight) for one in version.targets]
+
+
+def hold_object(hold: Hold) -> deletion_schemas.Hold:
     """Return a hold."""
     is_model = hold.kind is ArtifactKind.MODEL
-    return schemas.Hold(
+    return deletion_schemas.Hold(
         id=hold.id,
         object="hold",
         in_force=hold.lifted_at is None,

@@ -27,6 +27,7 @@ COMMANDS = {
         "tunewarden.cli.audit_commands:audit",
         "What was done, by whom: list, export, verify.",
     ),
+    "aliases": Lazy("tunewarden.cli.alias_commands:aliases", "Stable names of models."),
     "backup": Lazy(
         "tunewarden.cli.data_commands:backup",
         "Back up the database.",

@@ -7,7 +7,7 @@ from enum import StrEnum
 from tunewarden.db.database import Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import jobs
-from tunewarden.registry import holds, models
+from tunewarden.registry import alias_rows, holds, models
 from tunewarden.registry.artifacts import Artifact
 
 NAMED_MAX = 5
@@ -18,6 +18,7 @@ class BlockerType(StrEnum):
 
     HOLD = "hold"
     PROTECTED = "protected"
+    ALIAS = "alias"
     JOB = "fine_tuning.job"
 
 
@@ -28,6 +29,10 @@ LIFTED_BY = {
         "An Owner must lift the hold first; `force` does not override it.",
     ),
     BlockerType.PROTECTED: ("protected", "Lift the protection, or delete with `force=true`."),
+    BlockerType.ALIAS: (
+        "alias_target",
+        "Point the alias to another model first; or delete with `force=true`, which takes the model out of it.",
+    ),
     BlockerType.JOB: (
         "needed_by_job",
         "Cancel it or wait for it, then delete; or delete with `force=true`, which cancels it.",
@@ -36,13 +41,14 @@ LIFTED_BY = {
 WHAT = {
     BlockerType.HOLD: "is on hold",
     BlockerType.PROTECTED: "is protected",
+    BlockerType.ALIAS: "is what an alias means",
     BlockerType.JOB: "is needed by a fine-tuning job that has not ended",
 }
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Blocker:
-    """One blocker: `id` of the hold, job or protected model, and the artifact that it is about."""
+    """One blocker: `id` of the hold, job or protected model, or an alias's name; and the artifact that it is about."""
 
     type: BlockerType
     id: str
@@ -60,6 +66,10 @@ def of(tx: Tx, artifacts: Sequence[Artifact]) -> tuple[Blocker, ...]:
     for one in artifacts:
         found |= {Blocker(BlockerType.HOLD, hold, one.id) for hold in holds.in_force_on(tx, one.n)}
         found |= {Blocker(BlockerType.JOB, job, one.id) for job in jobs.that_need(tx, one.n)}
+        found |= {
+            Blocker(BlockerType.ALIAS, name, one.id)
+            for _, name in alias_rows.that_point_to(tx, one.n)
+        }
         if models.is_protected(tx, one.n):
             found.add(Blocker(BlockerType.PROTECTED, one.id, one.id))
     return tuple(sorted(found))

@@ -15,7 +15,7 @@ from tunewarden.finetuning import commands
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller
 from tunewarden.ids import Prefix, mint
-from tunewarden.registry import artifacts, bases, file_rows, models
+from tunewarden.registry import alias_rows, aliases, artifacts, bases, file_rows, models
 from tunewarden.registry.artifacts import (
     VISIBLE,
     Artifact,
@@ -98,9 +98,10 @@ def _request(
     found = plan.of(tx, kind, artifact)
     plan.check(found, force=attempt.force, if_match=attempt.if_match)  # D2
     if attempt.force:
-        commands.cancel_what_needs(
-            tx, caller.actor, [artifact.n, *(one.n for one in found.checkpoints)]
-        )
+        numbers = [artifact.n, *(one.n for one in found.checkpoints)]
+        commands.cancel_what_needs(tx, caller.actor, numbers)
+        for n in numbers:
+            aliases.take_out(tx, n, caller.actor, changed_by=caller.key_id)
     parts = [
         commit(tx, part, _intent(tx, caller, part, attempt, log_size), caller.actor)
         for part in found.checkpoints
@@ -131,6 +132,9 @@ def _find(tx: Tx, caller: Caller, kind: ArtifactKind, artifact_id: str) -> Artif
     if kind is ArtifactKind.MODEL:
         if found is None and bases.exists(tx, artifact_id):
             raise plan.base_refused(artifact_id)
+        if found is None and (alias := alias_rows.find(tx, caller.organization_id, artifact_id)):
+            keys.authorize_now(tx, caller, Action.DELETE)
+            raise aliases.is_alias(alias)
         is_seen = found is not None and models.is_seen_by(tx, caller, found.n)
     else:
         is_seen = found is not None and found.project_id == caller.project_id

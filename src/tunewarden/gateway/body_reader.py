@@ -15,7 +15,7 @@ import msgspec
 
 from tunewarden import processes
 from tunewarden.errors import Error
-from tunewarden.gateway.rewriting import InferenceRequest
+from tunewarden.gateway.inference_request import InferenceRequest
 
 LENGTH = struct.Struct(">Q")
 READ_BYTES = 1024 * 1024
@@ -44,6 +44,7 @@ def answer(body: bytes) -> tuple[dict[str, Any], bytes]:
         "options": request.options,
         "store": request.store,
         "output_max": request.output_max,
+        "drawn": request.draw(),
     }, rest
 
 

@@ -17,9 +17,10 @@ from tunewarden.gateway.cycle import NoEvent
 from tunewarden.gateway.exchange_ending import Ending
 from tunewarden.gateway.incoming import Incoming
 from tunewarden.gateway.inference import ROUTES, Inference, too_slow
+from tunewarden.gateway.inference_request import InferenceRequest
 from tunewarden.gateway.long_bodies import LONG_BYTES
 from tunewarden.gateway.relay import Relay
-from tunewarden.gateway.rewriting import InferenceRequest, renaming
+from tunewarden.gateway.rewriting import renaming
 from tunewarden.gateway.stages import ENGINE, OVER, PARSING, READY, RECEIVING, RESPONDING
 from tunewarden.identity.key_format import Presented
 from tunewarden.ids import mint_request
@@ -214,7 +215,7 @@ class Exchange(Ending):
         incoming = self._incoming
         assert isinstance(incoming.presented, Presented), "else it is refused earlier"
         reading, serving = self._shared.admissions.admit(
-            request.model, incoming.presented, incoming.identify, self._revoked
+            request.model, incoming.presented, incoming.identify, self._revoked, request.draw
         )
         self._serving = serving
         self.stage = ENGINE

@@ -13,7 +13,7 @@ import msgspec
 from tunewarden import config
 from tunewarden.errors import Error, Kind
 from tunewarden.gateway import body_reader
-from tunewarden.gateway.rewriting import InferenceRequest
+from tunewarden.gateway.inference_request import InferenceRequest
 
 # Shorter bodies are parsed on the event loop: a few milliseconds at worst.
 LONG_BYTES = 128 * 1024
@@ -26,6 +26,7 @@ class _Head(msgspec.Struct):
     options: object = None
     store: object = None
     output_max: int | None = None
+    drawn: int = 0
     kind: str | None = None
     message: str = ""
     param: str | None = None
@@ -88,6 +89,7 @@ class LongBodies:
             options=found.options,
             store=found.store,
             output_max=found.output_max,
+            drawn=found.drawn,
         )
 
 

@@ -7,7 +7,8 @@ import math
 from typing import Final
 
 from tunewarden.errors import Error, Kind
-from tunewarden.gateway.rewriting import Counted, InferenceRequest
+from tunewarden.gateway.inference_request import InferenceRequest
+from tunewarden.gateway.rewriting import Counted
 from tunewarden.metrics import families, recording
 from tunewarden.token_buckets.buckets import (
     MINUTE,

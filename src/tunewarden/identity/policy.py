@@ -53,6 +53,7 @@ class Action(StrEnum):
     WRITE_MODELS = "api.model.write"
     DELETE = "api.delete"
     HOLD = "api.holds.write"
+    WRITE_ALIASES = "api.aliases.write"
     READ_HOLDS = "api.holds.read"
     READ_DELETIONS = "api.deletions.read"
     READ_FILES = "api.files.read"

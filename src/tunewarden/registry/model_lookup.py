@@ -1,10 +1,13 @@
-"""Resolves a model name to its inference target, and checks whether the caller may use it now."""
+"""Resolves a model name to its inference target, or an alias to its targets; checks whether the caller may use one now."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from tunewarden.db.database import Database, Tx
+from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller
-from tunewarden.registry import bases, models, replicas
+from tunewarden.registry import alias_rows, bases, models, replicas
 from tunewarden.registry.artifacts import State
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.replicas import Replica
@@ -44,6 +47,34 @@ def meaning(database: Database, name: str) -> Target | None:
     base = bases.find(database, row[2])
     assert base is not None, "a model's base is a foreign key"
     return Target(name, base, row[0], row[1], _serving(database, base))
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The ids of the models that an alias means, each with the sum of the weights up to it."""
+
+    targets: tuple[tuple[int, str], ...]
+
+    def pick(self, draw: Callable[[], int]) -> str:
+        """Return one model by the weights; equal draws pick the same. `draw` is called if there is a choice."""
+        if len(self.targets) == 1:
+            return self.targets[0][1]
+        at = draw() % self.targets[-1][0]
+        return next(target for end, target in self.targets if at < end)
+
+
+def split_of(database: Database, key_id: str, name: str) -> Split | None:
+    """Resolve a name as an alias of the organization of an API key, which need not be authenticated; None if it is none."""
+    organization_id = keys.organization_of(database, key_id)
+    if organization_id is None or not alias_rows.exists(database, organization_id, name):
+        return None
+    with database.read() as tx:
+        alias = alias_rows.find(tx, organization_id, name)
+    if alias is None:
+        return None
+    ends = accumulate(one.weight for one in alias.current.targets)
+    names = [one.model_id for one in alias.current.targets]
+    return Split(tuple(zip(ends, names, strict=True)))
 
 
 def may_be_used(tx: Tx, caller: Caller, n: int) -> bool:

@@ -21,6 +21,7 @@ from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import artifacts, model_lookup
 from tunewarden.registry.artifacts import ID_LENGTH_MAX
 from tunewarden.registry.model_lookup import Target
+from tunewarden.serving.alias_readings import AliasReadings
 from tunewarden.serving.fence import Fence
 from tunewarden.serving.in_flight import InFlight, Receiver
 from tunewarden.serving.standing import Standing
@@ -106,6 +107,7 @@ class Admissions:
         self._clock = clock
         self._read_limits = read_limits
         self._readings: dict[tuple[str, str], Reading] = {}
+        self._aliases = AliasReadings(database)
         self._running: set[Serving] = set()
         self._in_flight = InFlight(fence)
         self._standing = Standing(database, clock)
@@ -119,11 +121,13 @@ class Admissions:
         presented: Presented,
         identify: Callable[[Tx], Caller],
         abort: Callable[[], object],
+        draw: Callable[[], int],
     ) -> tuple[Reading, Serving]:
-        """Admit a request on the model `name`; the caller must call `end` or `leave`.
+        """Admit a request on the model or alias `name`; the caller must call `end` or `leave`.
 
-        `identify` reads the caller; `abort` is called if the model is deleted in the meantime. Raises
-        what `identify` raises, Error(FORBIDDEN), Error(NOT_FOUND); then nothing was admitted.
+        `identify` reads the caller; `abort` is called if the model is deleted in the meantime; `draw` chooses among
+        the models of an alias. Raises what `identify` raises, Error(FORBIDDEN), Error(NOT_FOUND); then nothing was
+        admitted.
         """
         reading = self._readings.get((presented.id, name))
         if reading is not None and hmac.compare_digest(reading.digest, presented.digest):
@@ -136,7 +140,24 @@ class Admissions:
                     return reading, self._note(Serving(n, reading.caller, abort, reading.stamp))
                 if n is not None:
                     self._fence.end(n)
-        return self._read(name, presented, identify, abort)
+        meant = self._aliases.cached(name, presented.id, draw)
+        if meant is None:
+            try:
+                return self._read(name, presented, identify, abort)
+            except Error as error:
+                # A model of the organization comes first, then a base, then an alias, which may have the name of
+                # another organization's model.
+                if error.kind is not Kind.NOT_FOUND:
+                    raise
+                meant = self._aliases.read(name, presented.id, draw)
+                if meant is None:
+                    raise
+        try:
+            return self.admit(meant, presented, identify, abort, draw)
+        except Error as error:
+            if error.kind is Kind.NOT_FOUND:
+                raise missing(name) from error
+            raise
 
     def _read(
         self,

@@ -12,7 +12,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.gateway import exchange, stages
 from tunewarden.gateway.exchange import Exchange
 from tunewarden.gateway.inference import Inference
-from tunewarden.gateway.rewriting import InferenceRequest
+from tunewarden.gateway.inference_request import InferenceRequest
 from tunewarden.gateway.stages import Stage
 from tunewarden.identity.key_format import Presented
 

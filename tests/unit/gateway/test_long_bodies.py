@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewarden.errors import Error, Kind
+from tunewarden.gateway.inference_request import CONTAINERS_MAX, VALUES_MAX, InferenceRequest
 from tunewarden.gateway.long_bodies import WAITING_MAX, LongBodies
-from tunewarden.gateway.rewriting import CONTAINERS_MAX, VALUES_MAX, InferenceRequest
 
 MEBIBYTE = 1024 * 1024
 LOOP_SECONDS = 0.010
@@ -95,8 +95,10 @@ def test_taken_apart_and_put_together_it_is_what_a_short_one_is(
         options=read.options,
         store=read.store,
         output_max=read.output_max,
+        drawn=read.draw(),
     )
     assert whole.output_max == short.output_max
+    assert whole.draw() == short.draw()
     for asks, forbids in ((True, False), (False, False), (False, True)):
         assert _sent(whole, asks=asks, forbids=forbids) == _sent(short, asks=asks, forbids=forbids)
 

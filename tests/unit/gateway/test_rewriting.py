@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewarden.errors import Error, Kind
+from tunewarden.gateway.inference_request import InferenceRequest
 from tunewarden.gateway.rewriting import (
     EVENT_BYTES_MAX,
-    InferenceRequest,
     Renaming,
     StreamRewriter,
     usage_of,

@@ -1,0 +1,61 @@
+"""Types of request and response bodies, for the OpenAPI document: aliases. See `schemas`."""
+
+from typing import Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from tunewarden.api.schemas import Seconds
+
+
+class NewAliasTarget(Struct, forbid_unknown_fields=True):
+    """A model that an alias points to. Its share of the requests is its weight, of the sum of all."""
+
+    model: str
+    weight: int = 1
+
+
+class AliasChange(Struct, forbid_unknown_fields=True):
+    """What an alias points to: one `model`, or several `targets`; or `rollback`, to its version before or to `version`."""
+
+    model: str | None = None
+    targets: list[NewAliasTarget] | None = None
+    rollback: bool | None = None
+    version: int | None = None
+
+
+class NewAlias(Struct, forbid_unknown_fields=True):
+    """A new alias: its `name`, and one `model` or several `targets`."""
+
+    name: str
+    model: str | None = None
+    targets: list[NewAliasTarget] | None = None
+
+
+class AliasTarget(Struct, forbid_unknown_fields=True):
+    """A model that an alias points to."""
+
+    model: str
+    weight: int
+
+
+class AliasVersion(Struct, forbid_unknown_fields=True):
+    """What an alias pointed to since `changed_at`."""
+
+    version: int
+    targets: list[AliasTarget]
+    changed_by: str
+    changed_at: Seconds
+
+
+class Alias(Struct, forbid_unknown_fields=True):
+    """An alias; `history` (newest first) where one is retrieved. `id` is its name."""
+
+    id: str
+    object: Literal["alias"]
+    name: str
+    created_at: Seconds
+    version: int
+    targets: list[AliasTarget]
+    changed_by: str
+    changed_at: Seconds
+    history: list[AliasVersion] | UnsetType = UNSET
