@@ -7,7 +7,15 @@ from typing import Any
 
 import openai
 import pytest
-from tests.support.servers import LOCAL_BASE, Reply, Server, WithoutTorch, run_cli, serving
+from tests.support.servers import (
+    LOCAL_BASE,
+    Reply,
+    Server,
+    WithoutTorch,
+    run_cli,
+    serving,
+    wait_until,
+)
 
 SAID: list[Any] = [{"role": "user", "content": "hello"}]
 
@@ -16,6 +24,8 @@ SAID: list[Any] = [{"role": "user", "content": "hello"}]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("aliases") / "data"
     with serving(data, local_base=True, kind=WithoutTorch, workers=2) as running:
+        body = {"model": LOCAL_BASE, "messages": SAID, "max_tokens": 1}
+        wait_until(lambda: running.post("/v1/chat/completions", body).status == 200, "the engine")
         yield running
 
 

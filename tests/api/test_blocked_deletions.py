@@ -6,13 +6,22 @@ from typing import Any
 
 import openai
 import pytest
-from tests.support.servers import Server, WithoutTorch, run_cli, serving
+from tests.support.servers import (
+    LOCAL_BASE,
+    Server,
+    WithoutTorch,
+    run_cli,
+    serving,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data: Path = tmp_path_factory.mktemp("blocked") / "data"
     with serving(data, local_base=True, kind=WithoutTorch, workers=2) as running:
+        body = {"model": LOCAL_BASE, "messages": [{"role": "user", "content": "hello"}]}
+        wait_until(lambda: running.post("/v1/chat/completions", body).status == 200, "the engine")
         yield running
 
 
