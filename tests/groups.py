@@ -36,6 +36,7 @@ NEED_SERVERS = (
 BATTERIES = (
     "api/test_cut_answers.py",
     "api/test_engine_leases.py",
+    "api/test_hostile_constraints.py",
     "api/test_tool_circle.py",
     "chaos",
     "properties/test_deletion_of_parts.py",
@@ -74,6 +75,7 @@ ENGINE_SERVER = (
     "api/test_deleting_in_use.py",
     "api/test_fair_rows.py",
     "api/test_fine_tuning.py",
+    "api/test_hostile_constraints.py",
     "api/test_inference.py",
     "api/test_inference_parameters.py",
     "api/test_receipts_of_engines.py",

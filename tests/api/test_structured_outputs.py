@@ -161,6 +161,11 @@ def test_a_stop_string_ends_an_answer_before_it_is_complete(client: openai.OpenA
         ({"$ref": "http://127.0.0.1:9/schema"}, "127.0.0.1:9"),
         ({"allOf": [{"type": "string"}, {"type": "null"}]}, "Unsatisfiable"),
         ({"type": "string", "pattern": "(?=x)y"}, "look-around"),
+        (
+            {"type": "object", "properties": {"next": {"$ref": "#"}}, "required": ["next"]},
+            "no finite JSON value follows it",
+        ),
+        ({"type": "integer", "minimum": 1e30}, "bounds of a number"),
     ],
 )
 def test_a_schema_that_cannot_be_kept_is_refused(

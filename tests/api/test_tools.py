@@ -6,8 +6,9 @@ from typing import Any
 import openai
 import pydantic
 import pytest
-from tests.support import engines
+from tests.support import demo_models, engines
 from tests.support.servers import Server
+from tokenizers import Tokenizer
 
 PARAMETERS = {
     "type": "object",
@@ -126,6 +127,38 @@ def test_tools_that_may_not_be_called_are_not(client: openai.OpenAI) -> None:
         answer = chat(client, tool_choice=choice).choices[0]
         assert answer.message.tool_calls is None
         assert answer.finish_reason == "stop"
+
+
+PLACE: Any = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "place",
+        "schema": {
+            "type": "object",
+            "properties": {"place": {"enum": ["here", "there"]}},
+            "required": ["place"],
+        },
+    },
+}
+
+
+def test_with_a_format_an_answer_is_a_call_or_follows_the_format(client: openai.OpenAI) -> None:
+    called = chat(client, response_format=PLACE).choices[0]
+    assert called.finish_reason == "tool_calls"
+    assert json.loads(called.message.tool_calls[0].function.arguments) == {"city": "Paris"}
+    # The demo was not taught to answer in JSON, so it calls unless that is made unlikely.
+    tokenizer = Tokenizer.from_file(str(demo_models.base_dir() / "tokenizer.json"))
+    against_calls = {str(tokenizer.token_to_id("<tool_call>")): -100}
+    said = chat(client, response_format=PLACE, logit_bias=against_calls).choices[0]
+    assert said.finish_reason == "stop"
+    assert said.message.tool_calls is None
+    assert json.loads(said.message.content)["place"] in ("here", "there")
+    tools: Any = [{"type": "function", **WEATHER["function"], "strict": False}]
+    text_format: Any = {"format": {"type": "json_schema", **PLACE["json_schema"]}}
+    response = client.responses.create(
+        model=engines.BASE, input=QUESTION, temperature=0, tools=tools, text=text_format
+    )
+    assert [item.type for item in response.output] == ["function_call"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

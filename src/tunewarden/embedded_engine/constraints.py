@@ -8,7 +8,8 @@ could crash or hold it is found in a process of its own (`trial.py`).
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,10 @@ import msgspec
 import numpy as np
 import torch
 
+from tunewarden.clock import SystemClock
 from tunewarden.embedded_engine.closed_schemas import closed
+from tunewarden.embedded_engine.mask_time import Budget, Budgets, RowTime
+from tunewarden.embedded_engine.number_bounds import with_near_bounds
 from tunewarden.embedded_engine.trial import (
     LIMITS,
     MASK_SECONDS,
@@ -30,6 +34,9 @@ from tunewarden.errors import Error
 from tunewarden.invalid_values import invalid
 
 SHOWN_LINE = re.compile(r"\s*(\d+ \||\^+\s*$)")
+# A range beyond what it takes (number_bounds.py).
+RANGE = re.compile(r"Failed to generate regex for (?:integer|float) range.*")
+FAR_RANGE = "the bounds of a number must leave a range within -1e18 and 1e18"
 LINE_NUMBER = re.compile(r"^at \d+\(\d+\): ")
 # Of a schema, pattern or grammar.
 CONSTRAINT_CHARACTERS_MAX = 128 * 1024
@@ -39,9 +46,12 @@ REASON_CHARACTERS_MAX = 300
 BLANK = r"(\n[ \t]{0,40}| )"
 # A mask beyond that ends the request: others wait for it. In time of the processor.
 STEP_SECONDS = 2 * MASK_SECONDS
+TOO_SLOW = "it is too complex: the tokens that may follow take too long to find"
 # Digests of constraints that have passed their trial.
 PASSED_MAX = 1024
 BITS_A_WORD = 32
+# The name of a grammar within another.
+ANSWER = "answer"
 
 # A JSON schema; true takes anything, false nothing.
 Schema = dict[str, Any] | bool
@@ -99,6 +109,17 @@ class Constraint:
         return cls(text, param, may_be_gbnf=True)
 
 
+def either(rules: Callable[[str], str], other: Constraint, param: str) -> Constraint:
+    """Return a constraint that takes what one or another takes.
+
+    `rules` returns a grammar in llguidance's form of Lark, and gets how to refer to the other one, which must not be
+    perhaps in GBNF's form.
+    """
+    answer, *_ = msgspec.json.decode(other.grammar)["grammars"]
+    grammars = [{"lark_grammar": rules(f"@{ANSWER}")}, {**answer, "name": ANSWER}]
+    return Constraint(_encoded({"grammars": grammars}), param)
+
+
 def json_rule(schema: Schema, *, strict: bool = True) -> str:
     """Return a JSON schema as a part of a rule of a Lark grammar."""
     return f"%json {_encoded(_with_options(schema, strict=strict))}"
@@ -107,20 +128,29 @@ def json_rule(schema: Schema, *, strict: bool = True) -> str:
 class Matcher:
     """Follows one sequence. Not thread-safe."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, words: int, constraint: Constraint) -> None:
+    def __init__(
+        self, matcher: llguidance.LLMatcher, words: int, constraint: Constraint, budget: Budget
+    ) -> None:
         """`words` is the length of a mask in 32 bits."""
         self.words = words
         self._matcher = matcher
         self._constraint = constraint
+        self._time = RowTime(budget)
+        self._took = 0.0
         self._reason = ""
 
     def copy(self) -> "Matcher":
         """Return another one in the same state; cheap."""
-        return Matcher(self._matcher.deep_copy(), self.words, self._constraint)
+        matcher = self._matcher.deep_copy()
+        return Matcher(matcher, self.words, self._constraint, self._time.budget)
 
     def take(self, token: int) -> None:
         """Note the token that was chosen."""
+        begun = time.thread_time()
         self._matcher.consume_token(token)
+        took, self._took = self._took + time.thread_time() - begun, 0.0
+        if not self._time.spend(took):
+            self._reason = TOO_SLOW
 
     @property
     def is_complete(self) -> bool:
@@ -138,25 +168,32 @@ class Matcher:
         """Write which tokens may follow, a bit each, into [words]."""
         begun = time.thread_time()
         self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
-        if time.thread_time() - begun > STEP_SECONDS:
-            self._reason = TOO_COMPLEX
+        self._took = time.thread_time() - begun
+        if self._took > STEP_SECONDS:
+            self._reason = TOO_SLOW
         elif not mask.any():
             self._reason = "no token of this model continues the text"
 
 
 class Compiler:
-    """Compiles constraints for one tokenizer. Not thread-safe."""
+    """Compiles constraints for one tokenizer. Thread-safe."""
 
     def __init__(self, tokenizer: Any, vocabulary: int, end_tokens: Sequence[int]) -> None:
         """`vocabulary` is the model's, which may be larger than the tokenizer's. Raises ValueError."""
         tokens = max(vocabulary, tokenizer.get_vocab_size(with_added_tokens=True))
-        known = Vocabulary(tokenizer.to_str(), tokens, end_tokens)
-        self._tokenizer = known.load()
-        self._trial = Trial(known)
+        self._vocabulary = Vocabulary(tokenizer.to_str(), tokens, end_tokens)
+        self._tokenizer = self._vocabulary.load()
+        self._budgets = Budgets(SystemClock())
+        # As many as run at once; the last that was used comes first.
+        self._trials: list[Trial] = []
+        self._idle: deque[Trial] = deque()
         self._passed: dict[bytes, None] = {}
 
-    def compile(self, constraint: Constraint) -> Matcher:
-        """Return a matcher at the begin of a text; takes long for a large constraint. Raises Error(INVALID)."""
+    def compile(self, constraint: Constraint, asked_by: str = "") -> Matcher:
+        """Return a matcher at the begin of a text; takes long for a large constraint.
+
+        The time of its masks is that of an organization, `asked_by`. Raises Error(INVALID).
+        """
         if len(constraint.grammar) > CONSTRAINT_CHARACTERS_MAX:
             raise refused(constraint, f"it is longer than {CONSTRAINT_CHARACTERS_MAX} characters")
         matcher = llguidance.LLMatcher(
@@ -165,25 +202,39 @@ class Compiler:
         matcher.compute_bitmask()  # the first one takes longest
         if matcher.is_error():
             raise refused(constraint, matcher.get_error())
-        return Matcher(matcher, -(-self._tokenizer.vocab_size // BITS_A_WORD), constraint)
+        words = -(-self._tokenizer.vocab_size // BITS_A_WORD)
+        return Matcher(matcher, words, constraint, self._budgets.of(asked_by))
 
     def close(self) -> None:
-        """End the process of the trials."""
-        self._trial.stop()
+        """End the processes of the trials."""
+        for trial in self._trials:
+            trial.stop()
 
     def _tried(self, constraint: Constraint) -> str:
         """Return the grammar in the library's form after its trial. Raises Error(INVALID)."""
         digest = hashlib.sha256(constraint.grammar.encode()).digest()
         if digest in self._passed:
             return constraint.grammar
-        tried = self._trial.run(Asked(constraint.grammar, constraint.may_be_gbnf))
+        trial = self._free_trial()
+        try:
+            tried = trial.run(Asked(constraint.grammar, constraint.may_be_gbnf))
+        finally:
+            self._idle.append(trial)
         if tried.reason:
             raise refused(constraint, tried.reason)
         if not constraint.may_be_gbnf:
             self._passed[digest] = None
             if len(self._passed) > PASSED_MAX:
-                del self._passed[next(iter(self._passed))]
+                self._passed.pop(next(iter(self._passed.copy())), None)
         return tried.grammar
+
+    def _free_trial(self) -> Trial:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            trial = Trial(self._vocabulary)
+            self._trials.append(trial)
+            return trial
 
 
 def forbidden(matchers: Sequence[Matcher], vocabulary: int) -> torch.Tensor:
@@ -200,6 +251,7 @@ def refused(constraint: Constraint, reason: str) -> Error:
     # The library shows the lines of the grammar, which is of our making.
     lines = [line for line in reason.splitlines() if not SHOWN_LINE.match(line)]
     reason = LINE_NUMBER.sub("", " ".join(" ".join(lines).split()))
+    reason = RANGE.sub(FAR_RANGE, reason)
     if len(reason) > REASON_CHARACTERS_MAX:
         reason = f"{reason[:REASON_CHARACTERS_MAX]}…"
     subject = constraint.subject or f"'{constraint.param}'"
@@ -210,7 +262,7 @@ def _with_options(schema: Schema, *, strict: bool, compact: bool = False) -> Sch
     if isinstance(schema, bool):
         return schema
     blank = {"whitespace_flexible": False} if compact else {"whitespace_pattern": BLANK}
-    return {**closed(schema), "x-guidance": {**blank, "lenient": not strict}}
+    return {**with_near_bounds(closed(schema)), "x-guidance": {**blank, "lenient": not strict}}
 
 
 def _encoded(value: Any) -> str:

@@ -31,7 +31,7 @@ class Generation:
         self.prompts: list[list[int]] = []
         self._served = served
         self._adapter = adapter
-        self._asked_by = asked_by
+        self.asked_by = asked_by
         self._matcher: Matcher | None = None
         self._names_of_entry = 1 + (ask.sampling.top_logprobs or 0)
         self._unfinished = 0
@@ -50,11 +50,13 @@ class Generation:
 
     def hold(self) -> None:
         """Compile what every choice must look like, if anything; slow. Raises Error(INVALID)."""
-        constraint = self.ask.constraint
+        constraint = answer = self.ask.constraint
         if self.ask.tools is not None:
-            constraint = self.base.tool_constraint(self.ask.tools) or constraint
+            constraint = self.base.tool_constraint(self.ask.tools, answer)
+            if answer is not None and constraint is not answer:
+                self.base.compile(answer, self.asked_by)  # so that its errors are about it
         if constraint is not None:
-            self._matcher = self.base.compile(constraint)
+            self._matcher = self.base.compile(constraint, self.asked_by)
 
     def start(self) -> None:
         """Queue the request. Raises Error(UNAVAILABLE)."""
@@ -73,7 +75,7 @@ class Generation:
                 rows,
                 receiver=self,
                 adapter=self._adapter,
-                asked_by=self._asked_by,
+                asked_by=self.asked_by,
                 count=self._unfinished,
                 tokens=tokens,
             )
@@ -87,7 +89,7 @@ class Generation:
         return Row(
             receiver=self,
             adapter=self._adapter,
-            asked_by=self._asked_by,
+            asked_by=self.asked_by,
             index=index,
             prompt=prompt,
             sampling=self.ask.sampling,

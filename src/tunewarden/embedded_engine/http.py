@@ -18,6 +18,7 @@ from tunewarden.clock import Clock
 from tunewarden.embedded_engine.answers import Answer, refusal, status_of
 from tunewarden.embedded_engine.constraints import CONSTRAINT_CHARACTERS_MAX
 from tunewarden.embedded_engine.engine import Engine, Served
+from tunewarden.embedded_engine.fair_threads import FairThreads
 from tunewarden.embedded_engine.generation import Abandoned, Generation
 from tunewarden.embedded_engine.requests import PROMPTS_MAX, Ask, parse_chat, parse_completion
 from tunewarden.embedded_engine.responses.answers import ResponseAnswer
@@ -47,6 +48,7 @@ VERB_BYTES_MAX = 64 * 1024
 LONG_BODY_BYTES = 8 * 1024
 PROMPTS_AT_ONCE = 16
 TEXTS_AT_ONCE = 2
+CONSTRAINTS_AT_ONCE = 2
 # Longer responses are sent in parts of this size.
 PART_BYTES = 64 * 1024
 # Bytes of a body in addition to its text: names, roles, options.
@@ -68,7 +70,7 @@ class HttpApi:
         self._engine = engine
         self._clock = clock
         self._texts = ThreadPoolExecutor(TEXTS_AT_ONCE, "texts")
-        self._constraints = ThreadPoolExecutor(1, "constraints")
+        self._constraints = FairThreads(CONSTRAINTS_AT_ONCE, "constraints")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -171,10 +173,9 @@ class HttpApi:
             generation.close()
 
     async def _hold(self, generation: Generation) -> None:
-        """Compile what the answers must look like, in a thread of its own."""
-        loop = asyncio.get_running_loop()
+        """Compile what the answers must look like, in a thread."""
         with nullcontext() if generation.ask.response is None else in_its_words():
-            await loop.run_in_executor(self._constraints, generation.hold)
+            await self._constraints.run(generation.asked_by, generation.hold)
 
     def _body_bytes_max(self, prompts_max: int) -> int:
         """Return the largest body whose prompts can fit into the context of any base."""

@@ -140,16 +140,19 @@ class Base:
         ]
         return text
 
-    def tool_constraint(self, tools: Tools) -> Constraint | None:
-        """Return what answers to a request with tools must look like, if not anything. Raises Error(INVALID)."""
-        return tool_constraint(tools, self.tool_format, self._grammar_marks)
+    def tool_constraint(self, tools: Tools, answer: Constraint | None) -> Constraint | None:
+        """Return what answers to a request with tools must look like, if not anything. Raises Error(INVALID).
 
-    def compile(self, constraint: Constraint) -> Matcher:
-        """Return a matcher of answers; slow. Raises Error(INVALID)."""
+        `answer` is what those without calls must.
+        """
+        return tool_constraint(tools, self.tool_format, self._grammar_marks, answer)
+
+    def compile(self, constraint: Constraint, asked_by: str = "") -> Matcher:
+        """Return a matcher of an organization's answers; slow. Thread-safe. Raises Error(INVALID)."""
         if self._compiler is None:
             message = "The tokenizer of this model cannot be held to a format."
             raise Error(Kind.INVALID, message, param=constraint.param, code="unsupported_parameter")
-        return self._compiler.compile(constraint)
+        return self._compiler.compile(constraint, asked_by)
 
     def close(self) -> None:
         """End what was started for this base."""

@@ -87,7 +87,7 @@ class QueueBound:
                 self._total + request.tokens > self._tokens_max * QUEUE_GROWTH
                 or not self._has_little(request)
             ):
-                raise _overloaded()
+                raise overloaded()
             self._add(request.asked_by, request.receiver, request.count, request.tokens)
 
     def add(self, row: Row, tokens: int) -> None:
@@ -117,7 +117,8 @@ class QueueBound:
         self.rows += rows
 
 
-def _overloaded() -> Error:
+def overloaded() -> Error:
+    """Return the error for a request that finds no room to wait."""
     return Error(
         Kind.UNAVAILABLE,
         "The engine is overloaded. Please try again later.",

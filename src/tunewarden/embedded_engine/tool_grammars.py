@@ -1,26 +1,41 @@
 """What an answer must look like if a tool must be called, or if a call's arguments must follow their schema."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from tunewarden.embedded_engine.constraints import Constraint, json_rule
+from tunewarden.embedded_engine.constraints import Constraint, either, json_rule
+from tunewarden.embedded_engine.finite_schemas import ENDLESS, has_finite_value
 from tunewarden.embedded_engine.tools import Function, Tools
 from tunewarden.invalid_values import invalid
 from tunewarden.tool_formats import Layout, ToolFormat
 
 PARAM = "tools"
+KEY = re.compile(r'"(\w+)"\s*:')
 
 
 def tool_constraint(
-    tools: Tools, found: ToolFormat | None, special: Mapping[int, str]
+    tools: Tools,
+    found: ToolFormat | None,
+    special: Mapping[int, str],
+    answer: Constraint | None = None,
 ) -> Constraint | None:
     """Return the constraint, or None if the model may say what it likes.
 
-    `special` are the marks that are tokens which `is_special` tells. Raises Error(INVALID) if a call must be
-    made and there is no way to write one.
+    `special` are the marks that are tokens which `is_special` tells. `answer` is what an answer without calls must
+    look like, if not anything. Raises Error(INVALID) if a call must be made and there is no way to write one.
     """
+    if not tools.is_forced and answer is not None:
+        if found is None or answer.may_be_gbnf:
+            return answer
+        if not found.is_bare:
+            return either(_Grammar(tools, found, special).calls_or, answer, PARAM)
+        calls = _calls_as_json(tools, found)
+        if calls is None:
+            return answer
+        return either(lambda other: f"start: calls | {other}\n{calls}", answer, PARAM)
     if not tools.constrains or (found is None and not tools.is_forced):
         return None
     if found is None:
@@ -48,23 +63,29 @@ class _Grammar:
 
     def text(self) -> str:
         """Return the grammar."""
+        return self._with(self._forced() if self._tools.is_forced else self._free())
+
+    def calls_or(self, other: str) -> str:
+        """Return the grammar of calls, or of another rule."""
+        return self._with(f"start: calls | {other}\n{self._forced('calls')}")
+
+    def _with(self, rules: str) -> str:
+        """Return rules with those of the functions."""
         called = "\n".join(
             f"call_{at}: {self._literal(function.name + self._format.middle)} {_arguments(function)}"
             for at, function in enumerate(self._tools.allowed)
         )
-        either = " | ".join(f"call_{at}" for at in range(len(self._tools.allowed)))
-        rules = self._forced() if self._tools.is_forced else self._free()
-        return f"{rules}\nfunction: {either}\n{called}\n"
+        return f"{rules}\nfunction: {_any_call(self._tools)}\n{called}\n"
 
-    def _forced(self) -> str:
-        """Calls, and nothing else."""
+    def _forced(self, name: str = "start") -> str:
+        """Calls, and nothing else, as a rule."""
         opening, closing = self._literal(self._format.opening), self._literal(self._format.closing)
         if not self._tools.is_parallel or self._format.layout is Layout.OBJECTS:
-            return f"start: {opening} function {closing}"
+            return f"{name}: {opening} function {closing}"
         if self._format.layout is Layout.LIST:
-            return f"start: {opening} function ({self._between()} function)* {closing}"
+            return f"{name}: {opening} function ({self._between()} function)* {closing}"
         between = ' "\\n"?' if self._format.layout is Layout.OBJECT else ""
-        return f"start: call ({between} call)*\ncall: {opening} function {closing}"
+        return f"{name}: call ({between} call)*\ncall: {opening} function {closing}"
 
     def _free(self) -> str:
         """Text with or without calls."""
@@ -99,17 +120,51 @@ class _Grammar:
         return _quoted(text) if text else ""
 
 
+def _calls_as_json(tools: Tools, found: ToolFormat) -> str | None:
+    """Return the rules of bare calls, which are JSON; None if a function's schema refers to parts of itself.
+
+    Beside other JSON it cannot be written as text: where two texts begin alike, the library goes on with the longer one
+    and does not come back.
+    """
+    *_, key = KEY.findall(found.middle)
+    schemas = [_checked(function) for function in tools.allowed]
+    if "$ref" in repr(schemas):
+        return None
+    rules = []
+    for at, (function, schema) in enumerate(zip(tools.allowed, schemas, strict=True)):
+        call = {
+            "type": "object",
+            "properties": {"name": {"const": function.name}, key: schema},
+            "required": ["name", key],
+            "additionalProperties": False,
+        }
+        rules.append(f"call_{at}: {json_rule(call, strict=function.is_strict)}")
+    return "\n".join([f"calls: {_any_call(tools)}", *rules])
+
+
+def _any_call(tools: Tools) -> str:
+    return " | ".join(f"call_{at}" for at in range(len(tools.allowed)))
+
+
 def _arguments(function: Function) -> str:
     """Return the rule of a function's arguments; a schema that is not strict is followed as far as it can be."""
+    return json_rule(_checked(function), strict=function.is_strict)
+
+
+def _checked(function: Function) -> dict[str, Any]:
+    """Return the schema of a function's arguments. Raises Error(INVALID)."""
     if not function.parameters:
-        return json_rule({"type": "object", "properties": {}})
+        return {"type": "object", "properties": {}}
     kind = function.parameters.get("type", "object")
     if kind != "object":
         message = (
             f"Invalid schema for function '{function.name}': schema must be of 'type: \"object\"'."
         )
         raise invalid(message, PARAM, "invalid_function_parameters")
-    return json_rule({**function.parameters, "type": "object"}, strict=function.is_strict)
+    if not has_finite_value(function.parameters):
+        message = f"Invalid schema for function '{function.name}': {ENDLESS}."
+        raise invalid(message, PARAM, "invalid_function_parameters")
+    return {**function.parameters, "type": "object"}
 
 
 def _quoted(text: str) -> str:

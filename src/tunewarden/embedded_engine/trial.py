@@ -16,13 +16,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import llguidance
 import msgspec
 
 from tunewarden import config, processes
+from tunewarden.embedded_engine.finite_schemas import ENDLESS, has_finite_value
 
 # Of the constraint's trial, in time of the processor: however busy the machine is.
 TRIAL_SECONDS = 0.5
@@ -33,6 +35,9 @@ PATIENCE_SECONDS = 30.0
 STACK_BYTES = 4 * 1024 * 1024
 MEMORY_BYTES = 512 * 1024 * 1024
 STEPS = 24
+# As long as each step takes so long, a constraint is followed this far: what is ambiguous takes longer and longer.
+DEAR_SECONDS = 0.00015
+DEAR_STEPS = 512
 # A prime: each step goes another way.
 STRIDE = 7919
 TOO_COMPLEX = "it is too complex"
@@ -116,30 +121,44 @@ class Trial:
         return self._socket
 
 
-def try_out(tokenizer: llguidance.LLTokenizer, asked: Asked) -> Tried:
-    """Compile a constraint and follow it a few tokens far."""
+def try_out(tokenizer: llguidance.LLTokenizer, ends: Collection[int], asked: Asked) -> Tried:
+    """Compile a constraint and follow it a few tokens far, past the ends that it could have."""
     grammar = asked.grammar
     if asked.may_be_gbnf:
         try:
             grammar = llguidance.grammar_from("grammar", grammar)
         except ValueError as error:
             return Tried("", str(error))
+    elif not has_finite_value(_schema_of(grammar)):
+        return Tried("", ENDLESS)
     matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
-    for step in range(STEPS):
+    for step in range(DEAR_STEPS):
         begun = time.thread_time()
         mask = matcher.compute_bitmask()
+        took = time.thread_time() - begun
         if matcher.is_error():
             reason = matcher.get_error()
             return Tried("", NO_TEXT if "NoExtensionBias" in reason else reason)
-        if time.thread_time() - begun > MASK_SECONDS:
+        if took > MASK_SECONDS:
             return Tried("", TOO_COMPLEX)
         allowed = [
             8 * at + bit for at, bits in enumerate(mask) for bit in range(8) if bits >> bit & 1
         ]
+        allowed = [token for token in allowed if token not in ends]
         if matcher.is_stopped() or not allowed:
             break
+        begun = time.thread_time()
         matcher.consume_token(allowed[step * STRIDE % len(allowed)])
+        took += time.thread_time() - begun
+        if step >= STEPS and took < DEAR_SECONDS:
+            break
     return Tried(grammar)
+
+
+def _schema_of(grammar: str) -> Any:
+    """Return the schema of a grammar in the library's form; None if it has none."""
+    first, *_ = msgspec.json.decode(grammar)["grammars"]
+    return first.get("json_schema")
 
 
 def main() -> None:
@@ -156,7 +175,7 @@ def main() -> None:
 
 def _serve(ours: socket.socket) -> None:
     vocabulary = msgspec.msgpack.decode(_receive(ours), type=Vocabulary)
-    tokenizer = vocabulary.load()
+    tokenizer, ends = vocabulary.load(), frozenset(vocabulary.ends)
     _bound_memory()
     while True:
         try:
@@ -165,7 +184,7 @@ def _serve(ours: socket.socket) -> None:
             return
         # The signal's default ends the process, whatever it does.
         signal.setitimer(signal.ITIMER_PROF, TRIAL_SECONDS)
-        tried = try_out(tokenizer, asked)
+        tried = try_out(tokenizer, ends, asked)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _send(ours, tried)
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tunewarden.embedded_engine.closed_schemas import DEPTH_MAX, SCHEMAS_MAX, closed
+from tunewarden.embedded_engine.closed_schemas import closed
+from tunewarden.embedded_engine.schema_parts import DEPTH_MAX, SCHEMAS_MAX
 
 NAMED: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}}
 CLOSED = {**NAMED, "additionalProperties": False}

@@ -1,6 +1,7 @@
 """What constraints let through, and what they refuse."""
 
 import math
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer
 
 from tunewarden.embedded_engine import constraints
 from tunewarden.embedded_engine.constraints import Compiler, Constraint, Matcher, forbidden
+from tunewarden.embedded_engine.mask_time import BUDGET_SECONDS
 from tunewarden.embedded_engine.sampling import LOGPROB_MIN, Chooser, Sampling, choose
 from tunewarden.errors import Error
 
@@ -97,6 +99,11 @@ def test_a_grammar_embeds_schemas_and_special_tokens(compiler: Compiler, tokeniz
         ({"$ref": "http://127.0.0.1:9/a.json"}, "127.0.0.1:9"),
         ({"allOf": [{"type": "string"}, {"type": "null"}]}, "Unsatisfiable"),
         (False, "Unsatisfiable"),
+        ({"type": "integer", "minimum": 1e30}, "bounds of a number"),
+        (
+            {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+            "no finite JSON value follows it",
+        ),
         ({"enum": ["x" * constraints.CONSTRAINT_CHARACTERS_MAX]}, "longer"),
     ],
 )
@@ -122,7 +129,7 @@ def follow(matcher: Matcher, sampling: Sampling, ends: list[int], count: int) ->
     """Choose tokens of even logits until the matcher is complete."""
     chooser = Chooser(sampling, 0, ends=ends, matcher=matcher)
     said: list[int] = []
-    while len(said) < count and not matcher.is_complete:
+    while len(said) < count and not matcher.is_complete and matcher.problem is None:
         said.append(choose(torch.zeros(1, VOCABULARY), [chooser])[0].token)
     return said
 
@@ -204,6 +211,28 @@ def test_what_would_crash_or_hold_the_engine_is_refused(compiler: Compiler, toke
     assert takes(compiler, tokenizer, Constraint.of_regex("a+", "p"), "aaa")
 
 
-def test_a_schema_that_refers_to_itself_has_no_text(compiler: Compiler) -> None:
-    with pytest.raises(Error, match="no text fits it"):
-        compiler.compile(Constraint.of_schema({"$ref": "#"}, "p"))
+@pytest.mark.parametrize("kind", ["integer", "number"])
+def test_numbers_may_have_bounds_that_are_far_out(
+    compiler: Compiler, tokenizer: Any, kind: str
+) -> None:
+    schema = {"type": kind, "minimum": -1e30, "maximum": 1e30}
+    constraint = Constraint.of_schema(schema, "p")
+    assert takes(compiler, tokenizer, constraint, "-999999999999999999")
+    assert not takes(compiler, tokenizer, constraint, "1" * 40)
+    whole = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
+    assert takes(compiler, tokenizer, Constraint.of_schema(whole, "p"), str(2**63 - 1))
+
+
+def test_a_grammar_that_becomes_slow_ends_its_organizations_request(compiler: Compiler) -> None:
+    """Each token of an ambiguous text takes longer; in all it may take little more than the budget."""
+    constraint = Constraint.of_lark('start: s\ns: s s | s s s | "a"', "p")
+    begun = time.thread_time()
+    for _ in range(20):
+        matcher = compiler.compile(constraint, "ambiguous")
+        follow(matcher, Sampling(seed=1, logit_bias=((END, -100.0),)), [], 400)
+        assert matcher.problem is not None
+        assert "take too long to find" in matcher.problem.message
+    assert time.thread_time() - begun < 3 * BUDGET_SECONDS
+    other = compiler.compile(constraint, "another")
+    follow(other, Sampling(seed=1, logit_bias=((END, -100.0),)), [], 50)
+    assert other.problem is None

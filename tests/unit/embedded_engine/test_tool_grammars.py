@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from tests.support import demo_models
 from tokenizers import AddedToken, Tokenizer
 
-from tunewarden.embedded_engine.constraints import Compiler, forbidden
+from tunewarden.embedded_engine.constraints import Compiler, Constraint, forbidden
 from tunewarden.embedded_engine.tool_grammars import is_special, tool_constraint
 from tunewarden.embedded_engine.tools import Function, Tools
 from tunewarden.errors import Error
@@ -57,7 +58,15 @@ def _compiler(tokenizer: Tokenizer) -> Compiler:
     return COMPILERS[written]
 
 
-def takes(written: str, found: ToolFormat, asked: Tools, text: str, kind: str) -> bool:
+def takes(
+    written: str,
+    found: ToolFormat,
+    asked: Tools,
+    text: str,
+    kind: str,
+    *,
+    answer: Constraint | None = None,
+) -> bool:
     """Return whether a text is an answer to such a request, from begin to end."""
     tokenizer = Tokenizer.from_str(written)
     marks = () if kind == "text" else MARKS[found.name]
@@ -73,7 +82,7 @@ def takes(written: str, found: ToolFormat, asked: Tools, text: str, kind: str) -
     vocabulary = tokenizer.get_vocab_size()
     added = tokenizer.get_added_tokens_decoder()
     special = {token: one.content for token, one in added.items() if is_special(one)}
-    constraint = tool_constraint(asked, found, special)
+    constraint = tool_constraint(asked, found, special, answer)
     assert constraint is not None
     matcher = _compiler(tokenizer).compile(constraint)
     for token in [*tokenizer.encode(text, add_special_tokens=False).ids, END]:
@@ -172,3 +181,48 @@ def test_a_refusal_shows_no_grammar(written: str) -> None:
         takes(written, HERMES, broken, HERMES_CALL, "special")
     assert refused.value.message.endswith("properties must be an object.")
     assert "call" not in refused.value.message
+
+
+@pytest.mark.parametrize("kind", ["special", "added", "text"])
+@pytest.mark.parametrize("is_strict", [False, True])
+@pytest.mark.parametrize(
+    ("found", "call"),
+    [
+        (HERMES, HERMES_CALL),
+        (MISTRAL_LIST, LIST_CALLS),
+        (MISTRAL_NAMED, NAMED_CALL),
+        (LLAMA, LLAMA_CALL),
+    ],
+)
+def test_an_answer_is_calls_or_follows_what_it_is_held_to(
+    written: str, found: ToolFormat, call: str, kind: str, *, is_strict: bool
+) -> None:
+    asked = tools(is_forced=False, is_strict=is_strict)
+    whole = {"type": "object", "properties": {"b": SCHEMA}}
+    for answer, good in (
+        (Constraint.of_schema(whole, "p"), '{"b":{"a":1}}'),
+        (Constraint.of_regex("x+", "p"), "xx"),
+        (Constraint.of_choices(["yes", "no"], "p"), "no"),
+    ):
+        is_taken = partial(takes, written, found, asked, kind=kind, answer=answer)
+        assert is_taken(text=call)
+        assert is_taken(text=good)
+        assert not is_taken(text="Hello")
+        assert not is_taken(text=call + good)
+        assert not is_taken(text=good + call)
+
+
+def test_without_a_format_or_with_another_grammar_an_answer_is_no_call(written: str) -> None:
+    asked = tools(is_forced=False)
+    schema = Constraint.of_schema(SCHEMA, "p")
+    assert tool_constraint(asked, None, {}, schema) is schema
+    grammar = Constraint.of_grammar("start: /x/", "p")
+    assert tool_constraint(asked, HERMES, {}, grammar) is grammar
+
+
+def test_a_function_whose_arguments_have_no_end_is_refused() -> None:
+    endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
+    asked = Tools((), (Function("f", endless, is_strict=True),), is_forced=False, is_parallel=True)
+    with pytest.raises(Error, match="function 'f': no finite JSON value") as caught:
+        tool_constraint(asked, HERMES, {})
+    assert caught.value.param == "tools"
