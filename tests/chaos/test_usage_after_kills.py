@@ -20,7 +20,7 @@ from tunewarden.registry.usage import DAY, HOUR, MINUTE
 
 IS_LONG = bool(os.environ.get("TUNEWARDEN_TORTURE"))
 WORKERS = 2
-ROUNDS = 100 if IS_LONG else 5
+ROUNDS = 40 if IS_LONG else 5
 CLIENTS = 4
 # The flush of each second, and what it and a kill take on a busy machine.
 LOST_SECONDS = 1.0 + 0.5

@@ -82,7 +82,7 @@ class Relay:
         if kind.startswith(b"text/event-stream"):
             self.is_stream = True
             self._input_tokens = headers.get(paths.INPUT_TOKENS)
-            self._rewriter = StreamRewriter(renaming, hides_usage=hides_usage, text=events.text)
+            self._rewriter = StreamRewriter(renaming, hides_usage=hides_usage)
             self.lines += b"cache-control: no-store\r\n"
             if is_chunked:
                 self.lines += b"transfer-encoding: chunked\r\n"
@@ -102,6 +102,7 @@ class Relay:
         events = self._rewriter.feed(piece)
         if events:
             self._last_events = events
+            self._size += len(events)
         if not is_end:
             return framed(events, self._is_chunked)
         events += self._rewriter.rest()
@@ -109,9 +110,9 @@ class Relay:
         return framed(events, self._is_chunked) + (END if self._is_chunked else b"")
 
     def tokens_so_far(self) -> Counted:
-        """Return what a stream that is not complete has cost: as the engine told it last, else at least.
+        """Return what a stream that is not complete has cost: as the engine told it last, else about as much.
 
-        An event with text is a token or more; of the input only some engines say at the head how long it is.
+        An event with text counts as a token; of the input only some engines say at the head how long it is.
         """
         rewriter = self._rewriter
         if rewriter is None:
@@ -120,7 +121,16 @@ class Relay:
             return rewriter.usage.counted
         told = self._input_tokens or b""
         given = int(told) if told.isdigit() and len(told) <= TOKENS_DIGITS_MAX else 0
-        return given, max(0, rewriter.texts - self._events.opening), 0
+        return given, max(0, self._events_so_far() - self._events.opening), 0
+
+    def _events_so_far(self) -> int:
+        """Return how many events were sent: by their number, else by their size, since to count all costs each stream."""
+        last = self._last_events
+        if self._events.is_responses:
+            numbers = NUMBER.findall(last)
+            return int(numbers[-1]) + 1 if numbers else 0
+        count = last.count(self._events.text)
+        return round(self._size * count / len(last)) if count else 0
 
     def error_events(self, error: Error) -> bytes:
         """Return the error event of a stream that has begun, and its end."""

@@ -60,7 +60,7 @@ UNSAID: Final = Usage()
 
 
 class Events(NamedTuple):
-    """The events of an API's streams. Those with text have the field `text`, and so have the first `opening` events."""
+    """The events of an API's streams: those with text have the field `text`; the first `opening` events have no text."""
 
     text: bytes
     opening: int = 0
@@ -69,7 +69,8 @@ class Events(NamedTuple):
 
 EVENTS_OF_CHAT: Final = Events(b'"delta"', opening=1)  # the first one is the role
 EVENTS_OF_COMPLETIONS: Final = Events(b'"text"')
-EVENTS_OF_RESPONSES: Final = Events(b'"delta"', is_responses=True)
+# The response, its item and its part are announced, the first twice.
+EVENTS_OF_RESPONSES: Final = Events(b'"delta"', opening=4, is_responses=True)
 
 
 class _Response(msgspec.Struct):
@@ -118,12 +119,10 @@ class Renaming:
 class StreamRewriter:
     """Rewrites an SSE stream: takes reads of any size, returns complete events."""
 
-    __slots__ = ("_hides_usage", "_renaming", "_tail", "_text", "texts", "usage")
+    __slots__ = ("_hides_usage", "_renaming", "_tail", "usage")
 
-    def __init__(self, renaming: Renaming, *, hides_usage: bool, text: bytes = b"") -> None:
+    def __init__(self, renaming: Renaming, *, hides_usage: bool) -> None:
         self.usage = UNSAID
-        self.texts = 0  # events that carry text: each at least a token
-        self._text = text
         self._renaming = renaming
         self._hides_usage = hides_usage
         self._tail = b""
@@ -140,7 +139,6 @@ class StreamRewriter:
                 raise ConnectionAbortedError("the engine sent an event without end")
             return b""
         data, self._tail = data[:border], data[border:]
-        self.texts += data.count(self._text)
         return self._renaming.apply(self._take_usage(data))
 
     def rest(self) -> bytes:

@@ -78,8 +78,9 @@ def test_the_usage_of_a_response_is_counted() -> None:
     assert whole.tokens == (3, 4, 0)
 
 
-CHUNK = 'data: {"choices":[{"delta":{"content":"\\"delta\\""}}],"usage":null}\n\n'
-ROLE = 'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n'
+CHUNK = 'data: {"model":"m_1","choices":[{"index":0,"delta":{"content":"\\"delta\\""}}],"usage":null}\n\n'
+LONG = CHUNK.replace("delta\\", "delta, and more\\")
+ROLE = 'data: {"model":"m_1","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
 TOLD = 'data: {"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":7,"completion_tokens":5}}\n\n'
 
 
@@ -91,6 +92,7 @@ TOLD = 'data: {"choices":[{"delta":{"content":"x"}}],"usage":{"prompt_tokens":7,
         (ROLE + 3 * CHUNK, None, (0, 3, 0)),
         (ROLE + 3 * CHUNK + CHUNK[:-1], b"12", (12, 3, 0)),
         (ROLE + CHUNK + TOLD, b"12", (7, 5, 0)),
+        (ROLE + CHUNK + LONG + CHUNK + LONG, None, (0, 4, 0)),
         (ROLE + CHUNK, b"-5", (0, 1, 0)),
         (ROLE + CHUNK, b"1" * 5000, (0, 1, 0)),
     ],
@@ -100,7 +102,7 @@ def test_of_an_unfinished_stream_is_counted_what_was_told_or_seen(
 ) -> None:
     headers = EVENTS if told is None else {**EVENTS, paths.INPUT_TOKENS: told}
     relay = Relay(NAMES, 200, headers, is_chunked=False, hides_usage=True)
-    for piece in (events[:40].encode(), events[40:].encode()):
+    for piece in (events[:40].encode(), events[40:].encode()):  # the second has the last events
         relay.feed(piece, is_end=False)
     assert relay.tokens_so_far() == tokens
     assert relay.tokens is None
@@ -112,13 +114,14 @@ def test_of_an_unfinished_stream_is_counted_what_was_told_or_seen(
         (EVENTS_OF_COMPLETIONS, 'data: {"choices":[{"index":0,"text":" a"}]}\n\n'),
         (
             EVENTS_OF_RESPONSES,
-            'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"a"}\n\n',
+            'event: response.output_text.delta\ndata: {"delta":"a","sequence_number":%d}\n\n',
         ),
     ],
 )
 def test_each_api_has_its_events_with_text(events: Events, event: str) -> None:
     relay = Relay(NAMES, 200, EVENTS, is_chunked=True, hides_usage=True, events=events)
-    relay.feed(4 * event.encode(), is_end=False)
+    for number in range(events.opening, events.opening + 4):
+        relay.feed(event.replace("%d", str(number)).encode(), is_end=False)
     assert relay.tokens_so_far() == (0, 4, 0)
 
 
