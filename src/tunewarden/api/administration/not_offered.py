@@ -22,7 +22,6 @@ def _row(paths: str, what: str, instead: str) -> NotOffered:
 
 
 ROLES = "Users have a role in the organization (owner, reader) and one in each project (owner, member, viewer)."
-LATER = "See docs/reference/administration.md for what is."
 TABLE = (
     _row("/organization/groups", "Groups", ROLES),
     _row(f"{_PROJECT}/groups", "Groups", ROLES),
