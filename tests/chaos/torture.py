@@ -26,6 +26,7 @@ BATTERIES = {
     "three-organizations": "tests/chaos/test_three_organizations.py",
     "kill-nine": "tests/chaos/test_kill_nine.py",
     "usage-after-kills": "tests/chaos/test_usage_after_kills.py",
+    "audit-after-kills": "tests/chaos/test_audit_after_kills.py",
     "http-framing": "tests/chaos/test_http_framing.py",
     "retransmission": "tests/chaos/test_retransmission.py",
     "full-disk": "tests/chaos/test_full_disk.py",
