@@ -285,6 +285,18 @@ ACTS: dict[str, Act] = {
         p.project_key(),
         None,
     ),
+    "POST /v1/organization/projects/{project_id}/quota": lambda p: (
+        f"/v1/organization/projects/{p.project()}/quota",
+        {"max_files": 5},
+    ),
+    "POST /v1/organization/projects/{project_id}/rate_limits/{rate_limit_id}": lambda p: (
+        f"/v1/organization/projects/{p.project()}/rate_limits/rl-{servers.LOCAL_BASE}",
+        {"max_requests_per_1_minute": 5},
+    ),
+    "POST /v1/organization/projects/{project_id}/api_keys/{api_key_id}/rate_limit": lambda p: (
+        f"{p.project_key()}/rate_limit",
+        {"max_requests_per_1_minute": 5},
+    ),
     "POST /v1/organization/admin_api_keys": lambda _: (
         "/v1/organization/admin_api_keys",
         {"name": "key"},
@@ -382,7 +394,7 @@ READING = frozenset(
         "deletions show", "doctor", "files list", "fine-tunes events", "fine-tunes list",
         "fine-tunes show", "holds list", "keys list", "migrate openai inventory", "models list",
         "models show", "organizations list", "projects list", "projects users list", "receipts verify",
-        "replicas list", "users list", "users show",
+        "replicas list", "usage", "users list", "users show",
     }
 )  # fmt: skip
 OF_ROUTES = frozenset(

@@ -15,6 +15,8 @@ MEANINGS: dict[EventType, str] = {
     EventType.INVITE_SENT: "somebody was invited",
     EventType.INVITE_ACCEPTED: "an invitation was accepted",
     EventType.INVITE_DELETED: "an invitation was withdrawn",
+    EventType.RATE_LIMIT_UPDATED: "the requests or tokens a minute of a project or key were limited",
+    EventType.QUOTA_UPDATED: "how much a project may store was changed",
     EventType.API_KEY_CREATED: "an API key was created, with `scopes`",
     EventType.API_KEY_UPDATED: "the scopes or the expiry of an API key were changed",
     EventType.API_KEY_REVOKED: "an API key was revoked",
