@@ -29,6 +29,7 @@ from tunewarden.finetuning.states import State
 from tunewarden.gateway.inference import ROUTES
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Role
+from tunewarden.ids import token
 from tunewarden.registry import bases as base_rows
 from tunewarden.registry import replicas
 from tunewarden.registry.bases import BaseKind
@@ -158,6 +159,19 @@ class Place:
         users = f"/v1/organization/projects/{self.project()}/users"
         user = self.made(users, {"user_id": self.user(), "role": "member"})
         return f"{users}/{user}"
+
+    def name(self) -> str:
+        """A name that nothing has."""
+        return f"n{token(8)}"
+
+    def alias(self) -> str:
+        name = self.name()
+        answer = self.ask("POST", "/v1/aliases", {"name": name, "model": self.model()})
+        assert answer.status == 200, answer.body
+        return name
+
+    def invite(self) -> dict[str, str]:
+        return {"email": f"{self.name()}@example.com", "role": "reader"}
 
     def account(self) -> str:
         """A path of a service account."""
@@ -297,6 +311,14 @@ ACTS: dict[str, Act] = {
         f"{p.project_key()}/rate_limit",
         {"max_requests_per_1_minute": 5},
     ),
+    "POST /v1/aliases": lambda p: ("/v1/aliases", {"name": p.name(), "model": p.model()}),
+    "POST /v1/aliases/{name}": lambda p: (f"/v1/aliases/{p.alias()}", {"model": p.model()}),
+    "DELETE /v1/aliases/{name}": lambda p: (f"/v1/aliases/{p.alias()}", None),
+    "POST /v1/organization/invites": lambda p: ("/v1/organization/invites", p.invite()),
+    "DELETE /v1/organization/invites/{invite_id}": lambda p: (
+        f"/v1/organization/invites/{p.made('/v1/organization/invites', p.invite())}",
+        None,
+    ),
     "POST /v1/organization/admin_api_keys": lambda _: (
         "/v1/organization/admin_api_keys",
         {"name": "key"},
@@ -310,6 +332,10 @@ ACTS: dict[str, Act] = {
     ),
     "DELETE /v1/organization/users/{user_id}": lambda p: (f"/v1/organization/users/{p.user()}", None),
 }  # fmt: skip
+
+
+# What a person does who has no key yet.
+ACCEPT = "POST /invites/{token}"
 
 
 @pytest.fixture(scope="module")
@@ -338,7 +364,7 @@ def _changing_routes() -> set[str]:
 
 
 def test_every_route_that_changes_something_is_here() -> None:
-    assert ACTS.keys() == _changing_routes()
+    assert {*ACTS, ACCEPT} == _changing_routes()
 
 
 @pytest.mark.parametrize("route", sorted(ACTS))
@@ -389,6 +415,9 @@ def _reader(place: Place) -> str:
 # Commands that change nothing here, and those that only send what the routes above answer.
 READING = frozenset(
     {
+        "aliases list",
+        "aliases show",
+        "invites list",
         "audit export", "audit list", "audit verify", "backup database", "bases list",
         "certificates issue", "certificates list", "certificates renew", "config show", "deletions list",
         "deletions show", "doctor", "files list", "fine-tunes events", "fine-tunes list",
@@ -399,6 +428,13 @@ READING = frozenset(
 )  # fmt: skip
 OF_ROUTES = frozenset(
     {
+        "aliases create",
+        "aliases delete",
+        "aliases rollback",
+        "aliases switch",
+        "invites accept",
+        "invites create",
+        "invites revoke",
         "audit retention", "files delete", "files upload", "fine-tunes cancel", "fine-tunes create",
         "fine-tunes pause", "fine-tunes resume", "holds lift", "holds place", "migrate openai download",
         "migrate openai record", "models archive", "models delete", "models import", "models protect",
@@ -459,6 +495,20 @@ def test_an_operators_command_records_what_it_changes(place: Place, command: str
         done = in_process.run_cli(*command.split(), *options, "--data", str(place.data))
     assert done.returncode == 0, done.stderr
     assert place.watch.recorded >= 1, "nothing was recorded"
+
+
+def test_who_accepts_an_invite_is_recorded(place: Place) -> None:
+    made = json.loads(place.ask("POST", "/v1/organization/invites", place.invite()).body)
+    with place.watch.on():
+        path = f"/invites/{made['link'].rpartition('/')[2]}"
+        answer = place.ask("POST", path, {"name": "Ada"})
+    assert answer.status == 200, answer.body
+    with place.app.database.read() as tx:
+        rows = tx.rows(
+            "SELECT actor_user_id FROM audit_events WHERE type = 'invite.accepted' AND resource_id = :id",
+            id=made["id"],
+        )
+    assert [row[0] for row in rows] == [json.loads(answer.body)["user_id"]]
 
 
 def test_replicas_are_recorded_when_they_come_leave_and_are_gone(place: Place) -> None:

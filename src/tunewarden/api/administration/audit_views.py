@@ -53,7 +53,10 @@ def _actor(found: Shown) -> dict[str, Any] | None:
     """Return who acted; None: the server itself, its operator, or who could not be authenticated."""
     event = found.event
     if event.actor_key_id is None:
-        return None
+        if event.actor_user_id is None:
+            return None
+        user = {"id": event.actor_user_id, "email": found.email}
+        return {"type": "session", "session": {"user": user}}
     if found.is_service_account:
         who: dict[str, Any] = {
             "type": "service_account",
