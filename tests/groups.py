@@ -42,6 +42,7 @@ BATTERIES = (
     "properties/test_deletion_of_parts.py",
     "properties/test_deletions_together.py",
     "properties/test_keyring_crashes.py",
+    "properties/test_life_of_access.py",
     "properties/test_log_crashes.py",
     "properties/test_power_cuts.py",
     "properties/test_protocol_mutants.py",

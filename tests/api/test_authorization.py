@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from starlette.routing import Route
-from tests.support import bases, fine_tuning_rows, uploading
+from tests.support import administration, bases, fine_tuning_rows, uploading
 from tests.support import golden_authorization as golden
 from tests.support.servers import LOCAL_BASE, Server
 from tests.support.uploading import Field
@@ -20,7 +20,7 @@ from tunewarden.api.administration.routers import ROUTERS as ADMINISTRATION
 from tunewarden.api.routes import PUBLIC, ROUTERS
 from tunewarden.finetuning.states import State
 from tunewarden.gateway.inference import ROUTES
-from tunewarden.identity.policy import SCOPES
+from tunewarden.identity.policy import SCOPES, ProjectRole, Role, ServiceAccountRole
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "authorization.txt"
 IN = 0
@@ -42,9 +42,12 @@ UNROUTED = ("GET /v1/nothing", "POST /v1/threads", "GET /v1")
 HEADER = """\
 # Who may do what, as a status code: each route, on each kind of target, for each kind of caller.
 #
-# "in": admitted, and what follows is the engine's answer. "no valid key": without a key, with one that is garbage, and with
-# one that was revoked. "by scope": with an Owner's key that is restricted to one scope, written without its "api."; first
-# the scopes that get another status than the rest. Written by: pytest tests/api/test_authorization.py --update-golden
+# "in": admitted, and what follows is the engine's answer. Targets: "elsewhere" is in another project of the organization,
+# "foreign" in another organization. "no valid key": without a key, with one that is garbage, one that was revoked, one that
+# has expired. "owner" of the organization; "project": a reader of the organization who is a member of the project, a viewer,
+# and not in it; "account": a service account with the role owner, member, and none. "by scope": with an Owner's key that is
+# restricted to one scope, written without its "api."; first the scopes that get another status than the rest.
+# Written by: pytest tests/api/test_authorization.py --update-golden
 """
 
 FILE = (Field("purpose", b"user_data"), Field("file", b"x", "a.txt"))
@@ -61,12 +64,67 @@ def callers(server: Server) -> dict[str, str | None]:
     owner = server.owner_key
     scoped = {scope: server.make_key("owner", scope) for scope in sorted(SCOPES)}
     garbage = f"{owner[:-1]}{'a' if owner[-1] != 'a' else 'b'}"
-    shown = {"no key": None, "garbage": garbage, "revoked": revoked, "owner": owner}
-    return {**shown, "reader": server.make_key("reader"), **scoped}
+    expired = server.make_key("owner")
+    key_id = f"key_{expired.split('-')[2]}"
+    with server.app.database.write() as tx:
+        tx.run("UPDATE api_keys SET expires_at = 1 WHERE id = :id", id=key_id)
+    invalid = {"no key": None, "garbage": garbage, "revoked": revoked, "expired": expired}
+    admin = administration.make_admin_key(server.app)
+    return {
+        **invalid,
+        "owner": owner,
+        "member": server.make_key("reader", project_role=ProjectRole.MEMBER),
+        "viewer": server.make_key("reader"),
+        "outside": _outside(server, admin),
+        **{f"account {role}": _account(server, admin, role) for role in ServiceAccountRole},
+        "admin key": admin,
+        **scoped,
+    }
+
+
+def _default_project(server: Server, admin: str) -> str:
+    listed = administration.ask(server, "GET", "/projects", admin).json["data"]
+    return str(next(one["id"] for one in listed if one["is_default"]))
+
+
+def _outside(server: Server, admin: str) -> str:
+    """Make a key in the default project of a reader who is not in that project any more."""
+    project = _default_project(server, admin)
+    user = administration.make_user(server.app, "outside")
+    members = f"/projects/{project}/users"
+    administration.ask(server, "POST", members, admin, {"user_id": user, "role": "member"})
+    fields = {"user_id": user, "name": "outside"}
+    made = administration.ask(server, "POST", f"/projects/{project}/api_keys", admin, fields)
+    administration.ask(server, "DELETE", f"{members}/{user}", admin)
+    return str(made.json["value"])
+
+
+def _account(server: Server, admin: str, role: str) -> str:
+    accounts = f"/projects/{_default_project(server, admin)}/service_accounts"
+    made = administration.ask(server, "POST", accounts, admin, {"name": role}).json
+    administration.ask(server, "POST", f"{accounts}/{made['id']}", admin, {"role": role})
+    return str(made["api_key"]["value"])
+
+
+def _elsewhere(server: Server) -> str:
+    """Make a key of an Owner in another project of the organization."""
+    admin = administration.make_admin_key(server.app)
+    project = administration.ask(server, "POST", "/projects", admin, {"name": "e"}).json["id"]
+    user = administration.make_user(server.app, "elsewhere", role=Role.OWNER)
+    fields = {"user_id": user, "name": "elsewhere"}
+    made = administration.ask(server, "POST", f"/projects/{project}/api_keys", admin, fields)
+    return str(made.json["value"])
 
 
 def _rows(server: Server) -> Iterator[Row]:
-    other = server.make_key("owner", organization="others")
+    yield from _rows_with(server, server.make_key("owner", organization="others"))
+    for route, target, ask in _rows_with(server, _elsewhere(server)):
+        if target == "foreign":
+            yield route, "elsewhere", ask
+
+
+def _rows_with(server: Server, other: str) -> Iterator[Row]:
+    """Yield each route on each kind of target; what is foreign is made with the key `other`."""
     foreign = server.make_model(key=other).id
     kept = server.make_model().id
     targets = {"own": kept, "foreign": foreign, "unknown": UNKNOWN, "base": LOCAL_BASE}
@@ -395,9 +453,13 @@ def test_the_golden_table_keeps_the_promises() -> None:
     for row in golden.read(GOLDEN):
         method, found = row.route.split()[0], row.found
         assert {found[name] for name in golden.INVALID} == {"401"}, row
-        assert found.keys() == {*golden.INVALID, "owner", "reader", *SCOPES}, row
+        assert found.keys() == {*golden.INVALID, *golden.UNRESTRICTED, *SCOPES}, row
+        assert found["admin key"] == "403", row
+        # Who may do nothing in the project is told no more than that.
+        nothing = {found["outside"], found["account none"]}
+        assert not nothing & {"200", "in"} or method == "GET", row
         statuses = set(found.values())
-        if row.target in {"foreign", "unknown"} and method != "POST":
+        if row.target in {"elsewhere", "foreign", "unknown"} and method != "POST":
             assert statuses <= {"401", "403", "404"}, row
         if (method, row.target) == ("DELETE", "own"):
             is_permission = row.route.endswith("{permission_id}")

@@ -101,6 +101,14 @@ class CarelessServer(FakeEngineServer):
     }
 
 
+class TrustingServer(FakeEngineServer):
+    """Its workers do not look at a caller again once its request began."""
+
+    careless: ClassVar[dict[str, str]] = {
+        "PYTHONPATH": str(REPOSITORY / "tests" / "fakes" / "trusting")
+    }
+
+
 def _is_held(path: Path, offset: int) -> bool:
     locks = ByteLocks(path, create=False)
     try:

@@ -92,9 +92,9 @@ class Exchange:
 class Watcher:
     """Sends requests to one server and watches all their answers."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, key: str | None = None) -> None:
         self._server = server
-        self._key = server.owner_key
+        self._key = key or server.owner_key
         self._selector = selectors.DefaultSelector()
         self._open: list[Exchange] = []
 

@@ -23,6 +23,8 @@ BATTERIES = {
     "begun-after-ack": "tests/chaos/test_begun_after_ack.py",
     "streams-are-cut": "tests/chaos/test_streams_are_cut.py",
     "frozen-processes": "tests/chaos/test_frozen_processes.py",
+    "lost-access": "tests/chaos/test_lost_access.py",
+    "writes-against-lost-access": "tests/chaos/test_writes_against_lost_access.py",
     "three-organizations": "tests/chaos/test_three_organizations.py",
     "kill-nine": "tests/chaos/test_kill_nine.py",
     "usage-after-kills": "tests/chaos/test_usage_after_kills.py",

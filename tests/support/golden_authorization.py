@@ -8,9 +8,15 @@ from pathlib import Path
 from tunewarden.identity.policy import SCOPES
 
 WIDTH_MAX = 140
-INVALID = ("no key", "garbage", "revoked")
+INVALID = ("no key", "garbage", "revoked", "expired")
+# Columns with a status for each of several callers, which is written once if all have the same.
+SHARED = {
+    "project": ("member", "viewer", "outside"),
+    "account": ("account owner", "account member", "account none"),
+}
+UNRESTRICTED = ("owner", *(one for some in SHARED.values() for one in some), "admin key")
 PREFIX = "api."
-HEAD = ("target", "no valid key", "owner", "reader", "by scope")
+HEAD = ("target", "no valid key", "owner", *SHARED, "admin key", "by scope")
 INDENT = "    "
 
 
@@ -55,7 +61,12 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _cells(row: Row) -> tuple[str, ...]:
     invalid = "/".join(dict.fromkeys(row.found[name] for name in INVALID))
-    return row.target, invalid, row.found["owner"], row.found["reader"], _by_scope(row)
+    shared = (_shared([row.found[name] for name in names]) for names in SHARED.values())
+    return row.target, invalid, row.found["owner"], *shared, row.found["admin key"], _by_scope(row)
+
+
+def _shared(statuses: Sequence[str]) -> str:
+    return statuses[0] if len(set(statuses)) == 1 else "/".join(statuses)
 
 
 def _by_scope(row: Row) -> str:
@@ -74,12 +85,15 @@ def _scopes_of(row: Row, status: str) -> list[str]:
 
 
 def _row(route: str, cells: Sequence[str]) -> Row:
-    target, invalid, owner, reader, by_scope = (cell.strip() for cell in cells)
+    target, invalid, owner, *several, admin, by_scope = (cell.strip() for cell in cells)
     assert "/" not in invalid, f"{route}: not every key that is not valid gets the same"
     *rare, rest = by_scope.split("; ")
     found = dict.fromkeys(SCOPES, rest.removeprefix("else "))
     for group in rare:
         status, *scopes = group.split(" ")
         found |= {f"{PREFIX}{scope}": status for scope in scopes}
-    keys = dict.fromkeys(INVALID, invalid)
-    return Row(route, target, {**keys, "owner": owner, "reader": reader, **found})
+    found |= {**dict.fromkeys(INVALID, invalid), "owner": owner, "admin key": admin}
+    for names, cell in zip(SHARED.values(), several, strict=True):
+        statuses = cell.split("/") if "/" in cell else [cell] * len(names)
+        found |= dict(zip(names, statuses, strict=True))
+    return Row(route, target, found)

@@ -24,7 +24,7 @@ from tunewarden import swap
 from tunewarden.app import App, open_app
 from tunewarden.config import Config
 from tunewarden.identity import keys
-from tunewarden.identity.policy import Role
+from tunewarden.identity.policy import ProjectRole, Role
 from tunewarden.registry.models import Model
 from tunewarden.server.first_start import add_local_base, make_owner
 from tunewarden.settings import ENVIRONMENT_PREFIX
@@ -197,12 +197,23 @@ class Server:
         with self.app.database.write(below_floor=True) as tx:
             keys.revoke(tx, f"key_{key.split('-')[2]}")
 
-    def make_key(self, role: str, *options: str, organization: str = ORGANIZATION) -> str:
+    def make_key(
+        self,
+        role: str,
+        *scopes: str,
+        organization: str = ORGANIZATION,
+        project_role: ProjectRole | None = None,
+    ) -> str:
         """Make a key by the operation itself, which is quicker than its command."""
-        scopes = options
+        name = project_role or role  # those without a role of their own in the project share a user
         with self.app.database.write() as tx:
             return keys.create(
-                tx, organization=organization, role=Role(role), name=role, scopes=scopes
+                tx,
+                organization=organization,
+                role=Role(role),
+                name=name,
+                scopes=scopes,
+                project_role=project_role,
             )[1]
 
     def make_model(self, *, key: str | None = None, suffix: str = "") -> Model:
