@@ -81,15 +81,18 @@ def test_every_command_that_prints_can_print_json_and_every_one_that_destroys_ca
         ("audit", "export"),
     }
     assert {path for path, options in commands.items() if "dry_run" in options} == {
+        ("admin-keys", "revoke"),
         ("doctor",),
         ("files", "delete"),
         ("fine-tunes", "cancel"),
         ("invites", "revoke"),
         ("keyring", "adopt"),
         ("keys", "revoke"),
+        ("keys", "rotate"),
         ("models", "delete"),
         ("projects", "archive"),
         ("projects", "users", "remove"),
+        ("service-accounts", "delete"),
         ("users", "remove"),
     }
 

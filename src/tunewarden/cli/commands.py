@@ -23,6 +23,10 @@ Reference: docs/reference/commands.md
 
 
 COMMANDS = {
+    "admin-keys": Lazy(
+        "tunewarden.cli.admin_key_commands:admin_keys",
+        "Keys that administer the organization.",
+    ),
     "audit": Lazy(
         "tunewarden.cli.audit_commands:audit",
         "What was done, by whom: list, export, verify.",
@@ -69,6 +73,10 @@ COMMANDS = {
         "tunewarden.cli.receipt_commands:receipts", "Signed proofs of deletions.", ("receipt",)
     ),
     "replicas": Lazy("tunewarden.cli.replica_commands:replicas", "Engines of remote bases."),
+    "service-accounts": Lazy(
+        "tunewarden.cli.service_account_commands:service_accounts",
+        "Users of a project who are no people.",
+    ),
     "serve": Lazy("tunewarden.cli.serve_command:serve", "Start the server."),
     "usage": Lazy("tunewarden.cli.usage_command:usage", "Requests and tokens."),
     "users": Lazy("tunewarden.cli.user_commands:users", "People of the organization."),

@@ -16,10 +16,6 @@ from tunewarden.cli.client import Client, Object
 from tunewarden.config import Config
 from tunewarden.engines import keys as engine_keys
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import keys as api_keys
-from tunewarden.identity import organizations
-from tunewarden.identity.keys import ApiKey
-from tunewarden.identity.policy import ProjectRole, Role
 from tunewarden.recovery_at_start import recovery
 from tunewarden.registry import bases as base_rows
 from tunewarden.registry import replicas
@@ -107,65 +103,6 @@ def _directory(path: str) -> Path:
             param="path",
         ) from error
     return Path(found)
-
-
-# API keys
-
-
-def create_key(
-    settings: Config, *, organization: str | None, role: str, name: str, scopes: tuple[str, ...]
-) -> Object:
-    """Create a key; its text is in `value`, and cannot be read again. Raises Error(INVALID)."""
-    with open_app(settings).database.write() as tx:
-        chosen = organization or organizations.first_name(tx)
-        is_member = role == ProjectRole.MEMBER
-        key, text = api_keys.create(
-            tx,
-            organization=chosen,
-            role=Role.READER if is_member else Role(role),
-            project_role=ProjectRole.MEMBER if is_member else None,
-            name=name,
-            scopes=scopes,
-        )
-    return {**_key_object(key), "value": text}
-
-
-def keys(settings: Config) -> list[Object]:
-    """Return the keys of all organizations, oldest first."""
-    return [_key_object(key) for key in api_keys.list_all(open_app(settings).database)]
-
-
-def key(settings: Config, key_id: str) -> Object:
-    """Return one key. Raises Error(NOT_FOUND)."""
-    for one in keys(settings):
-        if one["id"] == key_id:
-            return one
-    raise api_keys.missing(key_id)
-
-
-def revoke_key(settings: Config, key_id: str) -> None:
-    """Revoke a key permanently, even on a full disk. Raises Error(NOT_FOUND)."""
-    app = open_app(settings)
-
-    def revoke() -> None:
-        with app.database.write(below_floor=True) as tx:
-            api_keys.revoke(tx, key_id)
-
-    app.ballast.run(revoke)
-
-
-def _key_object(key: ApiKey) -> Object:
-    """Return a key as JSON shows it: times are Unix seconds, no scopes are no restriction."""
-    return {
-        "id": key.id,
-        "object": "api_key",
-        "name": key.name,
-        "role": key.role,
-        "organization": key.organization,
-        "scopes": key.scopes.split(),
-        "created_at": key.created_at // 1_000_000,
-        "revoked_at": None if key.revoked_at is None else key.revoked_at // 1_000_000,
-    }
 
 
 # The data directory

@@ -28,15 +28,26 @@ PROJECT_ROLES = {Role.OWNER: ProjectRole.OWNER, Role.READER: ProjectRole.VIEWER}
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as lists show it, without its secret."""
+    """A key as the operator's lists show it, without its secret; times are in microseconds."""
 
     id: str
     name: str
     role: str
     organization: str
+    project_id: str
+    user_id: str
     scopes: str
     created_at: int
+    expires_at: int | None
+    expired_at: int | None
     revoked_at: int | None
+
+    def state(self, now_micros: int) -> str:
+        """Return `active`, `expired` or `revoked`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        has_expired = key_rows.has_expired(self.expires_at, self.expired_at, now_micros)
+        return "expired" if has_expired else "active"
 
 
 def create(
@@ -69,19 +80,29 @@ def create(
         role=role.value,
     )
     shown = ApiKey(
-        key.id, name, role.value, owner.name, " ".join(key.scopes), key.created_at, revoked_at=None
+        key.id,
+        name,
+        role.value,
+        owner.name,
+        key.project_id,
+        user_id,
+        " ".join(key.scopes),
+        key.created_at,
+        key.expires_at,
+        expired_at=None,
+        revoked_at=None,
     )
     return shown, text
 
 
-def list_all(database: Database) -> list[ApiKey]:
-    """Return every key, oldest first."""
-    with database.read() as tx:
-        rows = tx.rows(
-            "SELECT k.id, k.name, u.role, o.name, k.scopes, k.created_at, k.revoked_at FROM api_keys k"
-            " JOIN users u ON u.id = k.user_id JOIN organizations o ON o.id = k.organization_id"
-            " ORDER BY k.created_at, k.id"
-        )
+def list_all(tx: Tx) -> list[ApiKey]:
+    """Return every key of every organization, oldest first."""
+    rows = tx.rows(
+        "SELECT k.id, k.name, u.role, o.name, k.project_id, k.user_id, k.scopes, k.created_at, k.expires_at,"
+        " k.expired_at, k.revoked_at FROM api_keys k"
+        " JOIN users u ON u.id = k.user_id JOIN organizations o ON o.id = k.organization_id"
+        " ORDER BY k.created_at, k.id"
+    )
     return [ApiKey(*row) for row in rows]
 
 

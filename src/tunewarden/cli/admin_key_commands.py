@@ -1,0 +1,86 @@
+"""Commands about the keys that administer an organization."""
+
+from pathlib import Path
+
+import click
+
+from tunewarden.cli import client
+from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Object
+from tunewarden.cli.confirmation import was_dry_run
+from tunewarden.cli.durations import expires_option
+from tunewarden.cli.new_keys import show_key
+from tunewarden.cli.options import data_option, dry_run_option, json_option, limit_option, refusing
+from tunewarden.cli.output import say_if_more, show_json, show_table, shown_time
+
+FIELDS = ("id", "name", "owner", "expires", "last used")
+KEYS = ("organization", "admin_api_keys")
+
+
+@click.group("admin-keys")
+def admin_keys() -> None:
+    """Keys that administer the organization, and do nothing else."""
+
+
+@admin_keys.command(
+    "create", epilog="\b\nExample:\n  tunewarden admin-keys create --name terraform --expires 90d"
+)
+@click.option("--name", default="admin key", show_default=True, help="For people.")
+@expires_option
+@json_option
+@data_option
+@refusing
+def admin_keys_create(name: str, expires: int | None, data: Path | None, *, as_json: bool) -> None:
+    """Create an admin key and print it; it cannot be shown again.
+
+    It is of the user whose admin key asks, and valid while that user is an Owner. The first one is made with --data.
+    """
+    fields: Object = {"name": name, "expires_in_seconds": expires}
+    with client.administering(data) as server:
+        made = server.post(*KEYS, fields=fields)
+    show_key(made, made["value"], made["owner"]["name"], as_json=as_json)
+
+
+@admin_keys.command("list")
+@limit_option
+@json_option
+@data_option
+@refusing
+def admin_keys_list(limit: int | None, data: Path | None, *, as_json: bool) -> None:
+    """List admin keys, newest first: id, name, whose, until when, last use."""
+    with client.administering(data) as server:
+        found = server.pages(*KEYS, limit=limit, page_size=ADMINISTRATION_PAGE_SIZE, order="desc")
+    if as_json:
+        show_json(found)
+        return
+    show_table(FIELDS, map(_row, found["data"]))
+    say_if_more(found)
+
+
+@admin_keys.command("revoke", epilog="\b\nExample:\n  tunewarden admin-keys revoke adminkey_…")
+@click.argument("key_id")
+@dry_run_option
+@json_option
+@data_option
+@refusing
+def admin_keys_revoke(key_id: str, data: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    """Revoke an admin key at once and for good."""
+    with client.administering(data) as server:
+        if dry_run:
+            found = server.get(*KEYS, key_id)
+            if as_json:
+                show_json(found)
+            else:
+                show_table(FIELDS, [_row(found)])
+            was_dry_run("revoked")
+            return
+        revoked = server.delete(*KEYS, key_id)
+    if as_json:
+        show_json(revoked)
+    else:
+        click.echo(revoked["id"])
+
+
+def _row(key: Object) -> tuple[str, ...]:
+    times = (key["expires_at"], key["last_used_at"])
+    shown = ("-" if one is None else shown_time(one) for one in times)
+    return key["id"], key["name"], key["owner"]["name"], *shown
