@@ -37,8 +37,25 @@ SETS = (
     Set("chat completions", ("chat",)),
     Set("completions", ("test_completions.py",)),
     Set("responses", ("test_responses.py", "responses")),
+    Set(
+        "service accounts",
+        (
+            "admin/organization/projects/test_service_accounts.py",
+            "admin/organization/projects/service_accounts",
+        ),
+    ),
+    Set("API keys of projects", ("admin/organization/projects/test_api_keys.py",)),
+    Set("admin keys", ("admin/organization/test_admin_api_keys.py",)),
 )
 NOT_OFFERED = (
+    NotOffered(
+        r"admin/organization/projects/test_service_accounts\.py::\w+::test_method_create_with_all_params\[",
+        "a service account without a key whose key expires, which OpenAI's API does not allow either",
+    ),
+    NotOffered(
+        r"admin/organization/projects/service_accounts/test_api_keys\.py::\w+::test_method_create_with_all_params\[",
+        '`scopes=["string"]`, which is no scope and is refused',
+    ),
     NotOffered(
         r"fine_tuning/test_jobs\.py::\w+::test_method_create_with_all_params\[",
         "`jobs.create` with a wandb integration, which is refused",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+from tests.conformance import key_seeds
 from tests.fakes.upstream import FakeUpstream
 from tests.support import demo_models
 
@@ -73,6 +74,10 @@ class Seeds:
     def restore(self, test: str) -> None:
         """Bring everything into the state that a test, `file::Class::name[...]`, expects."""
         file, _, name = test.partition("::")
+        if file.startswith("admin/"):
+            with self._app.database.write() as tx:
+                key_seeds.restore(tx, self._caller.organization_id, self._caller.user_id)
+            return
         self._file(FILE, "assistants", CONTENT)
         self._file(TRAINING_FILE, "fine-tune", _chats())
         self._file(CURSOR, "assistants", CONTENT)

@@ -56,7 +56,13 @@ def unpack(directory: Path) -> Path:
 
 
 def run(
-    suite: Path, files: list[str], *, url: str, key: str, before: Callable[[str], None]
+    suite: Path,
+    files: list[str],
+    *,
+    url: str,
+    key: str,
+    admin_key: str = "",
+    before: Callable[[str], None],
 ) -> list[Outcome]:
     """Run files of the suite in one process, with its own SDK; `before` restores what a test expects."""
     outcomes: dict[str, list[str]] = {}
@@ -66,6 +72,7 @@ def run(
             "TEST_API_BASE_URL": url,
             "TEST_SEEDS_SOCKET": str(path),
             "TEST_SEEDS_KEY": key,
+            "TEST_SEEDS_ADMIN_KEY": admin_key,
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         environment = servers.environment({}) | variables

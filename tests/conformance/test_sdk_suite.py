@@ -17,7 +17,7 @@ from tests.conformance.offers import Set
 from tests.conformance.seeds import Seeds
 from tests.conformance.suite import Outcome
 from tests.fakes.upstream import FakeUpstream, Recorded
-from tests.support import engines, servers
+from tests.support import administration, engines, servers
 from tests.support.servers import Server
 
 from tunewarden import app as composition
@@ -56,7 +56,12 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         restored = Seeds(server.app, server.owner_key, upstream)
         files = [file for one in offers.SETS for file in one.files]
         outcomes = suite.run(
-            source, files, url=server.url, key=server.owner_key, before=restored.restore
+            source,
+            files,
+            url=server.url,
+            key=server.owner_key,
+            admin_key=administration.make_admin_key(server.app),
+            before=restored.restore,
         )
         yield Ran(server, source / suite.FOLDER, outcomes, list(upstream.requests))
 

@@ -31,7 +31,8 @@ class Seeds:
 
     def pytest_sessionstart(self) -> None:
         suite = sys.modules["tests.conftest"]
-        suite.api_key = suite.admin_api_key = os.environ["TEST_SEEDS_KEY"]  # type: ignore[attr-defined]  # the suite's own module
+        suite.api_key = os.environ["TEST_SEEDS_KEY"]  # type: ignore[attr-defined]  # the suite's own module
+        suite.admin_api_key = os.environ["TEST_SEEDS_ADMIN_KEY"]  # type: ignore[attr-defined]  # the same
         route = sys.modules["tests.respx2.models"].Route
         route.mock = lambda self, *_, **__: self.pass_through()
 
