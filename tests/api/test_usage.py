@@ -84,10 +84,16 @@ def test_chats_completions_and_responses_count_as_completions(
         pass
     client.embeddings.create(model=BASE, input="Hello", encoding_format="float")
     _wait_for(admin, key, (5, 5 * PROMPT_TOKENS, 5 * SAID, 4))
-    page = admin.admin.organization.usage.embeddings(
-        start_time=_now() - DAY, api_key_ids=[_key_id(key)], group_by=["model", "user_id"]
-    )
-    (result,) = _results(page)
+
+    def embeddings() -> list[Any]:
+        return _results(
+            admin.admin.organization.usage.embeddings(
+                start_time=_now() - DAY, api_key_ids=[_key_id(key)], group_by=["model", "user_id"]
+            )
+        )
+
+    wait_until(embeddings, "the other worker has written too")
+    (result,) = embeddings()
     assert result.object == "organization.usage.embeddings.result"
     assert (result.num_model_requests, result.input_tokens) == (1, PROMPT_TOKENS)
     assert (result.model, result.project_id, result.api_key_id) == (BASE, None, None)
