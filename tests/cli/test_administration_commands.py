@@ -7,7 +7,7 @@ import pytest
 from tests.cli import in_process
 from tests.support import administration
 from tests.support.administration import make_user
-from tests.support.servers import Server, run_cli
+from tests.support.servers import LOCAL_BASE, Server, run_cli
 
 from tunewarden.cli.exit_codes import ExitCode
 
@@ -47,6 +47,32 @@ def test_people_are_listed_shown_changed_and_removed(
     assert gone.returncode == ExitCode.NOT_FOUND
     nobody = in_process.run_cli("users", "show", "ada@example.com", settings=variables)
     assert nobody.returncode == ExitCode.NOT_FOUND
+
+
+def test_limits_and_quotas_are_listed_and_set(server: Server, variables: dict[str, str]) -> None:
+    def run(*arguments: str) -> str:
+        ran = in_process.run_cli("projects", *arguments, settings=variables)
+        assert ran.returncode == ExitCode.DONE, ran.stderr
+        return ran.stdout
+
+    key = server.make_key("owner", organization=ORGANIZATION)
+    project = json.loads(run("list", "--json"))["data"][-1]["id"]
+    base = LOCAL_BASE
+    assert [base, "none", "none"] in _lines(run("limits", "list", project))
+    set_ = run("limits", "set", project, base, "--requests", "600", "--tokens", "none")
+    assert _lines(set_) == [[base, "600", "none"]]
+    assert [base, "600", "none"] in _lines(run("limits", "list", project))
+    key_id = f"key_{key.split('-')[2]}"
+    set_ = run("limits", "set-key", project, key_id, "--tokens", "5000")
+    assert _lines(set_) == [[key_id, "none", "5000"]]
+    shown = json.loads(run("limits", "set-key", project, key_id, "--json"))
+    assert shown["max_tokens_per_1_minute"] == 5000
+    assert ["files", "0", "20"] in _lines(run("quota", project, "--files", "20"))
+    assert json.loads(run("quota", project, "--json"))["max_files"] == 20
+    refused = in_process.run_cli(
+        "projects", "limits", "set", project, base, "--requests", "0", settings=variables
+    )
+    assert refused.returncode == ExitCode.USAGE
 
 
 def test_projects_are_listed_created_renamed_and_archived_with_their_people(

@@ -16,6 +16,7 @@ from tunewarden.cli.options import (
     yes_option,
 )
 from tunewarden.cli.output import plain, say_if_more, show_json, show_table
+from tunewarden.cli.project_limit_commands import project_limits, project_quota
 from tunewarden.cli.project_user_commands import project_users
 
 FIELDS = ("id", "name", "status")
@@ -27,6 +28,8 @@ def projects() -> None:
 
 
 projects.add_command(project_users)
+projects.add_command(project_limits)
+projects.add_command(project_quota)
 
 
 @projects.command("list")
