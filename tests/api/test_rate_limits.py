@@ -1,6 +1,7 @@
 """Rate limits on inference (§18): over 4 workers, with OpenAI's headers and errors, as the stock SDK sees them."""
 
 import itertools
+import json
 import os
 import signal
 import time
@@ -289,3 +290,26 @@ def test_a_long_body_counts_by_its_size(server: Server, key: str) -> None:
     refused = ask(server, key, messages=long)
     assert (refused.status, refused.error["type"]) == (429, "tokens")
     assert "Request too large" in refused.error["message"]
+
+
+def test_refusals_that_come_at_once_are_held_and_others_are_not(server: Server, key: str) -> None:
+    """Who does not wait as told gets some ten refusals a second on each connection, and takes no worker's time."""
+    limit(server, key, requests=1)
+    assert ask(server, key).status == 200
+    body = json.dumps({"model": BASE, "messages": MESSAGES}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+    asked = f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    refused, until = 0, time.monotonic() + 3
+    with server.connect() as connection:
+        while time.monotonic() < until:
+            connection.sendall(asked + body)
+            answer = connection.recv(65_536)
+            assert answer.startswith(b"HTTP/1.1 429 ")
+            refused += 1
+    other = new_key(server)
+    began = time.monotonic()
+    assert ask(server, other).status == 200
+    print(
+        f"{refused} refusals on a connection in 3 s; another project was answered in {time.monotonic() - began:.3f} s"
+    )
+    assert 20 < refused < 3 * (20 + 10) + 20

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tunewarden.engines.upstream import unavailable
 from tunewarden.errors import Error
-from tunewarden.gateway import rate_limiting, tracing
+from tunewarden.gateway import tracing
 from tunewarden.gateway.connection import ClientConnection
 from tunewarden.gateway.cycle import NoEvent
 from tunewarden.gateway.exchange_ending import Ending
@@ -24,7 +24,6 @@ from tunewarden.gateway.rewriting import renaming
 from tunewarden.gateway.stages import ENGINE, OVER, PARSING, READY, RECEIVING, RESPONDING
 from tunewarden.identity.key_format import Presented
 from tunewarden.ids import mint_request
-from tunewarden.token_buckets.buckets import Metered
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -223,8 +222,16 @@ class Exchange(Ending):
         target = self._target = incoming.target = reading.target
         if serving.n is not None:
             self._client.guard()
-        if reading.metered is not None:
-            self._reserve(reading.metered, request)
+        metered = reading.metered
+        if metered is not None:
+            reserved = self._shared.rate_limiter.take(metered, request, self._loop.time())
+            self._default_head += metered.lines
+            if isinstance(reserved, Error):
+                self._refuse_in(
+                    self._shared.rate_limiter.pause(metered, self._loop.time()), reserved
+                )
+                return
+            self._reserved = reserved
         route = self._route = ROUTES[incoming.path]
         asks, forbids = route.asks_usage, route.stores
         sent = request.for_engine(target.engine_model, ask_usage=asks, forbids_store=forbids)
@@ -235,10 +242,13 @@ class Exchange(Ending):
         self._last_received = self._loop.time()
         call.begin()
 
-    def _reserve(self, metered: Metered, request: InferenceRequest) -> None:
-        """Take the request and its tokens from the rate limits. Raises Error(RATE_LIMITED)."""
-        reserved = self._shared.rate_limiter.take(metered, request, self._loop.time())
-        self._default_head += rate_limiting.lines(metered)
-        if isinstance(reserved, Error):
-            raise reserved
-        self._reserved = reserved
+    def _refuse_in(self, seconds: float, error: Error) -> None:
+        """Refuse after a pause; whatever ends the exchange before ends it as ever."""
+        if seconds:
+            self._loop.call_later(seconds, self._refuse_if_waiting, error)
+        else:
+            self.refuse(error)
+
+    def _refuse_if_waiting(self, error: Error) -> None:
+        if self.stage is ENGINE:
+            self.refuse(error)

@@ -217,7 +217,8 @@ class Ending:
         elif response.is_stream and response.first_at:
             so_far = response.tokens_so_far()
             used = so_far if so_far[0] else None
-        self._shared.rate_limiter.settle(reserved, used, self._loop.time())
+        if used is not None:
+            self._shared.rate_limiter.settle(reserved, used, self._loop.time())
 
     def _count_unfinished(self) -> None:
         """Count what a stream has cost that was aborted before its end."""

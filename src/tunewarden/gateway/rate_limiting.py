@@ -4,6 +4,7 @@ A prompt is estimated by its bytes, a response by the request's own maximum, or 
 """
 
 import math
+from collections import Counter
 from typing import Final
 
 from tunewarden.errors import Error, Kind
@@ -23,6 +24,9 @@ CODE: Final = "rate_limit_exceeded"
 BYTES_A_TOKEN: Final = 4
 # Added to the time after which to try again: an event loop's clock is late by its turn.
 LATE_SECONDS: Final = 0.005
+# Refusals that a worker answers at once, of one limit; later ones are held, so that a connection gets ten a second.
+REFUSALS_A_SECOND: Final = 20
+PAUSE_SECONDS: Final = 0.1
 # Of an error's `type` and of the headers; and how a message calls them.
 REQUESTS: Final = "requests"
 TOKENS: Final = "tokens"
@@ -32,57 +36,61 @@ _OF_TOKENS: Final = _OF_REQUESTS.replace(b"requests", b"tokens")
 _OF_BOTH: Final = _OF_REQUESTS + _OF_TOKENS
 
 
-class Reserved:
-    """The tokens that an admitted request took from buckets; `full_at` says of each when it is full then."""
-
-    __slots__ = ("full_at", "is_expectation", "metered", "tokens")
-
-    def __init__(
-        self,
-        metered: Metered,
-        tokens: int,
-        full_at: list[float],
-        is_expectation: bool,  # noqa: FBT001  on the hot path
-    ) -> None:
-        self.metered = metered
-        self.tokens = tokens
-        self.full_at = full_at
-        self.is_expectation = is_expectation
+# What an admitted request took: from what, how many tokens, when each bucket of tokens is full then, and whether their
+# number is an expectation. A tuple, because this is the hot path.
+Reserved = tuple[Metered, int, list[float], bool]
 
 
 class RateLimiter:
     """The limits of a worker's requests. Times are seconds of its event loop."""
 
-    __slots__ = ("_buckets",)
+    __slots__ = ("_buckets", "_refused", "_second")
 
     def __init__(self, buckets: Buckets) -> None:
         self._buckets = buckets
+        # How often each was refused in the second that began at `_second`.
+        self._refused: Counter[Metered] = Counter()
+        self._second = 0.0
 
     def take(self, metered: Metered, request: InferenceRequest, now: float) -> Reserved | Error:
-        """Take a request and its tokens; Error(RATE_LIMITED), not raised, if a limit forbids it."""
-        output = request.output_max
-        is_expectation = output is None
-        tokens = request.size // BYTES_A_TOKEN + (metered.expectation if output is None else output)
+        """Take a request and its tokens; Error(RATE_LIMITED), not raised, if a limit forbids it.
+
+        `metered.lines` are the header lines then.
+        """
+        output, is_expectation = request.output_max, False
+        if output is None:
+            output, is_expectation = metered.expectation, True
+        tokens = request.size // BYTES_A_TOKEN + output
+        if metered.requests_ahead > 0 and tokens <= metered.tokens_ahead:
+            metered.requests_ahead -= 1
+            metered.tokens_ahead -= tokens
+            return metered, tokens, metered.full_at, is_expectation
         short = self._buckets.take(metered, tokens, now)
+        metered.lines = lines(metered)
         if short is None:
-            full_at = [now + meter.full_in for meter in metered.of_tokens]
-            return Reserved(metered, tokens, full_at, is_expectation)
+            return metered, tokens, metered.full_at, is_expectation
         recording.count(families.RATE_LIMITED, _kind(short))
         if short.counts_tokens and tokens > short.a_minute:
             return _too_large(short, tokens)
         return _reached(short, tokens)
 
-    def settle(self, reserved: Reserved, used: Counted | None, now: float) -> None:
-        """Settle the tokens of a request that ended; None if it is not known how many it used."""
-        if used is None:
-            return
+    def pause(self, metered: Metered, now: float) -> float:
+        """Return for how many seconds to hold a refusal: those who do not wait as they are told must not take the worker."""
+        if now - self._second >= 1.0:
+            self._second = now
+            self._refused.clear()
+        self._refused[metered] += 1
+        return 0.0 if self._refused[metered] <= REFUSALS_A_SECOND else PAUSE_SECONDS
+
+    def settle(self, reserved: Reserved, used: Counted, now: float) -> None:
+        """Settle the tokens of a request that ended."""
+        metered, tokens, full_at, is_expectation = reserved
         prompt, output, _ = used
-        metered, more = reserved.metered, prompt + output - reserved.tokens
-        if reserved.is_expectation and prompt:
+        if is_expectation and prompt:
             metered.learn(output)
-        if more:
-            for meter, full_at in zip(metered.of_tokens, reserved.full_at, strict=True):
-                self._buckets.settle(meter, more, full_at, now)
+        more = prompt + output - tokens
+        if full_at and more:
+            self._buckets.settle(metered, more, full_at, now)
 
 
 def lines(metered: Metered) -> bytes:
