@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support import administration
 
 from tunewarden.api.direct import Direct
-from tunewarden.api.server import Server
+from tunewarden.api.server import Server as Application
 from tunewarden.app import App, answering, open_app
 from tunewarden.config import Config
 
@@ -67,7 +67,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     app = open_app(Config(data=tmp_path_factory.mktemp("isolation") / "data"), migrate=True)
-    direct = Direct(Server(answering(app)))
+    direct = Direct(Application(answering(app)))
     mine = administration.make_admin_key(app, "mine")
     theirs = administration.make_admin_key(app, "theirs")
     other = World(app, direct, theirs, "", {})

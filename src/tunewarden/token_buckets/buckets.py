@@ -66,7 +66,7 @@ class Metered:
     """The buckets of one kind of request, and what this process took ahead from all of them.
 
     `full_at` says of each bucket of tokens when it is full after the last taking. `expectation`: tokens that requests
-    without a maximum said of late. `lines`: for whoever shows the buckets; written when they were looked at.
+    without a maximum said of late. `lines`: header lines, as of the last look.
     """
 
     __slots__ = (
@@ -125,8 +125,8 @@ class Buckets:
     def take(self, metered: Metered, tokens: int, now: float) -> Meter | None:
         """Take a request and its tokens from all buckets, and some ahead. If one is short, return it: nothing is taken.
 
-        Updates `full_in` of all. Of several that are short it is the one that takes longest. On the hot path whoever
-        finds enough ahead takes that itself, and does not call this.
+        Updates `full_in` of all. Of several that are short it is the one that takes longest. On the hot path the
+        caller takes what is ahead itself, and does not call this.
         """
         at_once = metered.requests_at_once, metered.tokens_at_once
         for more_requests, more_tokens in (at_once, (0, 0)) if any(at_once) else (at_once,):
@@ -143,8 +143,7 @@ class Buckets:
     def settle(self, metered: Metered, tokens: int, full_at: list[float], now: float) -> None:
         """Take so many tokens more, or give back those that are not used: negative.
 
-        `full_at` is when each bucket would be full after they were taken; it was refilled as far as that is over. On the
-        hot path `tokens_ahead` is settled by whoever finds that this is enough.
+        `full_at` is when each bucket would be full after they were taken; it was refilled as far as that is over.
         """
         most, ahead = metered.tokens_at_once, metered.tokens_ahead - tokens
         if most and -most <= ahead <= 2 * most:
