@@ -37,7 +37,6 @@ from tunewarden.identity import (
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.key_format import Expired
 from tunewarden.identity.policy import Action, ProjectRole, Role, ServiceAccountRole
-from tunewarden.serving import standing
 from tunewarden.serving.admission import Admissions, Serving
 
 BASE = "base"
@@ -436,8 +435,9 @@ class Access(RuleBasedStateMachine):
         """Let both workers look after their streams as they do within 0.3 s."""
         for worker in self.workers:
             running = [one.serving for one in self.streams if one.serving in worker._running]
-            for _ in range(standing.POLLS):
-                worker._standing.cut(running, self.database.stamp())
+            worker._standing.look(running, self.database.stamp())
+            while worker._standing.unread:
+                worker._standing.read_some(running)
         await self._settled()
 
     async def _settled(self) -> None:

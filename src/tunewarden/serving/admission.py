@@ -21,6 +21,7 @@ from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import artifacts, model_lookup
 from tunewarden.registry.artifacts import ID_LENGTH_MAX
 from tunewarden.registry.model_lookup import Target
+from tunewarden.serving import standing
 from tunewarden.serving.alias_readings import AliasReadings
 from tunewarden.serving.fence import Fence
 from tunewarden.serving.in_flight import InFlight, Receiver
@@ -275,7 +276,10 @@ class Admissions:
         if self._polls % SWEEP_POLLS == 0:
             self._in_flight.sweep()
         stamp = self._database.stamp()
-        self._standing.cut(self._running, stamp)
+        if self._polls % standing.POLLS == 0:
+            self._standing.look(self._running, stamp)
+        if self._standing.unread:
+            self._standing.read_some(self._running)
         if stamp != self._seen:
             self._cut_what_was_deleted(stamp)
 

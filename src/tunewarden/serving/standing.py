@@ -43,28 +43,29 @@ class Standing:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
-        self._polls = 0
         self._seen: object = None
-        self._unread: list[str] = []
+        self.unread: list[str] = []  # ids of keys
 
     def forget(self) -> None:
         """Read all callers again at the next look: nothing ran in between, and nothing was followed."""
         self._seen = None
-        self._unread.clear()
+        self.unread.clear()
 
-    def cut(self, running: Collection[Running], stamp: object) -> None:
-        """Abort what callers may no longer do; called at each poll, with the database's present stamp."""
-        self._polls += 1
-        if self._polls % POLLS == 0:
-            self._cut_expired(running)
-            if stamp != self._seen and not self._unread:
-                self._seen = stamp
-                self._unread = list({one.caller.key_id for one in running})
-        if self._unread:
-            # They are forgotten only when they were read: a database that fails is asked again.
-            some = set(self._unread[-KEYS_PER_POLL:])
-            self._read(some, running)
-            del self._unread[-KEYS_PER_POLL:]
+    def look(self, running: Collection[Running], stamp: object) -> None:
+        """Abort what runs with expired keys; find out whom to read, by the database's present stamp.
+
+        Called at each POLLS polls.
+        """
+        self._cut_expired(running)
+        if stamp != self._seen and not self.unread:
+            self._seen = stamp
+            self.unread = list({one.caller.key_id for one in running})
+
+    def read_some(self, running: Collection[Running]) -> None:
+        """Read some of the `unread`, and abort what they may no longer do; called at each poll until all were read."""
+        # They are forgotten only when they were read: a database that fails is asked again.
+        self._read(set(self.unread[-KEYS_PER_POLL:]), running)
+        del self.unread[-KEYS_PER_POLL:]
 
     def note_expired(self, expired: Expired) -> None:
         """Record in the background that a key was refused because it has expired."""

@@ -17,4 +17,4 @@ def _nothing(*_: Any) -> None:
 
 
 setattr(keys, "authorize_now", _trust)  # noqa: B010  what mypy takes for a mistake
-setattr(Standing, "cut", _nothing)  # noqa: B010  the same
+setattr(Standing, "look", _nothing)  # noqa: B010  the same
