@@ -109,7 +109,8 @@ def test_scopes_are_replaced_and_an_empty_list_lifts_them(
     with pytest.raises(openai.BadRequestError) as refused:
         keys.update(made["id"], project_id=project, scopes=["api.management.write"])
     assert refused.value.param == "scopes"
-    assert "Known: api.all, api.all.read," in refused.value.message
+    _, known = refused.value.message.split("Known: ")
+    assert {"api.all", "api.all.read", "api.model.read"} <= {*known.rstrip(".").split(", ")}
 
 
 def test_the_end_of_a_key_is_moved_both_ways(
