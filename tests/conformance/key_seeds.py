@@ -26,7 +26,8 @@ def restore(tx: Tx, organization_id: str, owner_id: str) -> None:
         tx.run(
             "INSERT INTO users (id, organization_id, name, role, created_at, service_project_id)"
             " VALUES (:id, :organization, 'conformance', 'reader', :now, :project)"
-            " ON CONFLICT (id) DO UPDATE SET removed_at = NULL, name = 'conformance'",
+            " ON CONFLICT (id) DO UPDATE SET removed_at = NULL, name = 'conformance',"
+            " service_project_id = excluded.service_project_id",
             id=account,
             organization=organization_id,
             now=tx.now_micros,

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 # Every call but those that the client itself refuses, because an id is empty.
+ADMIN = "admin/organization"
 CALLS = r"test_(method|raw_response|streaming_response)"
 
 
@@ -37,6 +38,10 @@ SETS = (
     Set("chat completions", ("chat",)),
     Set("completions", ("test_completions.py",)),
     Set("responses", ("test_responses.py", "responses")),
+    Set("users of the organization", (f"{ADMIN}/test_users.py",)),
+    Set("invites", (f"{ADMIN}/test_invites.py",)),
+    Set("projects", (f"{ADMIN}/test_projects.py",)),
+    Set("users of projects", (f"{ADMIN}/projects/test_users.py",)),
     Set(
         "service accounts",
         (
@@ -105,6 +110,22 @@ NOT_OFFERED = (
     NotOffered(
         rf"responses/test_input_tokens\.py::\w+::{CALLS}_count",
         "counts of tokens without a response",
+    ),
+    NotOffered(
+        rf"{ADMIN}/test_users\.py::\w+::test_method_update_with_all_params\[",
+        '`users.update` with `role="role"`, which is none',
+    ),
+    NotOffered(
+        rf"{ADMIN}/test_invites\.py::\w+::{CALLS}_create",
+        '`invites.create` with `email="email"`, which is no address',
+    ),
+    NotOffered(
+        rf"{ADMIN}/test_projects\.py::\w+::test_method_(create|update)_with_all_params\[",
+        "`projects.create` and `update` with a region and an external key, which are refused",
+    ),
+    NotOffered(
+        rf"{ADMIN}/projects/test_users\.py::\w+::({CALLS}_create|test_method_update_with_all_params\[)",
+        '`projects.users.create` and `update` with `role="role"`, which is none',
     ),
 )
 

@@ -6,11 +6,12 @@ another id (tests may do that; the product never does).
 """
 
 import json
+import re
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
-from tests.conformance import key_seeds
+from tests.conformance import key_seeds, people
 from tests.fakes.upstream import FakeUpstream
 from tests.support import demo_models
 
@@ -75,8 +76,7 @@ class Seeds:
         """Bring everything into the state that a test, `file::Class::name[...]`, expects."""
         file, _, name = test.partition("::")
         if file.startswith("admin/"):
-            with self._app.database.write() as tx:
-                key_seeds.restore(tx, self._caller.organization_id, self._caller.user_id)
+            self._administered(file)
             return
         self._file(FILE, "assistants", CONTENT)
         self._file(TRAINING_FILE, "fine-tune", _chats())
@@ -90,6 +90,14 @@ class Seeds:
         if file.endswith(("test_completions.py", "test_responses.py")):
             base = COMPLETIONS_BASE if file == "test_completions.py" else CHAT_BASE
             self._base(base, is_remote=EVERY_PARAMETER in name)
+
+    def _administered(self, file: str) -> None:
+        # In lists of people the cursor is a person, in those of service accounts one of them.
+        if not re.search("service_accounts|api_keys", file):
+            people.restore(self._app)
+            return
+        with self._app.database.write() as tx:
+            key_seeds.restore(tx, self._caller.organization_id, self._caller.user_id)
 
     def _file(self, file_id: str, purpose: str, content: bytes) -> None:
         def made(make_id: Callable[[Tx, str], None]) -> None:
