@@ -38,12 +38,17 @@ LISTS = (
     "/v1/organization/invites",
     "/v1/organization/projects",
     "/v1/organization/projects/{project_id}/users",
+    "/v1/organization/projects/{project_id}/api_keys",
+    "/v1/organization/projects/{project_id}/service_accounts",
+    "/v1/organization/admin_api_keys",
     "/v1/organization/audit_logs",
 )
+# Their cursors are names: of bases, and of aliases, where a page begins after any name.
+BY_NAME = ("/v1/organization/projects/{project_id}/rate_limits", "/v1/aliases")
 
 
 def test_these_are_all_lists_that_have_pages(paged: dict[str, str]) -> None:
-    assert sorted(paged) == sorted(LISTS)
+    assert sorted(paged) == sorted((*LISTS, *BY_NAME))
 
 
 @pytest.mark.parametrize("route", LISTS)

@@ -35,6 +35,7 @@ def test_the_commands_of_the_page_run(server: Server, tmp_path: Path) -> None:
     assert "sk-tw-" in ran.stdout
     assert "bob@example.com\tBob\tviewer" in ran.stdout
     left = server.app.database.peek(
-        "SELECT COUNT(*) FROM users WHERE email = 'bob@example.com' AND removed_at IS NULL"
+        "SELECT COUNT(*) FROM users u JOIN organizations o ON o.id = u.organization_id"
+        " WHERE o.name = 'of-the-page' AND u.email = 'bob@example.com'"
     )
     assert left == (0,)
