@@ -15,7 +15,10 @@ TARGETS = "MODEL, or MODEL=WEIGHT for a share of the requests."
 
 @click.group()
 def aliases() -> None:
-    """Aliases: stable names of models, for the field `model`. Deleting a model never follows one."""
+    """Stable names of models.
+
+    Applications send them as `model`. Deleting a model never follows one.
+    """
 
 
 @aliases.command("create", epilog="\b\nExample:\n  tunewarden aliases create support ft:…")

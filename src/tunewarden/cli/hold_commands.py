@@ -12,7 +12,10 @@ from tunewarden.cli.output import say_if_more, show_json, show_table, shown_time
 
 @click.group()
 def holds() -> None:
-    """Holds: while one is in force, nothing deletes its model or file, not even --force."""
+    """What must not be deleted.
+
+    While a hold is in force, nothing deletes its model or file, not even --force.
+    """
 
 
 @holds.command("place", epilog="\b\nExample:\n  tunewarden holds place ft:… --reason 'case 17'")
