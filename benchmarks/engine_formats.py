@@ -1,18 +1,20 @@
 """What rows with a schema cost the rows beside them in the embedded engine's batch.
 
 `python -m benchmarks.engine_formats [BASE]`, on the demo's base by default. Free rows say a fixed number of tokens, beside
-as many rows that are free, too, or that are held to a schema, in turns; their tokens a second are compared.
+as many rows that are free, too, or that are held to a schema, in turns. Their tokens a second are compared, and, because
+others on the machine disturb these, the tokens for a second of processor time of this process, in which nothing else runs.
 """
 
+import argparse
 import asyncio
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import msgspec
 import torch
 import tunewarden_demo
+from benchmarks.peers.ratios import bootstrap
 
 from tunewarden.embedded_engine.engine import Engine, Settings
 from tunewarden.embedded_engine.generation import Generation
@@ -58,8 +60,8 @@ async def say(generation: Generation) -> float:
     return time.perf_counter() - began
 
 
-async def together(engine: Engine, *, is_held: bool) -> float:
-    """Return the tokens a second of the free rows."""
+async def together(engine: Engine, *, is_held: bool) -> tuple[float, float]:
+    """Return the tokens of the free rows for a second, and for a second of processor time."""
     both = [
         Generation(parse_chat(asked(is_held=held)), *engine.find("base"))
         for held in (False, is_held)
@@ -67,29 +69,42 @@ async def together(engine: Engine, *, is_held: bool) -> float:
     for one in both:
         one.encode()
         one.hold()
+    worked = time.process_time()
     took, _ = await asyncio.gather(*(say(one) for one in both))
-    return ROWS * TOKENS / took
+    return ROWS * TOKENS / took, ROWS * TOKENS / (time.process_time() - worked)
 
 
-async def run(base: Path) -> None:
+async def run(base: Path, rounds: int) -> None:
     torch.set_num_threads(threads_by_default())
     engine = Engine(Settings())
     await engine.load_base("base", base)
     for is_held in (False, True):
         await together(engine, is_held=is_held)
-    ratios = []
-    for _ in range(ROUNDS):
-        free = await together(engine, is_held=False)
-        held = await together(engine, is_held=True)
-        again = await together(engine, is_held=False)
-        ratios.append(held / ((free + again) / 2))
+    ratios: tuple[list[float], list[float]] = [], []
+    for _ in range(rounds):
+        free, held, again = [
+            await together(engine, is_held=is_held) for is_held in (False, True, False)
+        ]
+        for at, found in enumerate(ratios):
+            found.append(held[at] / ((free[at] + again[at]) / 2))
         print(
-            f"{free:8.0f} {held:8.0f} {again:8.0f} tokens/s: free, held, free; ratio {ratios[-1]:.3f}"
+            f"{free[0]:8.0f} {held[0]:8.0f} {again[0]:8.0f} tokens/s: free, held, free;"
+            f" ratio {ratios[0][-1]:.3f}, by processor time {ratios[1][-1]:.3f}"
         )
-    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
-    print(f"median {statistics.median(ratios):.3f} ({spread}), {ROWS} rows beside {ROWS}")
+    for what, found in zip(("tokens/s", "by processor time"), ratios, strict=True):
+        low, high = bootstrap(found)
+        print(f"{what}: median {statistics.median(found):.3f} ({low:.3f} to {high:.3f})")
+    print(f"{ROWS} rows beside {ROWS}, {rounds} rounds")
     engine.stop()
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base", type=Path, nargs="?", default=Path(tunewarden_demo.BASE))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parser.parse_args()
+    asyncio.run(run(options.base, options.rounds))
+
+
 if __name__ == "__main__":
-    asyncio.run(run(Path(sys.argv[1] if len(sys.argv) > 1 else tunewarden_demo.BASE)))
+    main()

@@ -7,7 +7,6 @@ could crash or hold it is found in a process of its own (`trial.py`).
 
 import hashlib
 import re
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import torch
 
 from tunewarden.clock import SystemClock
 from tunewarden.embedded_engine.closed_schemas import closed
-from tunewarden.embedded_engine.mask_time import Budget, Budgets, RowTime
+from tunewarden.embedded_engine.mask_time import Budget, Budgets, RowTime, Stopwatch
 from tunewarden.embedded_engine.number_bounds import with_near_bounds
 from tunewarden.embedded_engine.trial import (
     LIMITS,
@@ -146,11 +145,17 @@ class Matcher:
 
     def take(self, token: int) -> None:
         """Note the token that was chosen."""
-        begun = time.thread_time()
         self._matcher.consume_token(token)
-        took, self._took = self._took + time.thread_time() - begun, 0.0
-        if not self._time.spend(took):
+
+    def took(self, seconds: float, *, token: bool = False) -> None:
+        """Note how much processor time the next mask took, or, with `token`, this and what came before."""
+        self._took += seconds
+        if seconds > STEP_SECONDS:
             self._reason = TOO_SLOW
+        if token:
+            taken, self._took = self._took, 0.0
+            if not self._time.spend(taken):
+                self._reason = TOO_SLOW
 
     @property
     def is_complete(self) -> bool:
@@ -164,15 +169,13 @@ class Matcher:
             return refused(self._constraint, self._reason)
         return refused(self._constraint, TOO_COMPLEX) if self._matcher.is_error() else None
 
-    def fill(self, mask: np.ndarray[Any, np.dtype[np.uint32]]) -> None:
-        """Write which tokens may follow, a bit each, into [words]."""
-        begun = time.thread_time()
-        self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
-        self._took = time.thread_time() - begun
-        if self._took > STEP_SECONDS:
-            self._reason = TOO_SLOW
-        elif not mask.any():
-            self._reason = "no token of this model continues the text"
+    def fill(self, address: int, length: int) -> None:
+        """Write which tokens may follow, a bit each, to an address that has room for `length` bytes."""
+        self._matcher.unsafe_compute_mask_ptr(address, length)
+
+    def end(self) -> None:
+        """Note that no token may follow."""
+        self._reason = "no token of this model continues the text"
 
 
 class Compiler:
@@ -240,10 +243,29 @@ class Compiler:
 def forbidden(matchers: Sequence[Matcher], vocabulary: int) -> torch.Tensor:
     """Return which tokens must not follow, [rows, vocabulary]."""
     masks = np.empty((len(matchers), matchers[0].words), np.uint32)
-    for mask, matcher in zip(masks, matchers, strict=True):
-        matcher.fill(mask)
+    address, length = masks.ctypes.data, masks.strides[0]
+    watch = Stopwatch()
+    for row, matcher in enumerate(matchers):
+        matcher.fill(address + row * length, length)
+        watch.lap()
+    for matcher, seconds in zip(matchers, watch.shares(), strict=True):
+        matcher.took(seconds)
+    has_some = masks.any(axis=1)
+    if not has_some.all():
+        for row in np.flatnonzero(~has_some).tolist():
+            matchers[row].end()
     bits = np.unpackbits(masks.view(np.uint8), axis=1, count=vocabulary, bitorder="little")
     return torch.from_numpy(bits == 0)
+
+
+def follow(matchers: Sequence[Matcher], tokens: Sequence[int]) -> None:
+    """Note the token that was chosen for each."""
+    watch = Stopwatch()
+    for matcher, token in zip(matchers, tokens, strict=True):
+        matcher.take(token)
+        watch.lap()
+    for matcher, seconds in zip(matchers, watch.shares(), strict=True):
+        matcher.took(seconds, token=True)
 
 
 def refused(constraint: Constraint, reason: str) -> Error:

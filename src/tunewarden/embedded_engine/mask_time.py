@@ -4,6 +4,10 @@ Masks are computed between two steps of the batch. A row has some time for each 
 out of a budget of its organization, which fills slowly, so that no number of requests takes more.
 """
 
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+
 from tunewarden.clock import Clock
 
 # A usual schema takes a tenth or a fifth of it.
@@ -73,3 +77,29 @@ class RowTime:
             return True
         beyond, self._saved = -self._saved, 0.0
         return self.budget.spend(beyond)
+
+
+class Stopwatch:
+    """Shares the processor time of several rows' work among them.
+
+    The processor's time is asked for twice in all, because that is a system call. The time of day, which is none, says
+    who took how much of it; what else the machine does lengthens a row's share, but not what all have together.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.thread_time()
+        self._laps = [time.perf_counter()]
+
+    def lap(self) -> None:
+        """End a row's work."""
+        self._laps.append(time.perf_counter())
+
+    def shares(self) -> Sequence[float]:
+        """Return the seconds of processor time of each."""
+        worked = time.thread_time() - self._began
+        rows = len(self._laps) - 1
+        if worked < rows * SECONDS_A_TOKEN / 4:  # as nearly always: nobody took long
+            return [worked / rows] * rows
+        passed = self._laps[-1] - self._laps[0]
+        share = min(1.0, worked / passed)
+        return [share * (after - before) for before, after in pairwise(self._laps)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tunewarden.embedded_engine.constraints import Matcher, forbidden
+from tunewarden.embedded_engine.constraints import Matcher, follow, forbidden
 from tunewarden.ids import random_bytes
 
 # Below this temperature sampling equals greedy decoding, and the division overflows.
@@ -114,9 +114,7 @@ class Chooser:
         return self._draws.pop()
 
     def note(self, token: int) -> None:
-        """Record a chosen token for the penalties and the matcher."""
-        if self.matcher is not None:
-            self.matcher.take(token)
+        """Record a chosen token for the penalties."""
         if self._left:
             self._left -= 1
             self.adjusts = self._adds or self._repels or self._left > 0
@@ -137,7 +135,9 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
 
     A row whose matcher has a problem gets any token.
     """
-    logits = _allowed(logits, choosers)
+    held = [(row, one.matcher) for row, one in enumerate(choosers) if one.matcher is not None]
+    if held:
+        logits = _allowed(logits, held)
     adjusted = logits
     if any(chooser.adjusts for chooser in choosers):
         adjusted = logits.clone()
@@ -155,6 +155,8 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
             drawn = _draw(adjusted[some], [choosers[row] for row in some])
             for row, token in zip(some, drawn, strict=True):
                 tokens[row] = token
+    if held:
+        follow([matcher for _, matcher in held], [tokens[row] for row, _ in held])
     choices = []
     for row, (chooser, token) in enumerate(zip(choosers, tokens, strict=True)):
         chooser.note(token)
@@ -163,15 +165,14 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
     return choices
 
 
-def _allowed(logits: torch.Tensor, choosers: Sequence[Chooser]) -> torch.Tensor:
+def _allowed(logits: torch.Tensor, held: Sequence[tuple[int, Matcher]]) -> torch.Tensor:
     """Return the logits without the tokens that may not follow in their row."""
-    matchers = {row: one.matcher for row, one in enumerate(choosers) if one.matcher is not None}
-    if not matchers:
-        return logits
-    rows = list(matchers)
-    out = forbidden(list(matchers.values()), logits.shape[-1])
+    rows = [row for row, _ in held]
+    out = forbidden([matcher for _, matcher in held], logits.shape[-1])
+    if len(rows) == len(logits):
+        return logits.masked_fill(out, -torch.inf)
     allowed = logits.clone()
-    allowed[rows] = logits[rows].masked_fill(out, -torch.inf)
+    allowed[rows] = logits[rows].masked_fill_(out, -torch.inf)
     return allowed
 
 
