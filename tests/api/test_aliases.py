@@ -208,6 +208,8 @@ def test_an_alias_takes_no_id_that_a_model_of_its_organization_ever_had(server: 
         {"targets": [{"model": "ft:a", "weight": 0}]},
         {"targets": [{"model": "ft:a"}, {"model": "ft:a"}]},
         {"rollback": True, "model": "ft:a"},
+        {"version": 2**63},
+        {"version": 0},
         {"unknown": 1},
     ],
 )
@@ -226,6 +228,14 @@ def test_foreign_and_archived_models_are_no_targets(server: Server) -> None:
     server.post(f"/v1/models/{archived}", {"archived": True})
     for model in (theirs, archived, "ft:nobody"):
         assert point(server, "nowhere", model).status == 404
+
+
+def test_a_model_that_an_alias_means_is_not_archived(server: Server) -> None:
+    model = server.make_model().id
+    point(server, "kept", model)
+    refused = server.post(f"/v1/models/{model}", {"archived": True})
+    assert (refused.status, refused.json["error"]["code"]) == (409, "alias_target")
+    assert served_by(server, "kept") == model
 
 
 def test_commands_create_switch_split_and_roll_back(server: Server) -> None:

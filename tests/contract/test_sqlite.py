@@ -220,3 +220,22 @@ def test_foreign_keys_are_enforced_and_commits_are_durable(database: Database) -
     assert database.peek("PRAGMA journal_mode") == ("wal",)
     with pytest.raises(apsw.ConstraintError), database.write() as tx:
         tx.run("INSERT INTO blobs VALUES ('x', 999, 0, 1, 1, NULL)")
+
+
+def test_what_is_deleted_or_replaced_is_not_in_a_copy(database: Database, path: Path) -> None:
+    words = "canary-of-a-removed-person"
+    with database.write() as tx:
+        for n in range(50):
+            tx.run(
+                "INSERT INTO organizations (id, name, created_at) VALUES (:id, :name, 0)",
+                id=f"org_{n}",
+                name=f"{words}-{n}",
+            )
+    copy = path.with_name("copy.sqlite")
+    database.copy_to(copy)
+    assert words.encode() in copy.read_bytes()  # the control: what is there is found
+    with database.write() as tx:
+        tx.run("UPDATE organizations SET name = id WHERE id LIKE 'org_1%'")
+        tx.run("DELETE FROM organizations WHERE id NOT LIKE 'org_1%'")
+    database.copy_to(copy)
+    assert words.encode() not in copy.read_bytes()

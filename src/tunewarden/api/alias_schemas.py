@@ -1,10 +1,13 @@
 """Types of request and response bodies, for the OpenAPI document: aliases. See `schemas`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from tunewarden.api.schemas import Seconds
+
+# What a database holds.
+VERSION_MAX = 2**53
 
 
 class NewAliasTarget(Struct, forbid_unknown_fields=True):
@@ -20,7 +23,7 @@ class AliasChange(Struct, forbid_unknown_fields=True):
     model: str | None = None
     targets: list[NewAliasTarget] | None = None
     rollback: bool | None = None
-    version: int | None = None
+    version: Annotated[int, Meta(ge=1, le=VERSION_MAX)] | None = None
 
 
 class NewAlias(Struct, forbid_unknown_fields=True):

@@ -195,6 +195,8 @@ class SqliteDatabase:
             "synchronous=FULL",
             "foreign_keys=ON",
             "trusted_schema=OFF",
+            # What is deleted, such as an address, is overwritten with zeros in the file, and so in backups.
+            "secure_delete=ON",
             "cache_size=-1024",
             f"wal_autocheckpoint={self._wal_pages_max}",
         ):

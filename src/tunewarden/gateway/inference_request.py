@@ -40,6 +40,8 @@ class _Asked(msgspec.Struct):
     max_tokens: Any = None
     max_output_tokens: Any = None
     n: Any = None
+    best_of: Any = None
+    prompt: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _DrawnBy(msgspec.Struct):
@@ -52,6 +54,7 @@ class _DrawnBy(msgspec.Struct):
 _asked = msgspec.json.Decoder(_Asked)
 _drawn_by = msgspec.json.Decoder(_DrawnBy)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_list = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class InferenceRequest:
@@ -105,8 +108,8 @@ class InferenceRequest:
         most = asked.max_completion_tokens or asked.max_tokens or asked.max_output_tokens
         if most is None or type(most) is not int or most < 0:
             return None
-        choices = asked.n if type(asked.n) is int and asked.n > 0 else 1
-        return min(most * choices, OUTPUT_MAX)
+        choices = max(one if type(one) is int else 1 for one in (asked.n, asked.best_of, 1))
+        return min(most * choices * _prompts(asked.prompt), OUTPUT_MAX)
 
     @classmethod
     def taken_apart(cls, body: bytes) -> "tuple[InferenceRequest, bytes]":
@@ -223,6 +226,15 @@ class InferenceRequest:
         if forbids_store:
             fields["store"] = False
         return msgspec.json.encode(fields)
+
+
+def _prompts(prompt: msgspec.Raw) -> int:
+    """Return how many prompts a completion has: a list of texts or of lists of tokens is as many."""
+    try:
+        given = _list.decode(prompt) if bytes(memoryview(prompt)[:1]) == b"[" else []
+    except UNREADABLE:
+        return 1  # the engine refuses it
+    return len(given) if given and bytes(memoryview(given[0])[:1]) in {b'"', b"["} else 1
 
 
 def _unfit_model(body: bytes) -> Error | None:

@@ -6,9 +6,10 @@ from tunewarden import audit
 from tunewarden.artifacts import sealed_text
 from tunewarden.artifacts.keyring import KeyErased, Keyring
 from tunewarden.db.database import Database, Tx
+from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import artifacts, metadata, models
+from tunewarden.registry import alias_rows, artifacts, metadata, models
 from tunewarden.registry.artifacts import VISIBLE, ArtifactKind, State
 from tunewarden.registry.models import Model
 
@@ -32,7 +33,7 @@ class ModelChanges:
     def change(self, caller: Caller, model_id: str, changes: Changes) -> Model:
         """Change a model that the caller can see; return it. Idempotent: only what differs is audited.
 
-        Raises Error(FORBIDDEN), Error(NOT_FOUND).
+        Raises Error(FORBIDDEN), Error(NOT_FOUND), Error(CONFLICT) for archiving what an alias means.
         """
         authorize(caller, Action.WRITE_MODELS)
         found = models.find(self.database, caller, model_id)
@@ -76,6 +77,8 @@ def _is_metadata_only(changes: Changes) -> bool:
 def _change(tx: Tx, caller: Caller, found: Model, state: State, changes: Changes) -> None:
     wanted = {True: State.ARCHIVED, False: State.ACTIVE, None: state}[changes.archived]
     if wanted is not state:
+        if wanted is State.ARCHIVED:
+            _check_aliases(tx, found)
         artifacts.set_archived(tx, found.n, is_archived=wanted is State.ARCHIVED)
         archived = wanted is State.ARCHIVED
         event = audit.EventType.MODEL_ARCHIVED if archived else audit.EventType.MODEL_UNARCHIVED
@@ -89,6 +92,17 @@ def _change(tx: Tx, caller: Caller, found: Model, state: State, changes: Changes
             else audit.EventType.MODEL_UNPROTECTED
         )
         _record(tx, caller, event, found.id)
+
+
+def _check_aliases(tx: Tx, found: Model) -> None:
+    """Check that no alias means the model: its requests would fail. Raises Error(CONFLICT)."""
+    names = [name for _, name in alias_rows.that_point_to(tx, found.n)]
+    if names:
+        raise Error(
+            Kind.CONFLICT,
+            f"'{found.id}' is what an alias means: {', '.join(names[:5])}. Point the alias to another model first.",
+            code="alias_target",
+        )
 
 
 def _record(tx: Tx, caller: Caller, event: audit.EventType, model_id: str) -> None:

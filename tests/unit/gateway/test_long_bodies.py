@@ -156,3 +156,25 @@ def test_one_organization_does_not_fill_the_queue(bodies: LongBodies) -> None:
         return other.model
 
     assert asyncio.run(run()) == "m"
+
+
+@pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({"max_tokens": 50}, 50),
+        ({"max_tokens": 50, "n": 3}, 150),
+        ({"max_tokens": 50, "n": 2, "best_of": 5}, 250),
+        ({"max_tokens": 50, "prompt": "a"}, 50),
+        ({"max_tokens": 50, "prompt": ["a", "b", "c"]}, 150),
+        ({"max_tokens": 50, "prompt": [[1, 2], [3]]}, 100),
+        ({"max_tokens": 50, "prompt": [1, 2, 3]}, 50),
+        ({"max_tokens": 50, "prompt": [], "n": None}, 50),
+        ({"max_tokens": 50, "prompt": {"a": []}, "n": "x"}, 50),
+        ({"prompt": ["a", "b"]}, None),
+    ],
+)
+def test_tokens_are_reserved_for_every_prompt_and_choice(
+    fields: dict[str, object], most: int | None
+) -> None:
+    body = json.dumps({"model": "m", **fields}).encode()
+    assert InferenceRequest.parse(body).output_max == most
