@@ -144,6 +144,12 @@ def _all(server: Server, key: str, query: str) -> list[dict[str, typing.Any]]:
         ("effective_at[gt]=-1", "effective_at[gt]"),
         ("after=audit_log_nobody", "after"),
         ("before=audit_log_nobody", "before"),
+        ("event_types=x y", "event_types[]"),
+        ("resource_ids=" + "x" * 257, "resource_ids"),
+        ("effective_at=5", "effective_at"),
+        ("effective_at[foo]=5", "effective_at[foo]"),
+        ("event_type=user.added", "event_type"),
+        ("event_types[0]=user.added", "event_types[0]"),
     ],
 )
 def test_what_is_out_of_bounds_is_refused_by_name(
@@ -152,6 +158,21 @@ def test_what_is_out_of_bounds_is_refused_by_name(
     reply = ask(audited, "GET", f"/audit_logs?{query.replace(' ', '%20')}", admin_key)
     assert reply.status == 400
     assert reply.error["param"] in {param, "0"}, reply.error
+
+
+def test_lists_may_be_written_without_brackets(audited: Server, admin_key: str) -> None:
+    user = administration.make_user(audited.app, "Grace")
+    for query in (
+        f"resource_ids={user}",
+        f"resource_ids={user}&event_types=user.added",
+        f"resource_ids[]=nobody&resource_ids={user}",
+    ):
+        [event] = _all(audited, admin_key, query)
+        assert event["user.added"]["id"] == user
+    lines = ask(audited, "GET", f"/audit_logs/export?resource_ids={user}", admin_key)
+    assert len(lines.body.splitlines()) == 1
+    for query in ("limit=5", "effective_at=5", "event_type=user.added"):
+        assert ask(audited, "GET", f"/audit_logs/export?{query}", admin_key).status == 400
 
 
 def test_another_organization_sees_none_of_it(audited: Server, admin_key: str) -> None:
@@ -251,7 +272,8 @@ def test_wrong_keys_at_administration_are_events(audited: Server, admin_key: str
     [event] = _all(
         audited, admin_key, f"resource_ids[]=key_{own.split('-')[2]}&event_types[]=request.refused"
     )
-    assert event["actor"] is None, "nobody looked whose key it is"
+    assert event["actor"]["api_key"]["id"] == event["request.refused"]["id"]
+    assert event["request_id"] == reply.header("x-request-id")
     for key in (None, f"{admin_key[:-1]}_", "garbage"):
         assert ask(audited, "GET", "/users", key).status == 401
     with audited.app.database.read() as tx:

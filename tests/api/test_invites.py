@@ -259,6 +259,52 @@ def test_every_link_that_does_nothing_gets_the_same_answer(server: Server, admin
     assert _open(server, wrong).status == 200  # the control
 
 
+def test_events_of_an_acceptance_have_the_request_id_of_its_answer(
+    server: Server, admin: OpenAI
+) -> None:
+    invite = admin.admin.organization.invites.create(email="a@example.com", role="reader")
+    reply = _accept(server, _link(invite))
+    for kind in ("invite.accepted", "user.added", "role.assignment.created", "api_key.created"):
+        newest = admin.admin.organization.audit_logs.list(event_types=[kind]).data[0]
+        assert newest.model_extra is not None
+        assert newest.model_extra["request_id"] == reply.header("x-request-id"), kind
+
+
+def test_the_key_is_of_the_first_project_that_is_not_archived(
+    server: Server, admin: OpenAI
+) -> None:
+    resource = admin.admin.organization
+    gone, left = (resource.projects.create(name=name).id for name in ("gone", "left"))
+    path, dead = (
+        _link(
+            resource.invites.create(
+                email=f"{len(named)}@example.com",
+                role="reader",
+                projects=[{"id": one, "role": "member"} for one in named],
+            )
+        )
+        for named in ((gone, left), (gone,))
+    )
+    resource.projects.archive(gone)
+    made = server.post(path, {"name": "Ada"}).json
+    assert made["project_id"] == left
+    assert server.client(str(made["api_key"])).models.list().object == "list"
+    assert list(resource.projects.users.list(gone)) == []
+    refused = server.post(dead, {"name": "Bob"})
+    assert (refused.status, refused.error["code"]) == (409, "project_archived")
+    assert "was archived" in _accept(server, dead).body.decode()
+    assert _open(server, dead).status == 200, "it is not spent"
+    assert list(resource.users.list(emails=["1@example.com"])) == []
+
+
+def test_a_form_with_too_many_fields_is_told_so(server: Server, admin: OpenAI) -> None:
+    path = _link(admin.admin.organization.invites.create(email="a@example.com", role="reader"))
+    for body, said in ((b"name=Ada" + b"&x=1" * 8, "more than 8 fields"), (b"name=%ff", "UTF-8")):
+        reply = server.request("POST", path, headers=FORM, body=body)
+        assert reply.status == 400
+        assert said in reply.body.decode()
+
+
 @pytest.mark.parametrize("how", ["demoted", "removed"])
 def test_what_an_owner_invited_is_withdrawn_with_the_owner(
     server: Server, admin: OpenAI, organization: str, how: str

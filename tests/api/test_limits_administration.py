@@ -136,6 +136,25 @@ def test_a_key_gets_a_limit_and_changes_are_events(own: Organization) -> None:
     assert events[0]["rate_limit.updated"]["changes_requested"]["max_requests_per_1_minute"] == 1
 
 
+def test_what_changes_nothing_is_no_event(own: Organization) -> None:
+    project = f"/projects/{own.project}"
+    for path, kind, name in (
+        (f"{project}/rate_limits/rl-a-base", "rate_limit.updated", "max_requests_per_1_minute"),
+        (
+            f"{project}/api_keys/{own.key_id}/rate_limit",
+            "rate_limit.updated",
+            "max_tokens_per_1_minute",
+        ),
+        (f"{project}/quota", "project.quota.updated", "max_files"),
+    ):
+        events = f"/audit_logs?event_types[]={kind}"
+        told = [len(own.administer("GET", events).json["data"])]
+        for fields in ({}, {name: 7}, {}, {name: 7}, {name: 8}):
+            assert own.administer("POST", path, fields).status == 200
+            told.append(len(own.administer("GET", events).json["data"]))
+        assert [one - told[0] for one in told] == [0, 0, 1, 1, 1, 2], path
+
+
 def test_files_beyond_the_quota_are_refused_until_one_is_deleted(
     server: Server, own: Organization
 ) -> None:

@@ -21,10 +21,10 @@ from tunewarden.artifacts.strict_json import is_text
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import invites
 from tunewarden.identity.invites import Accepted
-from tunewarden.ids import Prefix, mint
 
 FORM = "application/x-www-form-urlencoded"
 BODY_BYTES_MAX = 4096
+FIELDS_MAX = 8
 HEADERS = {
     "cache-control": "no-store",
     "referrer-policy": "no-referrer",
@@ -57,7 +57,7 @@ async def accept_invite(request: Request, token: Segment) -> Response:
         services.invite_pages.take(services.operations.clock)
         name = await (_name_of_form(request) if is_form else _name_of_json(request))
         made = await run_in_threadpool(
-            invites.accept, services.operations.database, token, name, mint(Prefix.REQUEST)
+            invites.accept, services.operations.database, token, name, request.state.request_id
         )
     except Error as error:
         if not is_form:
@@ -86,10 +86,13 @@ async def _name_of_json(request: Request) -> str:
 async def _name_of_form(request: Request) -> str:
     body = await read_body(request, BODY_BYTES_MAX)
     try:
-        fields = parse_qs(body.decode("ascii"), max_num_fields=8, errors="strict")
+        fields = parse_qs(body.decode("ascii"), max_num_fields=FIELDS_MAX, errors="strict")
         name = fields.get("name", [""])[0].strip()
-    except ValueError as error:  # UnicodeError included
+    except UnicodeError as error:
         raise Error(Kind.INVALID, "The form is not in UTF-8.", param="name") from error
+    except ValueError as error:
+        said = f"The form has more than {FIELDS_MAX} fields: send 'name' only."
+        raise Error(Kind.INVALID, said) from error
     if not is_text(name):
         raise Error(Kind.INVALID, "The name is not text.", param="name")
     return name

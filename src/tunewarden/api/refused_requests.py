@@ -42,28 +42,41 @@ async def record(database: Database, scope: Scope, error: Error) -> None:
 
 
 async def record_wrong_key(
-    database: Database, presented: Presented | None, error: Error, request_id: str
+    database: Database,
+    error: Error,
+    request_id: str,
+    *,
+    presented: Presented | None,
+    caller: Caller | None,
 ) -> None:
     """Record that a key was refused where an admin key is needed: in its organization, if there is such a key.
 
-    The actor is nobody, because nothing shows yet whose key it is; the event names it.
+    `caller` is whose key it is. Without its secret it is nobody's: the event names the key that was tried, and counts
+    to no key, so that who knows only its id hides no refusal of its holder.
     """
     if error.kind in {Kind.UNAUTHENTICATED, Kind.FORBIDDEN}:
-        await run_in_threadpool(_refuse_key, database, presented, error, request_id)
+        await run_in_threadpool(_refuse_key, database, error, request_id, presented, caller)
 
 
 def _refuse_key(
-    database: Database, presented: Presented | None, error: Error, request_id: str
+    database: Database,
+    error: Error,
+    request_id: str,
+    presented: Presented | None,
+    caller: Caller | None,
 ) -> None:
+    actor = Actor(key_id=None, user_id=None, project_id=None, request_id=request_id)
     organization_id = None
-    if presented is not None:
+    if caller is not None:
+        actor, organization_id = caller.actor, caller.organization_id
+    elif presented is not None:
         owner_of = admin_keys.organization_of if presented.is_admin else keys.organization_of
         organization_id = owner_of(database, presented.id)
     _refuse(
         database,
         error,
         organization_id=organization_id or "",
-        actor=Actor(key_id=None, user_id=None, project_id=None, request_id=request_id),
+        actor=actor,
         resource_id=presented.id if presented is not None and organization_id else "",
         operation="/v1/organization",
     )

@@ -132,6 +132,7 @@ class Server:
     async def _answer(self, scope: Scope, receive: Receive, reply: Headed) -> None:
         path: str = scope["path"]
         if self._is_public(path) and not _is_named(scope):
+            scope["state"] = {"request_id": reply.request_id}
             await self._route(scope, receive, reply)
             return
         caller: Caller | Administrator
@@ -150,12 +151,19 @@ class Server:
 
     async def _administrator(self, scope: Scope, reply: Headed) -> Administrator:
         """Return the caller of a request that only an admin key may send; a refused one is in the audit log."""
-        database, presented = self._operations.database, None
+        database, request_id = self._operations.database, reply.request_id
+        presented = caller = None
         try:
             presented = self.presented(scope["headers"])
-            return admin_keys.look_up(database, presented, reply.request_id)
+            if presented.is_admin:
+                return admin_keys.look_up(database, presented, request_id)
+            # Only the right secret shows whose key it is.
+            caller = keys.look_up(database, presented, request_id)
+            raise admin_keys.api_key_here()
         except Error as refused:
-            await refused_requests.record_wrong_key(database, presented, refused, reply.request_id)
+            await refused_requests.record_wrong_key(
+                database, refused, request_id, presented=presented, caller=caller
+            )
             raise
 
     async def _route(self, scope: Scope, receive: Receive, reply: Headed) -> None:

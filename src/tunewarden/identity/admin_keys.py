@@ -184,18 +184,11 @@ def revoke_all_of(tx: Tx, organization_id: str, user_id: str, actor: Actor) -> N
 
 
 def look_up(database: Database, presented: Presented, request_id: str) -> Administrator:
-    """Return the administrator of a key. Raises Error(UNAUTHENTICATED), Error(FORBIDDEN) for a key that is none."""
-    if not presented.is_admin:
-        raise Error(
-            Kind.FORBIDDEN,
-            "You have insufficient permissions for this operation. Missing scopes: api.management.write."
-            " Only an admin key administers an organization: an Owner makes one with `tunewarden admin-keys create`.",
-            code="missing_scope",
-        )
+    """Return the administrator of a key. Raises Error(UNAUTHENTICATED), for an API key too."""
     with database.read() as tx:
         row = tx.row(HOLDER, id=presented.id, owner=Role.OWNER.value)
         if row is None or not hmac.compare_digest(row[1], presented.digest):
-            raise key_format.refused(presented.shown)
+            raise key_format.refused(presented.shown, is_admin=True)
         return _unexpired(tx, row, request_id)
 
 
@@ -205,11 +198,21 @@ def organization_of(database: Database, key_id: str) -> str | None:
     return None if row is None else str(row[0])
 
 
+def api_key_here() -> Error:
+    """Return the error of a valid API key where an admin key is needed."""
+    return Error(
+        Kind.FORBIDDEN,
+        "You have insufficient permissions for this operation. Missing scopes: api.management.write."
+        " Only an admin key administers an organization: an Owner makes one with `tunewarden admin-keys create`.",
+        code="missing_scope",
+    )
+
+
 def check_now(tx: Tx, administrator: Administrator) -> None:
     """Check in this transaction that the key is valid and its user an Owner. Raises Error(UNAUTHENTICATED)."""
     row = tx.row(HOLDER, id=administrator.key_id, owner=Role.OWNER.value)
     if row is None:
-        raise key_format.refused(key_format.ADMIN_PREFIX[: key_format.SHOWN_LENGTH])
+        raise key_format.refused(key_format.PREFIX, is_admin=True)
     _unexpired(tx, row, administrator.request_id)
 
 

@@ -148,7 +148,7 @@ def accept(database: Database, token: str, name: str, request_id: str) -> Accept
     """Make the user of a link, with memberships and one API key; the link does nothing from then on.
 
     Raises Error(NOT_FOUND) for a link that is unknown, used, withdrawn or expired, Error(INVALID) for the name,
-    Error(CONFLICT) if the address became a user's otherwise.
+    Error(CONFLICT) if the address became a user's otherwise, or all projects of the invite were archived.
     """
     users.check_name(name)
     with database.write() as tx:
@@ -158,6 +158,7 @@ def accept(database: Database, token: str, name: str, request_id: str) -> Accept
         organization = invite.organization_id
         if users.find_by_address(tx, organization, invite.email) is not None:
             raise _is_user()
+        grants = _active(tx, invite)
         # The link stands for who invited, until there is a user.
         inviter = Actor(
             key_id=None, user_id=invite.invited_by, project_id=None, request_id=request_id
@@ -174,7 +175,7 @@ def accept(database: Database, token: str, name: str, request_id: str) -> Accept
             actor=actor,
             resource_id=invite.id,
         )
-        for grant in invite.grants:
+        for grant in grants:
             project_members.assign(
                 tx,
                 organization,
@@ -183,7 +184,7 @@ def accept(database: Database, token: str, name: str, request_id: str) -> Accept
                 role=ProjectRole(grant.role),
                 actor=inviter,
             )
-        project_id, key = _first_key(tx, invite, user_id, actor)
+        project_id, key = _first_key(tx, invite, grants, user_id, actor)
         return Accepted(user_id, name, organizations.name_of(tx, organization), project_id, key)
 
 
@@ -196,9 +197,27 @@ def no_link() -> Error:
     )
 
 
-def _first_key(tx: Tx, invite: Invite, user_id: str, actor: Actor) -> tuple[str | None, str | None]:
+def _active(tx: Tx, invite: Invite) -> tuple[Grant, ...]:
+    """Return the grants in projects that were not archived since. Raises Error(CONFLICT) if none of some is left."""
+    found = tuple(
+        grant
+        for grant in invite.grants
+        if projects.find(tx, invite.organization_id, grant.project_id).archived_at is None
+    )
+    if invite.grants and not found:
+        raise Error(
+            Kind.CONFLICT,
+            "Every project that this link invites to was archived. Ask who invited you for a new one.",
+            code="project_archived",
+        )
+    return found
+
+
+def _first_key(
+    tx: Tx, invite: Invite, grants: Sequence[Grant], user_id: str, actor: Actor
+) -> tuple[str | None, str | None]:
     """Return the project of the new user's key, and the key. An Owner needs no project to have one."""
-    in_projects = [grant.project_id for grant in invite.grants]
+    in_projects = [grant.project_id for grant in grants]
     if not in_projects and invite.role is Role.OWNER:
         in_projects = [projects.default_of(tx, invite.organization_id)]
     if not in_projects:

@@ -69,10 +69,10 @@ def present(text: str) -> Presented:
     """Parse a key, without looking it up. Raises Error(UNAUTHENTICATED)."""
     match = FORMAT.fullmatch(text)
     if match is None:
-        raise refused(text[:SHOWN_LENGTH])
+        raise refused(text[:SHOWN_LENGTH], is_admin=text.startswith(ADMIN_PREFIX))
     body, secret = match[2], match[3][:SECRET_LENGTH]
     if not hmac.compare_digest(checksum(body + secret), match[3][SECRET_LENGTH:]):
-        raise refused(text[:SHOWN_LENGTH])
+        raise refused(text[:SHOWN_LENGTH], is_admin=match[1] is not None)
     prefix = Prefix.ADMIN_KEY if match[1] else Prefix.API_KEY
     return Presented(f"{prefix}_{body}", _digest(secret), text[:SHOWN_LENGTH])
 
@@ -95,12 +95,13 @@ def checksum(text: str) -> str:
     return digits
 
 
-def refused(beginning: str) -> Error:
+def refused(beginning: str, *, is_admin: bool = False) -> Error:
     """Return the error for a key that is malformed, unknown or revoked: the same for every reason."""
     shown = f"{beginning}…" if beginning.startswith("sk-") else "(not shown)"
+    command = "admin-keys create" if is_admin else "keys create"
     return Error(
         Kind.UNAUTHENTICATED,
-        f"Incorrect API key provided: {shown}. Make one with `tunewarden keys create`.",
+        f"Incorrect API key provided: {shown}. Make one with `tunewarden {command}`.",
         code="invalid_api_key",
     )
 

@@ -62,8 +62,9 @@ class LimitCommands:
             admin_keys.check_now(tx, administrator)
             projects.find_active(tx, administrator.organization_id, project_id)
             base = _base_of(rate_limit_id, names, "rate_limit_id")
-            found = self.rate_limits.set_of_project(tx, project_id, base, change)
-            _note_rates(tx, administrator, rate_limit_id, project_id, change)
+            found, is_changed = self.rate_limits.set_of_project(tx, project_id, base, change)
+            if is_changed:
+                _note_rates(tx, administrator, rate_limit_id, project_id, change)
         return base, found
 
     def of_key(self, administrator: Administrator, project_id: str, key_id: str) -> RateLimit:
@@ -83,8 +84,9 @@ class LimitCommands:
             admin_keys.check_now(tx, administrator)
             projects.find_active(tx, administrator.organization_id, project_id)
             _check_key(tx, project_id, key_id)
-            found = rate_limits.set_of_key(tx, key_id, change)
-            _note_rates(tx, administrator, key_id, project_id, change)
+            found, is_changed = rate_limits.set_of_key(tx, key_id, change)
+            if is_changed:
+                _note_rates(tx, administrator, key_id, project_id, change)
         return found
 
     def quota_of(self, administrator: Administrator, project_id: str) -> QuotaUse:
@@ -105,15 +107,9 @@ class LimitCommands:
         with self.database.write() as tx:
             admin_keys.check_now(tx, administrator)
             projects.find_active(tx, administrator.organization_id, project_id)
-            found = self.quota.change(tx, project_id, change)
-            audit.record(
-                tx,
-                audit.EventType.QUOTA_UPDATED,
-                organization_id=administrator.organization_id,
-                actor=administrator.actor,
-                resource_id=project_id,
-                **_set(max_bytes=change.bytes, max_files=change.files, max_models=change.models),
-            )
+            found, is_changed = self.quota.change(tx, project_id, change)
+            if is_changed:
+                _note_quota(tx, administrator, project_id, change)
             return found, quota.used(tx, project_id)
 
 
@@ -128,6 +124,17 @@ def _note_rates(
         resource_id=resource_id,
         in_project=project_id,
         **_set(max_requests_per_1_minute=change.requests, max_tokens_per_1_minute=change.tokens),
+    )
+
+
+def _note_quota(tx: Tx, administrator: Administrator, project_id: str, change: QuotaChange) -> None:
+    audit.record(
+        tx,
+        audit.EventType.QUOTA_UPDATED,
+        organization_id=administrator.organization_id,
+        actor=administrator.actor,
+        resource_id=project_id,
+        **_set(max_bytes=change.bytes, max_files=change.files, max_models=change.models),
     )
 
 

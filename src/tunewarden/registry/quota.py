@@ -58,8 +58,12 @@ class Quota:
         most = self.of_project
         return most if row is None else _within(most, row)
 
-    def change(self, tx: Tx, project_id: str, change: QuotaChange) -> ProjectQuota:
-        """Set the quota of a project, at most the server's; return what it is then."""
+    def change(self, tx: Tx, project_id: str, change: QuotaChange) -> tuple[ProjectQuota, bool]:
+        """Set the quota of a project, at most the server's; return what it is then, and whether anything changed."""
+        before = tx.row(
+            "SELECT bytes, files, models FROM project_quotas WHERE project_id = :project",
+            project=project_id,
+        )
         row = tx.row(
             "INSERT INTO project_quotas VALUES (:project, :bytes, :files, :models)"
             " ON CONFLICT (project_id) DO UPDATE SET bytes = COALESCE(excluded.bytes, project_quotas.bytes),"
@@ -71,7 +75,7 @@ class Quota:
             models=change.models,
         )
         assert row is not None, "it was inserted or updated"
-        return _within(self.of_project, row)
+        return _within(self.of_project, row), row != (before or (None, None, None))
 
     def check_room_for_file(self, tx: Tx, project_id: str, *, is_registered: bool = False) -> None:
         """Check that a project may have one more file, which may be registered just now. Raises Error(QUOTA_EXCEEDED)."""

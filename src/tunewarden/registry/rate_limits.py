@@ -12,6 +12,7 @@ from tunewarden.token_buckets.buckets import Limit
 
 # "No limit" on the wire, where a number is needed, and in a row: 2^31 - 1, more than anyone sends.
 NO_LIMIT: Final = 2**31 - 1
+NOT_SET: Final = (None, None)
 # One statement a reading.
 _OF_REQUEST = (
     "SELECT 0, requests, tokens FROM rate_limits WHERE project_id = :project AND base = :base"
@@ -64,8 +65,15 @@ class RateLimits:
         )
         return {base: _limit(requests, tokens, self.most) for base, requests, tokens in rows}
 
-    def set_of_project(self, tx: Tx, project_id: str, base: str, change: Change) -> RateLimit:
-        """Set a project's limit on a base, which exists; return what it is then."""
+    def set_of_project(
+        self, tx: Tx, project_id: str, base: str, change: Change
+    ) -> tuple[RateLimit, bool]:
+        """Set a project's limit on a base, which exists; return what it is then, and whether anything changed."""
+        before = tx.row(
+            "SELECT requests, tokens FROM rate_limits WHERE project_id = :project AND base = :base",
+            project=project_id,
+            base=base,
+        )
         row = tx.row(
             "INSERT INTO rate_limits VALUES (:project, :base, :requests, :tokens)"
             " ON CONFLICT (project_id, base) DO UPDATE SET"
@@ -78,7 +86,7 @@ class RateLimits:
             tokens=change.tokens,
         )
         assert row is not None, "it was inserted or updated"
-        return _limit(row[0], row[1], self.most)
+        return _limit(row[0], row[1], self.most), row != (before or NOT_SET)
 
 
 def of_key(tx: Tx, key_id: str) -> RateLimit:
@@ -88,8 +96,9 @@ def of_key(tx: Tx, key_id: str) -> RateLimit:
     return none if row is None else _limit(row[0], row[1], none)
 
 
-def set_of_key(tx: Tx, key_id: str, change: Change) -> RateLimit:
-    """Set a key's limit; return what it is then."""
+def set_of_key(tx: Tx, key_id: str, change: Change) -> tuple[RateLimit, bool]:
+    """Set a key's limit; return what it is then, and whether anything changed."""
+    before = tx.row("SELECT requests, tokens FROM key_rate_limits WHERE key_id = :key", key=key_id)
     row = tx.row(
         "INSERT INTO key_rate_limits VALUES (:key, :requests, :tokens)"
         " ON CONFLICT (key_id) DO UPDATE SET"
@@ -101,7 +110,7 @@ def set_of_key(tx: Tx, key_id: str, change: Change) -> RateLimit:
         tokens=change.tokens,
     )
     assert row is not None, "it was inserted or updated"
-    return _limit(row[0], row[1], RateLimit(NO_LIMIT, NO_LIMIT))
+    return _limit(row[0], row[1], RateLimit(NO_LIMIT, NO_LIMIT)), row != (before or NOT_SET)
 
 
 def _limit(requests: int | None, tokens: int | None, most: RateLimit) -> RateLimit:
