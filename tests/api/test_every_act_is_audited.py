@@ -109,6 +109,7 @@ def _reader(place: Place) -> str:
 # Commands that change nothing here, and those that only send what the routes above answer.
 READING = frozenset(
     {
+        "admin-keys list", "projects limits list", "service-accounts list",
         "aliases list",
         "aliases show",
         "invites list",
@@ -126,6 +127,9 @@ OF_ROUTES = frozenset(
         "aliases delete",
         "aliases rollback",
         "aliases switch",
+        "admin-keys create", "admin-keys revoke", "keys rotate", "projects limits set", "projects limits set-key",
+        "projects quota", "service-accounts create", "service-accounts create-key", "service-accounts delete",
+        "service-accounts set-role",
         "invites accept",
         "invites create",
         "invites revoke",

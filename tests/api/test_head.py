@@ -8,7 +8,7 @@ from tests.api.test_authorization import FILE
 from tests.support import administration, fine_tuning_rows, uploading
 from tests.support.servers import Server, wait_until
 
-from tunewarden.api.administration import routers
+from tunewarden.api.administration import routers, usage_described
 from tunewarden.api.routes import ROUTERS
 from tunewarden.finetuning.states import State
 from tunewarden.gateway.inference import ROUTES
@@ -35,6 +35,8 @@ def ids(server: Server, server_admin: str) -> dict[str, str]:
     model, gone = server.make_model().id, server.make_model().id
     deleted = server.request("DELETE", f"/v1/models/{gone}", key=server.owner_key)
     deletion = f"/v1/deletions/{deleted.header('tunewarden-deletion')}"
+    invited = {"email": "headed@example.com", "role": "reader"}
+    invite = administration.ask(server, "POST", "/invites", server_admin, invited)
     # Only then does a deletion no longer change.
     wait_until(lambda: server.get(deletion, key=server.owner_key).json["blobs_erased_at"], "D9")
     return {
@@ -46,6 +48,7 @@ def ids(server: Server, server_admin: str) -> dict[str, str]:
         "hold_id": str(server.post("/v1/holds", {"model": model, "reason": "x"}).json["id"]),
         "response_id": "resp_1",
         **administration.names(server, server_admin),
+        "token": invite.json["link"].rpartition("/")[2],
         "path:path": "0/999",
     }
 
@@ -54,7 +57,7 @@ def _named(path: str, ids: dict[str, str]) -> str:
     for name, value in ids.items():
         path = path.replace(f"{{{name}}}", value)
     assert "{" not in path
-    return path
+    return f"{path}?start_time=0" if path.startswith(usage_described.USAGE) else path
 
 
 def _asked(

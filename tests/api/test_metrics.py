@@ -220,7 +220,8 @@ def _copy_rows(server: Server, model: str) -> None:
             id=model,
         )
         tx.run(
-            f"{counted} INSERT INTO models SELECT m.n + 1000000 + i, base, suffix, job_n, step, loaded_by"
+            f"{counted} INSERT INTO models (n, base, suffix, job_n, step, loaded_by)"
+            " SELECT m.n + 1000000 + i, base, suffix, job_n, step, loaded_by"
             " FROM models m JOIN artifacts a ON a.n = m.n, more WHERE a.id = :id",
             id=model,
         )

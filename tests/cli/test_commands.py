@@ -82,6 +82,7 @@ def test_every_command_that_prints_can_print_json_and_every_one_that_destroys_ca
     }
     assert {path for path, options in commands.items() if "dry_run" in options} == {
         ("admin-keys", "revoke"),
+        ("aliases", "delete"),
         ("doctor",),
         ("files", "delete"),
         ("fine-tunes", "cancel"),
@@ -144,7 +145,7 @@ main()
         (("models", "list"), []),
         (("models", "list", "--data", "{data}"), []),
         (("fine-tunes", "list"), []),
-        (("users", "list", "--data", "{data}"), []),
+        (("users", "list", "--data", "{data}"), ["tunewarden.app"]),
         (("keys", "list", "--data", "{data}"), ["tunewarden.app"]),
     ],
 )

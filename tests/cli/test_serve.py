@@ -122,8 +122,9 @@ def test_a_port_in_use_is_said_in_one_line_and_nothing_is_made(data: Path) -> No
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_everything_in_order(data: Path, how: signal.Signals) -> None:
     with servers.serving(data, workers=2) as server:
+        # Each that the fork server starts is two for a moment.
+        wait_until(lambda: len(server.processes()) == 5, "fork server, two workers, runner")
         family = server.processes()
-        assert len(family) == 5, "supervisor, fork server, two workers, runner"
         # A client that keeps its connection open must not hold the stop up.
         kept = HTTPConnection(*server.address, timeout=5)
         kept.request("GET", "/healthz")

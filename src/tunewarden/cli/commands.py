@@ -75,10 +75,12 @@ COMMANDS = {
     "replicas": Lazy("tunewarden.cli.replica_commands:replicas", "Engines of remote bases."),
     "service-accounts": Lazy(
         "tunewarden.cli.service_account_commands:service_accounts",
-        "Users of a project who are no people.",
+        "Service accounts: users of one project who are no people.",
     ),
     "serve": Lazy("tunewarden.cli.serve_command:serve", "Start the server."),
-    "usage": Lazy("tunewarden.cli.usage_command:usage", "Requests and tokens."),
+    "usage": Lazy(
+        "tunewarden.cli.usage_command:usage", "Show requests and tokens, the most requests first."
+    ),
     "users": Lazy("tunewarden.cli.user_commands:users", "People of the organization."),
 }
 

@@ -49,7 +49,13 @@ class _Since(click.ParamType[int]):
 @click.command(
     epilog="\b\nExamples:\n  tunewarden usage --by key --since 24h\n  tunewarden usage --since 2027-01-01 --csv"
 )
-@click.option("--by", type=click.Choice([*GROUPS]), default="model", show_default=True)
+@click.option(
+    "--by",
+    type=click.Choice([*GROUPS]),
+    default="model",
+    show_default=True,
+    help="What to add up by.",
+)
 @click.option(
     "--since", type=_Since(), default="7d", show_default=True, help="24h, 7d, 2027-01-31."
 )
@@ -58,9 +64,9 @@ class _Since(click.ParamType[int]):
 @data_option
 @refusing
 def usage(by: str, since: int, data: Path | None, *, as_csv: bool, as_json: bool) -> None:
-    """Show requests and tokens, the most requests first; chats and responses count as completions.
+    """Show requests and tokens, the most requests first.
 
-    Times are full hours, or full days (UTC) if it is more than 30 days.
+    Chats and responses count as completions. Times are full hours, or full days (UTC) if it is more than 30 days.
     """
     if as_csv and as_json:
         raise click.UsageError("Use --csv or --json, not both.")

@@ -148,7 +148,7 @@ class Matcher:
         self._matcher.consume_token(token)
 
     def took(self, seconds: float, *, token: bool = False) -> None:
-        """Note how much processor time the next mask took, or, with `token`, this and what came before."""
+        """Note the processor time of the next mask; with `token`, of the token before it, too."""
         self._took += seconds
         if seconds > STEP_SECONDS:
             self._reason = TOO_SLOW
