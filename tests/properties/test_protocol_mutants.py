@@ -22,7 +22,7 @@ from tunewarden.db.database import Tx
 from tunewarden.deletion import requests
 from tunewarden.deletion.requests import Attempt
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import keys
+from tunewarden.identity import keys, policy
 from tunewarden.identity.policy import Caller
 from tunewarden.registry import artifacts, models
 from tunewarden.registry.artifacts import ArtifactKind, State
@@ -350,7 +350,9 @@ def test_a_role_that_is_not_read_again_is_caught(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     demotion_after_authentication(stage)
-    monkeypatch.setattr(keys, "role_now", lambda _, caller: caller.role)
+    monkeypatch.setattr(
+        keys, "authorize_now", lambda _, caller, action: policy.authorize(caller, action)
+    )
     with pytest.raises(Violated, match="I8: a demoted Owner deleted a model"):
         demotion_after_authentication(stage)
 
