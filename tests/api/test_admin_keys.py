@@ -1,5 +1,6 @@
 """`client.admin.organization.admin_api_keys` by the stock SDK; what admin keys may, and where API keys end."""
 
+import json
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -133,3 +134,43 @@ def test_admin_keys_of_another_organization_do_not_exist(server: Server, admin: 
         with pytest.raises(openai.BadRequestError):
             list(theirs.list(after=own.id))
     assert admin.admin.organization.admin_api_keys.retrieve(own.id).id == own.id
+
+
+def test_an_owner_makes_an_admin_key_for_another_owner(
+    server: Server, admin: OpenAI, organization: str
+) -> None:
+    keys = admin.admin.organization.admin_api_keys
+    (own,) = keys.list()
+    ada = administration.make_user(server.app, "ada", role=Role.OWNER, organization=organization)
+    made = keys.create(name="ada's", extra_body={"user_id": ada})
+    assert (made.owner.id, made.owner.name) == (ada, "ada")
+    with administration.client(server, made.value) as hers:
+        assert len(list(hers.admin.organization.admin_api_keys.list())) == 2
+    event = server.app.database.peek(
+        "SELECT actor_key_id, actor_user_id, details FROM audit_events"
+        " WHERE type = 'admin_api_key.created' AND resource_id = :id",
+        id=made.id,
+    )
+    assert event is not None
+    assert event[:2] == (own.id, own.owner.id)
+    assert json.loads(event[2])["user_id"] == ada
+
+
+def test_only_owners_of_the_organization_get_an_admin_key(
+    server: Server, admin: OpenAI, organization: str
+) -> None:
+    resource = admin.admin.organization
+    project = resource.projects.create(name="p").id
+    account = resource.projects.service_accounts.create(project, name="ci").id
+    reader = administration.make_user(server.app, "reader", organization=organization)
+    for user in (account, reader):
+        with pytest.raises(openai.BadRequestError) as refused:
+            resource.admin_api_keys.create(name="x", extra_body={"user_id": user})
+        assert (refused.value.code, refused.value.param) == ("user_not_owner", "user_id")
+        assert "only Owners have admin keys" in refused.value.message
+    foreign = administration.make_user(server.app, "eve", role=Role.OWNER, organization="strangers")
+    for user in (foreign, "user_nobody"):
+        with pytest.raises(openai.NotFoundError) as missing:
+            resource.admin_api_keys.create(name="x", extra_body={"user_id": user})
+        assert f"No such user: '{user}'." in missing.value.message
+    assert len(list(resource.admin_api_keys.list())) == 1

@@ -195,3 +195,12 @@ def test_models_beyond_the_quota_are_refused(server: Server, own: Organization) 
     server.make_model(key=own.key)
     used = own.administer("GET", f"/projects/{own.project}/quota").json["used_models"]
     assert used == 1
+
+
+def test_a_revoked_key_has_no_limit(own: Organization) -> None:
+    key = f"/projects/{own.project}/api_keys/{own.key_id}"
+    own.administer("POST", f"{key}/rate_limit", {"max_requests_per_1_minute": 1})
+    assert own.administer("DELETE", key).status == 200
+    for method, fields in (("GET", None), ("POST", {"max_requests_per_1_minute": 2})):
+        reply = own.administer(method, f"{key}/rate_limit", fields)
+        assert (reply.status, reply.error["param"]) == (404, "api_key_id")

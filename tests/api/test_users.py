@@ -212,3 +212,33 @@ def test_a_demoted_owners_next_delete_is_refused_on_every_worker(
         with pytest.raises(openai.PermissionDeniedError):
             server.client(key, max_retries=0).models.delete(model)
     assert server.client(key).models.retrieve(model).id == model  # in the project the user stays
+
+
+def test_who_alone_can_administer_neither_leaves_nor_steps_back(
+    server: Server, admin: OpenAI, organization: str
+) -> None:
+    resource = admin.admin.organization
+    (me,) = resource.users.list()
+    ada = make_user(server.app, "ada", role=Role.OWNER, organization=organization)
+    attempts = (
+        lambda: resource.users.update(me.id, role="reader"),
+        lambda: resource.users.delete(me.id),
+    )
+
+    def refuses() -> None:
+        for attempt in attempts:
+            with pytest.raises(openai.ConflictError) as refused:
+                attempt()
+            assert _refused(refused.value) == (409, "last_admin_key", "user_id")
+            assert "tunewarden admin-keys create" in refused.value.message
+        assert resource.users.retrieve(me.id).role == "owner"
+
+    refuses()
+    hers = resource.admin_api_keys.create(name="hers", extra_body={"user_id": ada})
+    with server.app.database.write() as tx:
+        tx.run("UPDATE admin_api_keys SET expires_at = 1 WHERE id = :id", id=hers.id)
+    refuses()
+    resource.admin_api_keys.delete(hers.id)
+    refuses()
+    resource.admin_api_keys.create(name="hers", extra_body={"user_id": ada})
+    assert resource.users.update(me.id, role="reader").role == "reader"

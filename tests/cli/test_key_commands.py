@@ -12,6 +12,8 @@ from tests.support.servers import Server
 
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.identity import key_format
+from tunewarden.identity.policy import Role
+from tunewarden.registry.rate_limits import NO_LIMIT
 
 ORGANIZATION = "with-keys"
 HOUR = 3600
@@ -174,3 +176,95 @@ def test_service_accounts_are_created_given_keys_and_roles_and_deleted(
     assert _status(server, text) == 401
     only = _json(variables, "service-accounts", "create", project, "later", "--no-key")
     assert (only["role"], only["api_key"]) == ("none", None)
+
+
+def test_a_rotated_key_keeps_its_rate_limit(
+    server: Server, variables: dict[str, str], project: str, member: str
+) -> None:
+    made = _json(variables, "keys", "create", "--project", project, "--user", member)
+    limits = ("projects", "limits", "set-key", project)
+    _json(variables, *limits, made["id"], "--requests", "7")
+    rotated = _json(variables, "keys", "rotate", made["id"], "--project", project)
+    limit = _json(variables, *limits, rotated["id"])
+    assert (limit["max_requests_per_1_minute"], limit["max_tokens_per_1_minute"]) == (7, NO_LIMIT)
+    ran = in_process.on(server, "keys", "rotate", rotated["id"], "--json")
+    assert ran.returncode == ExitCode.DONE, ran.stderr
+    again = _json(variables, *limits, json.loads(ran.stdout)["id"])
+    assert (again["max_requests_per_1_minute"], again["max_tokens_per_1_minute"]) == (7, NO_LIMIT)
+
+
+def test_an_expired_or_revoked_key_is_not_rotated(
+    server: Server, variables: dict[str, str], project: str, member: str
+) -> None:
+    where = ("--project", project)
+    expired, revoked = (
+        _json(variables, "keys", "create", *where, "--user", member, "--expires", "1h")["id"]
+        for _ in range(2)
+    )
+    with server.app.database.write() as tx:
+        tx.run("UPDATE api_keys SET expires_at = created_at WHERE id = :id", id=expired)
+    _ran(variables, "keys", "revoke", revoked, *where)
+    before = _ran(variables, "keys", "list", *where)
+    for key_id, status, said in (
+        (expired, ExitCode.FAILED, "has expired"),
+        (revoked, ExitCode.NOT_FOUND, "No such API key"),
+    ):
+        ran = in_process.run_cli("keys", "rotate", key_id, *where, settings=variables)
+        assert ran.returncode == status
+        assert said in ran.stderr
+    assert _ran(variables, "keys", "list", *where) == before
+
+
+def test_an_owner_makes_an_admin_key_for_another_by_address(
+    server: Server, variables: dict[str, str]
+) -> None:
+    user = make_user(
+        server.app, "Eve", email="eve@example.com", role=Role.OWNER, organization=ORGANIZATION
+    )
+    made = _json(variables, "admin-keys", "create", "--user", "eve@example.com")
+    assert made["owner"]["id"] == user
+    refused = in_process.run_cli("admin-keys", "create", "--organization", "x", settings=variables)
+    assert refused.returncode == ExitCode.USAGE
+
+
+def test_the_operator_makes_admin_keys_of_any_organization(server: Server) -> None:
+    first, second = (
+        make_user(server.app, name, role=Role.OWNER, organization="elsewhere")
+        for name in ("first", "second")
+    )
+    reader = make_user(server.app, "reader", organization="elsewhere")
+    create = ("admin-keys", "create", "--organization", "elsewhere", "--json")
+    for user, options in ((first, ()), (second, ("--user", second))):
+        ran = in_process.on(server, *create, *options)
+        assert ran.returncode == ExitCode.DONE, ran.stderr
+        made = json.loads(ran.stdout)
+        assert made["owner"]["id"] == user
+        reply = server.get("/v1/organization/users", key=made["value"])
+        assert {one["id"] for one in reply.json["data"]} == {first, second, reader}
+    demoted = in_process.on(server, *create, "--user", reader)
+    assert (demoted.returncode, "only Owners" in demoted.stderr) == (ExitCode.FAILED, True)
+    unknown = in_process.on(server, "admin-keys", "create", "--organization", "nowhere")
+    assert (unknown.returncode, "no organization" in unknown.stderr) == (ExitCode.NOT_FOUND, True)
+    assert in_process.on(server, "organizations", "create", "empty").returncode == ExitCode.DONE
+    without = in_process.on(server, "admin-keys", "create", "--organization", "empty")
+    assert without.returncode == ExitCode.NOT_FOUND
+    assert "tunewarden keys create --role owner --organization empty" in without.stderr
+
+
+def test_the_operator_is_not_locked_out_by_the_owner_key(server: Server) -> None:
+    owner_key, admin_key = server.data / "owner.key", server.data / "admin.key"
+    kept = owner_key.read_text("utf-8")
+    reader = in_process.on(server, "keys", "create", "--role", "reader").stdout
+    try:
+        for text in (reader, f"{reader.strip()[:-4]}0000"):
+            owner_key.write_text(text, "utf-8")
+            admin_key.unlink(missing_ok=True)
+            refused = in_process.on(server, "users", "list")
+            assert refused.returncode == ExitCode.REFUSED
+            assert f"tunewarden admin-keys create --data {server.data}" in refused.stderr
+            made = in_process.on(server, "admin-keys", "create")
+            assert made.returncode == ExitCode.DONE, made.stderr
+            key = made.stdout.strip()
+            assert server.get("/v1/organization/users", key=key).status == 200
+    finally:
+        owner_key.write_text(kept, "utf-8")

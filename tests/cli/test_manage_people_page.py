@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "manage-people.md"
 
 def test_the_commands_of_the_page_run(server: Server, tmp_path: Path) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     program = tmp_path / "tunewarden"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tunewarden "$@"\n')
     program.chmod(0o755)

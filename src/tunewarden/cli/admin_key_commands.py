@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from tunewarden.cli import client
+from tunewarden import config
+from tunewarden.cli import client, people
 from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Object
 from tunewarden.cli.confirmation import was_dry_run
 from tunewarden.cli.durations import expires_option
@@ -22,21 +23,54 @@ def admin_keys() -> None:
 
 
 @admin_keys.command(
-    "create", epilog="\b\nExample:\n  tunewarden admin-keys create --name terraform --expires 90d"
+    "create",
+    epilog="\b\nExamples:\n  tunewarden admin-keys create --name terraform --expires 90d"
+    "\n  tunewarden admin-keys create --name ada --user ada@example.com"
+    "\n  tunewarden admin-keys create --data DIR --organization research",
 )
 @click.option("--name", default="admin key", show_default=True, help="For people.")
+@click.option(
+    "--user",
+    help="The Owner whose key it is, by id or address. [default: whose admin key asks; on the server's machine the"
+    " oldest Owner]",
+)
+@click.option("--organization", help="On the server's machine: its name. [default: the first one]")
 @expires_option
 @json_option
 @data_option
 @refusing
-def admin_keys_create(name: str, expires: int | None, data: Path | None, *, as_json: bool) -> None:
+def admin_keys_create(
+    name: str,
+    user: str | None,
+    organization: str | None,
+    expires: int | None,
+    data: Path | None,
+    *,
+    as_json: bool,
+) -> None:
     """Create an admin key and print it; it cannot be shown again.
 
-    It is of the user whose admin key asks, and valid while that user is an Owner. The first one is made with --data.
+    It is valid while its user is an Owner. On the server's machine it needs no other key: make the first one there,
+    and another if none is left.
     """
-    fields: Object = {"name": name, "expires_in_seconds": expires}
-    with client.administering(data) as server:
-        made = server.post(*KEYS, fields=fields)
+    if not client.administers_over_http(data):
+        from tunewarden.cli import local_admin_keys  # noqa: PLC0415  half a second, not for who asks over HTTP
+
+        made = local_admin_keys.create(
+            config.load(data=data),
+            organization=organization,
+            user=user,
+            name=name,
+            expires=expires,
+        )
+    elif organization is not None:
+        raise click.UsageError("--organization is for the server's machine: give --data too.")
+    else:
+        with client.administering(data) as server:
+            fields: Object = {"name": name, "expires_in_seconds": expires}
+            if user is not None:
+                fields["user_id"] = people.id_of(server, user)
+            made = server.post(*KEYS, fields=fields)
     show_key(made, made["value"], made["owner"]["name"], as_json=as_json)
 
 

@@ -18,13 +18,20 @@ def make(settings: Config, owner_key: str) -> str:
     Raises Error(UNAUTHENTICATED) for an Owner key that was revoked, Error(FORBIDDEN) if its user is no Owner any more.
     """
     database = open_app(settings).database
-    owner = keys.authenticate(database, owner_key, mint(Prefix.REQUEST))
+    make_another = (
+        f" Make an admin key of another Owner with `tunewarden admin-keys create --data {settings.data}`,"
+        " and use it: set TUNEWARDEN_URL and TUNEWARDEN_ADMIN_KEY."
+    )
+    try:
+        owner = keys.authenticate(database, owner_key, mint(Prefix.REQUEST))
+    except Error as error:
+        if error.kind is not Kind.UNAUTHENTICATED:
+            raise
+        said = f"The key in {settings.owner_key} is not valid."
+        raise Error(error.kind, said + make_another) from error
     if owner.role is not Role.OWNER:
-        raise Error(
-            Kind.FORBIDDEN,
-            f"The user of the key in {settings.owner_key} is not an Owner any more. Put an Owner's key there, or use an"
-            " admin key: set TUNEWARDEN_URL and TUNEWARDEN_ADMIN_KEY.",
-        )
+        said = f"The user of the key in {settings.owner_key} is not an Owner any more."
+        raise Error(Kind.FORBIDDEN, said + make_another)
     with database.write() as tx:
         _, text = admin_keys.create(
             tx,

@@ -45,6 +45,11 @@ def opened(data: Path | None) -> Iterator["Client"]:
         yield Client(directory)
 
 
+def administers_over_http(data: Path | None) -> bool:
+    """Return whether `administering` uses the server and the admin key of the environment."""
+    return data is None and config.client_settings(config.ADMIN_VARIABLES) is not None
+
+
 @contextmanager
 def administering(data: Path | None) -> Iterator["Client"]:
     """Open it like `opened`, with an admin key: of the environment (`config.ADMIN_VARIABLES`), or of the data directory."""

@@ -61,7 +61,8 @@ class DataDirectory:
             self._opened()  # raises if it is not a data directory
             raise Error(
                 Kind.UNAUTHENTICATED,
-                f"{path} is not there. Set TUNEWARDEN_URL and TUNEWARDEN_API_KEY to use another key.",
+                f"{path} is not there. Set TUNEWARDEN_URL and TUNEWARDEN_API_KEY to use another key; to administer,"
+                " TUNEWARDEN_ADMIN_KEY, which `tunewarden admin-keys create` makes on the server's machine.",
             ) from error
 
     def use_admin_key(self) -> None:

@@ -132,7 +132,7 @@ def keys_rotate(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Create a key with the user, name and scopes of another one, and print it; the old one expires.
+    """Create a key with the user, name, scopes and rate limit of another one, and print it; the old one expires.
 
     The new key lives for --expires, without it as long as the old one was made for.
     """

@@ -7,6 +7,7 @@ from tunewarden.identity import key_rotation, keys, organizations
 from tunewarden.identity.key_rows import seconds_of
 from tunewarden.identity.keys import ApiKey
 from tunewarden.identity.policy import ProjectRole, Role
+from tunewarden.registry import rate_limits
 
 
 def create(
@@ -52,7 +53,7 @@ def find(settings: Config, key_id: str) -> Object:
 
 
 def rotate(settings: Config, key_id: str, *, grace: int, expires: int | None) -> Object:
-    """Rotate a key, in one transaction; the new one's text is in `value`. Times are in seconds.
+    """Rotate a key with its rate limit, in one transaction; the new one's text is in `value`. Times are in seconds.
 
     Raises Error(NOT_FOUND), Error(INVALID) for a key that was revoked or has expired.
     """
@@ -60,6 +61,7 @@ def rotate(settings: Config, key_id: str, *, grace: int, expires: int | None) ->
         made, text, old = key_rotation.rotate(
             tx, key_id, grace_seconds=grace, expires_in_seconds=expires
         )
+        rate_limits.copy_of_key(tx, old.id, made.id)
         rotated = {"id": old.id, "expires_at": seconds_of(old.expires_at)}
         shown = next(key for key in keys.list_all(tx) if key.id == made.id)
         return {**_object(shown, tx.now_micros), "value": text, "rotated": rotated}

@@ -2,6 +2,7 @@
 
 from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Client, Object
 from tunewarden.cli.output import shown_time
+from tunewarden.cli.project_limit_commands import NO_LIMIT, REQUESTS, TOKENS
 
 FIELDS = ("id", "name", "whose", "access", "scopes", "expires", "last used")
 
@@ -12,11 +13,13 @@ def create(server: Client, project: str, user_id: str, **fields: object) -> Obje
 
 
 def rotate(server: Client, project: str, key_id: str, *, grace: int, expires: int | None) -> Object:
-    """Create a key with the user, name and scopes of another one, which ends after `grace` seconds, if not sooner.
+    """Create a key like another one, with its rate limit; that one ends after `grace` seconds, if not sooner.
 
     The new key lives for `expires` seconds; without that as long as the old one was made for. Raises Error.
     """
-    old = server.get(*path(project), key_id)
+    # An update without a change: by the server's clock, it refuses a key that has expired.
+    old = server.post(*path(project), key_id, fields={})
+    limit = server.get(*path(project), key_id, "rate_limit")
     end = old["expires_at"]
     if expires is None and end is not None:
         expires = end - old["created_at"]
@@ -27,6 +30,9 @@ def rotate(server: Client, project: str, key_id: str, *, grace: int, expires: in
     else:
         where = ("organization", "projects", project, "service_accounts", account["id"])
         made = server.post(*where, "api_keys", fields=fields)
+    limited = {name: limit[name] for name in (REQUESTS, TOKENS) if limit[name] != NO_LIMIT}
+    if limited:
+        server.post(*path(project), made["id"], "rate_limit", fields=limited)
     if end is None or end > made["created_at"] + grace:
         old = server.post(*path(project), key_id, fields={"expires_in_seconds": grace})
     return {**made, "rotated": {"id": old["id"], "expires_at": old["expires_at"]}}

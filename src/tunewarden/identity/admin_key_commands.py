@@ -1,23 +1,30 @@
 """What administrators do with admin keys: create, list, revoke. Each is one transaction."""
 
 from tunewarden.db.database import Database
-from tunewarden.identity import admin_keys
+from tunewarden.identity import admin_keys, users
 from tunewarden.identity.admin_keys import Administrator, AdminKey
 
 
 def create(
-    database: Database, administrator: Administrator, *, name: str, expires_in_seconds: int | None
+    database: Database,
+    administrator: Administrator,
+    *,
+    name: str,
+    user_id: str | None = None,
+    expires_in_seconds: int | None,
 ) -> tuple[AdminKey, str]:
-    """Create an admin key of the administrator's user; return it and its text, which is not stored.
+    """Create an admin key of an Owner, by default of the administrator's user; return it and its text, which is not stored.
 
-    Raises Error(UNAUTHENTICATED, INVALID).
+    Raises Error(UNAUTHENTICATED), Error(NOT_FOUND) for an unknown user, Error(INVALID) for one who is no Owner.
     """
     with database.write() as tx:
         admin_keys.check_now(tx, administrator)
+        if user_id is not None:
+            users.check_is_owner(tx, administrator.organization_id, user_id)
         return admin_keys.create(
             tx,
             organization_id=administrator.organization_id,
-            user_id=administrator.user_id,
+            user_id=user_id or administrator.user_id,
             name=name,
             actor=administrator.actor,
             expires_in_seconds=expires_in_seconds,

@@ -153,6 +153,28 @@ def revoke(tx: Tx, organization_id: str, key_id: str, actor: Actor) -> None:
     )
 
 
+def check_another_has_one(tx: Tx, organization_id: str, user_id: str) -> None:
+    """Check that an Owner other than this user has a valid admin key. Raises Error(CONFLICT)."""
+    another = tx.row(
+        "SELECT 1 FROM admin_api_keys k JOIN users u ON u.id = k.user_id"
+        " WHERE k.organization_id = :organization AND k.user_id <> :user AND k.revoked_at IS NULL"
+        " AND k.expired_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > :now)"
+        " AND u.removed_at IS NULL AND u.role = :owner LIMIT 1",
+        organization=organization_id,
+        user=user_id,
+        now=tx.now_micros,
+        owner=Role.OWNER.value,
+    )
+    if another is None:
+        raise Error(
+            Kind.CONFLICT,
+            f"No Owner but '{user_id}' has a valid admin key, so nobody could administer this organization. Make an"
+            " admin key for another Owner first: `tunewarden admin-keys create --user`.",
+            param="user_id",
+            code="last_admin_key",
+        )
+
+
 def note_expired(tx: Tx, key_id: str) -> None:
     """Note that a key was refused because it has expired. Idempotent."""
     tx.run(
@@ -203,7 +225,8 @@ def api_key_here() -> Error:
     return Error(
         Kind.FORBIDDEN,
         "You have insufficient permissions for this operation. Missing scopes: api.management.write."
-        " Only an admin key administers an organization: an Owner makes one with `tunewarden admin-keys create`.",
+        " Only an admin key administers an organization. `tunewarden admin-keys create` makes one: for another Owner with"
+        " --user, for the first on the server's machine.",
         code="missing_scope",
     )
 

@@ -68,6 +68,15 @@ def find_or_create(tx: Tx, name: str) -> Organization:
     return _create(tx, name)
 
 
+def find(tx: Tx, name: str) -> str:
+    """Return the id of the organization named `name`. Raises Error(NOT_FOUND)."""
+    row = tx.row("SELECT id FROM organizations WHERE name = :name", name=name)
+    if row is None:
+        said = f"There is no organization {name!r}. See `tunewarden organizations list`."
+        raise Error(Kind.NOT_FOUND, said, param="organization")
+    return str(row[0])
+
+
 def _create(tx: Tx, name: str) -> Organization:
     organization_id = mint(Prefix.ORGANIZATION)
     tx.run(

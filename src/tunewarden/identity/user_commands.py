@@ -13,7 +13,8 @@ def set_role(
     """Give a person another role in the organization; None leaves it.
 
     The admin keys of an Owner who becomes a reader are refused from then on; what this Owner invited is withdrawn.
-    Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(CONFLICT) for the last Owner.
+    Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(CONFLICT) for the last Owner, and for oneself while no other Owner
+    has a valid admin key.
     """
     organization = administrator.organization_id
     with database.write(below_floor=True) as tx:
@@ -23,19 +24,25 @@ def set_role(
             return user
         if role is not Role.OWNER:
             invite_rows.withdraw_all_of(tx, user_id, administrator.actor)
-        return users.set_role(tx, organization, user, role, administrator.actor)
+        changed = users.set_role(tx, organization, user, role, administrator.actor)
+        if user_id == administrator.user_id and role is not Role.OWNER:
+            admin_keys.check_another_has_one(tx, organization, user_id)
+        return changed
 
 
 def remove(database: Database, administrator: Administrator, user_id: str) -> None:
     """Remove a person: clear name and address, end memberships, revoke all keys and admin keys, withdraw invites.
 
-    Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(CONFLICT) for the last Owner.
+    Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(CONFLICT) for the last Owner, and for oneself while no other Owner
+    has a valid admin key.
     """
     organization, actor = administrator.organization_id, administrator.actor
     with database.write(below_floor=True) as tx:
         admin_keys.check_now(tx, administrator)
         user = users.find(tx, organization, user_id)
         users.remove(tx, organization, user, actor)
+        if user_id == administrator.user_id:
+            admin_keys.check_another_has_one(tx, organization, user_id)
         project_members.remove_everywhere(tx, organization, user_id, actor)
         key_rows.revoke_all_of(tx, user_id, actor)
         admin_keys.revoke_all_of(tx, organization, user_id, actor)

@@ -90,6 +90,34 @@ def find_by_address(tx: Tx, organization_id: str, email: str) -> User | None:
     return _with_address(tx, organization_id, email)
 
 
+def check_is_owner(tx: Tx, organization_id: str, user_id: str) -> None:
+    """Check that a user is an Owner of an organization. Raises Error(INVALID), Error(NOT_FOUND) as `find`."""
+    row = tx.row(
+        "SELECT role FROM users WHERE id = :id AND organization_id = :organization AND removed_at IS NULL",
+        id=user_id,
+        organization=organization_id,
+    )
+    if row is None:
+        raise missing(user_id)
+    if row[0] != Role.OWNER.value:
+        raise Error(
+            Kind.INVALID,
+            f"The user '{user_id}' is not an Owner of the organization, and only Owners have admin keys. Make the user an"
+            " Owner first; a service account cannot be one.",
+            param="user_id",
+            code="user_not_owner",
+        )
+
+
+def oldest_owner(tx: Tx, organization_id: str) -> str | None:
+    """Return the id of the Owner of an organization who was added first, or None if it has none."""
+    row = tx.row(
+        f"SELECT id FROM users WHERE role = 'owner' AND {_PEOPLE} ORDER BY created_at, id LIMIT 1",
+        organization=organization_id,
+    )
+    return None if row is None else str(row[0])
+
+
 def missing(user_id: str) -> Error:
     """Return the one answer for a user who is unknown, foreign or removed (I9)."""
     return Error(Kind.NOT_FOUND, f"No such user: '{ids.shown(user_id)}'.", param="user_id")

@@ -153,7 +153,7 @@ def _base_of(rate_limit_id: str, names: list[str], param: str) -> str:
 
 def _check_key(tx: Tx, project_id: str, key_id: str) -> None:
     key = key_rows.find(tx, key_id)
-    if key is None or key.project_id != project_id:
+    if key is None or key.project_id != project_id or key.revoked_at is not None:
         said = f"No such API key: '{ids.shown(key_id)}'."
         raise Error(Kind.NOT_FOUND, said, param="api_key_id")
 

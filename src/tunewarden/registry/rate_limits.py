@@ -113,6 +113,16 @@ def set_of_key(tx: Tx, key_id: str, change: Change) -> tuple[RateLimit, bool]:
     return _limit(row[0], row[1], RateLimit(NO_LIMIT, NO_LIMIT)), row != (before or NOT_SET)
 
 
+def copy_of_key(tx: Tx, key_id: str, to_key_id: str) -> None:
+    """Give a key that has no limit that of another one, if that has one."""
+    tx.run(
+        "INSERT INTO key_rate_limits (key_id, requests, tokens)"
+        " SELECT :to, requests, tokens FROM key_rate_limits WHERE key_id = :key",
+        key=key_id,
+        to=to_key_id,
+    )
+
+
 def _limit(requests: int | None, tokens: int | None, most: RateLimit) -> RateLimit:
     return RateLimit(
         most.requests if requests is None else min(int(requests), most.requests),

@@ -44,13 +44,14 @@ def list_admin_keys(
 
 @routes.post("")
 async def create_admin_key(context: InAdministration, body: InBody) -> JsonAnswer:
-    """Create an admin key of the user whose admin key asks."""
-    body.check("name", "expires_in_seconds")
+    """Create an admin key of the user whose admin key asks, or of another Owner."""
+    body.check("name", "user_id", "expires_in_seconds")
     made, text = await run_in_threadpool(
         admin_key_commands.create,
         context.operations.database,
         context.administrator,
         name=body.required_text("name"),
+        user_id=body.text("user_id"),
         expires_in_seconds=body.whole_number("expires_in_seconds"),
     )
     object_ = shown(made, None)

@@ -246,9 +246,10 @@ class AdminKey(Struct, forbid_unknown_fields=True):
 
 
 class NewAdminKey(Struct):
-    """An admin key to create, of the user whose admin key asks."""
+    """An admin key to create, of the user whose admin key asks, or of another Owner: `user_id`."""
 
     name: str
+    user_id: str | None = None
     expires_in_seconds: int | None = None
 
 
