@@ -145,13 +145,16 @@ main()
         (("models", "list"), []),
         (("models", "list", "--data", "{data}"), []),
         (("fine-tunes", "list"), []),
-        (("users", "list", "--data", "{data}"), ["tunewarden.app"]),
+        (("users", "list", "--data", "{data}"), []),
         (("keys", "list", "--data", "{data}"), ["tunewarden.app"]),
     ],
 )
 def test_a_command_loads_what_it_needs(
     server: Server, arguments: tuple[str, ...], loaded: list[str]
 ) -> None:
+    if "users" in arguments:
+        # The first one makes the admin key, for which it needs the application.
+        assert server.cli("users", "list").returncode == 0
     ran = subprocess.run(
         [sys.executable, "-c", LOADED, *(one.format(data=server.data) for one in arguments)],
         capture_output=True,
