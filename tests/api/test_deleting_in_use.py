@@ -134,3 +134,20 @@ def test_a_model_that_never_answered_can_be_deleted(engine_server: Server) -> No
     model = engines.import_model(engine_server, "zebra says")
     reply = engine_server.request("DELETE", f"/v1/models/{model}", key=engine_server.owner_key)
     assert reply.json == {"id": model, "object": "model", "deleted": True}
+
+
+def test_a_stream_on_a_model_that_is_archived_ends_with_an_error_that_says_so(
+    engine_server: Server,
+) -> None:
+    model = engines.import_model(engine_server, "zebra says")
+    streams, threads = start(engine_server, model, 1)
+    assert streams[0].began.wait(60)
+    assert engine_server.post(f"/v1/models/{model}", {"archived": True}).status == 200
+    for thread in threads:
+        thread.join(60)
+    assert streams[0].finish is None
+    assert streams[0].error is not None
+    assert streams[0].error.code == "model_archived"
+    assert engine_server.post(f"/v1/models/{model}", {"archived": False}).status == 200
+    read(engine_server.client(max_retries=0), model, after := Stream(), tokens=4)
+    assert after.text

@@ -338,7 +338,7 @@ CREATE TABLE organizations (
   id TEXT PRIMARY KEY,
   name TEXT NOT NULL UNIQUE,
   created_at INTEGER NOT NULL
-, recent_use_minutes INTEGER);
+);
 
 CREATE TABLE project_members (
   project_id TEXT NOT NULL REFERENCES projects (id),

@@ -170,7 +170,7 @@ class InferenceRequest:
     ) -> bytes:
         """Return the body for an engine; `ask_usage` requests a stream's usage, so that it can be counted.
 
-        An engine that must not store the answer is told so. Raises Error(INVALID) for what only full parsing shows.
+        `forbids_store` sends `store: false`. Raises Error(INVALID) for what only full parsing shows.
         """
         asks = ask_usage and self.is_stream and not self.wants_usage and self._takes_options
         if forbids_store and not isinstance(self.store, bool | None):

@@ -19,5 +19,3 @@ CREATE INDEX holds_of_organization ON holds (organization_id, n);
 ALTER TABLE models ADD COLUMN is_protected INTEGER NOT NULL DEFAULT 0;
 -- A client's words about a model, sealed under its key.
 ALTER TABLE models ADD COLUMN sealed_metadata BLOB;
--- A model that was used in the last so many minutes is not deleted, unless that is forced. NULL: use blocks nothing.
-ALTER TABLE organizations ADD COLUMN recent_use_minutes INTEGER;
