@@ -129,7 +129,15 @@ UNSAID = {
         "update": "one of its statements, whole",
     },
     "finetuning/permissions.py": {"compared": "< or >", "order": "ASC or DESC"},
-    "identity/admin_keys.py": {"compared": "< or >", "order": "ASC or DESC"},
+    "db/cursors.py": {
+        "self.columns": "of a list, in the module of its table's owner",
+        "self.rows": "the same, with the tables",
+        "self.time": "one of these columns",
+        "self.id": "the same",
+        "only": "a condition on these columns, from that module",
+        "compared": "< or >",
+        "order": "ASC or DESC",
+    },
     "registry/file_rows.py": {"sign": "< or >", "order": "ASC or DESC"},
 }
 # A name may be quoted, and may have that of a schema before it.
@@ -278,6 +286,7 @@ def test_every_table_has_an_owner_that_uses_it() -> None:
         ('tx.run(" ".join(words))', {("?", True)}),
         ('tx.run(sql_of("jobs"))', {("?", True)}),
         ('cursors.position(tx.row, sql_of("jobs"), after=None, first=0)', {("?", True)}),
+        ('cursors.ByTime("n", sql_of("jobs"))', {("?", True)}),
         ('T = "jobs"\ntx.run(f"DELETE FROM {T}")', {("jobs", True)}),
         ('T = "jobs"\nV = f"DELETE FROM {T}"\ntx.run(V)', {("jobs", True)}),
         ('tx.run(f"{verb} jobs SET n = 1")', {("?", True), ("jobs", False)}),

@@ -161,7 +161,7 @@ def _given_sql(call: ast.Call) -> ast.expr | None:
     if not isinstance(call.func, ast.Attribute):
         return None
     receiver = ast.unparse(call.func.value).rpartition(".")[2].lstrip("_")
-    if receiver == "cursors" and call.func.attr == "position":
+    if receiver == "cursors" and call.func.attr in {"position", "ByTime"}:
         return call.args[1]
     is_given = receiver in RECEIVERS and call.func.attr in METHODS and bool(call.args)
     return call.args[0] if is_given else None

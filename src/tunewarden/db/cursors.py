@@ -1,10 +1,11 @@
 """Cursors of paged lists: the id of the last object that the client has seen, `after`."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tunewarden import ids
-from tunewarden.db.database import Row
+from tunewarden.db.database import Row, Tx
 from tunewarden.errors import Error, Kind
 
 # Every row's number is between these two.
@@ -38,24 +39,56 @@ def position(
     return int(found[0])
 
 
-def time_of(
-    row: Callable[..., Row | None],
-    sql: str,
-    *,
-    after: str | None,
-    is_ascending: bool = False,
-    **parameters: Any,
-) -> tuple[int, str]:
-    """Return time and id of the row that a page begins after, in a list by time and id, newest first by default.
+@dataclass(frozen=True, slots=True)
+class ByTime:
+    """A list by time and id, whose pages are read alike.
 
-    `sql` selects the time of `:after` among the rows that the caller may see (I9). Raises Error(INVALID).
+    `rows` is SQL from FROM on, with the conditions of what the caller may see (I9); `time` and `id` name its columns.
     """
-    if after is None:
-        return BEFORE_ALL if is_ascending else AFTER_ALL, ""
-    found = row(sql, after=after, **parameters)
-    if found is None:
-        raise unknown(after)
-    return int(found[0]), after
+
+    columns: str
+    rows: str
+    time: str = "created_at"
+    id: str = "id"
+
+    def position(
+        self, tx: Tx, after: str | None, *, is_ascending: bool = False, **parameters: Any
+    ) -> tuple[int, str]:
+        """Return time and id of the row that a page begins after. Raises Error(INVALID) for an unknown cursor."""
+        if after is None:
+            return BEFORE_ALL if is_ascending else AFTER_ALL, ""
+        found = tx.row(
+            f"SELECT {self.time} {self.rows} AND {self.id} = :after", after=after, **parameters
+        )
+        if found is None:
+            raise unknown(after)
+        return int(found[0]), after
+
+    def page(
+        self,
+        tx: Tx,
+        *,
+        after: str | None,
+        limit: int,
+        is_ascending: bool = False,
+        only: str = "",
+        **parameters: Any,
+    ) -> list[Row]:
+        """Return up to `limit` rows after a cursor, newest first unless `is_ascending`.
+
+        `only` is a condition that a page's rows meet and its cursor need not.
+        Raises Error(INVALID) for an unknown cursor.
+        """
+        compared, order = (">", "ASC") if is_ascending else ("<", "DESC")
+        time, last_id = self.position(tx, after, is_ascending=is_ascending, **parameters)
+        return tx.rows(
+            f"SELECT {self.columns} {self.rows} {only} AND ({self.time}, {self.id}) {compared} (:time, :last)"
+            f" ORDER BY {self.time} {order}, {self.id} {order} LIMIT :limit",
+            time=time,
+            last=last_id,
+            limit=limit,
+            **parameters,
+        )
 
 
 def unknown(cursor: str, param: str = "after") -> Error:

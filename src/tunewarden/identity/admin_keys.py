@@ -19,10 +19,12 @@ HOLDER = (
     " JOIN users u ON u.id = k.user_id JOIN organizations o ON o.id = k.organization_id"
     " WHERE k.id = :id AND k.revoked_at IS NULL AND u.removed_at IS NULL AND u.role = :owner"
 )
-COLUMNS = (
-    "k.id, k.organization_id, k.name, k.created_at, k.expires_at, k.user_id, u.name, u.role, u.created_at"
-    " FROM admin_api_keys k JOIN users u ON u.id = k.user_id"
+_COLUMNS = "k.id, k.organization_id, k.name, k.created_at, k.expires_at, k.user_id, u.name, u.role, u.created_at"
+_KEYS = (
+    "FROM admin_api_keys k JOIN users u ON u.id = k.user_id"
+    " WHERE k.organization_id = :organization AND k.revoked_at IS NULL"
 )
+_LIST = cursors.ByTime(_COLUMNS, _KEYS, "k.created_at", "k.id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +98,7 @@ def create(
 def find(tx: Tx, organization_id: str, key_id: str) -> AdminKey:
     """Return an admin key that was not revoked. Raises Error(NOT_FOUND)."""
     row = tx.row(
-        f"SELECT {COLUMNS} WHERE k.id = :id AND k.organization_id = :organization"
-        " AND k.revoked_at IS NULL",
+        f"SELECT {_COLUMNS} {_KEYS} AND k.id = :id",
         id=key_id,
         organization=organization_id,
     )
@@ -117,23 +118,8 @@ def page(
 
     Raises Error(INVALID) for an unknown cursor.
     """
-    compared, order = (">", "ASC") if is_ascending else ("<", "DESC")
-    time, key_id = cursors.time_of(
-        tx.row,
-        "SELECT created_at FROM admin_api_keys WHERE id = :after AND organization_id = :organization"
-        " AND revoked_at IS NULL",
-        after=after,
-        is_ascending=is_ascending,
-        organization=organization_id,
-    )
-    rows = tx.rows(
-        f"SELECT {COLUMNS} WHERE k.organization_id = :organization AND k.revoked_at IS NULL"
-        f" AND (k.created_at, k.id) {compared} (:time, :id)"
-        f" ORDER BY k.created_at {order}, k.id {order} LIMIT :limit",
-        organization=organization_id,
-        time=time,
-        id=key_id,
-        limit=limit,
+    rows = _LIST.page(
+        tx, after=after, limit=limit, is_ascending=is_ascending, organization=organization_id
     )
     return [AdminKey(*row) for row in rows]
 

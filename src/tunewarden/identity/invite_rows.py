@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from tunewarden import audit, ids
 from tunewarden.audit import Actor
+from tunewarden.db import cursors
 from tunewarden.db.database import Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import GrantedRole, Role
@@ -18,6 +19,7 @@ SECRET_LENGTH = 43  # 43 alphanumerics carry 256 bits
 # What a link has after its last slash: the invite's id without its prefix, and the secret.
 TOKEN = re.compile(rf"([A-Za-z0-9]{{{TOKEN_LENGTH}}})([A-Za-z0-9]{{{SECRET_LENGTH}}})")
 COLUMNS = "id, organization_id, email, role, grants, secret_sha256, invited_by, created_at, expires_at, accepted_at"
+LIST = cursors.ByTime(COLUMNS, "FROM invites WHERE organization_id = :organization")
 
 
 class Status(StrEnum):

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from tunewarden import audit
 from tunewarden.audit import Actor
-from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import (
@@ -89,19 +88,8 @@ def page(
     """
     with database.read() as tx:
         admin_keys.check_now(tx, administrator)
-        time, invite_id = cursors.time_of(
-            tx.row,
-            "SELECT created_at FROM invites WHERE id = :after AND organization_id = :organization",
-            after=after,
-            organization=administrator.organization_id,
-        )
-        rows = tx.rows(
-            f"SELECT {invite_rows.COLUMNS} FROM invites WHERE organization_id = :organization"
-            " AND (created_at, id) < (:time, :id) ORDER BY created_at DESC, id DESC LIMIT :limit",
-            organization=administrator.organization_id,
-            time=time,
-            id=invite_id,
-            limit=limit,
+        rows = invite_rows.LIST.page(
+            tx, after=after, limit=limit, organization=administrator.organization_id
         )
         found = map(invite_rows.of_row, rows)
         return [(invite, invite.status(tx.now_micros)) for invite in found]

@@ -21,6 +21,8 @@ _KEYS = (
     " LEFT JOIN project_members m ON m.project_id = k.project_id AND m.user_id = k.user_id"
     " WHERE k.project_id = :project AND k.revoked_at IS NULL"
 )
+_LIST = cursors.ByTime(_COLUMNS, _KEYS, "k.created_at", "k.id")
+_HAS_ACCESS = "(u.role = 'owner' OR m.role IS NOT NULL)"
 
 
 class Access(StrEnum):
@@ -29,6 +31,13 @@ class Access(StrEnum):
     ACTIVE = "active"
     INACTIVE = "inactive"
     ANY = "any"
+
+
+_ONLY_WITH = {
+    Access.ACTIVE: f"AND {_HAS_ACCESS}",
+    Access.INACTIVE: f"AND NOT {_HAS_ACCESS}",
+    Access.ANY: "",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,22 +77,7 @@ def page(
     with database.read() as tx:
         admin_keys.check_now(tx, administrator)
         projects.find(tx, administrator.organization_id, project_id)
-        time, key_id = cursors.time_of(
-            tx.row,
-            f"SELECT k.created_at {_KEYS} AND k.id = :after",
-            after=after,
-            project=project_id,
-        )
-        rows = tx.rows(
-            f"SELECT {_COLUMNS} {_KEYS} AND (k.created_at, k.id) < (:time, :id)"
-            " AND (:access = 'any' OR (u.role = 'owner' OR m.role IS NOT NULL) = (:access = 'active'))"
-            " ORDER BY k.created_at DESC, k.id DESC LIMIT :limit",
-            project=project_id,
-            time=time,
-            id=key_id,
-            access=access.value,
-            limit=limit,
-        )
+        rows = _LIST.page(tx, after=after, limit=limit, only=_ONLY_WITH[access], project=project_id)
     return [_of_row(row) for row in rows]
 
 

@@ -17,6 +17,7 @@ _MEMBERS = (
     "FROM project_members m JOIN users u ON u.id = m.user_id"
     " WHERE m.project_id = :project AND u.service_project_id IS NULL AND u.removed_at IS NULL"
 )
+_LIST = cursors.ByTime(_COLUMNS, _MEMBERS, "m.added_at", "m.user_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,20 +46,7 @@ def page(
     with database.read() as tx:
         admin_keys.check_now(tx, administrator)
         projects.find(tx, administrator.organization_id, project_id)
-        time, user_id = cursors.time_of(
-            tx.row,
-            f"SELECT m.added_at {_MEMBERS} AND m.user_id = :after",
-            after=after,
-            project=project_id,
-        )
-        rows = tx.rows(
-            f"SELECT {_COLUMNS} {_MEMBERS} AND (m.added_at, m.user_id) < (:time, :user)"
-            " ORDER BY m.added_at DESC, m.user_id DESC LIMIT :limit",
-            project=project_id,
-            time=time,
-            user=user_id,
-            limit=limit,
-        )
+        rows = _LIST.page(tx, after=after, limit=limit, project=project_id)
     return [_of_row(row) for row in rows]
 
 

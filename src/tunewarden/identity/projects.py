@@ -14,6 +14,7 @@ from tunewarden.ids import Prefix, mint
 
 NAME_LENGTH_MAX = 100
 _COLUMNS = "id, name, is_default, created_at, archived_at"
+_LIST = cursors.ByTime(_COLUMNS, "FROM projects WHERE organization_id = :organization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +42,12 @@ def page(
     """
     with database.read() as tx:
         admin_keys.check_now(tx, administrator)
-        time, project_id = cursors.time_of(
-            tx.row,
-            "SELECT created_at FROM projects WHERE id = :after AND organization_id = :organization",
+        rows = _LIST.page(
+            tx,
             after=after,
-            organization=administrator.organization_id,
-        )
-        rows = tx.rows(
-            f"SELECT {_COLUMNS} FROM projects WHERE organization_id = :organization"
-            " AND (created_at, id) < (:time, :id) AND (archived_at IS NULL OR :archived = 1)"
-            " ORDER BY created_at DESC, id DESC LIMIT :limit",
-            organization=administrator.organization_id,
-            time=time,
-            id=project_id,
-            archived=int(include_archived),
             limit=limit,
+            only="" if include_archived else "AND archived_at IS NULL",
+            organization=administrator.organization_id,
         )
     return [_of_row(row) for row in rows]
 

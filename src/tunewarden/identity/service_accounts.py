@@ -18,6 +18,7 @@ _ACCOUNTS = (
     "FROM users u LEFT JOIN project_members m ON m.project_id = u.service_project_id AND m.user_id = u.id"
     " WHERE u.service_project_id = :project AND u.removed_at IS NULL"
 )
+_LIST = cursors.ByTime(_COLUMNS, _ACCOUNTS, "u.created_at", "u.id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +117,7 @@ def page(
     with database.read() as tx:
         admin_keys.check_now(tx, administrator)
         projects.find(tx, administrator.organization_id, project_id)
-        time, account_id = cursors.time_of(
-            tx.row,
-            f"SELECT u.created_at {_ACCOUNTS} AND u.id = :after",
-            after=after,
-            project=project_id,
-        )
-        rows = tx.rows(
-            f"SELECT {_COLUMNS} {_ACCOUNTS} AND (u.created_at, u.id) < (:time, :id)"
-            " ORDER BY u.created_at DESC, u.id DESC LIMIT :limit",
-            project=project_id,
-            time=time,
-            id=account_id,
-            limit=limit,
-        )
+        rows = _LIST.page(tx, after=after, limit=limit, project=project_id)
     return [_of_row(row) for row in rows]
 
 

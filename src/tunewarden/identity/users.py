@@ -16,6 +16,7 @@ from tunewarden.ids import Prefix, mint
 NAME_LENGTH_MAX = 100
 _COLUMNS = "id, name, email, role, created_at"
 _PEOPLE = "organization_id = :organization AND removed_at IS NULL AND service_project_id IS NULL"
+_LIST = cursors.ByTime(_COLUMNS, f"FROM users WHERE {_PEOPLE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +46,12 @@ def page(
     wanted = {address.strip().lower() for address in emails}
     with database.read() as tx:
         admin_keys.check_now(tx, administrator)
-        time, user_id = cursors.time_of(
-            tx.row,
-            f"SELECT created_at FROM users WHERE id = :after AND {_PEOPLE}",
-            after=after,
-            organization=organization,
-        )
         if wanted:
+            last = _LIST.position(tx, after, organization=organization)
             found = [user for one in wanted if (user := _with_address(tx, organization, one))]
             found.sort(key=lambda user: (user.added_at, user.id), reverse=True)
-            return [user for user in found if (user.added_at, user.id) < (time, user_id)][:limit]
-        rows = tx.rows(
-            f"SELECT {_COLUMNS} FROM users WHERE {_PEOPLE} AND (created_at, id) < (:time, :id)"
-            " ORDER BY created_at DESC, id DESC LIMIT :limit",
-            organization=organization,
-            time=time,
-            id=user_id,
-            limit=limit,
-        )
+            return [user for user in found if (user.added_at, user.id) < last][:limit]
+        rows = _LIST.page(tx, after=after, limit=limit, organization=organization)
     return [_of_row(row) for row in rows]
 
 
