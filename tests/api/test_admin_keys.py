@@ -11,6 +11,7 @@ from openai import OpenAI
 from tests.support import administration
 from tests.support.servers import Server, wait_until
 
+from tunewarden.identity import key_format
 from tunewarden.identity.policy import Role
 
 _numbers = count()
@@ -68,7 +69,7 @@ def test_an_admin_key_expires(server: Server, admin: OpenAI) -> None:
     assert time.time() >= made.expires_at
 
 
-def test_an_admin_key_ends_with_the_role_of_its_user(
+def test_an_admin_key_ends_for_good_with_the_role_of_its_user(
     server: Server, admin: OpenAI, organization: str
 ) -> None:
     user = administration.make_user(
@@ -79,8 +80,28 @@ def test_an_admin_key_ends_with_the_role_of_its_user(
     users = admin.admin.organization.users
     users.update(user, role="reader")
     assert not any(_is_valid(server, theirs) for _ in range(8))
+    key_id = key_format.present(theirs).id
+    with server.app.database.read() as tx:
+        told = tx.rows(
+            "SELECT type FROM audit_events WHERE resource_id = :id ORDER BY n", id=key_id
+        )
+    assert told[-1] == ("admin_api_key.deleted",)
     users.update(user, role="owner")
-    assert _is_valid(server, theirs), "it was not revoked: its user is an Owner again"
+    assert not any(_is_valid(server, theirs) for _ in range(8))
+    assert key_id not in {one.id for one in admin.admin.organization.admin_api_keys.list()}
+
+
+def test_admin_keys_that_an_older_version_left_to_a_reader_do_not_live_again(
+    server: Server, admin: OpenAI, organization: str
+) -> None:
+    user = administration.make_user(
+        server.app, "second", role=Role.OWNER, organization=organization
+    )
+    theirs = administration.make_admin_key(server.app, organization, user_id=user)
+    with server.app.database.write() as tx:  # as a demotion was once
+        tx.run("UPDATE users SET role = 'reader' WHERE id = :id", id=user)
+    admin.admin.organization.users.update(user, role="owner")
+    assert not any(_is_valid(server, theirs) for _ in range(8))
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def _rows_of_keys(
         if "projects" in route:
             asked.append(("POST", ""))
         if route == "/projects/{}/api_keys/{}":
-            asked += [("GET", "/rate_limit"), ("POST", "/rate_limit")]
+            asked += [("GET", "/rate_limit"), ("POST", "/rate_limit"), ("POST", "/rotate")]
         if "accounts" in route:
             asked.append(("POST", "/api_keys"))
         asked.append(("DELETE", ""))  # last: it is gone then

@@ -279,6 +279,10 @@ ACTS: dict[str, Act] = {
         p.project_key(),
         {"scopes": ["api.all.read"]},
     ),
+    "POST /v1/organization/projects/{project_id}/api_keys/{api_key_id}/rotate": lambda p: (
+        f"{p.project_key()}/rotate",
+        None,
+    ),
     "DELETE /v1/organization/projects/{project_id}/api_keys/{api_key_id}": lambda p: (
         p.project_key(),
         None,

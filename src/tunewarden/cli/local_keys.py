@@ -1,5 +1,6 @@
 """API keys of all organizations, on the server's machine only: the operator's."""
 
+from tunewarden import audit
 from tunewarden.app import open_app
 from tunewarden.cli.client import Object
 from tunewarden.config import Config
@@ -59,7 +60,11 @@ def rotate(settings: Config, key_id: str, *, grace: int, expires: int | None) ->
     """
     with open_app(settings).database.write() as tx:
         made, text, old = key_rotation.rotate(
-            tx, key_id, grace_seconds=grace, expires_in_seconds=expires
+            tx,
+            keys.find(tx, key_id),
+            overlap_seconds=grace,
+            expires_in_seconds=expires,
+            actor=audit.SERVER,
         )
         rate_limits.copy_of_key(tx, old.id, made.id)
         rotated = {"id": old.id, "expires_at": seconds_of(old.expires_at)}

@@ -2,7 +2,6 @@
 
 from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Client, Object
 from tunewarden.cli.output import shown_time
-from tunewarden.cli.project_limit_commands import NO_LIMIT, REQUESTS, TOKENS
 
 FIELDS = ("id", "name", "whose", "access", "scopes", "expires", "last used")
 
@@ -15,27 +14,10 @@ def create(server: Client, project: str, user_id: str, **fields: object) -> Obje
 def rotate(server: Client, project: str, key_id: str, *, grace: int, expires: int | None) -> Object:
     """Create a key like another one, with its rate limit; that one ends after `grace` seconds, if not sooner.
 
-    The new key lives for `expires` seconds; without that as long as the old one was made for. Raises Error.
+    The new key lives for `expires` seconds; without that as long as the old one was made for. One request. Raises Error.
     """
-    # An update without a change: by the server's clock, it refuses a key that has expired.
-    old = server.post(*path(project), key_id, fields={})
-    limit = server.get(*path(project), key_id, "rate_limit")
-    end = old["expires_at"]
-    if expires is None and end is not None:
-        expires = end - old["created_at"]
-    fields = {"name": old["name"], "scopes": old["scopes"], "expires_in_seconds": expires}
-    account = old["owner"].get("service_account")
-    if account is None:
-        made = create(server, project, old["owner"]["user"]["id"], **fields)
-    else:
-        where = ("organization", "projects", project, "service_accounts", account["id"])
-        made = server.post(*where, "api_keys", fields=fields)
-    limited = {name: limit[name] for name in (REQUESTS, TOKENS) if limit[name] != NO_LIMIT}
-    if limited:
-        server.post(*path(project), made["id"], "rate_limit", fields=limited)
-    if end is None or end > made["created_at"] + grace:
-        old = server.post(*path(project), key_id, fields={"expires_in_seconds": grace})
-    return {**made, "rotated": {"id": old["id"], "expires_at": old["expires_at"]}}
+    fields = {"overlap_seconds": grace, "expires_in_seconds": expires}
+    return server.post(*path(project), key_id, "rotate", fields=fields)
 
 
 def pages(server: Client, project: str, limit: int | None) -> Object:

@@ -2,27 +2,29 @@
 
 from dataclasses import replace
 
-from tunewarden import audit
+from tunewarden.audit import Actor
 from tunewarden.db.database import Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import key_rows, keys
+from tunewarden.identity import key_rows
 from tunewarden.identity.key_rows import SECOND, KeyRow
+
+OVERLAP_SECONDS = 24 * 3600  # unless another time is given
 
 
 def rotate(
-    tx: Tx, key_id: str, *, grace_seconds: int, expires_in_seconds: int | None
+    tx: Tx, old: KeyRow, *, overlap_seconds: int, expires_in_seconds: int | None, actor: Actor
 ) -> tuple[KeyRow, str, KeyRow]:
-    """Rotate a key of any organization, for the operator; return the new one, its text, and the old one.
+    """Rotate a key; return the new one, its text, and the old one as it is then.
 
-    The old one ends after `grace_seconds`, if not sooner. The new one lives for `expires_in_seconds`, without that as
-    long as the old one was made for. Raises Error(NOT_FOUND), Error(INVALID) for one that was revoked or has expired.
+    The old one ends after `overlap_seconds`, if not sooner. The new one lives for `expires_in_seconds`, without that as
+    long as the old one was made for. Raises Error(INVALID) for a key that was revoked or has expired.
     """
-    old = keys.find(tx, key_id)
     if old.revoked_at is not None or old.has_expired(tx.now_micros):
         raise Error(
             Kind.INVALID,
-            f"The API key '{old.id}' is not valid any more. Create another one instead.",
-            param="key",
+            f"The API key '{old.id}' is not valid any more: it has expired or was revoked. Create another one instead.",
+            param="api_key_id",
+            code="key_expired",
         )
     if expires_in_seconds is None and old.expires_at is not None:
         # As lists show both, in whole seconds.
@@ -35,12 +37,12 @@ def rotate(
         name=old.name,
         scopes=old.scopes,
         expires_at=key_rows.expiry(tx, expires_in_seconds),
-        actor=audit.SERVER,
+        actor=actor,
         rotates=old.id,
     )
-    end = key_rows.expiry(tx, grace_seconds, param="grace")
+    end = key_rows.expiry(tx, overlap_seconds, param="overlap_seconds")
     assert end is not None, "a number of seconds has an end"
     if old.expires_at is None or old.expires_at > end:
-        key_rows.update(tx, old, scopes=old.scopes, expires_at=end, actor=audit.SERVER)
+        key_rows.update(tx, old, scopes=old.scopes, expires_at=end, actor=actor)
         old = replace(old, expires_at=end)
     return made, text, old

@@ -1,6 +1,6 @@
 """API keys of a project, as its administrators see and change them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ from tunewarden import ids
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import admin_keys, key_rows, policy, projects, users
+from tunewarden.identity import admin_keys, key_rotation, key_rows, policy, projects, users
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.key_rows import KeyRow
 from tunewarden.identity.policy import Role
@@ -122,13 +122,7 @@ def create(
             actor=administrator.actor,
         )
         key = _find(tx, project_id, made.id)
-        if not key.owner.has_access:
-            raise Error(
-                Kind.INVALID,
-                f"The user '{user.id}' is not in the project '{project_id}'. Add the user first, with a role.",
-                param="user_id",
-                code="user_not_in_project",
-            )
+        _check_has_access(key)
         return key, text
 
 
@@ -166,6 +160,40 @@ def update(
         return _find(tx, project_id, key_id)
 
 
+def rotate(
+    database: Database,
+    administrator: Administrator,
+    project_id: str,
+    key_id: str,
+    *,
+    overlap_seconds: int | None,
+    expires_in_seconds: int | None,
+    copy_limit: Callable[[Tx, str, str], None],
+) -> tuple[ProjectKey, str, KeyRow]:
+    """Create a key like another one, in one transaction; return it, its text, and the old one, which ends soon.
+
+    The old one ends after `overlap_seconds`, a day without it, if not sooner. `copy_limit` gives the rate limit of the
+    first key to the second. Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(INVALID) for a key that has expired or
+    whose user may do nothing in the project, Error(CONFLICT) if the project is archived.
+    """
+    with database.write() as tx:
+        admin_keys.check_now(tx, administrator)
+        projects.find_active(tx, administrator.organization_id, project_id)
+        found = _find(tx, project_id, key_id)
+        _check_has_access(found)
+        made, text, old = key_rotation.rotate(
+            tx,
+            found.key,
+            overlap_seconds=key_rotation.OVERLAP_SECONDS
+            if overlap_seconds is None
+            else overlap_seconds,
+            expires_in_seconds=expires_in_seconds,
+            actor=administrator.actor,
+        )
+        copy_limit(tx, old.id, made.id)
+        return _find(tx, project_id, made.id), text, old
+
+
 def revoke(database: Database, administrator: Administrator, project_id: str, key_id: str) -> None:
     """Revoke a key of a project for good, of a service account's too. Raises Error(UNAUTHENTICATED, NOT_FOUND)."""
     with database.write(below_floor=True) as tx:
@@ -180,6 +208,17 @@ def _find(tx: Tx, project_id: str, key_id: str) -> ProjectKey:
         said = f"No such API key: '{ids.shown(key_id)}'."
         raise Error(Kind.NOT_FOUND, said, param="api_key_id")
     return _of_row(row)
+
+
+def _check_has_access(key: ProjectKey) -> None:
+    """Check that a key's user may do something in its project. Raises Error(INVALID)."""
+    if not key.owner.has_access:
+        raise Error(
+            Kind.INVALID,
+            f"The user '{key.owner.id}' is not in the project '{key.key.project_id}'. Add the user first, with a role.",
+            param="user_id",
+            code="user_not_in_project",
+        )
 
 
 def _of_row(row: Row) -> ProjectKey:

@@ -12,7 +12,8 @@ def set_role(
 ) -> User:
     """Give a person another role in the organization; None leaves it.
 
-    The admin keys of an Owner who becomes a reader are refused from then on; what this Owner invited is withdrawn.
+    With the role of an Owner go for good the admin keys, and what this Owner invited. Who becomes an Owner begins
+    without admin keys: those from an earlier time as one are revoked.
     Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(CONFLICT) for the last Owner, and for oneself while no other Owner
     has a valid admin key.
     """
@@ -25,6 +26,8 @@ def set_role(
         if role is not Role.OWNER:
             invite_rows.withdraw_all_of(tx, user_id, administrator.actor)
         changed = users.set_role(tx, organization, user, role, administrator.actor)
+        if changed is not user:
+            admin_keys.revoke_all_of(tx, organization, user_id, administrator.actor)
         if user_id == administrator.user_id and role is not Role.OWNER:
             admin_keys.check_another_has_one(tx, organization, user_id)
         return changed

@@ -19,7 +19,7 @@ from tunewarden.api.schemas import Deleted
 from tunewarden.identity import key_format, project_keys
 from tunewarden.identity.key_rows import seconds_of
 from tunewarden.identity.project_keys import Access, KeyOwner, ProjectKey
-from tunewarden.registry import usage
+from tunewarden.registry import rate_limits, usage
 
 routes = APIRouter(prefix="/v1/organization/projects/{project_id}/api_keys")
 
@@ -94,6 +94,28 @@ async def update_project_key(
         expires_in_seconds=body.whole_number("expires_in_seconds"),
     )
     return _answer(context, changed)
+
+
+@routes.post("/{api_key_id}/rotate")
+async def rotate_project_key(
+    context: InAdministration, project_id: Segment, api_key_id: Segment, body: InBody
+) -> JsonAnswer:
+    """Create an API key like another one, with its rate limit; that one ends after `overlap_seconds`."""
+    body.check("overlap_seconds", "expires_in_seconds")
+    made, text, old = await run_in_threadpool(
+        project_keys.rotate,
+        context.operations.database,
+        context.administrator,
+        project_id,
+        api_key_id,
+        overlap_seconds=body.whole_number("overlap_seconds"),
+        expires_in_seconds=body.whole_number("expires_in_seconds"),
+        copy_limit=rate_limits.copy_of_key,
+    )
+    object_ = shown(made, None)
+    object_.value = text
+    object_.rotated = schemas.OldKey(old.id, seconds_of(old.expires_at))
+    return JsonAnswer(object_)
 
 
 @routes.delete("/{api_key_id}")

@@ -61,6 +61,7 @@ ROUTED = {
     f"POST {KEYS}": Described("createProjectKey", schemas.ProjectKey, schemas.NewProjectKey),
     f"GET {KEY}": Described("retrieveProjectKey", schemas.ProjectKey),
     f"POST {KEY}": Described("modifyProjectKey", schemas.ProjectKey, schemas.ProjectKeyChange),
+    f"POST {KEY}/rotate": Described("rotateProjectKey", schemas.ProjectKey, schemas.KeyRotation),
     f"DELETE {KEY}": Described("deleteProjectKey", Deleted),
     f"GET {PROJECT}/rate_limits": Described(
         "listProjectRateLimits", Listing[schemas.ProjectRateLimit]

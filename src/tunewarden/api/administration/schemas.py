@@ -184,8 +184,15 @@ class OwnerOfKey(Struct, forbid_unknown_fields=True):
     service_account: AccountOfKey | UnsetType = UNSET
 
 
+class OldKey(Struct, forbid_unknown_fields=True):
+    """The API key that another one replaces, and when it ends."""
+
+    id: str
+    expires_at: Seconds | None
+
+
 class ProjectKey(Struct, forbid_unknown_fields=True):
-    """An API key of a project; `value` is there once, when it is created.
+    """An API key of a project; `value` is there once, when it is created, and `rotated` if it replaces another one.
 
     `owner_project_access` says whether its user may do anything in the project; `scopes` are empty for a key that is
     not restricted.
@@ -202,6 +209,14 @@ class ProjectKey(Struct, forbid_unknown_fields=True):
     owner_project_access: Literal["active", "inactive"]
     scopes: list[str]
     value: str | UnsetType = UNSET
+    rotated: OldKey | UnsetType = UNSET
+
+
+class KeyRotation(Struct):
+    """For how many seconds the old key stays valid, a day without it; and for how many the new one is."""
+
+    overlap_seconds: int | None = None
+    expires_in_seconds: int | None = None
 
 
 class NewProjectKey(Struct):
