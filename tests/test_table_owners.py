@@ -57,6 +57,8 @@ OWNERS = {
     "job_checkpoints": "finetuning/checkpoints.py",
     "checkpoint_permissions": "finetuning/permissions.py",
     "deletions": "deletion/records.py",
+    "deletion_cases": "deletion/case_rows.py",
+    "case_members": "deletion/case_rows.py",
     "clock_seen": "deletion/expiry_pause.py",
     "audit_events": "audit/events.py",
     "audit_digests": "audit/digests.py",
@@ -78,6 +80,9 @@ WRITES = {
 }
 # Who reads a table of another package, and why.
 READS = {
+    "deletion/case_rows.py": {
+        "artifacts": "a case with what it began with, and its members with what they are of, in one statement",
+    },
     "deletion/records.py": {
         "artifacts": "a deletion with what it is of, in one statement",
         "drafts": "whether bytes or a key belong to anything, in one snapshot",

@@ -35,6 +35,7 @@ class Prefix(StrEnum):
     ADMIN_KEY = "adminkey"
     INVITE = "invite"
     DELETION = "del"
+    CASE = "case"
     HOLD = "hold"
     AUDIT_EVENT = "audit_log"
     REQUEST = "req"

@@ -138,6 +138,12 @@ CREATE TABLE blobs (
   erased_at INTEGER
 );
 
+CREATE TABLE case_members (
+  case_n INTEGER NOT NULL REFERENCES deletion_cases (n),
+  deletion_n INTEGER NOT NULL REFERENCES deletions (n),
+  PRIMARY KEY (case_n, deletion_n)
+) WITHOUT ROWID;
+
 CREATE TABLE checkpoint_permissions (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -153,6 +159,26 @@ CREATE TABLE clock_seen (
   seen_at INTEGER NOT NULL,
   paused_at INTEGER,
   jumped_micros INTEGER NOT NULL
+);
+
+CREATE TABLE deletion_cases (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  -- What it began with; none for a list of artifacts.
+  origin_n INTEGER REFERENCES artifacts (n),
+  requested_by TEXT NOT NULL,
+  request_id TEXT NOT NULL,
+  requested_at INTEGER NOT NULL,
+  salt BLOB NOT NULL,
+  size INTEGER NOT NULL,
+  -- How many belong to it that stay, because who asked may not see them.
+  hidden INTEGER NOT NULL,
+  log_since INTEGER,
+  statement BLOB,
+  log_index INTEGER,
+  receipt BLOB,
+  finished_at INTEGER
 );
 
 CREATE TABLE deletions (
@@ -508,6 +534,14 @@ CREATE INDEX audit_parts_of_digest ON audit_parts (sequence);
 CREATE INDEX audit_refusals_of_hour ON audit_refusals (hour_at);
 
 CREATE INDEX blobs_of_artifact ON blobs (artifact_n, position);
+
+CREATE INDEX cases_of_deletion ON case_members (deletion_n);
+
+CREATE INDEX cases_of_organization ON deletion_cases (organization_id, n);
+
+CREATE INDEX cases_of_origin ON deletion_cases (origin_n) WHERE origin_n IS NOT NULL;
+
+CREATE INDEX cases_unfinished ON deletion_cases (n) WHERE finished_at IS NULL;
 
 CREATE INDEX checkpoints_of_job ON job_checkpoints (job_n, n);
 

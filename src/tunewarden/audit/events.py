@@ -69,6 +69,8 @@ class EventType(StrEnum):
     MODEL_DESCRIBED = "model.metadata_updated"
     DELETION_REQUESTED = "deletion.requested"
     DELETION_REFUSED = "deletion.refused"
+    CASE_REQUESTED = "deletion.case.requested"
+    CASE_FINISHED = "deletion.case.finished"
     RESOURCE_DELETED = "resource.deleted"
     BLOBS_ERASED = "blobs.erased"
     KEYRING_ADOPTED = "keyring.adopted"

@@ -52,6 +52,8 @@ MEANINGS: dict[EventType, str] = {
     EventType.ALIAS_DELETED: "an alias was deleted",
     EventType.DELETION_REQUESTED: "a deletion was committed, which nothing undoes",
     EventType.DELETION_REFUSED: "a deletion was refused: permission, blockers, or nothing there",
+    EventType.CASE_REQUESTED: "deletions were committed together as a case, `members` of them",
+    EventType.CASE_FINISHED: "every member of a case is deleted; its summary is in the log",
     EventType.RESOURCE_DELETED: "a model or file is deleted, `resource_type`; its receipt is in the log",
     EventType.BLOBS_ERASED: "the sealed files of a deleted model or file are erased",
     EventType.KEYRING_ADOPTED: "the operator accepted an older keyring",

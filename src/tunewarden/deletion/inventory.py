@@ -72,6 +72,8 @@ TABLES = (
     Place("job_checkpoints", Holds.METADATA, "steps and metrics"),
     Place("checkpoint_permissions", Holds.METADATA, "ids of projects"),
     Place("deletions", Holds.METADATA, "one row a deleted model, with its receipt"),
+    Place("deletion_cases", Holds.METADATA, "what was deleted together, with a receipt"),
+    Place("case_members", Holds.METADATA, "numbers of deletions"),
     Place("log_seen", Holds.NOTHING, "a size"),
     Place("clock_seen", Holds.NOTHING, "times"),
     Place("swap_seen", Holds.NOTHING, "a time"),

@@ -21,9 +21,9 @@ from tunewarden import audit, locks, space
 from tunewarden.artifacts.keyring import Keyring
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import replay
+from tunewarden.deletion.commitment import commit
 from tunewarden.deletion.records import Intent
 from tunewarden.deletion.replay import SERVER
-from tunewarden.deletion.requests import commit
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import Prefix, mint
 from tunewarden.registry import artifacts

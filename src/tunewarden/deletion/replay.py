@@ -10,10 +10,10 @@ from tunewarden.audit.digests import Digest
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Tx
 from tunewarden.deletion import records
+from tunewarden.deletion.commitment import commit
 from tunewarden.deletion.disclosure import asker, disclosure_of
 from tunewarden.deletion.records import Intent
 from tunewarden.deletion.reports import KeyReport
-from tunewarden.deletion.requests import commit
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys, organizations
 from tunewarden.registry import artifacts

@@ -4,17 +4,15 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from tunewarden import audit
-from tunewarden.audit import Actor, refusals
+from tunewarden.audit import refusals
 from tunewarden.audit.resource_ids import recordable
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import plan, protocol, records
-from tunewarden.deletion.records import Deletion, Intent
+from tunewarden.deletion import plan, records, together
+from tunewarden.deletion.records import Deletion
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning import commands
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller
-from tunewarden.ids import Prefix, mint
 from tunewarden.registry import alias_rows, aliases, artifacts, bases, file_rows, models
 from tunewarden.registry.artifacts import (
     VISIBLE,
@@ -97,19 +95,14 @@ def _request(
     keys.authorize_now(tx, caller, Action.DELETE)  # I8
     found = plan.of(tx, kind, artifact)
     plan.check(found, force=attempt.force, if_match=attempt.if_match)  # D2
-    if attempt.force:
-        numbers = [artifact.n, *(one.n for one in found.checkpoints)]
-        commands.cancel_what_needs(tx, caller.actor, numbers)
-        for n in numbers:
-            aliases.take_out(tx, n, caller.actor, changed_by=caller.key_id)
-    parts = [
-        commit(tx, part, _intent(tx, caller, part, attempt, log_size), caller.actor)
-        for part in found.checkpoints
-    ]
-    # After the deletions it includes, so that resuming in order finishes them first.
-    deletion = commit(tx, artifact, _intent(tx, caller, artifact, attempt, log_size), caller.actor)
-    for part in parts:
-        records.note_parent(tx, part, deletion)
+    asked = together.Asked(
+        requested_by=caller.key_id,
+        actor=caller.actor,
+        log_size=log_size,
+        request_id=caller.request_id,
+        idempotency_key=attempt.idempotency_key,
+    )
+    deletion = together.commit_all(tx, [artifact], asked)[-1]
     return RequestedDeletion(deletion, Part.FIRST)
 
 
@@ -141,35 +134,6 @@ def _find(tx: Tx, caller: Caller, kind: ArtifactKind, artifact_id: str) -> Artif
     if found is None or not is_seen:
         raise MISSING[kind](artifact_id)
     return found
-
-
-def _intent(tx: Tx, caller: Caller, artifact: Artifact, attempt: Attempt, log_size: int) -> Intent:
-    return Intent(
-        deletion_id=mint(Prefix.DELETION),
-        requested_by=caller.key_id,
-        requested_at=tx.now_micros,
-        epoch=artifact.epoch + 1,
-        log_since=log_size,
-        request_id=caller.request_id,
-        idempotency_key=attempt.idempotency_key,
-    )
-
-
-def commit(tx: Tx, artifact: Artifact, intent: Intent, actor: Actor, **details: object) -> Deletion:
-    """D3: the point of no return, when the caller's transaction commits."""
-    protocol.check_transition(artifact.state, State.DELETING)
-    artifacts.begin_deletion(tx, artifact.n, intent.epoch)
-    written = records.insert(tx, artifact, intent)
-    audit.record(
-        tx,
-        audit.EventType.DELETION_REQUESTED,
-        organization_id=artifact.organization_id,
-        actor=actor,
-        resource_id=artifact.id,
-        deletion=intent.deletion_id,
-        **details,
-    )
-    return written
 
 
 def _is_repetition(first: Deletion, caller: Caller, attempt: Attempt, now_micros: int) -> bool:
