@@ -104,6 +104,9 @@ READS = {
         "files": "the same",
         "uploads": "the same",
     },
+    "registry/usage.py": {
+        "api_keys": "when users last used a key of theirs, in one statement",
+    },
     "registry/models.py": {
         "checkpoint_permissions": "who sees a model, in the query that finds it",
     },
@@ -122,6 +125,8 @@ UNSAID = {
         "of.condition": "the same",
         "search.others": "compares columns with lists of parameters",
     },
+    "identity/project_members.py": {"of_each": "a constant, once for each user"},
+    "registry/usage.py": {"asked": "names of parameters"},
     "registry/usage_reports.py": {
         "columns": "of COLUMNS, or empty texts",
         "grouped": "of COLUMNS",

@@ -1,18 +1,24 @@
 """`client.admin.organization.users`: people of an organization, by the stock SDK, which checks what it gets."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from typing import Any
 
 import openai
 import pytest
 from openai import OpenAI
 from tests.support import administration
 from tests.support.administration import make_user
-from tests.support.servers import Server
+from tests.support.servers import Server, wait_until
 
-from tunewarden.identity.policy import Role
+from tunewarden import audit
+from tunewarden.db.database import Tx
+from tunewarden.identity import organizations, project_members, projects
+from tunewarden.identity.policy import ProjectRole, Role
+from tunewarden.registry import usage
 
 RACES = 30
 _numbers = count()
@@ -29,6 +35,18 @@ def admin(server: Server, organization: str) -> Iterator[OpenAI]:
         server, administration.make_admin_key(server.app, organization)
     ) as client:
         yield client
+
+
+class _Counting:
+    """A transaction that counts its statements."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+        self.count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        self.count += 1
+        return getattr(self._tx, name)
 
 
 def _refused(error: openai.APIStatusError) -> tuple[int, str | None, str | None]:
@@ -79,6 +97,68 @@ def test_a_role_is_changed_and_the_admin_keys_of_who_was_demoted_stop(
         for _ in range(8):  # both workers
             with pytest.raises(openai.AuthenticationError):
                 hers.admin.organization.users.list()
+
+
+def test_people_are_shown_with_their_projects_and_the_last_use_of_a_key(
+    server: Server, admin: OpenAI, organization: str
+) -> None:
+    resource = admin.admin.organization
+    ada, bob = (make_user(server.app, name, organization=organization) for name in ("ada", "bob"))
+    support, research, ended = (
+        resource.projects.create(name=name).id for name in ("support", "research", "ended")
+    )
+    for project, role in ((support, "viewer"), (research, "owner"), (ended, "member")):
+        resource.projects.users.create(project, user_id=ada, role=role)
+    resource.projects.archive(ended)
+    seen = resource.users.retrieve(ada)
+    assert seen.projects is not None
+    assert seen.projects.object == "list"
+    assert {(one.id, one.name, one.role) for one in seen.projects.data} == {
+        (support, "support", "viewer"),
+        (research, "research", "owner"),
+    }
+    assert seen.api_key_last_used_at is None
+    key = administration.ask(
+        server,
+        "POST",
+        f"/projects/{support}/api_keys",
+        administration.make_admin_key(server.app, organization),
+        {"user_id": ada, "name": "laptop"},
+    ).json
+    before = int(time.time())
+    server.client(key["value"]).models.list()
+    wait_until(lambda: resource.users.retrieve(ada).api_key_last_used_at, "its use is counted")
+    listed = {user.id: user for user in resource.users.list()}
+    used_at = listed[ada].api_key_last_used_at
+    assert used_at is not None
+    assert before <= used_at <= time.time()
+    assert listed[ada].projects == seen.projects
+    other = listed[bob]
+    assert other.projects is not None
+    assert (other.projects.data, other.api_key_last_used_at) == ([], None)
+    # Using a key that was revoked since was a use too.
+    resource.projects.api_keys.delete(key["id"], project_id=support)
+    assert resource.users.update(ada, role="reader").api_key_last_used_at == used_at
+
+
+def test_a_page_of_people_takes_as_many_statements_as_one_person(
+    server: Server, organization: str
+) -> None:
+    people = [make_user(server.app, f"user {n}", organization=organization) for n in range(100)]
+    most = project_members.PROJECTS_SHOWN_MAX
+    with server.app.database.write() as tx:
+        organization_id = organizations.find(tx, organization)
+        for n in range(most + 1):
+            project = projects.create(tx, organization_id, f"p{n}", audit.SERVER, is_default=False)
+            project_members.set_role(tx, project, people[0], ProjectRole.MEMBER)
+    for some in (people[:1], people):
+        with server.app.database.read() as tx:
+            counting = _Counting(tx)
+            in_projects = project_members.projects_of(counting, some)
+            usage.last_uses_of_users(counting, some)
+        assert counting.count == 2
+        assert in_projects.keys() == {*some}
+        assert len(in_projects[people[0]]) == most
 
 
 @pytest.mark.parametrize("fields", [{"role": "admin"}, {"role_id": "role_x"}, {"role": 3}])

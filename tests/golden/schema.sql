@@ -618,6 +618,8 @@ CREATE INDEX service_accounts_of_project ON users (service_project_id, created_a
 
 CREATE INDEX stored_bytes_of_organization ON stored_bytes (organization_id);
 
+CREATE INDEX unaccepted_invites ON invites (expires_at) WHERE accepted_at IS NULL;
+
 CREATE INDEX upload_of_file ON uploads (file_n) WHERE file_n IS NOT NULL;
 
 CREATE INDEX uploads_pending ON uploads (expires_at) WHERE status = 'pending';

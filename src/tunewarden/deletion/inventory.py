@@ -41,7 +41,11 @@ TABLES = (
     Place("users", Holds.NOTHING, "names and roles"),
     Place("projects", Holds.NOTHING, "names"),
     Place("project_members", Holds.NOTHING, "roles of users in projects"),
-    Place("invites", Holds.NOTHING, "addresses, roles, and hashes of links"),
+    Place(
+        "invites",
+        Holds.NOTHING,
+        "addresses, roles, hashes of links; a row goes with its user, or 30 days after it expired",
+    ),
     Place("api_keys", Holds.NOTHING, "hashes of API keys"),
     Place("admin_api_keys", Holds.NOTHING, "hashes of admin keys"),
     Place("aliases", Holds.NOTHING, "names that organizations give to models"),

@@ -173,6 +173,28 @@ def withdraw_all_of(tx: Tx, user_id: str, actor: Actor) -> None:
         delete(tx, of_row(row), actor)
 
 
+def has_expired(tx: Tx, before: int) -> bool:
+    """Return whether `delete_expired` has something to do."""
+    row = tx.row(
+        "SELECT 1 FROM invites WHERE accepted_at IS NULL AND expires_at < :before LIMIT 1",
+        before=before,
+    )
+    return row is not None
+
+
+def delete_expired(tx: Tx, before: int, limit: int) -> int:
+    """Delete up to `limit` invites that expired before a time and that nobody accepted; return how many."""
+    rows = tx.rows(
+        f"SELECT {COLUMNS} FROM invites WHERE accepted_at IS NULL AND expires_at < :before"
+        " ORDER BY expires_at LIMIT :limit",
+        before=before,
+        limit=limit,
+    )
+    for row in rows:
+        delete(tx, of_row(row), audit.SERVER)
+    return len(rows)
+
+
 def forget(tx: Tx, user_id: str) -> None:
     """Delete the invite that a user accepted, which has the address."""
     tx.run("DELETE FROM invites WHERE accepted_by = :user", user=user_id)

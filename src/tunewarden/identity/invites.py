@@ -22,6 +22,8 @@ from tunewarden.identity.invite_rows import Grant, Invite, Status
 from tunewarden.identity.policy import GrantedRole, ProjectRole, Role
 
 LIFE_SECONDS = 7 * 24 * 3600
+KEPT_SECONDS = 30 * 24 * 3600  # once it has expired: lists say so for so long
+FORGOTTEN_AT_ONCE = 100  # in one transaction: others wait for it
 UNACCEPTED_MAX = 1000  # per organization
 PROJECTS_MAX = 100
 KEY_NAME = "first key"
@@ -121,6 +123,17 @@ def delete(database: Database, administrator: Administrator, invite_id: str) -> 
                 code="invite_accepted",
             )
         invite_rows.delete(tx, invite, administrator.actor)
+
+
+def forget_expired(database: Database, now: int) -> int:
+    """Delete the invites, with their addresses, that expired KEPT_SECONDS before `now` (microseconds); return how many."""
+    before, count = now - KEPT_SECONDS * 1_000_000, 0
+    while True:
+        with database.read() as tx:
+            if not invite_rows.has_expired(tx, before):
+                return count
+        with database.write(below_floor=True) as tx:
+            count += invite_rows.delete_expired(tx, before, FORGOTTEN_AT_ONCE)
 
 
 def organization_of(database: Database, token: str) -> str:

@@ -1,5 +1,6 @@
 """Who is in which project, with which role."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunewarden import audit
@@ -17,6 +18,13 @@ _MEMBERS = (
     "FROM project_members m JOIN users u ON u.id = m.user_id"
     " WHERE m.project_id = :project AND u.service_project_id IS NULL AND u.removed_at IS NULL"
 )
+PROJECTS_SHOWN_MAX = 100  # with a user
+# Bounded for each user, which one statement with one limit would not be.
+_PROJECTS_OF_ONE = (
+    "SELECT * FROM (SELECT m.user_id, m.project_id, p.name, m.role FROM project_members m"
+    " JOIN projects p ON p.id = m.project_id"
+    " WHERE m.user_id = {user} AND p.archived_at IS NULL ORDER BY m.project_id LIMIT :most) x"
+)
 _LIST = cursors.ByTime(_COLUMNS, _MEMBERS, "m.added_at", "m.user_id")
 
 
@@ -29,6 +37,15 @@ class Member:
     email: str | None
     role: ProjectRole
     added_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A project that a person is in, and the role there."""
+
+    project_id: str
+    project_name: str
+    role: ProjectRole
 
 
 def page(
@@ -48,6 +65,23 @@ def page(
         projects.find(tx, administrator.organization_id, project_id)
         rows = _LIST.page(tx, after=after, limit=limit, project=project_id)
     return [_of_row(row) for row in rows]
+
+
+def projects_of(tx: Tx, user_ids: Sequence[str]) -> dict[str, list[Membership]]:
+    """Return the active projects of some people, at most a page of them; of each PROJECTS_SHOWN_MAX at most."""
+    found: dict[str, list[Membership]] = {user_id: [] for user_id in user_ids}
+    if not found:
+        return found
+    names = {f"user{place}": user_id for place, user_id in enumerate(found)}
+    of_each = " UNION ALL ".join(_PROJECTS_OF_ONE.format(user=f":{name}") for name in names)
+    rows = tx.rows(
+        f"SELECT user_id, project_id, name, role FROM ({of_each}) x",
+        most=PROJECTS_SHOWN_MAX,
+        **names,
+    )
+    for user_id, project_id, name, role in rows:
+        found[user_id].append(Membership(project_id, name, ProjectRole(role)))
+    return found
 
 
 def retrieve(

@@ -5,7 +5,7 @@ three years. Ids stay as they were: usage of a deleted model, key or user is sti
 limits of retention and for reports, not for billing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -139,6 +139,20 @@ def last_uses_of_keys(tx: Tx, key_ids: Iterable[str]) -> dict[str, int]:
         if row is not None:
             found[key_id] = int(row[0])
     return found
+
+
+def last_uses_of_users(tx: Tx, user_ids: Sequence[str]) -> dict[str, int]:
+    """Return when some users, at most a page of them, last used an API key, in microseconds; who never did is missing."""
+    names = {f"user{place}": user_id for place, user_id in enumerate(user_ids)}
+    if not names:
+        return {}
+    asked = ", ".join(f":{name}" for name in names)
+    rows = tx.rows(
+        "SELECT k.user_id, MAX(u.last_used_at) FROM api_keys k JOIN key_uses u ON u.key_id = k.id"
+        f" WHERE k.user_id IN ({asked}) GROUP BY k.user_id",
+        **names,
+    )
+    return {user_id: int(last_used_at) for user_id, last_used_at in rows}
 
 
 def drop_old(database: Database, *, only_minutes: bool = False) -> bool:

@@ -21,6 +21,7 @@ from tunewarden.deletion import expiry_pause, records
 from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
 from tunewarden.errors import Error
 from tunewarden.finetuning import runner as finetuning
+from tunewarden.identity import invites
 from tunewarden.metrics import recording
 from tunewarden.metrics.memory import Memory
 from tunewarden.registry import bases, restore_marks, usage
@@ -165,7 +166,7 @@ def _expire(app: App, stop: threading.Event) -> None:
 
 
 def _keep_audit(app: App, stop: threading.Event) -> None:
-    """Make the audit log's daily digests, count refusals, and delete what a retention period lets expire."""
+    """Make the audit log's daily digests, count refusals, and delete what has expired: events, and invites."""
     made = audit_digests(app)
     logged = Throttle(app.clock)
     expire_at = 0.0
@@ -178,6 +179,7 @@ def _keep_audit(app: App, stop: threading.Event) -> None:
             if now >= expire_at and not expiry_pause.pause_of(app.database):
                 expire_at = now + AUDIT_EXPIRY_SECONDS
                 retention.apply(app.database, to_micros(app.clock.now()))
+                invites.forget_expired(app.database, to_micros(app.clock.now()))
         except Error as error:
             _log(logged, error)
 

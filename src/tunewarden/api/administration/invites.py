@@ -13,9 +13,10 @@ from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Administration, InAdministration, Segment
 from tunewarden.api.schemas import Deleted
 from tunewarden.config import Config
+from tunewarden.errors import Error, Kind
 from tunewarden.identity import invites
 from tunewarden.identity.invite_rows import Grant, Invite, Status
-from tunewarden.identity.policy import GrantedRole, Role
+from tunewarden.identity.policy import GrantedRole, ProjectRole, Role
 
 routes = APIRouter(prefix="/v1/organization/invites")
 
@@ -101,6 +102,14 @@ def _grants(body: Body) -> list[Grant] | None:
         return None
     for one in wanted:
         one.check("id", "role")
+        if one.text("role") == ProjectRole.VIEWER:
+            raise Error(
+                Kind.INVALID,
+                "An invite gives the role 'member' or 'owner' in a project: OpenAI's schema of invites has no 'viewer'."
+                " Invite with \"projects\": [], and when the invite is accepted add the user to the project as 'viewer'.",
+                param="role",
+                code="invalid_value",
+            )
     return [
         Grant(one.required_text("id"), one.required_one_of("role", GrantedRole)) for one in wanted
     ]

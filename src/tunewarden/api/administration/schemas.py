@@ -7,6 +7,21 @@ from msgspec import UNSET, Struct, UnsetType
 from tunewarden.api.schemas import Seconds
 
 
+class UserProject(Struct, forbid_unknown_fields=True):
+    """A project that a person is in, and the role there."""
+
+    id: str
+    name: str
+    role: Literal["owner", "member", "viewer"]
+
+
+class UserProjects(Struct, forbid_unknown_fields=True):
+    """The active projects of a person, 100 at most."""
+
+    object: Literal["list"]
+    data: list[UserProject]
+
+
 class OrganizationUser(Struct, forbid_unknown_fields=True):
     """A person in the organization; one that the operator made with a key has no address."""
 
@@ -16,6 +31,8 @@ class OrganizationUser(Struct, forbid_unknown_fields=True):
     email: str | None
     role: Literal["owner", "reader"]
     added_at: Seconds
+    api_key_last_used_at: Seconds | None
+    projects: UserProjects
     is_service_account: Literal[False] = False
 
 

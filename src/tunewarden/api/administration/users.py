@@ -1,5 +1,6 @@
 """`/v1/organization/users`: the people of the organization."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -11,11 +12,14 @@ from tunewarden.api.administration import schemas
 from tunewarden.api.administration.bodies import InBody
 from tunewarden.api.administration.pages import LIMIT, Limit
 from tunewarden.api.answers import JsonAnswer
-from tunewarden.api.parameters import InAdministration, Segment
+from tunewarden.api.parameters import Administration, InAdministration, Segment
 from tunewarden.api.schemas import Deleted
-from tunewarden.identity import user_commands, users
+from tunewarden.identity import project_members, user_commands, users
+from tunewarden.identity.key_rows import seconds_of
 from tunewarden.identity.policy import Role
+from tunewarden.identity.project_members import Membership
 from tunewarden.identity.users import User
+from tunewarden.registry import usage
 
 routes = APIRouter(prefix="/v1/organization/users")
 NOT_OFFERED = {
@@ -42,15 +46,14 @@ def list_users(
         after=after,
         limit=limit + 1,
     )
-    return listing.page(map(shown, found), limit)
+    return listing.page(_shown(context, found), limit)
 
 
 @routes.get("/{user_id}")
 def retrieve_user(context: InAdministration, user_id: Segment) -> JsonAnswer:
     """Return one person."""
-    return JsonAnswer(
-        shown(users.retrieve(context.operations.database, context.administrator, user_id))
-    )
+    found = users.retrieve(context.operations.database, context.administrator, user_id)
+    return JsonAnswer(_shown(context, [found])[0])
 
 
 @routes.post("/{user_id}")
@@ -64,7 +67,7 @@ async def update_user(context: InAdministration, user_id: Segment, body: InBody)
         user_id,
         body.one_of("role", Role),
     )
-    return JsonAnswer(shown(changed))
+    return JsonAnswer((await run_in_threadpool(_shown, context, [changed]))[0])
 
 
 @routes.delete("/{user_id}")
@@ -74,8 +77,19 @@ def delete_user(context: InAdministration, user_id: Segment) -> JsonAnswer:
     return JsonAnswer(Deleted(user_id, "organization.user.deleted", deleted=True))
 
 
-def shown(user: User) -> schemas.OrganizationUser:
-    """Return a person as OpenAI's OrganizationUser."""
+def _shown(context: Administration, found: Sequence[User]) -> list[schemas.OrganizationUser]:
+    """Return people with their projects and when they last used a key: two statements, however many they are."""
+    ids = [user.id for user in found]
+    with context.operations.database.read() as tx:
+        in_projects = project_members.projects_of(tx, ids)
+        used = usage.last_uses_of_users(tx, ids)
+    return [shown(user, in_projects[user.id], used.get(user.id)) for user in found]
+
+
+def shown(
+    user: User, in_projects: Sequence[Membership], last_used_at: int | None
+) -> schemas.OrganizationUser:
+    """Return a person as OpenAI's OrganizationUser; `last_used_at` is in microseconds."""
     return schemas.OrganizationUser(
         id=user.id,
         object="organization.user",
@@ -83,4 +97,12 @@ def shown(user: User) -> schemas.OrganizationUser:
         email=user.email,
         role=user.role.value,
         added_at=user.added_at // 1_000_000,
+        api_key_last_used_at=seconds_of(last_used_at),
+        projects=schemas.UserProjects(
+            "list",
+            [
+                schemas.UserProject(one.project_id, one.project_name, one.role.value)
+                for one in in_projects
+            ],
+        ),
     )
