@@ -59,6 +59,7 @@ OWNERS = {
     "deletions": "deletion/records.py",
     "deletion_cases": "deletion/case_rows.py",
     "case_members": "deletion/case_rows.py",
+    "canary_runs": "canary/runs.py",
     "clock_seen": "deletion/expiry_pause.py",
     "audit_events": "audit/events.py",
     "audit_digests": "audit/digests.py",

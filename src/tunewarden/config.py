@@ -13,8 +13,8 @@ from typing import Any
 
 from tunewarden import settings
 from tunewarden.data_layout import DataDirectory
+from tunewarden.deletion_settings import DeletionSettings
 from tunewarden.errors import Error, Kind
-from tunewarden.page_settings import PageSettings
 from tunewarden.settings import (
     BYTES,
     SECONDS,
@@ -42,7 +42,7 @@ ADMIN_VARIABLES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(PageSettings, DataDirectory):
+class Config(DeletionSettings, DataDirectory):
     """The settings of one server. Times are seconds, sizes bytes."""
 
     data: Path = setting(
@@ -104,26 +104,6 @@ class Config(PageSettings, DataDirectory):
         "swaps refuses imports, files and jobs, and does not start if it holds any "
         "(docs/decisions/0018)",
         default=False,
-    )
-    fence_seconds: float = setting(  # D4
-        "how long a worker may keep a deleted model before it is killed",
-        default=1.0,
-        unit=SECONDS,
-        limits=(0.01, 60),
-    )
-    fence_alive_seconds: float = setting(  # I14
-        "the same for a worker or engine that answers pings or computes: it is busy and serves others "
-        "too. At most `deletion_seconds` counts",
-        default=8.0,
-        unit=SECONDS,
-        limits=(0, 600),
-    )
-    deletion_seconds: float = setting(  # I13
-        "how long a DELETE may take before it is answered 503 and continues in the background; checked before each of its "
-        "steps, and while it waits for another process that works on it",
-        default=10.0,
-        unit=SECONDS,
-        limits=(0.1, 600),
     )
     body_bytes_max: int = setting(
         "the largest body of an inference request",
@@ -308,10 +288,9 @@ class Config(PageSettings, DataDirectory):
     )
 
 
-# Every setting by its name, in the order of the reference: those of pages, which Config inherits, come last.
-_DECLARED = sorted(
-    fields(Config), key=lambda one: one.name in {of.name for of in fields(PageSettings)}
-)
+# Every setting by its name, in the order of the reference: those that Config inherits come last.
+_INHERITED = {of.name for of in fields(DeletionSettings)}
+_DECLARED = sorted(fields(Config), key=lambda one: one.name in _INHERITED)
 SETTINGS = {declared.name: Setting.of(declared) for declared in _DECLARED}
 
 

@@ -138,6 +138,18 @@ CREATE TABLE blobs (
   erased_at INTEGER
 );
 
+CREATE TABLE canary_runs (
+  base TEXT PRIMARY KEY REFERENCES bases (name),
+  result TEXT NOT NULL CHECK (result IN ('passed', 'failed', 'not_done')),
+  found TEXT NOT NULL, -- JSON: what was left, or why it could not be done
+  first_at INTEGER NOT NULL, -- when the first one began
+  began_at INTEGER NOT NULL,
+  ended_at INTEGER NOT NULL,
+  passed_at INTEGER, -- when it last passed
+  deletion_micros INTEGER,
+  erased_micros INTEGER
+);
+
 CREATE TABLE case_members (
   case_n INTEGER NOT NULL REFERENCES deletion_cases (n),
   deletion_n INTEGER NOT NULL REFERENCES deletions (n),
@@ -208,7 +220,7 @@ CREATE TABLE deletions (
   blobs_log_since INTEGER,
   blobs_log_index INTEGER,
   blobs_erased_at INTEGER
-);
+, logged_at INTEGER);
 
 CREATE TABLE derivations (
   n INTEGER NOT NULL REFERENCES artifacts (n),

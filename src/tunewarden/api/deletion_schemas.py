@@ -48,7 +48,10 @@ class DeleteAnswer(Struct, forbid_unknown_fields=True):
 
 
 class Deletion(Struct, forbid_unknown_fields=True):
-    """A deletion of a `model` or a `file`; the time of a step that is not done yet is null."""
+    """A deletion of a `model` or a `file`; the time of a step that is not done yet is null.
+
+    `step_seconds` has, by step (`fence` is D4, `erase_blobs` D9), the time from the end of the step before it.
+    """
 
     id: str
     object: str
@@ -59,8 +62,10 @@ class Deletion(Struct, forbid_unknown_fields=True):
     fenced_at: Fraction | None
     evicted_at: Fraction | None
     key_erased_at: Fraction | None
+    logged_at: Fraction | None
     deleted_at: Fraction | None
     blobs_erased_at: Fraction | None
+    step_seconds: dict[str, float]
     fence: tuple[FencedWorker, ...]
     engines: tuple[EngineReport, ...]
     log_index: int | None

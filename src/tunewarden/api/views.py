@@ -153,8 +153,12 @@ def deletion_object(deletion: Deletion) -> deletion_schemas.Deletion:
         fenced_at=_seconds(deletion.fenced_at),
         evicted_at=_seconds(deletion.evicted_at),
         key_erased_at=_seconds(deletion.key_erased_at),
+        logged_at=_seconds(deletion.logged_at),
         deleted_at=_seconds(deletion.deleted_at),
         blobs_erased_at=_seconds(deletion.blobs_erased_at),
+        step_seconds={
+            step.name.lower(): micros / 1_000_000 for step, micros in deletion.step_micros.items()
+        },
         fence=deletion.fence_report or (),
         engines=deletion.evict_report or (),
         log_index=deletion.log_index,

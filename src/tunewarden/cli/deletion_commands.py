@@ -65,6 +65,10 @@ def deletions_show(
 def _shown(name: str, value: Any) -> object:
     if value is None:
         return "-"
+    if isinstance(value, dict):
+        return (
+            ", ".join(f"{step} {seconds * 1000:.1f} ms" for step, seconds in value.items()) or "-"
+        )
     if isinstance(value, list):
         return ", ".join(" ".join(map(str, one.values())) for one in value) or "-"
     return shown_time(value) if name.endswith("_at") else value

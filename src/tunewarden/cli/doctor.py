@@ -9,9 +9,11 @@ import apsw
 
 from tunewarden.app import App, inventory, open_app, scratch_directory, with_no_server
 from tunewarden.artifacts.plain_memory import REMEDY
+from tunewarden.canary import adapter, runs, schedule
+from tunewarden.canary.runs import Result, Run
 from tunewarden.cli import data_directory, engine_lookup, waiting
 from tunewarden.cli.client import Client
-from tunewarden.clock import SystemClock, from_micros, iso
+from tunewarden.clock import SystemClock, from_micros, iso, to_micros
 from tunewarden.config import Config
 from tunewarden.deletion import expiry_pause
 from tunewarden.deletion.expiry_pause import JUMP_MICROS
@@ -75,6 +77,7 @@ def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
     yield _well("server", "running" if is_running else "not running")
     if is_running:
         yield from _answering(settings, local)
+    yield from _canaries(app, is_running=is_running)
     yield from _certificates(settings)
     for base in bases.list_all(app.database):
         for replica in replicas.of(app.database, base.name):
@@ -138,6 +141,38 @@ def _lease_of(app: App, replica: Replica) -> Finding:
     return _wrong(
         "lease", f"{name}: lapsed, since {since}. It serves no fine-tuned models until it answers"
     )
+
+
+def _canaries(app: App, *, is_running: bool) -> Iterator[Finding]:
+    interval = app.config.canary_seconds
+    if not interval:
+        yield _well(
+            "canary",
+            "off; canary_seconds = 3600 deletes a model of the server's each hour and looks for it",
+        )
+        return
+    last, now = runs.last(app.database), to_micros(app.clock.now())
+    for base in bases.list_all(app.database):
+        if adapter.can_be_made(base):
+            yield _canary(
+                base.name, last.get(base.name), is_running=is_running, now=now, interval=interval
+            )
+
+
+def _canary(base: str, run: Run | None, *, is_running: bool, now: int, interval: float) -> Finding:
+    if run is None:
+        found = f"{base}: it has not run yet"
+        return Finding(is_well=True, what="canary", found=found, is_pending=True)
+    at, outcome = iso(from_micros(run.ended_at)), run.outcome
+    if outcome.result is Result.FAILED:
+        return _wrong("canary", f"{base}: FAILED at {at}: {'; '.join(outcome.found)}")
+    is_overdue = is_running and runs.overdue_micros(run.not_passed_since, now, interval)
+    if outcome.result is Result.NOT_DONE or is_overdue:
+        since = iso(from_micros(run.not_passed_since))
+        why = "; ".join(outcome.found) or "no run since"
+        found = f"{base}: none has passed since {since}: {why}"
+        return Finding(not is_overdue, "canary", found, is_pending=not is_overdue)
+    return _well("canary", f"{base}: passed at {at}: {schedule.times(outcome)}")
 
 
 def _certificates(settings: Config) -> Iterator[Finding]:

@@ -78,6 +78,7 @@ TABLES = (
     Place("deletions", Holds.METADATA, "one row a deleted model, with its receipt"),
     Place("deletion_cases", Holds.METADATA, "what was deleted together, with a receipt"),
     Place("case_members", Holds.METADATA, "numbers of deletions"),
+    Place("canary_runs", Holds.NOTHING, "what the canary of each base found last"),
     Place("log_seen", Holds.NOTHING, "a size"),
     Place("clock_seen", Holds.NOTHING, "times"),
     Place("swap_seen", Holds.NOTHING, "a time"),

@@ -16,7 +16,7 @@ from tunewarden.registry.artifacts import Artifact
 COLUMNS = (
     "d.n, d.id, d.organization_id, d.requested_by, d.request_id, d.idempotency_key, d.requested_at,"
     " d.epoch, d.log_since, d.fenced_at, d.fence_report, d.evicted_at, d.evict_report,"
-    " d.key_erased_at, d.key_report, d.statement, d.log_index, d.receipt, d.deleted_at, d.blobs_report,"
+    " d.key_erased_at, d.key_report, d.statement, d.log_index, d.logged_at, d.receipt, d.deleted_at, d.blobs_report,"
     " d.blobs_log_since, d.blobs_log_index, d.blobs_erased_at,"
     " a.n, a.kind, a.id, a.internal_id, a.key_id, a.manifest_sha256, a.salt,"
     " (SELECT p.id FROM deletions p WHERE p.n = d.parent_n)"
@@ -69,6 +69,8 @@ class Deletion:
     key_report: KeyReport | None
     statement: bytes | None
     log_index: int | None
+    # None if the leaf was found in the log (D10).
+    logged_at: int | None
     receipt: bytes | None
     deleted_at: int | None
     blobs_report: BlobsReport | None
@@ -101,6 +103,27 @@ class Deletion:
     def next_step(self) -> Step | None:
         """The next step; None if nothing is left."""
         return protocol.NEXT.get(self.stage)
+
+    @property
+    def step_micros(self) -> dict[Step, int]:
+        """How long each step took whose end and whose predecessor's end are known; a clock that was set back counts as 0.
+
+        From the end of one step to the end of the next: waiting for a group of deletions, or for a restart, is in it.
+        """
+        ends = (
+            self.requested_at,
+            self.fenced_at,
+            self.evicted_at,
+            self.key_erased_at,
+            self.logged_at,
+            self.deleted_at,
+            self.blobs_erased_at,
+        )
+        return {
+            step: max(0, end - begin)
+            for step, begin, end in zip(Step, ends, ends[1:], strict=False)
+            if begin is not None and end is not None
+        }
 
     @property
     def is_deleted(self) -> bool:

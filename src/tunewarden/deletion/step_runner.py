@@ -34,9 +34,12 @@ class StepRunner:
         """Run a step of each deletion; return the updated deletions, in the same order."""
         with recording.timed(families.STEP, step.name.lower()):
             done = self.with_room(lambda: self.steps.do(step, deletions))
-        if step is Step.FINISH:
-            for one in done:
+        for one in done:
+            if step is Step.FINISH:
                 recording.count(families.DELETIONS, one.kind)
+                _observe(one.requested_at, one.deleted_at, "answerable")
+            elif step is Step.ERASE_BLOBS:
+                _observe(one.requested_at, one.blobs_erased_at, "erased")
         return done
 
     def with_room(self, work: Callable[[], T]) -> T:
@@ -57,3 +60,8 @@ class StepRunner:
                 logger.warning("%s: %s", what, error)
         elif self._logged.allows(what):
             logger.error("%s", what, exc_info=error)
+
+
+def _observe(since: int, until: int | None, what: str) -> None:
+    assert until is not None, "the step is done"
+    recording.observe(families.DELETION, max(0, until - since) / 1_000_000, what)

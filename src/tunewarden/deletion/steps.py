@@ -182,8 +182,9 @@ class Steps:
         appended = self._append(
             [_LeafToLog(one.statement or b"", one.log_since, shown) for one, shown in stated]
         )
+        now = self._now()
         return [
-            replace(deletion, log_index=index, receipt=bundle)
+            replace(deletion, log_index=index, logged_at=now, receipt=bundle)
             for (deletion, _), (index, bundle) in zip(stated, appended, strict=True)
         ]
 
@@ -297,7 +298,7 @@ def _record_end(tx: Tx, deletion: Deletion) -> None:
     artifacts.end_deletion(tx, deletion.artifact_n)
     replicas.forget_model(tx, deletion.artifact_n)
     ended = replace(deletion, deleted_at=tx.now_micros)
-    records.record_facts(tx, ended, "log_index", "receipt", "deleted_at")
+    records.record_facts(tx, ended, "log_index", "logged_at", "receipt", "deleted_at")
     file_rows.forget(tx, deletion.artifact_n)
     lineage.forget(tx, deletion.artifact_n)
     models.forget(tx, deletion.artifact_n)

@@ -11,6 +11,7 @@ from tunewarden.gateway import access_log
 from tunewarden.gateway.access_log import Access
 from tunewarden.gateway.relay import Relay
 from tunewarden.gateway.tracing import Tracing, is_installed
+from tunewarden.identity.organizations import INTERNAL_ID
 from tunewarden.identity.policy import Caller
 from tunewarden.metrics import recording
 from tunewarden.problems import WIRE
@@ -80,6 +81,8 @@ class Observer:
 
         `response` is the engine's; times are its begin and end, in seconds of the event loop.
         """
+        if request.caller is not None and request.caller.organization_id == INTERNAL_ID:
+            return  # the canary's own: metrics count what clients ask
         target = request.target
         base = "" if target is None else target.base.name
         began, ended = times

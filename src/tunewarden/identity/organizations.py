@@ -7,8 +7,11 @@ from tunewarden import audit
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import projects
-from tunewarden.ids import Prefix, mint
+from tunewarden.ids import Prefix, mint, token
 
+# The server's own organization, in which its canary works. No id that is minted is so short.
+INTERNAL_ID = "org_internal"
+INTERNAL_NAME = "tunewarden-canary"
 # The name is part of model ids (section 9).
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -68,6 +71,17 @@ def find_or_create(tx: Tx, name: str) -> Organization:
     return _create(tx, name)
 
 
+def find_or_create_internal(tx: Tx) -> str:
+    """Return the name of the server's own organization, created if there is none; another if a client's has its name."""
+    row = tx.row("SELECT name FROM organizations WHERE id = :id", id=INTERNAL_ID)
+    if row is not None:
+        return str(row[0])
+    name = INTERNAL_NAME
+    while tx.row("SELECT 1 FROM organizations WHERE name = :name", name=name) is not None:
+        name = f"{INTERNAL_NAME}-{token(8)}"
+    return _create(tx, name, INTERNAL_ID).name
+
+
 def find(tx: Tx, name: str) -> str:
     """Return the id of the organization named `name`. Raises Error(NOT_FOUND)."""
     row = tx.row("SELECT id FROM organizations WHERE name = :name", name=name)
@@ -77,8 +91,8 @@ def find(tx: Tx, name: str) -> str:
     return str(row[0])
 
 
-def _create(tx: Tx, name: str) -> Organization:
-    organization_id = mint(Prefix.ORGANIZATION)
+def _create(tx: Tx, name: str, internal_id: str | None = None) -> Organization:
+    organization_id = internal_id or mint(Prefix.ORGANIZATION)
     tx.run(
         "INSERT INTO organizations (id, name, created_at) VALUES (:id, :name, :now)",
         id=organization_id,

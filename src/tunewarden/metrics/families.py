@@ -103,6 +103,18 @@ STEP = Family(
     ("step",),
     _MILLISECONDS,
 )
+DELETION = Family(
+    "tunewarden_deletion_seconds",
+    Kind.HISTOGRAM,
+    "time from a deletion's commit (D3) until it is `answerable` (D8) or `erased` (D9), a restart in between included",
+    ("until",),
+    (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 600.0, 3600.0),
+)
+DELETION_BOUND = Family(
+    "tunewarden_deletion_bound_seconds",
+    Kind.GAUGE,
+    "the setting `deletion_seconds`: a DELETE that takes longer is answered 503 and goes on",
+)
 FENCE_WAIT = Family(
     "tunewarden_fence_wait_seconds",
     Kind.HISTOGRAM,
@@ -133,6 +145,31 @@ OLDEST_UNERASED = Family(
     "tunewarden_oldest_unerased_seconds",
     Kind.GAUGE,
     "time since the oldest of those that were answered; 0 if there is none",
+)
+CANARY_RUNS = Family(
+    "tunewarden_canary_runs_total",
+    Kind.COUNTER,
+    "runs of the canary. `result`: `passed`, `failed` (something was left of a deleted model), `not_done`",
+    ("base", "result"),
+)
+CANARY_DELETION = Family(
+    "tunewarden_canary_deletion_seconds",
+    Kind.HISTOGRAM,
+    "time from the canary's DELETE until it was `answered`, as a client sees it, and until the blobs were seen `erased`",
+    ("until",),
+    DELETION.bounds,
+)
+CANARY_FAILED = Family(
+    "tunewarden_canary_failed",
+    Kind.GAUGE,
+    "1 if the last canary on this base failed, else 0. No series while `canary_seconds` is 0",
+    ("base",),
+)
+CANARY_OVERDUE = Family(
+    "tunewarden_canary_overdue_seconds",
+    Kind.GAUGE,
+    "for how long no canary has passed on this base, beyond two intervals",
+    ("base",),
 )
 JOBS = Family(
     "tunewarden_jobs",
@@ -175,7 +212,8 @@ BUILD = Family("tunewarden_build_info", Kind.GAUGE, "1", ("version", "python"))
 
 FAMILIES: Final = (
     DURATION, FIRST_TOKEN, OUTPUT_TOKEN, TOKENS, REQUESTS, REQUEST_DURATION, RATE_LIMITED, IN_FLIGHT, CONNECTIONS, DELETIONS, STEP,
-    FENCE_WAIT, FENCE_ENDINGS, PENDING, OLDEST_PENDING, UNERASED, OLDEST_UNERASED, JOBS, ENGINE_UP, ADAPTERS, RESTARTS,
+    DELETION, DELETION_BOUND, FENCE_WAIT, FENCE_ENDINGS, PENDING, OLDEST_PENDING, UNERASED, OLDEST_UNERASED, CANARY_RUNS,
+    CANARY_DELETION, CANARY_FAILED, CANARY_OVERDUE, JOBS, ENGINE_UP, ADAPTERS, RESTARTS,
     DISK_FREE, DISK_FLOOR, DATABASE, LOG_ENTRIES, BUILD,
 )  # fmt: skip
 # Of a process: what its predecessor had in use, its successor does not.

@@ -1,8 +1,8 @@
 """`python -m tunewarden.server.runner`: the background runner.
 
 It adopts orphaned deletions (D9, D10), expires files and uploads, runs fine-tuning jobs, and
-keeps every local base loaded in the embedded engine. It holds the leases of other engines, and makes the
-audit log's digests.
+keeps every local base loaded in the embedded engine. It holds the leases of other engines, makes the
+audit log's digests, and runs the canary.
 """
 
 import logging
@@ -16,6 +16,7 @@ from pathlib import Path
 from tunewarden import config, logs, processes
 from tunewarden.app import App, audit_digests, expiry, open_app, reserve, training
 from tunewarden.audit import refusals, retention
+from tunewarden.canary.schedule import Schedule
 from tunewarden.clock import Throttle, to_micros
 from tunewarden.deletion import expiry_pause, records
 from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
@@ -76,6 +77,9 @@ def main(data: str, parent: str, slot: str = "", counters: str = "", scraped: st
         _drop_old_usage,
     )  # fmt: skip
     others = [threading.Thread(target=work, args=(app, stop), daemon=True) for work in works]
+    if settings.canary_seconds:
+        canaries = Schedule(app).run
+        others.append(threading.Thread(target=canaries, args=(stop,), daemon=True))
     if scraped:
         given = app, socket.socket(fileno=int(scraped)), Memory(int(counters)), stop
         others.append(threading.Thread(target=metrics_server.serve, args=given, daemon=True))

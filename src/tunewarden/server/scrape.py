@@ -24,6 +24,8 @@ from prometheus_client.utils import floatToGoString
 
 from tunewarden import __version__
 from tunewarden.app import App
+from tunewarden.canary import adapter, runs
+from tunewarden.canary.runs import Result
 from tunewarden.clock import to_micros
 from tunewarden.deletion import records
 from tunewarden.engines.adapter_states import AdapterStates
@@ -48,6 +50,7 @@ class Page:
     def __init__(self, app: App, memory: Memory) -> None:
         self._app = app
         self._memory = memory
+        self._began = to_micros(app.clock.now())
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(cast("Collector", self))  # it has its methods
 
@@ -77,6 +80,9 @@ class Page:
         yield families.OLDEST_PENDING, (), _age_micros(now, deletions.pending_since)
         yield families.UNERASED, (), deletions.unerased
         yield families.OLDEST_UNERASED, (), _age_micros(now, deletions.answered_since)
+        bound = int(app.config.deletion_seconds * recording.MICROS)
+        yield families.DELETION_BOUND, (), bound
+        yield from self._canaries(now)
         with app.database.read() as tx:
             jobs = Counter(job.state for job in transitions.unfinished(tx))
         for state, count in jobs.items():
@@ -94,6 +100,21 @@ class Page:
         yield families.DATABASE, (), sum(file.stat().st_size for file in files if file.exists())
         yield families.LOG_ENTRIES, (), restore_marks.log_size(app.database)
         yield families.BUILD, (__version__, platform.python_version()), 1
+
+    def _canaries(self, now: int) -> Iterator[tuple[Family, Labels, int]]:
+        interval = self._app.config.canary_seconds
+        if not interval:
+            return
+        last = runs.last(self._app.database)
+        for base in bases.list_all(self._app.database):
+            if not adapter.can_be_made(base):
+                continue
+            run = last.get(base.name)
+            since = self._began if run is None else run.not_passed_since
+            has_failed = run is not None and run.outcome.result is Result.FAILED
+            yield families.CANARY_FAILED, (base.name,), int(has_failed)
+            overdue = runs.overdue_micros(since, now, interval)
+            yield families.CANARY_OVERDUE, (base.name,), overdue
 
     def _loaded(self) -> set[str]:
         with suppress(OSError, HTTPException, ValueError, Error):  # it is starting, or down
