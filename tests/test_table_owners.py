@@ -33,6 +33,8 @@ OWNERS = {
     "blobs": "registry/artifacts.py",
     "models": "registry/models.py",
     "holds": "registry/holds.py",
+    "bulk_deletions": "deletion/bulk_rows.py",
+    "bulk_deletion_items": "deletion/bulk_rows.py",
     "aliases": "registry/alias_rows.py",
     "alias_versions": "registry/alias_rows.py",
     "alias_targets": "registry/alias_rows.py",
@@ -88,6 +90,9 @@ READS = {
         "artifacts": "a deletion with what it is of, in one statement",
         "drafts": "whether bytes or a key belong to anything, in one snapshot",
     },
+    "deletion/bulk_rows.py": {
+        "artifacts": "what a filter chose with its ids, in one statement",
+    },
     "finetuning/checkpoints.py": {
         "artifacts": "a checkpoint with its model's id, in one statement",
     },
@@ -113,6 +118,9 @@ READS = {
     },
     "registry/model_lookup.py": {
         "checkpoint_permissions": "the same, for each request: by `models.SEEN_BY`",
+    },
+    "registry/old_models.py": {
+        "checkpoint_permissions": "who sees a model: by `models.SEEN_BY`",
     },
     "registry/quota.py": {
         "projects": "what an organization has stored, in one statement",

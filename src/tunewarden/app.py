@@ -19,6 +19,7 @@ from tunewarden.config import Config
 from tunewarden.db.database import Database, Tx
 from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.deletion import expiry_pause, log_opening
+from tunewarden.deletion.bulk import BulkDeletions
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.expiry import Expiry
 from tunewarden.deletion.expiry_pause import ClockWatch
@@ -254,6 +255,7 @@ def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
         floor=app.floor,
         database=app.database,
         executor=app.executor,
+        bulk_deletions=BulkDeletions(app.database, app.executor),
         memory=app.memory,
         imports=app.imports,
         files=app.files,

@@ -37,6 +37,7 @@ class Prefix(StrEnum):
     DELETION = "del"
     CASE = "case"
     HOLD = "hold"
+    BULK_DELETION = "bulk"
     AUDIT_EVENT = "audit_log"
     REQUEST = "req"
     COMPLETION = "cmpl"

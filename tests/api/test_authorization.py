@@ -221,6 +221,10 @@ def _deletion_rows(
         "foreign": mine.headers["tunewarden-deletion"],
         "unknown": "del_nobody",
     }
+    for target, model_id in {"own": server.make_model().id, "unknown": UNKNOWN}.items():
+        # Answered by line: a foreign model's line is an unknown one's (test_bulk_deletions.py).
+        where = "/v1/deletions?dry_run=true"
+        yield "POST /v1/deletions", target, partial(_json, server, where, {"ids": [model_id]})
     for suffix in ("", "/receipt"):
         for target, deletion_id in targets.items():
             path = f"/v1/deletions/{deletion_id}{suffix}"

@@ -133,6 +133,7 @@ OF_ROUTES = frozenset(
         "invites accept",
         "invites create",
         "invites revoke",
+        "deletions create",
         "audit retention", "files delete", "files upload", "fine-tunes cancel", "fine-tunes create",
         "fine-tunes pause", "fine-tunes resume", "holds lift", "holds place", "migrate openai download",
         "migrate openai record", "models archive", "models delete", "models import", "models protect",

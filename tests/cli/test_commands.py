@@ -83,6 +83,7 @@ def test_every_command_that_prints_can_print_json_and_every_one_that_destroys_ca
     assert {path for path, options in commands.items() if "dry_run" in options} == {
         ("admin-keys", "revoke"),
         ("aliases", "delete"),
+        ("deletions", "create"),
         ("doctor",),
         ("files", "delete"),
         ("fine-tunes", "cancel"),

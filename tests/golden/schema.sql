@@ -138,6 +138,25 @@ CREATE TABLE blobs (
   erased_at INTEGER
 );
 
+CREATE TABLE bulk_deletion_items (
+  bulk_n INTEGER NOT NULL REFERENCES bulk_deletions (n),
+  position INTEGER NOT NULL,
+  artifact_n INTEGER NOT NULL REFERENCES artifacts (n),
+  PRIMARY KEY (bulk_n, position)
+) WITHOUT ROWID;
+
+CREATE TABLE bulk_deletions (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  requested_by TEXT NOT NULL,
+  idempotency_key TEXT NOT NULL,
+  request_sha256 TEXT NOT NULL,
+  requested_at INTEGER NOT NULL,
+  has_more INTEGER NOT NULL,
+  UNIQUE (requested_by, idempotency_key)
+);
+
 CREATE TABLE canary_runs (
   base TEXT PRIMARY KEY REFERENCES bases (name),
   result TEXT NOT NULL CHECK (result IN ('passed', 'failed', 'not_done')),
@@ -547,6 +566,8 @@ CREATE INDEX audit_refusals_of_hour ON audit_refusals (hour_at);
 
 CREATE INDEX blobs_of_artifact ON blobs (artifact_n, position);
 
+CREATE INDEX bulk_deletions_of_organization ON bulk_deletions (organization_id, n);
+
 CREATE INDEX cases_of_deletion ON case_members (deletion_n);
 
 CREATE INDEX cases_of_organization ON deletion_cases (organization_id, n);
@@ -608,6 +629,8 @@ CREATE INDEX loads_of_replica ON replica_loads (replica_n);
 CREATE INDEX members_of_project ON project_members (project_id, added_at, user_id);
 
 CREATE INDEX members_of_replica ON members (replica_n);
+
+CREATE INDEX models_by_name ON models (base, suffix, n);
 
 CREATE INDEX models_listed ON artifacts (organization_id, n)
   WHERE kind = 'model' AND state IN ('active', 'archived');

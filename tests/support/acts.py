@@ -212,6 +212,7 @@ ACTS: dict[str, Act] = {
     "POST /v1/holds/{hold_id}/lift": lambda p: (
         f"/v1/holds/{p.made('/v1/holds', {'model': p.model(), 'reason': 'a dispute'})}/lift", None,
     ),
+    "POST /v1/deletions": lambda p: ("/v1/deletions", {"ids": [p.model(), p.file()]}),
     "POST /v1/files": lambda _: ("/v1/files", FILE),
     "DELETE /v1/files/{file_id}": lambda p: (f"/v1/files/{p.file()}", None),
     "POST /v1/uploads": lambda _: (

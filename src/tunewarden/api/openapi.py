@@ -8,11 +8,12 @@ from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
 from tunewarden import __version__
-from tunewarden.api import alias_schemas, deletion_schemas, schemas
+from tunewarden.api import alias_schemas, bulk_schemas, deletion_schemas, schemas
 from tunewarden.api import inference_schemas as inference
 from tunewarden.api.administration import described as administration
 from tunewarden.api.administration import invite_schemas as invites
 from tunewarden.api.described import JSON, Described
+from tunewarden.api.json_lines import JSON_LINES
 from tunewarden.engine_protocol import paths
 from tunewarden.gateway.inference import ROUTES
 from tunewarden_receipts.receipt import MEDIA_TYPE
@@ -61,6 +62,7 @@ ROUTED = {
     "GET /v1/holds/{hold_id}": Described("retrieveHold", deletion_schemas.Hold),
     "POST /v1/holds/{hold_id}/lift": Described("liftHold", deletion_schemas.Hold),
     "GET /v1/deletions": Described("listDeletions", schemas.Listing[deletion_schemas.Deletion]),
+    "POST /v1/deletions": Described("createDeletions", JSON_LINES, bulk_schemas.NewDeletions),
     "GET /v1/deletions/{deletion_id}": Described("retrieveDeletion", deletion_schemas.Deletion),
     "GET /v1/deletions/{deletion_id}/receipt": Described("downloadDeletionReceipt", MEDIA_TYPE),
     "GET /v1/files": Described("listFiles", schemas.Listing[schemas.File]),

@@ -7,6 +7,7 @@ from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.clock import Clock
 from tunewarden.config import Config
 from tunewarden.db.database import Database
+from tunewarden.deletion.bulk import BulkDeletions
 from tunewarden.deletion.executor import Executor
 from tunewarden.engines.adapter_states import AdapterStates
 from tunewarden.gateway.routing import Gateway
@@ -35,6 +36,7 @@ class Operations:
     floor: Floor
     database: Database
     executor: Executor
+    bulk_deletions: BulkDeletions
     memory: PlainMemory
     imports: Imports
     files: Files

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from tunewarden import problems
 from tunewarden.api import (
     aliases,
+    bulk_deletions,
     deletions,
     docs,
     expired_keys,
@@ -47,6 +48,7 @@ ROOMS = (
     files,
     uploads,
     deletions,
+    bulk_deletions,
     holds,
     aliases,
     fine_tuning,

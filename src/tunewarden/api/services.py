@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tunewarden.api.deleting import Deleting
 from tunewarden.api.downloads import Downloads
+from tunewarden.api.json_lines import LongWork
 from tunewarden.api.log_bundles import LogBundles
 from tunewarden.api.mailer import Mailer
 from tunewarden.api.memory_budget import MemoryBudget
@@ -37,6 +38,7 @@ class Services:
     part_intake: Intake = field(default_factory=Intake)
     mailer: Mailer = field(default_factory=Mailer)
     invite_pages: PageRate = field(default_factory=PageRate)
+    long_work: LongWork = field(default_factory=LongWork)
 
     @classmethod
     def of(cls, operations: Operations) -> "Services":

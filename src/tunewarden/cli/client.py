@@ -106,6 +106,23 @@ class Client:
         body = json.dumps(fields).encode()
         return self.send(*path, body=[body], length=len(body), content_type="application/json")
 
+    def lines(
+        self,
+        method: str,
+        *path: str,
+        into: Callable[[bytes], object],
+        fields: Object | None = None,
+        headers: Mapping[str, str] | None = None,
+        **query: Value,
+    ) -> None:
+        """Send JSON, or nothing, and give the answer to `into` as it comes."""
+        body = None if fields is None else json.dumps(fields).encode()
+        sent = dict(headers or {})
+        if body is not None:
+            sent |= {"content-type": "application/json", "content-length": str(len(body))}
+        pieces = None if body is None else [body]
+        self.exchange(Request(method, _path(path, query), sent, pieces, into))
+
     def send(self, *path: str, body: Iterable[bytes], length: int, content_type: str) -> Object:
         """POST a streamed body of `length` bytes, and return the response."""
         headers = {"content-type": content_type, "content-length": str(length)}

@@ -5,14 +5,56 @@ from typing import Any
 
 import click
 
-from tunewarden.cli import client
-from tunewarden.cli.options import data_option, json_option, limit_option, refusing
+from tunewarden.cli import bulk_deleting, client
+from tunewarden.cli.bulk_deleting import filter_options
+from tunewarden.cli.options import (
+    data_option,
+    dry_run_option,
+    json_option,
+    limit_option,
+    refusing,
+    yes_option,
+)
 from tunewarden.cli.output import say_if_more, show_json, shown_time
 
 
 @click.group()
 def deletions() -> None:
     """Deletions and their receipts."""
+
+
+@deletions.command(
+    "create",
+    epilog="\b\nExamples:\n  tunewarden deletions create --older-than 90d --unused-for 30d --dry-run"
+    "\n  tunewarden deletions create ft:… ft:… file-…",
+)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@filter_options
+@click.option("--resume", "key", help="Go on with a request that broke off: its Idempotency-Key.")
+@yes_option
+@dry_run_option
+@json_option
+@data_option
+@refusing
+def deletions_create(
+    ids: tuple[str, ...],
+    key: str | None,
+    data: Path | None,
+    *,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+    **chosen: object,
+) -> None:
+    """Delete many models and files, by ids or by a filter; print what became of each.
+
+    What is blocked or on hold is spared. Without --yes it shows what would be deleted and asks for one sentence.
+    """
+    wanted = bulk_deleting.chosen(**chosen)
+    if bool(ids) == bool(wanted):
+        raise click.UsageError("Give either ids or options that choose models.")
+    body = {"ids": list(ids)} if ids else {"filter": wanted}
+    bulk_deleting.delete(data, body, yes=yes, dry_run=dry_run, as_json=as_json, key=key)
 
 
 @deletions.command("list")

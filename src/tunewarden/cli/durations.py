@@ -24,6 +24,21 @@ class Duration(click.ParamType[int]):
         return int(match[1]) * SECONDS[match[2]]
 
 
+class Days(click.ParamType[int]):
+    """Whole days: `90`, `90d`, `4w`."""
+
+    name = "days"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """Return their number."""
+        match = re.fullmatch(r"([0-9]{1,6})([dw]?)", str(value))
+        if match is None or int(match[1]) == 0:
+            self.fail(f"'{value}' is no number of days, such as 90, 90d or 12w.", param, ctx)
+        return int(match[1]) * (7 if match[2] == "w" else 1)
+
+
 expires_option = click.option(
     "--expires", type=Duration(), help="For how long it is valid: 24h, 30d. [default: for ever]"
 )

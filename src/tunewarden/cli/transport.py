@@ -156,7 +156,7 @@ def _answer(connection: HTTPConnection, into: Callable[[bytes], object] | None =
         body = response.read(ANSWER_BYTES_MAX)
     else:
         body = b""
-        while piece := response.read(CHUNK_BYTES):
+        while piece := response.read1(CHUNK_BYTES):  # what has come, also of a slow answer
             into(piece)
     # What is cut short ends like what is whole, where a bound is given.
     if response.length:

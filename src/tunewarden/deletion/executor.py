@@ -7,10 +7,10 @@ D6 to D8 are group-committed: `group_commit.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from tunewarden.clock import Clock
 from tunewarden.db.database import Database
@@ -33,6 +33,8 @@ from tunewarden.identity.policy import Caller
 from tunewarden.locks import ByteLocks
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.space import Ballast
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.002
 # Deletions per group of erasures (D9).
@@ -111,6 +113,41 @@ class Executor:
         for part in records.parts_of(self._database, deletion):
             self._finished(part, deadline)
         return self._finished(deletion, deadline)
+
+    def commit(self, work: Callable[[int], T]) -> T:
+        """Return what `work` returns, which commits deletions (D3): it is called with the log's size before them."""
+        log_size = self._steps.log_size()
+        return self._runner.with_room(lambda: work(log_size))
+
+    def finish_together(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        """Finish committed deletions up to D8, with those that they include; return each as it is then.
+
+        Like several requests at once, but with one thread: they share D6 to D8. What takes longer than the bound, or
+        fails, is not deleted yet and continues in the background (I13).
+        """
+        deadline = self._clock.monotonic() + self._bound_seconds
+        parts = [part for one in deletions for part in records.parts_of(self._database, one)]
+        self._evict_together([*parts, *deletions])
+        for one in (*parts, *deletions):
+            with suppress(Error):  # logged there
+                self._finished(one, deadline)
+        return [self._again(one) for one in deletions]
+
+    def _evict_together(self, deletions: Sequence[Deletion]) -> None:
+        """Do D4 and D5 for those that no process works on, and store it, so that one group commit finishes them."""
+        with ExitStack() as claims:
+            claimed = [one for one in deletions if claims.enter_context(self._claimed(one))]
+            mine = [self._again(one) for one in claimed]
+            try:
+                for step in (Step.FENCE, Step.EVICT):
+                    due = [one for one in mine if one.next_step is step]
+                    done = {one.n: one for one in self._runner.do(step, due)} if due else {}
+                    mine = [done.get(one.n, one) for one in mine]
+                noted = [one for one in mine if one.next_step is Step.ERASE_KEY]
+                self._runner.with_room(lambda: self._steps.note(*noted))
+            except Exception as error:  # noqa: BLE001 - logged below
+                # Outer boundary: each is tried alone after this.
+                self._runner.log(error, f"{len(mine)} deletions failed as a group")
 
     def is_over(self, join: "Joined") -> bool:
         """Return whether a joined deletion is done (D8): one read by primary key for each of its parts.

@@ -79,6 +79,10 @@ TABLES = (
     Place("deletion_cases", Holds.METADATA, "what was deleted together, with a receipt"),
     Place("case_members", Holds.METADATA, "numbers of deletions"),
     Place("canary_runs", Holds.NOTHING, "what the canary of each base found last"),
+    Place(
+        "bulk_deletions", Holds.NOTHING, "who asked for many at once, with which Idempotency-Key"
+    ),
+    Place("bulk_deletion_items", Holds.METADATA, "numbers of the models that a filter chose"),
     Place("log_seen", Holds.NOTHING, "a size"),
     Place("clock_seen", Holds.NOTHING, "times"),
     Place("swap_seen", Holds.NOTHING, "a time"),

@@ -14,6 +14,8 @@ from tunewarden.registry.artifacts import ID_LENGTH_MAX, Artifact, ArtifactKind
 from tunewarden.registry.file_rows import File
 from tunewarden.registry.models import Model
 
+BASE_REFUSED = "base_model_not_deletable"
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -87,15 +89,24 @@ def check(found: Plan, *, force: bool, if_match: str | None) -> None:
 
     Raises Error(PRECONDITION_FAILED); Error(CONFLICT), naming the blockers.
     """
-    if if_match is not None and not _matches(if_match, found.fingerprint):
+    if if_match is not None:
+        said = f"What deleting '{found.artifact.id}' would do has changed"
+        check_match(if_match, found.fingerprint, said)
+    blockers.check(found.artifact.id, found.blockers, force=force)
+
+
+def check_match(if_match: str, fingerprint: str, said: str) -> None:
+    """Check that an If-Match header names the plan's fingerprint; `said` is what has changed if not.
+
+    Raises Error(PRECONDITION_FAILED).
+    """
+    if not _matches(if_match, fingerprint):
         raise Error(
             Kind.PRECONDITION_FAILED,
-            f"What deleting '{found.artifact.id}' would do has changed: its plan has now the fingerprint"
-            f" {found.fingerprint}. Read the plan again, then delete.",
+            f"{said}: its plan has now the fingerprint {fingerprint}. Read the plan again, then delete.",
             param="If-Match",
             code="plan_changed",
         )
-    blockers.check(found.artifact.id, found.blockers, force=force)
 
 
 def _matches(if_match: str, fingerprint: str) -> bool:
@@ -109,7 +120,7 @@ def base_refused(name: str) -> Error:
         Kind.FORBIDDEN,
         f"The model '{name[:ID_LENGTH_MAX]}' is a base model. Only fine-tuned models can be deleted.",
         param="model",
-        code="base_model_not_deletable",
+        code=BASE_REFUSED,
     )
 
 

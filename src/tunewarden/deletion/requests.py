@@ -1,5 +1,6 @@
 """Requests for deletions: D1 to D3, the commit point, and the rule for retries (I5)."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -38,6 +39,8 @@ class Attempt:
     force: bool = False
     # The fingerprint of the plan that the client saw, as the header If-Match.
     if_match: str | None = None
+    # Raises Error(CONFLICT) if, as D3 reads it, the artifact is not what was asked for any more.
+    recheck: Callable[[Tx, Artifact], None] | None = None
 
 
 class Part(Enum):
@@ -71,12 +74,7 @@ def request_deletion(
     Raises Error(NOT_FOUND), Error(FORBIDDEN), Error(CONFLICT) and Error(PRECONDITION_FAILED); each leaves an
     audit event.
     """
-    if attempt.idempotency_key and len(attempt.idempotency_key) > IDEMPOTENCY_KEY_LENGTH_MAX:
-        raise Error(
-            Kind.INVALID,
-            "An Idempotency-Key must be at most 255 characters.",
-            param="Idempotency-Key",
-        )
+    check_idempotency_key(attempt.idempotency_key)
     try:
         with database.write(below_floor=True) as tx:
             return _request(tx, caller, kind, artifact_id, attempt, log_size=log_size)
@@ -84,6 +82,53 @@ def request_deletion(
         if refused.kind in REFUSALS:
             record_refusal(database, caller, kind, artifact_id, refused)
         raise
+
+
+def request_together(
+    database: Database,
+    caller: Caller,
+    wanted: Sequence[tuple[ArtifactKind, str]],
+    attempt: Attempt,
+    *,
+    log_size: int,
+) -> list[RequestedDeletion | Error]:
+    """Do D1 to D3 for each artifact, in one transaction, which costs one commit; return each deletion, or its refusal.
+
+    A refusal that is about the caller is the last one: what follows it was not looked at.
+    """
+    asked: list[RequestedDeletion | Error] = []
+    with database.write(below_floor=True) as tx:
+        for kind, artifact_id in wanted:
+            try:
+                # It refuses before it writes anything, so that the others' writes stay.
+                asked.append(_request(tx, caller, kind, artifact_id, attempt, log_size=log_size))
+            except Error as refused:
+                if refused.kind not in REFUSALS | {Kind.UNAUTHENTICATED}:
+                    raise
+                asked.append(refused)
+                if is_about_caller(refused):
+                    break
+    for (kind, artifact_id), one in zip(wanted, asked, strict=False):
+        if isinstance(one, Error) and one.kind in REFUSALS:
+            record_refusal(database, caller, kind, artifact_id, one)
+    return asked
+
+
+def is_about_caller(refused: Error) -> bool:
+    """Return whether an error refuses the caller, whatever it asks to delete."""
+    if refused.kind is Kind.FORBIDDEN:
+        return refused.code != plan.BASE_REFUSED
+    return refused.kind is Kind.UNAUTHENTICATED
+
+
+def check_idempotency_key(key: str | None) -> None:
+    """Check the length of an Idempotency-Key. Raises Error(INVALID)."""
+    if key and len(key) > IDEMPOTENCY_KEY_LENGTH_MAX:
+        raise Error(
+            Kind.INVALID,
+            "An Idempotency-Key must be at most 255 characters.",
+            param="Idempotency-Key",
+        )
 
 
 def _request(
@@ -95,6 +140,8 @@ def _request(
     keys.authorize_now(tx, caller, Action.DELETE)  # I8
     found = plan.of(tx, kind, artifact)
     plan.check(found, force=attempt.force, if_match=attempt.if_match)  # D2
+    if attempt.recheck is not None:
+        attempt.recheck(tx, artifact)
     asked = together.Asked(
         requested_by=caller.key_id,
         actor=caller.actor,

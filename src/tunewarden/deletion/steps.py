@@ -110,13 +110,14 @@ class Steps:
         }
         return todo[step](deletions)
 
-    def note(self, deletion: Deletion) -> None:
+    def note(self, *deletions: Deletion) -> None:
         """Store the results of D4 and D5, so that another process can continue from there.
 
         If a power cut undoes this write, they are repeated.
         """
         with self.database.write(survives=False, below_floor=True) as tx:
-            records.record_facts(tx, deletion, *FOUND_BEFORE_D6)
+            for deletion in deletions:
+                records.record_facts(tx, deletion, *FOUND_BEFORE_D6)
 
     def _now(self) -> int:
         return to_micros(self.clock.now())

@@ -1,0 +1,73 @@
+"""Answers in lines of JSON, one object a line: of work that goes on while they are sent."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, TypeVar
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import StreamingResponse
+
+from tunewarden.errors import Error, Kind
+from tunewarden.json_encoding import encoded
+
+JSON_LINES = "application/x-ndjson"
+# Each has a thread of the worker's while a group of its lines is made.
+AT_ONCE_MAX = 6
+OF_ORGANIZATION_MAX = 2
+RETRY_SECONDS = 5
+T = TypeVar("T")
+
+
+class LongWork:
+    """How many such answers one worker gives at once. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+
+    @contextmanager
+    def held(self, organization_id: str) -> Iterator[None]:
+        """Hold a place. Raises Error(UNAVAILABLE) if there is none."""
+        with self._lock:
+            is_full = self._held.total() >= AT_ONCE_MAX
+            if is_full or self._held[organization_id] >= OF_ORGANIZATION_MAX:
+                raise Error(
+                    Kind.UNAVAILABLE,
+                    "Too many bulk deletions, previews and runs of retention rules at once. Try again when one is over.",
+                    code="too_many_at_once",
+                    retry_after_seconds=RETRY_SECONDS,
+                )
+            self._held[organization_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held[organization_id] -= 1
+                if not self._held[organization_id]:
+                    del self._held[organization_id]
+
+
+async def answer(
+    work: LongWork,
+    organization_id: str,
+    begin: Callable[[], Iterator[T]],
+    shown: Callable[[T], Any],
+) -> StreamingResponse:
+    """Stream what `begin` returns; what it raises before the first line is an answer of its own."""
+    lines = _lines(work, organization_id, begin, shown)
+    first = await run_in_threadpool(next, lines, b"")
+    return StreamingResponse(chain((first,), lines), media_type=JSON_LINES)
+
+
+def _lines(
+    work: LongWork,
+    organization_id: str,
+    begin: Callable[[], Iterator[T]],
+    shown: Callable[[T], Any],
+) -> Iterator[bytes]:
+    with work.held(organization_id):
+        for one in begin():
+            yield encoded(shown(one)) + b"\n"
