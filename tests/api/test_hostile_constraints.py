@@ -103,9 +103,10 @@ def test_anothers_constraints_delay_no_first_token(
     assert max(took) < FIRST_TOKEN_SECONDS
 
 
-def test_anothers_slow_masks_delay_no_tokens(
+def test_anothers_slow_masks_end_their_requests_and_not_ours(
     clients: tuple[openai.OpenAI, openai.OpenAI],
 ) -> None:
+    """What they cost ours meanwhile is printed; a budget bounds it (tests/unit/embedded_engine/test_mask_time.py)."""
     honest, bad = clients
 
     def tokens() -> float:
@@ -118,9 +119,10 @@ def test_anothers_slow_masks_delay_no_tokens(
         )
         return time.monotonic() - began
 
-    beside = {}
     for name, grammar in (("plain", PLAIN), ("ambiguous", AMBIGUOUS)):
         with hostile(bad, lambda number, like=grammar: like.replace("NAME", f"b{number}")) as ends:
-            beside[name] = statistics.median(tokens() for _ in range(3))
-        print(f"beside {name} grammars: {beside[name]:.2f} s; hostile: {dict(ends)}")
-    assert beside["ambiguous"] < 2 * beside["plain"]
+            beside = statistics.median(tokens() for _ in range(3))
+        print(f"beside {name} grammars: {beside:.2f} s; hostile: {dict(ends)}")
+    # With no budget they are answered, or end by their client's time-out.
+    assert ends["400"] >= THREADS
+    assert ends["answered"] == 0

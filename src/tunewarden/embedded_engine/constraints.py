@@ -14,12 +14,10 @@ from typing import Any
 
 import llguidance
 import msgspec
-import numpy as np
-import torch
 
 from tunewarden.clock import SystemClock
 from tunewarden.embedded_engine.closed_schemas import closed
-from tunewarden.embedded_engine.mask_time import Budget, Budgets, RowTime, Stopwatch
+from tunewarden.embedded_engine.mask_time import Budget, Budgets, RowTime
 from tunewarden.embedded_engine.number_bounds import with_near_bounds
 from tunewarden.embedded_engine.trial import (
     LIMITS,
@@ -135,7 +133,7 @@ class Matcher:
         self._matcher = matcher
         self._constraint = constraint
         self._time = RowTime(budget)
-        self._took = 0.0
+        self._worked = self._waited = 0.0
         self._reason = ""
 
     def copy(self) -> "Matcher":
@@ -147,15 +145,18 @@ class Matcher:
         """Note the token that was chosen."""
         self._matcher.consume_token(token)
 
-    def took(self, seconds: float, *, token: bool = False) -> None:
-        """Note the processor time of the next mask; with `token`, of the token before it, too."""
-        self._took += seconds
-        if seconds > STEP_SECONDS:
+    def mask_took(self, worked: float, waited: float) -> None:
+        """Note the seconds of processor time of the next mask, and how long others waited for it."""
+        self._worked += worked
+        self._waited += waited
+        if worked > STEP_SECONDS:
             self._reason = TOO_SLOW
-        if token:
-            taken, self._took = self._took, 0.0
-            if not self._time.spend(taken):
-                self._reason = TOO_SLOW
+
+    def token_took(self, worked: float, waited: float) -> None:
+        """Note those of the token that followed a mask."""
+        if not self._time.spend(self._worked + worked, self._waited + waited):
+            self._reason = TOO_SLOW
+        self._worked = self._waited = 0.0
 
     @property
     def is_complete(self) -> bool:
@@ -238,34 +239,6 @@ class Compiler:
             trial = Trial(self._vocabulary)
             self._trials.append(trial)
             return trial
-
-
-def forbidden(matchers: Sequence[Matcher], vocabulary: int) -> torch.Tensor:
-    """Return which tokens must not follow, [rows, vocabulary]."""
-    masks = np.empty((len(matchers), matchers[0].words), np.uint32)
-    address, length = masks.ctypes.data, masks.strides[0]
-    watch = Stopwatch()
-    for row, matcher in enumerate(matchers):
-        matcher.fill(address + row * length, length)
-        watch.lap()
-    for matcher, seconds in zip(matchers, watch.shares(), strict=True):
-        matcher.took(seconds)
-    has_some = masks.any(axis=1)
-    if not has_some.all():
-        for row in np.flatnonzero(~has_some).tolist():
-            matchers[row].end()
-    bits = np.unpackbits(masks.view(np.uint8), axis=1, count=vocabulary, bitorder="little")
-    return torch.from_numpy(bits == 0)
-
-
-def follow(matchers: Sequence[Matcher], tokens: Sequence[int]) -> None:
-    """Note the token that was chosen for each."""
-    watch = Stopwatch()
-    for matcher, token in zip(matchers, tokens, strict=True):
-        matcher.take(token)
-        watch.lap()
-    for matcher, seconds in zip(matchers, watch.shares(), strict=True):
-        matcher.took(seconds, token=True)
 
 
 def refused(constraint: Constraint, reason: str) -> Error:

@@ -1,7 +1,8 @@
 """How long constraints may keep everybody's next token waiting (docs/decisions/0032).
 
-Masks are computed between two steps of the batch. A row has some time for each of its tokens; what it takes beyond comes
-out of a budget of its organization, which fills slowly, so that no number of requests takes more.
+Masks are computed between two steps of the batch. The time that others wait for them comes out of a budget of their
+organization, which fills as time passes, so that no number of requests takes more than a share of it, however busy the
+machine is. When it is empty, the rows end that take long by processor time; those that take little go on.
 """
 
 import time
@@ -10,17 +11,17 @@ from itertools import pairwise
 
 from tunewarden.clock import Clock
 
-# A usual schema takes a tenth or a fifth of it.
-SECONDS_A_TOKEN = 0.00025
+# What a row may always take, in processor time; usual schemas take a tenth to a half of it.
+SECONDS_A_TOKEN = 0.00005
 # What a row may save up, for masks that take longer than most.
 SAVED_SECONDS = 0.01
-BUDGET_SECONDS = 1.0
-BUDGET_SECONDS_A_SECOND = 0.02
+BUDGET_SECONDS = 0.5
+BUDGET_SECONDS_A_SECOND = 0.2
 BUDGETS_MAX = 1024
 
 
 class Budget:
-    """An organization's, in seconds of processor time. Used by the step thread only."""
+    """An organization's, in seconds that others wait. Used by the step thread only."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -30,10 +31,9 @@ class Budget:
     def spend(self, seconds: float) -> bool:
         """Return whether so much was left."""
         self._fill()
-        if seconds > self._left:
-            return False
-        self._left -= seconds
-        return True
+        was_left = seconds <= self._left
+        self._left = max(0.0, self._left - seconds)
+        return was_left
 
     @property
     def is_full(self) -> bool:
@@ -70,17 +70,16 @@ class RowTime:
         self.budget = budget
         self._saved = 0.0
 
-    def spend(self, seconds: float) -> bool:
-        """Count what one token took; return whether the row may go on."""
-        self._saved = min(self._saved + SECONDS_A_TOKEN - seconds, SAVED_SECONDS)
-        if self._saved >= 0:
-            return True
-        beyond, self._saved = -self._saved, 0.0
-        return self.budget.spend(beyond)
+    def spend(self, worked: float, waited: float) -> bool:
+        """Count what one token took in processor time, and how long others waited; return whether the row may go on."""
+        self._saved = min(self._saved + SECONDS_A_TOKEN - worked, SAVED_SECONDS)
+        is_short = self._saved >= 0
+        self._saved = max(0.0, self._saved)
+        return self.budget.spend(waited) or is_short
 
 
 class Stopwatch:
-    """Shares the processor time of several rows' work among them.
+    """Shares the time of several rows' work among them.
 
     The processor's time is asked for twice in all, because that is a system call. The time of day, which is none, says
     who took how much of it; what else the machine does lengthens a row's share, but not what all have together.
@@ -94,12 +93,13 @@ class Stopwatch:
         """End a row's work."""
         self._laps.append(time.perf_counter())
 
-    def shares(self) -> Sequence[float]:
-        """Return the seconds of processor time of each."""
+    def shares(self) -> Sequence[tuple[float, float]]:
+        """Return the seconds of processor time and those that passed, of each."""
         worked = time.thread_time() - self._began
-        rows = len(self._laps) - 1
-        if worked < rows * SECONDS_A_TOKEN / 4:  # as nearly always: nobody took long
-            return [worked / rows] * rows
         passed = self._laps[-1] - self._laps[0]
+        rows = len(self._laps) - 1
+        if worked < rows * SECONDS_A_TOKEN / 2:  # as nearly always: nobody took long
+            return [(worked / rows, passed / rows)] * rows
         share = min(1.0, worked / passed)
-        return [share * (after - before) for before, after in pairwise(self._laps)]
+        laps = [after - before for before, after in pairwise(self._laps)]
+        return [(share * lap, lap) for lap in laps]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tunewarden.embedded_engine.constraints import Matcher, follow, forbidden
+from tunewarden.embedded_engine.constraints import Matcher
+from tunewarden.embedded_engine.masks import allowed, follow
 from tunewarden.ids import random_bytes
 
 # Below this temperature sampling equals greedy decoding, and the division overflows.
@@ -137,7 +138,8 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
     """
     held = [(row, one.matcher) for row, one in enumerate(choosers) if one.matcher is not None]
     if held:
-        logits = _allowed(logits, held)
+        rows, matchers = zip(*held, strict=True)
+        logits = allowed(logits, rows, matchers)
     adjusted = logits
     if any(chooser.adjusts for chooser in choosers):
         adjusted = logits.clone()
@@ -156,24 +158,13 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
             for row, token in zip(some, drawn, strict=True):
                 tokens[row] = token
     if held:
-        follow([matcher for _, matcher in held], [tokens[row] for row, _ in held])
+        follow(matchers, [tokens[row] for row in rows])
     choices = []
     for row, (chooser, token) in enumerate(zip(choosers, tokens, strict=True)):
         chooser.note(token)
         asked = chooser.sampling.top_logprobs
         choices.append(Choice(token) if asked is None else _reported(logits[row], token, asked))
     return choices
-
-
-def _allowed(logits: torch.Tensor, held: Sequence[tuple[int, Matcher]]) -> torch.Tensor:
-    """Return the logits without the tokens that may not follow in their row."""
-    rows = [row for row, _ in held]
-    out = forbidden([matcher for _, matcher in held], logits.shape[-1])
-    if len(rows) == len(logits):
-        return logits.masked_fill(out, -torch.inf)
-    allowed = logits.clone()
-    allowed[rows] = logits[rows].masked_fill_(out, -torch.inf)
-    return allowed
 
 
 def _draw(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[int]:

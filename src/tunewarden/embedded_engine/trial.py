@@ -40,6 +40,8 @@ DEAR_SECONDS = 0.00015
 DEAR_STEPS = 512
 # A prime: each step goes another way.
 STRIDE = 7919
+# Below the engine's threads, which everybody's tokens wait for.
+NICENESS = 10
 TOO_COMPLEX = "it is too complex"
 NO_TEXT = "no text fits it"
 HEAD = struct.Struct("<I")
@@ -166,6 +168,7 @@ def main() -> None:
     descriptor, parent = map(int, sys.argv[1:])
     processes.die_with(parent)
     processes.keep_secrets_in_memory()
+    os.nice(NICENESS)
     threading.stack_size(STACK_BYTES)
     with socket.socket(fileno=descriptor) as ours:
         worker = threading.Thread(target=_serve, args=[ours])

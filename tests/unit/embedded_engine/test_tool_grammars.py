@@ -6,10 +6,12 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 from tests.support import demo_models
 from tokenizers import AddedToken, Tokenizer
 
-from tunewarden.embedded_engine.constraints import Compiler, Constraint, forbidden
+from tunewarden.embedded_engine.constraints import Compiler, Constraint
+from tunewarden.embedded_engine.masks import allowed
 from tunewarden.embedded_engine.tool_grammars import is_special, tool_constraint
 from tunewarden.embedded_engine.tools import Function, Tools
 from tunewarden.errors import Error
@@ -88,7 +90,7 @@ def takes(
     for token in [*tokenizer.encode(text, add_special_tokens=False).ids, END]:
         if matcher.is_complete:
             return token == END
-        if forbidden([matcher], vocabulary)[0, token]:
+        if allowed(torch.zeros(1, vocabulary), [0], [matcher])[0, token] < 0:
             return False
         matcher.take(token)
         assert matcher.problem is None
