@@ -96,6 +96,22 @@ def test_the_stock_sdk_lists_a_limit_of_each_base_and_sets_one(
     assert next(iter(limits.list_rate_limits(own.project))).max_tokens_per_1_minute == 100_000
 
 
+def test_a_rate_limit_is_named_by_its_base_too_and_recorded_by_its_id(
+    server: Server, admin: OpenAI, own: Organization
+) -> None:
+    limits = admin.admin.organization.projects.rate_limits
+    changed = limits.update_rate_limit(
+        "a-base", project_id=own.project, max_requests_per_1_minute=9
+    )
+    assert (changed.id, changed.max_requests_per_1_minute) == ("rl-a-base", 9)
+    after = limits.list_rate_limits(own.project, after="a-base", limit=1)
+    assert [one.model for one in after.data] == ["b-base"]
+    newest = server.app.database.peek(
+        "SELECT resource_id FROM audit_events WHERE type = 'rate_limit.updated' ORDER BY n DESC"
+    )
+    assert newest == ("rl-a-base",)
+
+
 @pytest.mark.parametrize(
     ("rate_limit", "fields", "refused"),
     [
@@ -104,7 +120,7 @@ def test_the_stock_sdk_lists_a_limit_of_each_base_and_sets_one(
         ("rl-a-base", {"max_requests_per_1_minute": 0}, (400, "max_requests_per_1_minute")),
         ("rl-a-base", {"max_tokens_per_1_minute": 2**31}, (400, "max_tokens_per_1_minute")),
         ("rl-none", {"max_requests_per_1_minute": 5}, (404, "rate_limit_id")),
-        ("a-base", {"max_requests_per_1_minute": 5}, (404, "rate_limit_id")),
+        ("none", {"max_requests_per_1_minute": 5}, (404, "rate_limit_id")),
     ],
 )
 def test_what_cannot_be_set_is_refused_by_name(

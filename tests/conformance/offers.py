@@ -52,7 +52,45 @@ SETS = (
     Set("API keys of projects", ("admin/organization/projects/test_api_keys.py",)),
     Set("admin keys", ("admin/organization/test_admin_api_keys.py",)),
     Set("usage", ("admin/organization/test_usage.py",)),
+    Set("audit logs", (f"{ADMIN}/test_audit_logs.py",)),
+    Set("rate limits of projects", (f"{ADMIN}/projects/test_rate_limits.py",)),
 )
+# Files and folders of administration that are no set: all of their operations answer 404 `not_offered`.
+LEFT_OUT = {
+    f"{ADMIN}/{name}": why
+    for names, why in (
+        (("groups", "test_groups.py", "projects/groups", "projects/test_groups.py"), "groups"),
+        (
+            (
+                "test_roles.py",
+                "users/test_roles.py",
+                "projects/test_roles.py",
+                "projects/users/test_roles.py",
+            ),
+            "custom roles",
+        ),
+        (("test_certificates.py", "projects/test_certificates.py"), "client certificates"),
+        (("test_data_retention.py", "projects/test_data_retention.py"), "settings of retention"),
+        (("test_external_keys.py", "test_external_storage.py"), "customers' keys and storage"),
+        (
+            ("test_workload_identity_providers.py", "workload_identity_providers"),
+            "workload identity",
+        ),
+        (
+            (
+                "test_spend_alerts.py",
+                "test_spend_limit.py",
+                "projects/test_spend_alerts.py",
+                "projects/test_spend_limit.py",
+            ),
+            "spend: nothing has a price",
+        ),
+        (("projects/test_hosted_tool_permissions.py",), "hosted tools"),
+        (("projects/test_model_permissions.py",), "lists of permitted models"),
+        (("projects/test_service_tier_settings.py",), "service tiers"),
+    )
+    for name in names
+}
 NOT_OFFERED = (
     NotOffered(
         r"admin/organization/test_usage\.py::\w+::test_method_(completions|embeddings)_with_all_params\[",
@@ -122,6 +160,10 @@ NOT_OFFERED = (
     NotOffered(
         rf"{ADMIN}/test_projects\.py::\w+::test_method_(create|update)_with_all_params\[",
         "`projects.create` and `update` with a region and an external key, which are refused",
+    ),
+    NotOffered(
+        rf"{ADMIN}/projects/test_rate_limits\.py::\w+::test_method_update_rate_limit_with_all_params\[",
+        "limits of a day, of images, audio and batches, which are refused",
     ),
     NotOffered(
         rf"{ADMIN}/projects/test_users\.py::\w+::({CALLS}_create|test_method_update_with_all_params\[)",

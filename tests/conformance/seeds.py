@@ -11,7 +11,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
-from tests.conformance import key_seeds, people
+from tests.conformance import key_seeds, limit_seeds, people
 from tests.fakes.upstream import FakeUpstream
 from tests.support import demo_models
 
@@ -93,6 +93,11 @@ class Seeds:
 
     def _administered(self, file: str) -> None:
         # In lists of people the cursor is a person, in those of service accounts one of them.
+        if file.endswith("test_audit_logs.py"):
+            limit_seeds.restore_events(self._app, self._caller.organization_id)
+            return
+        if file.endswith("test_rate_limits.py"):
+            limit_seeds.restore_bases(self._app)
         if not re.search("service_accounts|api_keys", file):
             people.restore(self._app)
             return

@@ -100,6 +100,18 @@ def test_no_test_of_the_suite_is_left_out(ran: Ran) -> None:
     assert len(ran.outcomes) == len(written) // 2 * VARIANTS
 
 
+def test_every_file_of_administration_is_a_set_or_left_out_for_a_reason(ran: Ran) -> None:
+    known = {*offers.LEFT_OUT, *(file for one in offers.SETS for file in one.files)}
+    files = [
+        path.relative_to(ran.folder).as_posix()
+        for path in (ran.folder / "admin").rglob("test_*.py")
+    ]
+    covering = {file: [one for one in known if f"{file}/".startswith(f"{one}/")] for file in files}
+    assert {file: names for file, names in covering.items() if len(names) != 1} == {}
+    used = {name for names in covering.values() for name in names}
+    assert offers.LEFT_OUT.keys() <= used
+
+
 @pytest.mark.parametrize(
     ("file", "path"),
     [

@@ -64,7 +64,7 @@ class LimitCommands:
             base = _base_of(rate_limit_id, names, "rate_limit_id")
             found, is_changed = self.rate_limits.set_of_project(tx, project_id, base, change)
             if is_changed:
-                _note_rates(tx, administrator, rate_limit_id, project_id, change)
+                _note_rates(tx, administrator, f"{PREFIX}{base}", project_id, change)
         return base, found
 
     def of_key(self, administrator: Administrator, project_id: str, key_id: str) -> RateLimit:
@@ -143,8 +143,9 @@ def _set(**numbers: int | None) -> dict[str, int]:
 
 
 def _base_of(rate_limit_id: str, names: list[str], param: str) -> str:
+    """Return the base of a rate limit's id. A base's own name is accepted too, unless it begins as such an id."""
     base = rate_limit_id.removeprefix(PREFIX)
-    if base not in names or not rate_limit_id.startswith(PREFIX):
+    if base not in names:
         said = f"No such rate limit: '{ids.shown(rate_limit_id)}'. Its id is '{PREFIX}' and the name of a base model."
         kind = Kind.NOT_FOUND if param == "rate_limit_id" else Kind.INVALID
         raise Error(kind, said, param=param)

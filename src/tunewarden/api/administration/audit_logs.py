@@ -1,16 +1,15 @@
 """`/v1/organization/audit_logs`: the events of the organization. The export and the retention period are our extensions."""
 
 from collections.abc import Iterator
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from tunewarden.api.administration import audit_views, schemas
 from tunewarden.api.administration.audit_filters import PAGE, InFilters, only
 from tunewarden.api.administration.bodies import InBody
-from tunewarden.api.administration.pages import LIMIT, LIMIT_MAX
+from tunewarden.api.administration.pages import LIMIT, Limit
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InAdministration
 from tunewarden.audit.events import Event
@@ -21,8 +20,6 @@ JSON_LINES = "application/jsonl"
 LINES = 200
 
 routes = APIRouter(prefix="/v1/organization/audit_logs")
-
-Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
 
 
 @routes.get("", dependencies=[only(*PAGE)])
@@ -45,7 +42,8 @@ def list_audit_logs(
     )
     has_more = len(found) > limit
     # One more than asked for was read: the oldest, or, before a cursor, the newest.
-    page = found[-limit:] if before is not None and after is None else found[:limit]
+    is_backward = before is not None and after is None
+    page = found[max(len(found) - limit, 0) :] if is_backward else found[:limit]
     return JsonAnswer(
         {
             "object": "list",
