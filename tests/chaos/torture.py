@@ -25,6 +25,7 @@ BATTERIES = {
     "frozen-processes": "tests/chaos/test_frozen_processes.py",
     "lost-access": "tests/chaos/test_lost_access.py",
     "writes-against-lost-access": "tests/chaos/test_writes_against_lost_access.py",
+    "limits": "tests/chaos/test_limits.py",
     "three-organizations": "tests/chaos/test_three_organizations.py",
     "kill-nine": "tests/chaos/test_kill_nine.py",
     "usage-after-kills": "tests/chaos/test_usage_after_kills.py",
