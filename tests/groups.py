@@ -30,6 +30,7 @@ FUZZ = ("fuzz",)
 # Of the quick directories, what starts servers.
 NEED_SERVERS = (
     "docs/test_backup_and_restore.py",
+    "docs/test_export_a_model.py",
     "docs/test_moving_from_openai.py",
     "properties/test_remnants_of_texts.py",
 )

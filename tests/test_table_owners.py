@@ -35,6 +35,7 @@ OWNERS = {
     "holds": "registry/holds.py",
     "bulk_deletions": "deletion/bulk_rows.py",
     "bulk_deletion_items": "deletion/bulk_rows.py",
+    "exports": "registry/export_rows.py",
     "aliases": "registry/alias_rows.py",
     "alias_versions": "registry/alias_rows.py",
     "alias_targets": "registry/alias_rows.py",

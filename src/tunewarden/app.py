@@ -45,6 +45,7 @@ from tunewarden.registry import models, replicas, restore_marks
 from tunewarden.registry.aliases import Aliases
 from tunewarden.registry.bases import Base
 from tunewarden.registry.drafts import Drafts
+from tunewarden.registry.exports import Exports
 from tunewarden.registry.files import Files
 from tunewarden.registry.holds import Holds
 from tunewarden.registry.imports import Imports
@@ -258,6 +259,7 @@ def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
         bulk_deletions=BulkDeletions(app.database, app.executor),
         memory=app.memory,
         imports=app.imports,
+        exports=exports(app),
         files=app.files,
         holds=Holds(app.database, app.keyring),
         aliases=Aliases(app.database),
@@ -276,6 +278,13 @@ def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
         usage=UsageCounter(app.database, app.clock),
         adapter_states=AdapterStates(app.database, app.engine, app.remote_control),
         open_log=app.open_log,
+    )
+
+
+def exports(app: App) -> Exports:
+    """Return the export operation."""
+    return Exports(
+        app.database, app.keyring, app.blobs, app.memory, app.open_log, app.log_mark.raise_to
     )
 
 

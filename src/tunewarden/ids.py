@@ -38,6 +38,7 @@ class Prefix(StrEnum):
     CASE = "case"
     HOLD = "hold"
     BULK_DELETION = "bulk"
+    EXPORT = "export"
     AUDIT_EVENT = "audit_log"
     REQUEST = "req"
     COMPLETION = "cmpl"

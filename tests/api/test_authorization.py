@@ -139,6 +139,8 @@ def _rows_with(server: Server, other: str) -> Iterator[Row]:
         yield "GET /v1/models/{model_id}", target, ask("GET", f"/v1/models/{model_id}")
         path = f"/v1/models/{model_id}/engines"
         yield "GET /v1/models/{model_id}/engines", target, ask("GET", path)
+        path = f"/v1/models/{model_id}/content"
+        yield "GET /v1/models/{model_id}/content", target, ask("GET", path)
         path = f"/v1/models/{model_id}/usage"
         yield "GET /v1/models/{model_id}/usage", target, ask("GET", path)
         path = f"/v1/models/{model_id}/deletion_plan"

@@ -25,10 +25,10 @@ from tunewarden.identity import keys
 from tunewarden.recovery_at_start import recover
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden_receipts import receipt
-from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.facts import DeletionFacts
 from tunewarden_receipts.leaf import DeletionLeaf
 from tunewarden_receipts.receipt import VerifiedReceipt
+from tunewarden_receipts.statement import BlobsErased, Deleted
 
 PACKED = Path(__file__).parents[1] / "golden" / "data-0.1.tar.gz"
 
@@ -132,7 +132,7 @@ def test_deletions_that_were_under_way_end(old: Old) -> None:
     pairs = [
         (type(facts).__name__.removesuffix("Leaf").removesuffix("Facts"), facts.deletion_id)
         for facts in said
-        if not isinstance(facts, AuditDigestLeaf)
+        if isinstance(facts, Deleted | BlobsErased)
     ]
     assert len(set(pairs)) == len(pairs), "a deletion has two leaves"
 

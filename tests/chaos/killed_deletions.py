@@ -33,8 +33,8 @@ from tunewarden.registry import models
 from tunewarden.registry.artifacts import ArtifactKind, State, fields_of
 from tunewarden.registry.models import Model
 from tunewarden_receipts import receipt
-from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.leaf import DeletionLeaf
+from tunewarden_receipts.statement import BlobsErased, Deleted
 
 KILLS_PER_DIRECTORY = 100
 MODELS_MAX = 4096
@@ -157,7 +157,7 @@ def _judge_leaves(app: App, found: Judged) -> None:
     leaves: Counter[tuple[bool, str]] = Counter()
     for _, entry in log.entries():
         facts = receipt.verify_entry(entry, signer.public_pem())
-        if not isinstance(facts, AuditDigestLeaf):
+        if isinstance(facts, Deleted | BlobsErased):
             leaves[isinstance(facts, DeletionLeaf), facts.deletion_id] += 1
     with app.database.read() as tx:
         rows = tx.rows("SELECT id, receipt FROM deletions")

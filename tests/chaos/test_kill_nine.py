@@ -29,7 +29,7 @@ from tunewarden.cli.transport import Http
 from tunewarden.config import Config
 from tunewarden.errors import Error
 from tunewarden_receipts import receipt
-from tunewarden_receipts.audit_digest import AuditDigestLeaf
+from tunewarden_receipts.statement import BlobsErased, Deleted
 
 IS_LONG = bool(os.environ.get("TUNEWARDEN_TORTURE"))
 WORKERS = 2
@@ -151,7 +151,7 @@ def _check_acknowledged(server: FakeEngineServer, story: Story) -> None:
         if story.receipts.setdefault(deletion, found.body) is found.body:
             verified = receipt.verify(found.body, key)
             assert verified.disclosed is not None
-            assert not isinstance(verified.facts, AuditDigestLeaf)
+            assert isinstance(verified.facts, Deleted)
             named = verified.facts.deletion_id, verified.disclosed.artifact_id
             assert named == (deletion, model)
         assert story.receipts[deletion] == found.body, "a receipt changed"
@@ -199,7 +199,7 @@ def _check_leaves_and_remnants(data: Path) -> int:
     leaves = Counter(
         (type(facts).__name__, facts.deletion_id)
         for facts in (receipt.verify_entry(one, signer.public_pem()) for _, one in log.entries())
-        if not isinstance(facts, AuditDigestLeaf)
+        if isinstance(facts, Deleted | BlobsErased)
     )
     assert set(leaves.values()) <= {1}, "a deletion has two leaves"
     with app.database.read() as tx:

@@ -255,6 +255,15 @@ CREATE TABLE drafts (
   is_claimed INTEGER NOT NULL DEFAULT 0
 , project_id TEXT REFERENCES projects (id), bytes INTEGER NOT NULL DEFAULT 0);
 
+CREATE TABLE exports (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  artifact_n INTEGER NOT NULL REFERENCES artifacts (n),
+  exported_by TEXT NOT NULL,
+  exported_at INTEGER NOT NULL,
+  log_index INTEGER
+);
+
 CREATE TABLE file_sources (
   n INTEGER PRIMARY KEY REFERENCES files (n),
   sealed BLOB NOT NULL
@@ -593,6 +602,8 @@ CREATE INDEX drafts_of_project ON drafts (project_id) WHERE project_id IS NOT NU
 CREATE INDEX drafts_unclaimed ON drafts (created_at) WHERE kind = 'upload' AND is_claimed = 0;
 
 CREATE INDEX events_of_job ON job_events (job_n, n);
+
+CREATE INDEX exports_of_artifact ON exports (artifact_n, exported_at, id);
 
 CREATE INDEX files_listed ON artifacts (project_id, n) WHERE kind = 'file' AND state = 'active';
 

@@ -26,7 +26,7 @@ STATE = frozenset(
         "alias_targets", "alias_versions", "aliases", "invites", "key_rate_limits", "project_quotas",
         "rate_limits",
         "admin_api_keys", "api_keys", "artifacts", "audit_retention", "base_names", "bases",
-        "checkpoint_permissions", "files", "holds", "organizations", "project_members", "projects",
+        "checkpoint_permissions", "exports", "files", "holds", "organizations", "project_members", "projects",
         "replicas", "uploads", "users",
     }
 )  # fmt: skip
@@ -80,6 +80,7 @@ class Place:
         self.config = Config(data=data, scratch=scratch, scratch_may_be_a_disk=True)
         self.key = (data / "owner.key").read_text().strip()
         self.admin_key = administration.make_admin_key(self.app)
+        self.app.fence.join()  # for exports
         self.direct = Direct(Server(answering(self.app)))
         self.adapter = bases.adapter().write(data.parent / "adapter")
 
@@ -208,6 +209,7 @@ ACTS: dict[str, Act] = {
     "POST /v1/models": _imported,
     "POST /v1/models/{model_id}": lambda p: (f"/v1/models/{p.model()}", {"archived": True}),
     "DELETE /v1/models/{model_id}": lambda p: (f"/v1/models/{p.model()}", None),
+    "GET /v1/models/{model_id}/content": lambda p: (f"/v1/models/{p.model()}/content", None),
     "POST /v1/holds": lambda p: ("/v1/holds", {"model": p.model(), "reason": "a dispute"}),
     "POST /v1/holds/{hold_id}/lift": lambda p: (
         f"/v1/holds/{p.made('/v1/holds', {'model': p.model(), 'reason': 'a dispute'})}/lift", None,

@@ -72,7 +72,7 @@ def retrieve_file(context: InContext, file_id: Segment) -> JsonAnswer:
 @routes.get("/{file_id}/content")
 def download_file(context: InContext, file_id: Segment) -> Response:
     """Return a file's bytes."""
-    return context.services.downloads.answer(context.caller, _find(context, file_id))
+    return context.services.downloads.of_file(context.caller, _find(context, file_id))
 
 
 @routes.delete("/{file_id}")

@@ -4,7 +4,7 @@ from typing import Annotated
 from urllib.parse import quote, unquote
 
 from fastapi import APIRouter, Query
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -75,6 +75,13 @@ def list_model_engines(context: InContext, model_id: Segment) -> JsonAnswer:
             param="model",
         )
     return JsonAnswer(views.engines_object(context.operations.adapter_states.of(found)))
+
+
+@routes.get("/{model_id}/content")
+def export_model(context: InContext, model_id: Segment) -> Response:
+    """Return a model's files in plaintext, as a zip. Recorded in the log first: every receipt of its deletion says so."""
+    model = context.operations.exports.find(context.caller, model_id)
+    return context.services.downloads.of_model(context.caller, model)
 
 
 @routes.get("/{model_id}/usage")

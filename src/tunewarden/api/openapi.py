@@ -21,6 +21,7 @@ from tunewarden_receipts.receipt import MEDIA_TYPE
 FORM = "multipart/form-data"
 EVENTS = "text/event-stream"
 BINARY = "application/octet-stream"
+ARCHIVE = "application/zip"
 JOBS = "/v1/fine_tuning/jobs"
 PERMISSIONS = "/v1/fine_tuning/checkpoints/{model_id}/permissions"
 RESPONSE = f"{paths.RESPONSES}/{{response_id}}"
@@ -45,6 +46,7 @@ ROUTED = {
     "GET /v1/models/{model_id}/engines": Described(
         "listModelEngines", schemas.Listing[schemas.EngineOfModel]
     ),
+    "GET /v1/models/{model_id}/content": Described("exportModel", ARCHIVE),
     "GET /v1/models/{model_id}/usage": Described("retrieveModelUsage", schemas.ModelUsage),
     "GET /v1/models/{model_id}/deletion_plan": Described(
         "planModelDeletion", deletion_schemas.DeletionPlan

@@ -12,6 +12,7 @@ from tunewarden.deletion.executor import Executor
 from tunewarden.engines.adapter_states import AdapterStates
 from tunewarden.gateway.routing import Gateway
 from tunewarden.registry.aliases import Aliases
+from tunewarden.registry.exports import Exports
 from tunewarden.registry.files import Files
 from tunewarden.registry.holds import Holds
 from tunewarden.registry.imports import Imports
@@ -39,6 +40,7 @@ class Operations:
     bulk_deletions: BulkDeletions
     memory: PlainMemory
     imports: Imports
+    exports: Exports
     files: Files
     holds: Holds
     aliases: Aliases

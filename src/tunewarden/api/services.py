@@ -46,7 +46,7 @@ class Services:
         return cls(
             operations,
             Deleting(operations.executor),
-            Downloads(operations.admissions, operations.files.content),
+            Downloads(operations.admissions, operations.files, operations.exports),
             _import_memory(operations.config),
             LogBundles(operations.database, operations.open_log),
         )

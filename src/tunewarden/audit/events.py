@@ -67,6 +67,7 @@ class EventType(StrEnum):
     MODEL_PROTECTED = "model.protected"
     MODEL_UNPROTECTED = "model.unprotected"
     MODEL_DESCRIBED = "model.metadata_updated"
+    MODEL_EXPORTED = "model.exported"
     DELETION_REQUESTED = "deletion.requested"
     DELETION_REFUSED = "deletion.refused"
     CASE_REQUESTED = "deletion.case.requested"

@@ -47,6 +47,7 @@ MEANINGS: dict[EventType, str] = {
     EventType.MODEL_PROTECTED: "a model was protected: it is deleted with force only",
     EventType.MODEL_UNPROTECTED: "a model is not protected any more",
     EventType.MODEL_DESCRIBED: "the metadata of a model were changed",
+    EventType.MODEL_EXPORTED: "a model's plain weights were sent to an Owner, or began to be: `export`",
     EventType.ALIAS_CREATED: "an alias was created",
     EventType.ALIAS_SWITCHED: "an alias points to something else",
     EventType.ALIAS_DELETED: "an alias was deleted",

@@ -4,8 +4,6 @@ If a server starts in the meantime it is as safe as a worker of that server: del
 fence included, and the server's runner polls for new rows.
 """
 
-from dataclasses import replace
-
 from tunewarden.api.direct import Direct
 from tunewarden.api.server import Server
 from tunewarden.app import answering, open_app
@@ -18,18 +16,19 @@ class Application:
 
     def __init__(self, settings: Config) -> None:
         """Open the data directory. Raises Error(UNAVAILABLE)."""
-        self._direct = Direct(Server(answering(open_app(settings))))
+        self._app = open_app(settings)
+        self._direct = Direct(Server(answering(self._app)))
+        self._has_joined = False
 
     def send(self, request: Request, key: str) -> Answer:
         """Return the response to a request with this key."""
         headers = {**request.headers, "authorization": f"Bearer {key}"}
-        answer = Answer(
-            *self._direct.ask(request.method, ROOT + request.path, headers, request.body or ())
-        )
-        if request.into is None or answer.status != 200:
-            return answer
-        request.into(answer.body)
-        return replace(answer, body=b"")
+        if request.into is not None and not self._has_joined:
+            # What is streamed may be a model, which a deletion by another process must be able to cut.
+            self._app.fence.join()
+            self._has_joined = True
+        path, body = ROOT + request.path, request.body or ()
+        return Answer(*self._direct.ask(request.method, path, headers, body, request.into))
 
     def close(self) -> None:
         """Close its event loop."""

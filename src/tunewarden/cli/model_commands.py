@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tunewarden.cli import client, deleting, forms, waiting
+from tunewarden.cli import client, deleting, exporting, forms, waiting
 from tunewarden.cli.options import (
     data_option,
     dry_run_option,
@@ -97,6 +97,28 @@ def models_delete(
     deleting.delete(
         "models", model_id, data, force=force, yes=yes, dry_run=dry_run, as_json=as_json
     )
+
+
+@models.command("export", epilog="\b\nExample:\n  tunewarden models export ft:… --to ./my-lora")
+@click.argument("model_id")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    help="The directory to make. [default: the id, here]",
+)
+@json_option
+@data_option
+@refusing
+def models_export(model_id: str, to: Path | None, data: Path | None, *, as_json: bool) -> None:
+    """Write a model's PEFT LoRA into a new directory, in plaintext, and print its path.
+
+    What left is out of reach: each export is in the log, and every later receipt of a deletion names it.
+    """
+    made = exporting.export(model_id, to, data)
+    if as_json:
+        show_json(made)
+    else:
+        click.echo(made["directory"])
 
 
 def _change_command(name: str, fields: dict[str, bool], said: str) -> None:

@@ -2,14 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 
+from tunewarden.db.database import Tx
 from tunewarden.deletion.records import Deletion
-from tunewarden.registry.artifacts import SealedBlob
+from tunewarden.registry import artifacts, export_rows, exports
+from tunewarden.registry.artifacts import ArtifactKind, SealedBlob
+from tunewarden.registry.export_rows import Export
+from tunewarden_receipts import leaf as leaves
 from tunewarden_receipts import receipt
 from tunewarden_receipts.facts import FencedWorker, SealedBlobs
 from tunewarden_receipts.leaf import (
     DeletionLeaf,
     Disclosure,
     EvictedEngine,
+    ExportLeaf,
     FencedHost,
     opened,
 )
@@ -18,8 +23,19 @@ from tunewarden_receipts.leaf import (
 HOSTS = (FencedHost("local", "acknowledged"),)
 
 
-def disclosure_of(deletion: Deletion, blobs: Sequence[SealedBlob]) -> Disclosure:
+def read_disclosure(tx: Tx, deletion: Deletion) -> Disclosure:
     """Return every stored value that the leaf of a deletion commits to."""
+    blobs = artifacts.blobs_of(tx, deletion.artifact_n)
+    if deletion.kind != ArtifactKind.MODEL:
+        return disclosure_of(deletion, blobs, None)
+    # Read after D4, when no export can begin any more.
+    return disclosure_of(deletion, blobs, export_rows.of(tx, deletion.artifact_n))
+
+
+def disclosure_of(
+    deletion: Deletion, blobs: Sequence[SealedBlob], exported: Sequence[Export] | None
+) -> Disclosure:
+    """Return a deletion's disclosure; `exported` is None if nobody looked, as for files."""
     return Disclosure(
         salt=deletion.salt.hex(),
         artifact_id=deletion.artifact_id,
@@ -32,6 +48,7 @@ def disclosure_of(deletion: Deletion, blobs: Sequence[SealedBlob]) -> Disclosure
         engines=tuple(
             EvictedEngine(one.engine, one.how, one.aborted) for one in deletion.evict_report or ()
         ),
+        exports=None if exported is None else tuple(map(exports.disclosed, exported)),
     )
 
 
@@ -45,5 +62,14 @@ def asker(leaf: DeletionLeaf, salt: bytes, candidates: Iterable[str]) -> str | N
     """Return which candidate requested a deletion; None if none did."""
     for candidate in candidates:
         if opened(leaf, Disclosure(salt.hex(), requested_by=candidate)).requested_by:
+            return candidate
+    return None
+
+
+def exporter(leaf: ExportLeaf, salt: bytes, candidates: Iterable[str]) -> str | None:
+    """Return which candidate made an export; None if none did."""
+    for candidate in candidates:
+        shown = Disclosure(salt.hex(), exported=leaves.Export(leaf.exported_at, candidate))
+        if opened(leaf, shown).exported:
             return candidate
     return None

@@ -33,7 +33,7 @@ from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
 from tunewarden_receipts import receipt
 from tunewarden_receipts.audit_digest import AuditDigestLeaf
-from tunewarden_receipts.leaf import Disclosure
+from tunewarden_receipts.leaf import Disclosure, ExportLeaf
 from tunewarden_receipts.statement import BlobsErased, Deleted, Facts
 
 MARK_DIGITS = 20
@@ -175,6 +175,9 @@ class Recovery:
                     replay.check_history(tx, facts)
                 shard = int(facts.key.shard)
                 generations[shard] = max(generations.get(shard, 0), facts.key.generation_after)
+            elif isinstance(facts, ExportLeaf):
+                with self.database.read() as tx:
+                    replay.check_export_history(tx, facts)
             elif isinstance(facts, AuditDigestLeaf):
                 with self.database.read() as tx:
                     replay.check_audit_history(tx, facts)
@@ -197,6 +200,9 @@ class Recovery:
             elif isinstance(facts, BlobsErased):
                 with self.database.write(below_floor=True) as tx:
                     replay.blobs_erased(tx, facts, index)
+            elif isinstance(facts, ExportLeaf):
+                with self.database.write(below_floor=True) as tx:
+                    replay.export(tx, facts, index)
             else:
                 bundle = self._bundle(index, entry)
                 with self.database.write(below_floor=True) as tx:

@@ -11,17 +11,18 @@ from tunewarden.clock import to_micros
 from tunewarden.db.database import Tx
 from tunewarden.deletion import records
 from tunewarden.deletion.commitment import commit
-from tunewarden.deletion.disclosure import asker, disclosure_of
+from tunewarden.deletion.disclosure import asker, exporter, read_disclosure
 from tunewarden.deletion.records import Intent
 from tunewarden.deletion.reports import KeyReport
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys, organizations
-from tunewarden.registry import artifacts
+from tunewarden.registry import artifacts, export_rows
 from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
+from tunewarden.registry.export_rows import Export
 from tunewarden_receipts import receipt
 from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.facts import DeletionFacts
-from tunewarden_receipts.leaf import DeletionLeaf, Disclosure, opened
+from tunewarden_receipts.leaf import DeletionLeaf, Disclosure, ExportLeaf, opened
 from tunewarden_receipts.statement import BlobsErased, Deleted
 
 SERVER = "server"
@@ -40,9 +41,7 @@ def check_history(tx: Tx, facts: Deleted) -> None:
         return
     artifact, salt = found
     if not _names(facts, artifact, salt):
-        raise _histories_differ(
-            f"The log's entry about {facts.internal_id} does not match the database's {artifact.id}."
-        )
+        raise _does_not_match(facts, artifact)
     known = records.find_of(tx, artifact.n)
     if artifact.state is not State.DELETED and known and known.id != facts.deletion_id:
         raise _histories_differ(
@@ -78,7 +77,7 @@ def deletion(
     )
     shown = None
     if isinstance(facts, DeletionLeaf):
-        shown = opened(facts, disclosure_of(noted, artifacts.blobs_of(tx, artifact.n)))
+        shown = opened(facts, read_disclosure(tx, noted))
     # Even if it had begun: repeating its steps would record other times, and make a second leaf.
     logged = replace(
         noted,
@@ -96,6 +95,41 @@ def deletion(
 def blobs_erased(tx: Tx, facts: BlobsErased, index: int) -> None:
     """Store the second leaf's index, so that D9 does not append another."""
     records.record_blobs_leaf(tx, facts.deletion_id, index)
+
+
+def check_export_history(tx: Tx, facts: ExportLeaf) -> None:
+    """Check that the leaf of an export does not contradict the database. Raises Error(UNAVAILABLE)."""
+    found = artifacts.find_internal(tx, ArtifactKind.MODEL, facts.internal_id)
+    if found is not None and not _names(facts, *found):
+        raise _does_not_match(facts, found[0])
+
+
+def export(tx: Tx, facts: ExportLeaf, index: int) -> None:
+    """Store a leaf's export, if the database does not know it but knows its model; and where the leaf is."""
+    if export_rows.exists(tx, facts.export_id):
+        export_rows.note_leaf(tx, facts.export_id, index)
+        return
+    found = artifacts.find_internal(tx, ArtifactKind.MODEL, facts.internal_id)
+    if found is None:
+        return
+    artifact, salt = found
+    known = keys.ids_of(tx, artifact.organization_id)
+    made = Export(
+        facts.export_id,
+        exporter(facts, salt, known) or UNKNOWN,
+        _micros(facts.exported_at),
+        index,
+    )
+    export_rows.insert(tx, artifact.n, made)
+    audit.record(
+        tx,
+        audit.EventType.MODEL_EXPORTED,
+        organization_id=artifact.organization_id,
+        actor=audit.SERVER,
+        resource_id=artifact.id,
+        export=made.id,
+        reason="the log says that it was exported",
+    )
 
 
 def check_audit_history(tx: Tx, facts: AuditDigestLeaf) -> None:
@@ -137,7 +171,7 @@ def _find(tx: Tx, facts: Deleted) -> tuple[Artifact, bytes] | None:
     return artifacts.find_internal(tx, ArtifactKind(facts.kind), facts.internal_id)
 
 
-def _names(facts: Deleted, artifact: Artifact, salt: bytes) -> bool:
+def _names(facts: Deleted | ExportLeaf, artifact: Artifact, salt: bytes) -> bool:
     """Return whether a leaf's commitments match this artifact."""
     if isinstance(facts, DeletionFacts):
         return facts.artifact_id == artifact.id
@@ -155,6 +189,12 @@ def _asker(tx: Tx, facts: Deleted, artifact: Artifact, salt: bytes) -> str:
         return facts.requested_by
     known = [SERVER, *keys.ids_of(tx, artifact.organization_id)]
     return asker(facts, salt, known) or UNKNOWN
+
+
+def _does_not_match(facts: Deleted | ExportLeaf, artifact: Artifact) -> Error:
+    return _histories_differ(
+        f"The log's entry about {facts.internal_id} does not match the database's {artifact.id}."
+    )
 
 
 def _histories_differ(what: str) -> Error:

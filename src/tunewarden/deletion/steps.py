@@ -20,7 +20,7 @@ from tunewarden.artifacts.keyring import Keyring
 from tunewarden.clock import Clock, from_micros, iso, to_micros
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import protocol, records
-from tunewarden.deletion.disclosure import disclosure_of, opened_by
+from tunewarden.deletion.disclosure import opened_by, read_disclosure
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.reports import BlobsReport, EngineReport, KeyReport
@@ -197,7 +197,7 @@ class Steps:
         stated: list[tuple[Deletion, Disclosure | None]] = []
         with self.database.write(below_floor=True) as tx:
             for deletion in deletions:
-                shown = disclosure_of(deletion, artifacts.blobs_of(tx, deletion.artifact_n))
+                shown = read_disclosure(tx, deletion)
                 if deletion.statement:
                     stated.append((deletion, opened_by(deletion.statement, shown)))
                     continue

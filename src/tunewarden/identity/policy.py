@@ -52,6 +52,7 @@ class Action(StrEnum):
     USE_MODELS = "api.model.request"
     WRITE_MODELS = "api.model.write"
     DELETE = "api.delete"
+    EXPORT = "api.model.export"
     HOLD = "api.holds.write"
     WRITE_ALIASES = "api.aliases.write"
     READ_HOLDS = "api.holds.read"

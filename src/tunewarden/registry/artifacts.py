@@ -217,6 +217,12 @@ def is_archived(database: Database, n: int) -> bool:
     )
 
 
+def is_visible(database: Database, n: int) -> bool:
+    """Return whether an artifact is active or archived now: one read by primary key, no cache."""
+    row = database.peek("SELECT state FROM artifacts WHERE n = :n", n=n)
+    return row is not None and State(row[0]) in VISIBLE
+
+
 def begin_deletion(tx: Tx, n: int, epoch: int) -> None:
     """Set an artifact to `deleting`, with a new epoch: it is not served any more (D3)."""
     tx.run("UPDATE artifacts SET state = 'deleting', epoch = :epoch WHERE n = :n", epoch=epoch, n=n)

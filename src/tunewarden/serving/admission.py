@@ -64,11 +64,11 @@ class Reading:
 class Serving:
     """One request on an artifact, or on a base (`n` is None), of a caller. `abort` aborts it, once.
 
-    The artifact was active when the database's stamp was `stamp`. `ended_by` is the reason of the abort; `action` is
-    what its caller must be allowed to do as long as it runs.
+    The artifact was there when the database's stamp was `stamp`: active, or archived if it `may_be_archived`.
+    `ended_by` is the reason of the abort; `action` is what its caller must be allowed to do as long as it runs.
     """
 
-    __slots__ = ("_abort", "action", "caller", "ended_by", "n", "stamp")
+    __slots__ = ("_abort", "action", "caller", "ended_by", "may_be_archived", "n", "stamp")
 
     def __init__(
         self,
@@ -77,11 +77,14 @@ class Serving:
         abort: Callable[[], object],
         stamp: object,
         action: Action = Action.USE_MODELS,
+        *,
+        may_be_archived: bool = False,
     ) -> None:
         self.n = n
         self.caller = caller
         self.action = action
         self.stamp = stamp
+        self.may_be_archived = may_be_archived
         self.ended_by: Error | None = None
         self._abort = abort
 
@@ -214,20 +217,27 @@ class Admissions:
 
     @contextmanager
     def guarded(
-        self, n: int, caller: Caller, action: Action, absent: Error, abort: Callable[[], object]
+        self,
+        n: int,
+        caller: Caller,
+        action: Action,
+        absent: Error,
+        abort: Callable[[], object],
+        *,
+        may_be_archived: bool = False,
     ) -> Iterator[Serving]:
         """Hold the guard of an artifact (models and files).
 
-        `abort` is called if it is deleted, or if the caller may no longer do `action`. Raises `absent` if it is no
-        longer active.
+        `abort` is called if it is deleted, or archived unless it `may_be_archived`, or if the caller may no longer do
+        `action`. Raises `absent` if it is no longer there.
         """
         if not self._fence.begin(n):
             raise absent
-        serving = Serving(n, caller, abort, None, action)
+        serving = Serving(n, caller, abort, None, action, may_be_archived=may_be_archived)
         try:
             # Inside the guard, as above.
             serving.stamp = self._database.stamp()
-            if not artifacts.is_active(self._database, n):
+            if not self._is_there(serving, n):
                 raise absent
             yield self._note(serving)
         finally:
@@ -242,7 +252,7 @@ class Admissions:
         stamp = self._database.stamp()
         if serving.stamp == stamp:
             return True
-        if artifacts.is_active(self._database, serving.n):
+        if self._is_there(serving, serving.n):
             serving.stamp = stamp
             return True
         serving.ended_by = self._gone(serving.n)
@@ -291,7 +301,14 @@ class Admissions:
         self._seen = None if self._in_flight.abort(gone, now, ACK_SECONDS) else stamp
         for serving in [one for one in self._running if one.n in gone]:
             assert serving.n is not None, "a base is never gone"
-            serving.abort(self._gone(serving.n))
+            if not self._is_there(serving, serving.n):
+                serving.abort(self._gone(serving.n))
+
+    def _is_there(self, serving: Serving, n: int) -> bool:
+        """Return whether the artifact of a request may go on being sent."""
+        if serving.may_be_archived:
+            return artifacts.is_visible(self._database, n)
+        return artifacts.is_active(self._database, n)
 
     def _gone(self, n: int) -> Error:
         """Return the error that ends a request on an artifact which is not active any more."""

@@ -35,7 +35,7 @@ def test_what_a_fence_saw_of_a_worker_comes_out_of_the_row_into_a_receipt(how: E
     seen = (FencedWorker("w1", how),)
     deletion = _row(fence_report=reports.encoded(seen))
     assert deletion.fence_report == seen
-    shown = disclosure_of(deletion, [])
+    shown = disclosure_of(deletion, [], None)
     assert read_disclosure(_named(disclosure_json(shown))).fence == (
         facts.FencedWorker("w1", how.value),
     )
@@ -46,7 +46,7 @@ def test_what_an_engine_saw_comes_out_of_the_row_into_a_receipt(how: Eviction) -
     seen = (EngineReport.of(Evicted("embedded", how, aborted=2)),)
     deletion = _row(evict_report=reports.encoded(seen))
     assert deletion.evict_report == seen
-    shown = disclosure_of(deletion, [])
+    shown = disclosure_of(deletion, [], None)
     assert read_disclosure(_named(disclosure_json(shown))).engines == (
         leaf.EvictedEngine("embedded", how.value, 2),
     )

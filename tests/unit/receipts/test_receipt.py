@@ -172,6 +172,7 @@ def test_a_value_that_is_not_the_one_committed_to_is_refused(name: str) -> None:
         "lineage": (),
         "erased": ERASED_SHOWN.erased,
         "failures": (),
+        "exported": leaf.Export(DELETION.requested_at, "key_1"),
     }
     changed = replace(SHOWN, **{name: others.get(name, "another")})
     stored["disclosure"] = leaf.disclosure_json(changed)

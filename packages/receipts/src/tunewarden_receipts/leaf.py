@@ -1,6 +1,6 @@
 """Format 2: a leaf's public facts and commitments, and the disclosure in an Owner's receipt (I9, I17).
 
-A leaf says when and how an artifact was deleted, by the names that engines and the keyring know it by, which
+A leaf says when and how an artifact was deleted, or when its weights were exported, by the names that engines and the keyring know it by, which
 mean nothing to a stranger. Its model id, its organization, who asked, and lists of any length are commitments. A
 disclosure is the salt and the values: it is part of the receipt and never in the log.
 """
@@ -51,7 +51,7 @@ class EvictedEngine:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One export of the plain weights before the deletion, which the deletion does not reach."""
+    """One export of the plain weights, which a later deletion does not reach: when it was recorded, and by which key."""
 
     exported_at: str
     exported_by: str
@@ -130,7 +130,26 @@ class BlobsErasedLeaf:
         return cls(**shown.commitments() | facts)
 
 
-Leaf = DeletionLeaf | BlobsErasedLeaf
+@dataclass(frozen=True, slots=True)
+class ExportLeaf:
+    """An export of plain weights, logged before their first byte was sent; `exported` commits to when and by whom."""
+
+    export_id: str
+    internal_id: str
+    manifest_sha256: str
+    artifact_id: str
+    organization_id: str
+    exported: str
+    exported_at: str
+    software: str
+
+    @classmethod
+    def of(cls, shown: "Disclosure", **facts: Any) -> "ExportLeaf":
+        """Return the leaf that commits to a disclosure's values and states `facts` publicly."""
+        return cls(**shown.commitments() | facts)
+
+
+Leaf = DeletionLeaf | BlobsErasedLeaf | ExportLeaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +169,7 @@ class Disclosure:
     lineage: tuple[str, ...] | None = None
     erased: ErasedBlobs | None = None
     failures: tuple[str, ...] | None = None
+    exported: Export | None = None
 
     def commitments(self) -> dict[str, Any]:
         """Return the commitment to each value that is disclosed, by its field: in hex, or of a list."""
@@ -166,7 +186,10 @@ class Disclosure:
 def committed(leaf: Leaf) -> dict[str, Any]:
     """Return everything that a leaf commits to, by the disclosure's field."""
     if isinstance(leaf, BlobsErasedLeaf):
-        names = ("manifest_sha256", "erased", "failures")
+        names: tuple[str, ...] = ("manifest_sha256", "erased", "failures")
+        return {name: getattr(leaf, name) for name in names}
+    if isinstance(leaf, ExportLeaf):
+        names = ("manifest_sha256", "artifact_id", "organization_id", "exported")
         return {name: getattr(leaf, name) for name in names}
     named = {field.name: getattr(leaf.commitments, field.name) for field in fields(Commitments)}
     lists = ("manifest_sha256", "hosts", "fence", "engines", "exports", "lineage")
@@ -253,6 +276,15 @@ _BLOBS_ERASED: dict[str, Reader] = {
     "failures": _LIST,
     "software": text,
 }
+_EXPORTED: dict[str, Reader] = {
+    "exportId": identifier,
+    **_SUBJECT,
+    "artifactId": sha256,
+    "organizationId": sha256,
+    "exported": sha256,
+    "exportedAt": time,
+    "software": text,
+}
 _HOST = {"host": identifier, "how": one_of(HOST_HOW)}
 _ENGINE = {"engine": identifier, "how": one_of(ENGINE_HOW), "aborted": integer}
 _EXPORT = {"exportedAt": time, "exportedBy": identifier}
@@ -271,6 +303,7 @@ _DISCLOSURE: dict[str, Callable[[object], Any]] = {
     "lineage": list_of(identifier),
     "erased": object_of(ErasedBlobs, _ERASED),
     "failures": list_of(identifier),
+    "exported": object_of(Export, _EXPORT),
 }
 # Predicate type -> the reader of its leaf, after the subject's two members were added to the predicate's.
 FORMAT_2: dict[str, Reader] = {
@@ -279,4 +312,5 @@ FORMAT_2: dict[str, Reader] = {
         partial(DeletionLeaf, kind="file"), _DELETION
     ),
     "https://tunewarden.dev/blobs-erased/v2": object_of(BlobsErasedLeaf, _BLOBS_ERASED),
+    "https://tunewarden.dev/model-export/v2": object_of(ExportLeaf, _EXPORTED),
 }

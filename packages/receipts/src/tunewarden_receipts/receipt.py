@@ -21,6 +21,7 @@ from tunewarden_receipts.leaf import (
     BlobsErasedLeaf,
     DeletionLeaf,
     Disclosure,
+    ExportLeaf,
     Leaf,
     check_disclosure,
     disclosure_json,
@@ -273,9 +274,10 @@ def _opened(envelope: object, key: LogKey) -> tuple[bytes, Facts]:
 
 def _disclosed(value: dict[str, Any], facts: Facts) -> Disclosure | None:
     """Return a receipt's disclosure, each value of which the facts commit to; None in format 1."""
-    if isinstance(facts, DeletionLeaf | BlobsErasedLeaf) != ("disclosure" in value):
+    is_format_2 = isinstance(facts, DeletionLeaf | BlobsErasedLeaf | ExportLeaf)
+    if is_format_2 != ("disclosure" in value):
         raise ReceiptError("The receipt and its statement are of two formats.")
-    if not isinstance(facts, DeletionLeaf | BlobsErasedLeaf):
+    if not isinstance(facts, DeletionLeaf | BlobsErasedLeaf | ExportLeaf):
         return None
     with _refusing("The disclosure cannot be trusted"):
         disclosed = read_disclosure(value["disclosure"])

@@ -5,13 +5,20 @@ from typing import Any
 from tunewarden_receipts import audit_digest
 from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.facts import FORMAT_1, BlobsErasedFacts, DeletionFacts
-from tunewarden_receipts.leaf import FORMAT_2, BlobsErasedLeaf, DeletionLeaf, Leaf, to_json
+from tunewarden_receipts.leaf import (
+    FORMAT_2,
+    BlobsErasedLeaf,
+    DeletionLeaf,
+    ExportLeaf,
+    Leaf,
+    to_json,
+)
 from tunewarden_receipts.readers import Reader, identifier, list_of, object_of, one_of, sha256
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 Deleted = DeletionFacts | DeletionLeaf
 BlobsErased = BlobsErasedFacts | BlobsErasedLeaf
-Facts = Deleted | BlobsErased | AuditDigestLeaf
+Facts = Deleted | BlobsErased | ExportLeaf | AuditDigestLeaf
 _AUDIT_DIGEST: dict[str, Reader] = {
     audit_digest.PREDICATE_TYPE: object_of(AuditDigestLeaf, audit_digest.READERS)
 }
@@ -28,8 +35,9 @@ def to_statement(leaf: Leaf | AuditDigestLeaf) -> dict[str, Any]:
     else:
         digest = {"hmacSha256": predicate.pop("manifestSha256")}
         subject = {"name": predicate.pop("internalId"), "digest": digest}
-        is_deletion = isinstance(leaf, DeletionLeaf)
-        what = f"{predicate.pop('kind')}-deletion" if is_deletion else "blobs-erased"
+        what = "model-export" if isinstance(leaf, ExportLeaf) else "blobs-erased"
+        if isinstance(leaf, DeletionLeaf):
+            what = f"{predicate.pop('kind')}-deletion"
         kind = f"https://tunewarden.dev/{what}/v2"
     statement = {
         "_type": STATEMENT_TYPE,

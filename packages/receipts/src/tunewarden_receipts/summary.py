@@ -13,6 +13,7 @@ from tunewarden_receipts.leaf import (
     Disclosure,
     EvictedEngine,
     Export,
+    ExportLeaf,
 )
 from tunewarden_receipts.receipt import VerifiedReceipt
 
@@ -45,6 +46,8 @@ def _lines(receipt: VerifiedReceipt) -> Lines:
             yield from _deletion(leaf, receipt.disclosed or Disclosure(""))
         case BlobsErasedLeaf() as leaf:
             yield from _blobs_erased(leaf, receipt.disclosed or Disclosure(""))
+        case ExportLeaf() as leaf:
+            yield from _exported(leaf, receipt.disclosed or Disclosure(""))
         case DeletionFacts() as facts:
             yield from _deletion_1(facts)
         case BlobsErasedFacts() as facts:
@@ -75,6 +78,8 @@ def _deletion(leaf: DeletionLeaf, shown: Disclosure) -> Lines:
     for residual in leaf.residuals:
         yield "remains", residual
     if leaf.exports is not None:
+        count = leaf.exports.count
+        yield "exports", f"{count}, not reached by this deletion" if count else "none"
         yield from _list("exported", leaf.exports, shown.exports, _export)
     if leaf.lineage is not None:
         yield from _list("learned", leaf.lineage, shown.lineage, str)
@@ -89,6 +94,16 @@ def _blobs_erased(leaf: BlobsErasedLeaf, shown: Disclosure) -> Lines:
         yield "  erased", f"{shown.erased.count} in {shown.erased.versions} versions"
         yield "  bytes", str(shown.erased.size_bytes)
     yield from _list("not erased", leaf.failures, shown.failures, str)
+
+
+def _exported(leaf: ExportLeaf, shown: Disclosure) -> Lines:
+    yield "model", shown.artifact_id or HIDDEN
+    yield "internal id", leaf.internal_id
+    yield from _manifest(shown.manifest_sha256)
+    yield "export", leaf.export_id
+    yield "organization", shown.organization_id or HIDDEN
+    by = shown.exported.exported_by if shown.exported else HIDDEN
+    yield "exported", f"{leaf.exported_at} by {by}"
 
 
 def _manifest(digest: str | None) -> Lines:
