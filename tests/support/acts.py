@@ -26,7 +26,7 @@ STATE = frozenset(
         "alias_targets", "alias_versions", "aliases", "invites", "key_rate_limits", "project_quotas",
         "rate_limits",
         "admin_api_keys", "api_keys", "artifacts", "audit_retention", "base_names", "bases",
-        "checkpoint_permissions", "exports", "files", "holds", "organizations", "project_members", "projects",
+        "checkpoint_permissions", "files", "holds", "organizations", "project_members", "projects",
         "replicas", "uploads", "users",
     }
 )  # fmt: skip
