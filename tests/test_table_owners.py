@@ -42,6 +42,7 @@ OWNERS = {
     "files": "registry/file_rows.py",
     "derivations": "registry/lineage.py",
     "file_sources": "registry/lineage.py",
+    "declared_origins": "registry/lineage.py",
     "drafts": "registry/drafts.py",
     "uploads": "registry/upload_rows.py",
     "upload_parts": "registry/upload_parts.py",
@@ -96,6 +97,9 @@ READS = {
     },
     "finetuning/checkpoints.py": {
         "artifacts": "a checkpoint with its model's id, in one statement",
+    },
+    "finetuning/job_lineage.py": {
+        "models": "the job that made an artifact, in one statement",
     },
     "finetuning/jobs.py": {
         "artifacts": "a job with the ids of its files, in one statement",

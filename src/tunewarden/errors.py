@@ -36,7 +36,7 @@ class Error(Exception):
 
     `param` names the offending parameter and `code` is the machine-readable reason,
     both as in OpenAI's `error` object; `type` is that object's, where it is not the kind's.
-    `retry_after_seconds` is set if a retry may help.
+    `retry_after_seconds` is set if a retry may help; `deletion_case` is the id of the case that a retry joins.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Error(Exception):
         code: str | None = None,
         type: str | None = None,  # noqa: A002  OpenAI's name
         retry_after_seconds: float | None = None,
+        deletion_case: str | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -56,5 +57,6 @@ class Error(Exception):
         self.code = code
         self.type = type
         self.retry_after_seconds = retry_after_seconds
+        self.deletion_case = deletion_case
         # Whether the refusal is in the audit log already.
         self.is_recorded = False

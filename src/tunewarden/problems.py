@@ -81,6 +81,8 @@ def _advice(error: Error) -> list[tuple[bytes, bytes]]:
     headers = []
     if error.kind is Kind.UNAUTHENTICATED:
         headers.append((b"www-authenticate", b"Bearer"))
+    if error.deletion_case is not None:
+        headers.append((b"tunewarden-deletion-case", error.deletion_case.encode()))
     if error.retry_after_seconds is not None:
         seconds = error.retry_after_seconds
         headers.append((b"retry-after", b"%d" % math.ceil(seconds)))

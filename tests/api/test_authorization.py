@@ -4,6 +4,7 @@ After a change that is meant: `pytest tests/api/test_authorization.py --update-g
 difference.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -143,6 +144,8 @@ def _rows_with(server: Server, other: str) -> Iterator[Row]:
         yield "GET /v1/models/{model_id}/content", target, ask("GET", path)
         path = f"/v1/models/{model_id}/usage"
         yield "GET /v1/models/{model_id}/usage", target, ask("GET", path)
+        path = f"/v1/models/{model_id}/lineage"
+        yield "GET /v1/models/{model_id}/lineage", target, ask("GET", path)
         path = f"/v1/models/{model_id}/deletion_plan"
         yield "GET /v1/models/{model_id}/deletion_plan", target, ask("GET", path)
     for target, owner in (("own", server.owner_key), ("foreign", other)):
@@ -227,10 +230,16 @@ def _deletion_rows(
         # Answered by line: a foreign model's line is an unknown one's (test_bulk_deletions.py).
         where = "/v1/deletions?dry_run=true"
         yield "POST /v1/deletions", target, partial(_json, server, where, {"ids": [model_id]})
-    for suffix in ("", "/receipt"):
-        for target, deletion_id in targets.items():
-            path = f"/v1/deletions/{deletion_id}{suffix}"
-            yield f"GET /v1/deletions/{{deletion_id}}{suffix}", target, ask("GET", path)
+    cases = {
+        "own": uploading.erase(server, server.owner_key),
+        "foreign": uploading.erase(server, other),
+        "unknown": "case_nobody",
+    }
+    yield "GET /v1/deletion_cases", "-", ask("GET", "/v1/deletion_cases")
+    for route, of in (("deletions/{deletion_id}", targets), ("deletion_cases/{case_id}", cases)):
+        for suffix, (target, one) in itertools.product(("", "/receipt"), of.items()):
+            path = f"/v1/{route.partition('/')[0]}/{one}{suffix}"
+            yield f"GET /v1/{route}{suffix}", target, ask("GET", path)
 
 
 def _file_rows(

@@ -30,6 +30,7 @@ LISTS = (
     "/v1/files",
     "/v1/holds",
     "/v1/deletions",
+    "/v1/deletion_cases",
     "/v1/fine_tuning/jobs",
     "/v1/fine_tuning/jobs/{job_id}/events",
     "/v1/fine_tuning/jobs/{job_id}/checkpoints",

@@ -34,16 +34,21 @@ def ids(server: Server, server_admin: str) -> dict[str, str]:
     """Something real for every name in a path."""
     model, gone = server.make_model().id, server.make_model().id
     deleted = server.request("DELETE", f"/v1/models/{gone}", key=server.owner_key)
+    case = uploading.erase(server, server.owner_key)
     deletion = f"/v1/deletions/{deleted.header('tunewarden-deletion')}"
     invited = {"email": "headed@example.com", "role": "reader"}
     invite = administration.ask(server, "POST", "/invites", server_admin, invited)
     # Only then does a deletion no longer change.
     wait_until(lambda: server.get(deletion, key=server.owner_key).json["blobs_erased_at"], "D9")
+    member = server.get(f"/v1/deletion_cases/{case}", key=server.owner_key).json["data"][0]
+    other = f"/v1/deletions/{member['deletion']}"
+    wait_until(lambda: server.get(other, key=server.owner_key).json["blobs_erased_at"], "D9")
     return {
         "model_id": model,
         "file_id": str(uploading.post(server, "/v1/files", *FILE).json["id"]),
         "job_id": fine_tuning_rows.make_job(server.app, server.owner_key, state=State.SUCCEEDED),
         "deletion_id": str(deleted.header("tunewarden-deletion")),
+        "case_id": case,
         "name": str(server.post("/v1/aliases", {"name": "headed", "model": model}).json["name"]),
         "hold_id": str(server.post("/v1/holds", {"model": model, "reason": "x"}).json["id"]),
         "response_id": "resp_1",

@@ -137,7 +137,8 @@ def test_real_answers_are_as_the_document_tells(server: Server) -> None:
     key, app = server.owner_key, server.app
     model, gone = server.make_model().id, server.make_model().id
     deleted = server.request("DELETE", f"/v1/models/{gone}", key=key)
-    file = uploading.post(server, "/v1/files", *FILE).json["id"]
+    file, erased = (uploading.post(server, "/v1/files", *FILE).json["id"] for _ in range(2))
+    ended = server.request("DELETE", f"/v1/files/{erased}?cascade=models", key=key)
     job = fine_tuning_rows.make_job(app, key, state=State.SUCCEEDED)
     fine_tuning_rows.tell(app, job, "hello")
     fine_tuning_rows.make_checkpoint(app, key, job, 3, {})
@@ -147,8 +148,12 @@ def test_real_answers_are_as_the_document_tells(server: Server) -> None:
         "file_id": str(file),
         "job_id": job,
         "deletion_id": dict(deleted.headers)["tunewarden-deletion"],
+        "case_id": dict(ended.headers)["tunewarden-deletion-case"],
     }
-    answers: dict[str, Any] = {"DELETE /v1/models/{model_id}": deleted.json}
+    answers: dict[str, Any] = {
+        "DELETE /v1/models/{model_id}": deleted.json,
+        "DELETE /v1/files/{file_id}": ended.json,
+    }
     route = f"{openapi.PERMISSIONS}"
     answers[f"POST {route}"] = server.post(
         route.format(model_id=model), {"project_ids": [project]}

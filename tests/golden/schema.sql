@@ -192,6 +192,12 @@ CREATE TABLE clock_seen (
   jumped_micros INTEGER NOT NULL
 );
 
+CREATE TABLE declared_origins (
+  n INTEGER NOT NULL REFERENCES models (n),
+  origin_n INTEGER NOT NULL REFERENCES artifacts (n),
+  PRIMARY KEY (n, origin_n)
+) WITHOUT ROWID;
+
 CREATE TABLE deletion_cases (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -587,6 +593,8 @@ CREATE INDEX cases_unfinished ON deletion_cases (n) WHERE finished_at IS NULL;
 
 CREATE INDEX checkpoints_of_job ON job_checkpoints (job_n, n);
 
+CREATE INDEX declared_from ON declared_origins (origin_n);
+
 CREATE INDEX deletions_of_organization ON deletions (organization_id, n);
 
 CREATE INDEX deletions_of_parent ON deletions (parent_n) WHERE parent_n IS NOT NULL;
@@ -625,15 +633,23 @@ CREATE INDEX jobs_of_project ON jobs (project_id, n);
 
 CREATE INDEX jobs_started ON jobs (project_id, started_at) WHERE started_at IS NOT NULL;
 
+CREATE INDEX jobs_started_from ON jobs (start_n) WHERE start_n IS NOT NULL;
+
 CREATE INDEX jobs_that_start_from ON jobs (start_n) WHERE finished_at IS NULL;
 
 CREATE INDEX jobs_that_train_on ON jobs (training_n) WHERE finished_at IS NULL;
 
 CREATE INDEX jobs_that_validate_on ON jobs (validation_n) WHERE finished_at IS NULL;
 
+CREATE INDEX jobs_trained_on ON jobs (training_n);
+
 CREATE INDEX jobs_unfinished ON jobs (n) WHERE finished_at IS NULL;
 
 CREATE INDEX jobs_unfinished_of_project ON jobs (project_id) WHERE finished_at IS NULL;
+
+CREATE INDEX jobs_validated_on ON jobs (validation_n) WHERE validation_n IS NOT NULL;
+
+CREATE INDEX jobs_with_result ON jobs (result_n) WHERE result_n IS NOT NULL;
 
 CREATE INDEX loads_of_replica ON replica_loads (replica_n);
 

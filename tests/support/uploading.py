@@ -106,3 +106,11 @@ def incoming(server: Server) -> int:
         except FileNotFoundError:
             continue
     return sizes
+
+
+def erase(server: Server, key: str) -> str:
+    """Upload a file and erase it with everything that learned from it: nothing; return the case's id."""
+    fields = (Field("purpose", b"fine-tune"), Field("file", b"{}\n", "erased.jsonl"))
+    file = post(server, "/v1/files", *fields, key=key).json["id"]
+    answer = server.request("DELETE", f"/v1/files/{file}?cascade=models", key=key)
+    return str(answer.header("tunewarden-deletion-case"))

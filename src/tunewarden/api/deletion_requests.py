@@ -2,10 +2,12 @@
 
 from starlette.concurrency import run_in_threadpool
 
-from tunewarden.api import deletion_schemas, views
+from tunewarden.api import case_views, deletion_schemas, views
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Context
-from tunewarden.deletion import plan
+from tunewarden.deletion import case_rows, plan
+from tunewarden.deletion.case_rows import Case
+from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.requests import Attempt
 from tunewarden.identity.policy import Action
 from tunewarden.registry.artifacts import ArtifactKind
@@ -29,7 +31,16 @@ async def answer(
             deletion_schemas.DeleteAnswer(found.artifact.id, kind.value, deleted=False, plan=shown)
         )
     deletion = await context.services.deleting.delete(context.caller, kind, artifact_id, attempt)
-    return JsonAnswer(
-        {"id": deletion.artifact_id, "object": deletion.kind, "deleted": True},
-        headers={"tunewarden-deletion": deletion.id},
-    )
+    answered = deletion_schemas.DeleteAnswer(deletion.artifact_id, deletion.kind, deleted=True)
+    headers = {"tunewarden-deletion": deletion.id}
+    if attempt.with_models:
+        case = await run_in_threadpool(_case_of, context, deletion)
+        if case is not None:
+            headers["tunewarden-deletion-case"] = case.id
+            answered.deletion_case = case_views.outcome(case)
+    return JsonAnswer(answered, headers=headers)
+
+
+def _case_of(context: Context, deletion: Deletion) -> Case | None:
+    with context.operations.database.read() as tx:
+        return case_rows.of_origin(tx, deletion.artifact_n)

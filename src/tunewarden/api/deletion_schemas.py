@@ -5,6 +5,7 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from tunewarden.api.schemas import DeletionStatus, Fraction, Seconds
+from tunewarden.deletion.case_rows import CaseStatus
 from tunewarden.deletion.reports import EngineReport
 from tunewarden.serving.fence import FencedWorker
 
@@ -18,10 +19,33 @@ class Blocker(Struct, forbid_unknown_fields=True):
     forcible: bool
 
 
+class Learned(Struct, forbid_unknown_fields=True):
+    """Everything that learned from a file: what `?cascade=models` would delete with it, and what blocks that.
+
+    `jobs` have not ended: they are cancelled. `declared` are those of the ids above that only an Owner's `trained_on`
+    names. `hidden` of other projects belong to it too: they stay, and `hidden_jobs` of other projects are cancelled.
+    `whole` is false if there is more than one case can delete. `blobs` and `bytes` are of the members.
+    """
+
+    models: list[str]
+    checkpoints: list[str]
+    files: list[str]
+    jobs: list[str]
+    declared: list[str]
+    deleting: int
+    hidden: int
+    hidden_jobs: int
+    whole: bool
+    blobs: int
+    bytes: int
+    blockers: list[Blocker]
+
+
 class DeletionPlan(Struct, forbid_unknown_fields=True):
     """What deleting a `model` or a `file` would also delete, and what blocks it; `bytes` is the size of the sealed blobs.
 
-    `fingerprint` changes when any of this does: sent as `If-Match` with the deletion, it must still hold.
+    `learned`, of a file, says what deleting it with `?cascade=models` would delete. `fingerprint` changes when any of this
+    does: sent as `If-Match` with the deletion, it must still hold.
     """
 
     object: Literal["model.deletion_plan", "file.deletion_plan"]
@@ -33,18 +57,63 @@ class DeletionPlan(Struct, forbid_unknown_fields=True):
     fingerprint: str
     model: str | UnsetType = UNSET
     file: str | UnsetType = UNSET
+    learned: Learned | UnsetType = UNSET
+
+
+class CaseOutcome(Struct, forbid_unknown_fields=True):
+    """A finished case, in the answer to the request that it began with."""
+
+    id: str
+    status: CaseStatus
+    members: int
+    hidden: int
 
 
 class DeleteAnswer(Struct, forbid_unknown_fields=True):
     """Confirms the deletion of a model or a file; the header `tunewarden-deletion` holds the deletion's id.
 
-    To a dry run, `deleted` is false, and `plan` says what would be deleted.
+    To a dry run, `deleted` is false, and `plan` says what would be deleted. With `?cascade=models`, `deletion_case` is what
+    was deleted together: `partial` if some of it belongs to other projects and stays.
     """
 
     id: str
     object: str
     deleted: bool
     plan: DeletionPlan | UnsetType = UNSET
+    deletion_case: CaseOutcome | UnsetType = UNSET
+
+
+class CaseMember(Struct, forbid_unknown_fields=True):
+    """A member of a case: the deletion of a `model` or a `file`."""
+
+    deletion: str
+    object: str
+    status: DeletionStatus
+    deleted_at: Fraction | None
+    blobs_erased_at: Fraction | None
+    log_index: int | None
+    model: str | UnsetType = UNSET
+    file: str | UnsetType = UNSET
+
+
+class DeletionCase(Struct, forbid_unknown_fields=True):
+    """Deletions that were committed together. `file` is what it began with.
+
+    `status`: `complete` when all members are deleted and the summary is in the log; `partial` instead if `hidden` members
+    of other projects stay. A list of cases has no `data`, which are the members.
+    """
+
+    id: str
+    object: Literal["deletion.case"]
+    status: CaseStatus
+    members: int
+    hidden: int
+    requested_by: str
+    requested_at: Fraction
+    finished_at: Fraction | None
+    log_index: int | None
+    file: str | UnsetType = UNSET
+    data: list[CaseMember] | UnsetType = UNSET
 
 
 class Deletion(Struct, forbid_unknown_fields=True):
@@ -95,3 +164,33 @@ class Hold(Struct, forbid_unknown_fields=True):
     lifted_at: Seconds | None
     model: str | UnsetType = UNSET
     file: str | UnsetType = UNSET
+
+
+class Relative(Struct, forbid_unknown_fields=True):
+    """A model, checkpoint, file or job of a lineage; of a deleted one only `id` and `state`.
+
+    `via` is the next one on the way to the model. `declared`: only an Owner's `trained_on` says so.
+    """
+
+    id: str
+    state: str
+    object: str | UnsetType = UNSET
+    via: str | UnsetType = UNSET
+    declared: bool | UnsetType = UNSET
+
+
+class LineageDirection(Struct, forbid_unknown_fields=True):
+    """Relatives, nearest first; `hidden` of other projects are only counted. `whole`: nothing was left out."""
+
+    data: list[Relative]
+    hidden: int
+    whole: bool
+
+
+class ModelLineage(Struct, forbid_unknown_fields=True):
+    """What a model learned from (`up`), and what learned from it (`down`)."""
+
+    object: Literal["model.lineage"]
+    model: str
+    up: LineageDirection
+    down: LineageDirection

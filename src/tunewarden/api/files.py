@@ -1,5 +1,6 @@
 """`/v1/files`: create, list, retrieve, content and delete, as OpenAI defines them."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import msgspec
@@ -77,9 +78,18 @@ def download_file(context: InContext, file_id: Segment) -> Response:
 
 @routes.delete("/{file_id}")
 async def delete_file(
-    context: InContext, file_id: Segment, attempt: Attempting, *, dry_run: bool = False
+    context: InContext,
+    file_id: Segment,
+    attempt: Attempting,
+    *,
+    cascade: Literal["models"] | None = None,
+    dry_run: bool = False,
 ) -> JsonAnswer:
-    """Delete a file; answer when it is gone (D8). `dry_run` says what would be deleted, `force` overrides blockers."""
+    """Delete a file; answer when it is gone (D8). `dry_run` says what would be deleted, `force` overrides blockers.
+
+    With `cascade=models` everything that learned from it is deleted too, as a case: then all of it is gone.
+    """
+    attempt = replace(attempt, with_models=cascade is not None)
     return await deletion_requests.answer(
         context, ArtifactKind.FILE, file_id, attempt, is_dry_run=dry_run
     )

@@ -51,6 +51,9 @@ ROUTED = {
     "GET /v1/models/{model_id}/deletion_plan": Described(
         "planModelDeletion", deletion_schemas.DeletionPlan
     ),
+    "GET /v1/models/{model_id}/lineage": Described(
+        "retrieveModelLineage", deletion_schemas.ModelLineage
+    ),
     "POST /v1/models/{model_id}": Described("changeModel", schemas.Model, schemas.ModelChanges),
     "POST /v1/aliases": Described("createAlias", alias_schemas.Alias, alias_schemas.NewAlias),
     "GET /v1/aliases": Described("listAliases", schemas.Listing[alias_schemas.Alias]),
@@ -67,6 +70,13 @@ ROUTED = {
     "POST /v1/deletions": Described("createDeletions", JSON_LINES, bulk_schemas.NewDeletions),
     "GET /v1/deletions/{deletion_id}": Described("retrieveDeletion", deletion_schemas.Deletion),
     "GET /v1/deletions/{deletion_id}/receipt": Described("downloadDeletionReceipt", MEDIA_TYPE),
+    "GET /v1/deletion_cases": Described(
+        "listDeletionCases", schemas.Listing[deletion_schemas.DeletionCase]
+    ),
+    "GET /v1/deletion_cases/{case_id}": Described(
+        "retrieveDeletionCase", deletion_schemas.DeletionCase
+    ),
+    "GET /v1/deletion_cases/{case_id}/receipt": Described("downloadCaseReceipt", MEDIA_TYPE),
     "GET /v1/files": Described("listFiles", schemas.Listing[schemas.File]),
     "POST /v1/files": Described("createFile", schemas.File, schemas.FileForm, FORM),
     "GET /v1/files/{file_id}": Described("retrieveFile", schemas.File),

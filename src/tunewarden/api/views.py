@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import UNSET
 
-from tunewarden.api import alias_schemas, deletion_schemas, schemas
+from tunewarden.api import alias_schemas, case_views, deletion_schemas, schemas
 from tunewarden.artifacts.base_facts import BaseFacts
 from tunewarden.deletion.plan import Plan
 from tunewarden.deletion.protocol import Stage
@@ -177,13 +177,11 @@ def plan_object(plan: Plan) -> deletion_schemas.DeletionPlan:
         blobs=plan.blobs,
         bytes=plan.sealed_bytes,
         derived_files=list(plan.derived_files),
-        blockers=[
-            deletion_schemas.Blocker(one.type.value, one.id, one.artifact_id, one.is_forcible)
-            for one in plan.blockers
-        ],
+        blockers=case_views.blocker_objects(plan.blockers),
         fingerprint=plan.fingerprint,
         model=plan.artifact.id if is_model else UNSET,
         file=UNSET if is_model else plan.artifact.id,
+        learned=UNSET if plan.cascade is None else case_views.learned_object(plan.cascade),
     )
 
 

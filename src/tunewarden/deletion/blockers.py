@@ -60,12 +60,13 @@ class Blocker:
         return self.type is not BlockerType.HOLD
 
 
-def of(tx: Tx, artifacts: Sequence[Artifact]) -> tuple[Blocker, ...]:
+def of(tx: Tx, artifacts: Sequence[Artifact], *, with_jobs: bool = True) -> tuple[Blocker, ...]:
     """Return what blocks the deletion of artifacts that go together, sorted."""
     found = set()
     for one in artifacts:
         found |= {Blocker(BlockerType.HOLD, hold, one.id) for hold in holds.in_force_on(tx, one.n)}
-        found |= {Blocker(BlockerType.JOB, job, one.id) for job in jobs.that_need(tx, one.n)}
+        if with_jobs:
+            found |= {Blocker(BlockerType.JOB, job, one.id) for job in jobs.that_need(tx, one.n)}
         found |= {
             Blocker(BlockerType.ALIAS, name, one.id)
             for _, name in alias_rows.that_point_to(tx, one.n)
@@ -77,12 +78,10 @@ def of(tx: Tx, artifacts: Sequence[Artifact]) -> tuple[Blocker, ...]:
 
 def check(artifact_id: str, blockers: Sequence[Blocker], *, force: bool) -> None:
     """Check that nothing blocks the deletion of an artifact. Raises Error(CONFLICT), naming the first kind of blocker."""
-    left = [one for one in blockers if not (force and one.is_forcible)]
-    if not left:
+    same = _in_the_way(blockers, force=force)
+    if not same:
         return
-    # A hold first: nothing else needs doing while it is in force.
-    first = next((one for one in left if not one.is_forcible), left[0])
-    same = [one for one in left if one.type is first.type]
+    first = same[0]
     code, advice = LIFTED_BY[first.type]
     about = f"'{artifact_id}'"
     if first.artifact_id != artifact_id:
@@ -93,3 +92,35 @@ def check(artifact_id: str, blockers: Sequence[Blocker], *, force: bool) -> None
         more = f" and {len(ids) - NAMED_MAX} more" if len(ids) > NAMED_MAX else ""
         named = f": {', '.join(ids[:NAMED_MAX])}{more}"
     raise Error(Kind.CONFLICT, f"{about} {WHAT[first.type]}{named}. {advice}", code=code)
+
+
+def check_members(artifact_id: str, blockers: Sequence[Blocker], *, force: bool) -> None:
+    """Check that nothing blocks the deletion of a file with what learned from it.
+
+    Raises Error(CONFLICT), naming the members that the first kind of blocker is about.
+    """
+    same = _in_the_way(blockers, force=force)
+    if not same:
+        return
+    code, advice = LIFTED_BY[same[0].type]
+    of_member: dict[str, list[str]] = {}
+    for one in same:
+        of_member.setdefault(one.artifact_id, []).append(one.id)
+    named = [
+        f"'{member}'" + (f" ({', '.join(ids[:NAMED_MAX])})" if ids != [member] else "")
+        for member, ids in of_member.items()
+    ]
+    more = f" and {len(named) - NAMED_MAX} more" if len(named) > NAMED_MAX else ""
+    raise Error(
+        Kind.CONFLICT,
+        f"Nothing was deleted: of '{artifact_id}' and what learned from it, this {WHAT[same[0].type]}:"
+        f" {', '.join(named[:NAMED_MAX])}{more}. {advice}",
+        code=code,
+    )
+
+
+def _in_the_way(blockers: Sequence[Blocker], *, force: bool) -> list[Blocker]:
+    """Return the blockers that are left, of one kind; holds first: nothing else needs doing while one is in force."""
+    left = [one for one in blockers if not (force and one.is_forcible)]
+    first = next((one for one in left if not one.is_forcible), left[0] if left else None)
+    return [one for one in left if first is not None and one.type is first.type]

@@ -119,6 +119,18 @@ def by_n(database: Database, n: int) -> Case:
     return Case(*row)
 
 
+def receipt_of(case: Case) -> bytes:
+    """Return the exact stored bytes of the summary's receipt. Raises Error(NOT_FOUND) before the case is finished."""
+    if case.receipt is None:
+        raise Error(
+            Kind.NOT_FOUND,
+            f"The deletion case {case.id} is not finished, so it has no receipt yet.",
+            param="case_id",
+            code="receipt_not_ready",
+        )
+    return case.receipt
+
+
 def is_finished(database: Database, n: int) -> bool:
     """Return whether a case is finished: one read by primary key."""
     row = database.peek("SELECT finished_at FROM deletion_cases WHERE n = :n", n=n)
@@ -195,3 +207,40 @@ def undeleted(database: Database, case_n: int, *, after: int, limit: int) -> lis
             limit=limit,
         )
     return [(int(n), str(deletion_id)) for n, deletion_id in rows]
+
+
+def receipts_of(tx: Tx, case_n: int, *, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """Return number and receipt of up to `limit` deleted members of a case, after a number."""
+    rows = tx.rows(
+        "SELECT d.n, d.receipt FROM case_members m JOIN deletions d ON d.n = m.deletion_n"
+        " WHERE m.case_n = :case AND m.deletion_n > :after AND d.deleted_at IS NOT NULL"
+        " ORDER BY m.deletion_n LIMIT :limit",
+        case=case_n,
+        after=after,
+        limit=limit,
+    )
+    return [(int(n), bytes(receipt)) for n, receipt in rows]
+
+
+def note_statement(tx: Tx, case_n: int, statement: bytes, log_since: int) -> None:
+    """Store what the summary's leaf will say, once, and the log's size before it."""
+    tx.run(
+        "UPDATE deletion_cases SET statement = :statement, log_since = :since"
+        " WHERE n = :n AND statement IS NULL AND finished_at IS NULL",
+        statement=statement,
+        since=log_since,
+        n=case_n,
+    )
+
+
+def finish(tx: Tx, case_n: int, log_index: int, receipt: bytes) -> bool:
+    """Store where the summary's leaf is, and its receipt; return False if they are stored already."""
+    changed = tx.run(
+        "UPDATE deletion_cases SET log_index = :at, receipt = :receipt, finished_at = :now"
+        " WHERE n = :n AND finished_at IS NULL",
+        at=log_index,
+        receipt=receipt,
+        now=tx.now_micros,
+        n=case_n,
+    )
+    return changed > 0

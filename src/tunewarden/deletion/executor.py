@@ -6,15 +6,18 @@ which a crash releases, so that any other process can adopt it.
 D6 to D8 are group-committed: `group_commit.py`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from tunewarden.clock import Clock
 from tunewarden.db.database import Database
-from tunewarden.deletion import group_commit, records
+from tunewarden.deletion import case_rows, group_commit, records
+from tunewarden.deletion.case_rows import Case
+from tunewarden.deletion.case_runner import CaseRunner
+from tunewarden.deletion.claims import Claims
 from tunewarden.deletion.group_commit import GroupCommit
 from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
 from tunewarden.deletion.records import Deletion
@@ -30,7 +33,6 @@ from tunewarden.deletion.step_runner import StepRunner
 from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
-from tunewarden.locks import ByteLocks
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.space import Ballast
 
@@ -43,7 +45,10 @@ BLOBS_GROUP_MAX = 32
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """A request that waits for another request's deletion, and the deletions that go with it (`numbers`)."""
+    """A request that waits for another request's deletion, and the deletions that go with it (`numbers`).
+
+    If a case began with its artifact, it waits for all of that.
+    """
 
     caller: Caller
     kind: ArtifactKind
@@ -71,10 +76,11 @@ class Executor:
         self._database = database
         self._steps = steps
         self._clock = clock
-        self._lock_file = lock_file
+        self._claims = Claims(lock_file)
         self._bound_seconds = bound_seconds
         self._runner = StepRunner(database, steps, clock, ballast)
         self._group_commit = self.group_commit_type(self._runner, clock, lock_file)
+        self._cases = CaseRunner(database, clock, self._runner, self._group_commit, self._claims)
 
     def delete(
         self, caller: Caller, kind: ArtifactKind, artifact_id: str, attempt: Attempt
@@ -88,7 +94,7 @@ class Executor:
         if isinstance(started, Deletion):
             return started
         # Work on it here too: without a running server nobody else does.
-        self._all_finished(started.asked.deletion, started.deadline)
+        self._all_finished(started.asked, started.deadline)
         return self.answer(started)
 
     def begin(
@@ -103,15 +109,19 @@ class Executor:
         )
         deadline = self._clock.monotonic() + self._bound_seconds
         if asked.part is Part.FIRST:
-            return self._all_finished(asked.deletion, deadline)
+            return self._all_finished(asked, deadline)
         parts = records.parts_of(self._database, asked.deletion)
         numbers = tuple(one.n for one in (*parts, asked.deletion))
         return Joined(caller, kind, artifact_id, asked, numbers, deadline)
 
-    def _all_finished(self, deletion: Deletion, deadline: float) -> Deletion:
-        """Finish a deletion and those that go with it up to D8; return it."""
-        for part in records.parts_of(self._database, deletion):
-            self._finished(part, deadline)
+    def _all_finished(self, asked: RequestedDeletion, deadline: float) -> Deletion:
+        """Finish a deletion, those that go with it up to D8, and the case that began with it; return it."""
+        deletion, case = asked.deletion, asked.case
+        if case is not None:
+            self._finish_case(case, deletion, deadline)
+        else:
+            for part in records.parts_of(self._database, deletion):
+                self._finished(part, deadline)
         return self._finished(deletion, deadline)
 
     def commit(self, work: Callable[[int], T]) -> T:
@@ -136,28 +146,36 @@ class Executor:
     def _evict_together(self, deletions: Sequence[Deletion]) -> None:
         """Do D4 and D5 for those that no process works on, and store it, so that one group commit finishes them."""
         with ExitStack() as claims:
-            claimed = [one for one in deletions if claims.enter_context(self._claimed(one))]
+            claimed = [
+                one for one in deletions if claims.enter_context(self._claims.claimed(one.n))
+            ]
             mine = [self._again(one) for one in claimed]
             try:
-                for step in (Step.FENCE, Step.EVICT):
-                    due = [one for one in mine if one.next_step is step]
-                    done = {one.n: one for one in self._runner.do(step, due)} if due else {}
-                    mine = [done.get(one.n, one) for one in mine]
-                noted = [one for one in mine if one.next_step is Step.ERASE_KEY]
-                self._runner.with_room(lambda: self._steps.note(*noted))
+                self._runner.evict(mine)
             except Exception as error:  # noqa: BLE001 - logged below
                 # Outer boundary: each is tried alone after this.
                 self._runner.log(error, f"{len(mine)} deletions failed as a group")
+
+    def _finish_case(self, case: Case, deletion: Deletion, deadline: float) -> None:
+        try:
+            self._cases.finish(case, deadline)
+        except Exception as error:
+            # Outer boundary, as for a deletion below.
+            self._runner.log(error, f"the case {case.id} continues in the background")
+            raise still_deleting(deletion, case) from error
 
     def is_over(self, join: "Joined") -> bool:
         """Return whether a joined deletion is done (D8): one read by primary key for each of its parts.
 
         Raises Error(UNAVAILABLE) after the timeout; the deletion continues.
         """
-        if all(records.is_deleted(self._database, n) for n in join.numbers):
+        case = join.asked.case
+        if all(records.is_deleted(self._database, n) for n in join.numbers) and (
+            case is None or case_rows.is_finished(self._database, case.n)
+        ):
             return True
         if self._clock.monotonic() > join.deadline:
-            raise still_deleting(join.asked.deletion)
+            raise still_deleting(join.asked.deletion, case)
         return False
 
     def answer(self, join: "Joined") -> Deletion:
@@ -177,7 +195,7 @@ class Executor:
         if deletion.is_deleted:
             return deletion
         while True:
-            with self._claimed(deletion) as is_mine:
+            with self._claims.claimed(deletion.n) as is_mine:
                 if is_mine:
                     return self._run_or_still_deleting(deletion, deadline)
             current = self._runner.find(deletion.id)
@@ -194,7 +212,8 @@ class Executor:
 
         Calls back before each group of erasures (D9) whether to continue.
         """
-        left = sum(self._resume_one(one) for one in records.unanswered(self._database))
+        left = self._cases.resume()
+        left += sum(self._resume_one(one) for one in records.unanswered(self._database))
         if last is ANSWERED_AFTER:
             return left
         waiting = records.unerased(self._database)
@@ -207,7 +226,7 @@ class Executor:
     def _resume_one(self, deletion_id: str) -> bool:
         """Finish one deletion up to D8; return whether it is left."""
         deletion = self._runner.find(deletion_id)
-        with self._claimed(deletion) as is_mine:
+        with self._claims.claimed(deletion.n) as is_mine:
             if not is_mine:
                 return True
             try:
@@ -221,7 +240,7 @@ class Executor:
         """Do D9 for finished deletions that no process works on; return how many are left."""
         with ExitStack() as claims:
             found = [self._runner.find(deletion_id) for deletion_id in deletion_ids]
-            claimed = [one for one in found if claims.enter_context(self._claimed(one))]
+            claimed = [one for one in found if claims.enter_context(self._claims.claimed(one.n))]
             ready = [one for one in map(self._again, claimed) if one.next_step is Step.ERASE_BLOBS]
             done = sum(one.next_step is None for one in map(self._again, claimed))
             return len(deletion_ids) - done - self._erase_together_or_alone(ready)
@@ -268,22 +287,16 @@ class Executor:
     def _again(self, deletion: Deletion) -> Deletion:
         return self._runner.find(deletion.id)
 
-    @contextmanager
-    def _claimed(self, deletion: Deletion) -> Iterator[bool]:
-        # Open the file each time, so that threads of one process exclude each other too.
-        locks = ByteLocks(self._lock_file)
-        try:
-            yield locks.try_exclusive(deletion.n)
-        finally:
-            locks.close()
 
-
-def still_deleting(deletion: Deletion) -> Error:
-    """Return the 503 for a deletion that is committed but not finished in time (I13)."""
+def still_deleting(deletion: Deletion, case: Case | None = None) -> Error:
+    """Return the 503 for a deletion that is committed but not finished in time (I13), with its case if it has one."""
+    begun = f"The deletion {deletion.id} is committed and continues: the {deletion.kind} serves no new requests and cannot"
+    if case is not None:
+        begun = f"The deletion case {case.id} is committed and continues: none of its {case.size} members serves new requests or can"
     return Error(
         Kind.UNAVAILABLE,
-        f"The deletion {deletion.id} is committed and continues: the model serves no new requests and cannot"
-        " come back. It is not finished yet; please retry.",
+        f"{begun} come back. It is not finished yet; please retry.",
         code="deletion_in_progress",
         retry_after_seconds=1,
+        deletion_case=None if case is None else case.id,
     )

@@ -63,6 +63,7 @@ TABLES = (
     Place("files", Holds.METADATA, "its purpose and size; its name, sealed under its key"),
     Place("derivations", Holds.METADATA, "numbers of files and of what they were made from"),
     Place("file_sources", Holds.METADATA, "where a file came from, sealed under its key"),
+    Place("declared_origins", Holds.METADATA, "numbers of models and of what they learned from"),
     Place("blobs", Holds.METADATA, "names and sizes; `erased_at` must be set"),
     Place("drafts", Holds.METADATA, "no row may name the model or the file"),
     Place("uploads", Holds.METADATA, "size of what was uploaded; its name, sealed as the file's"),

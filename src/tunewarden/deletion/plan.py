@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import blockers
+from tunewarden.deletion import blockers, cascade, together
 from tunewarden.deletion.blockers import Blocker
+from tunewarden.deletion.cascade import Cascade
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import artifacts, bases, file_rows, lineage, models
@@ -21,7 +22,8 @@ BASE_REFUSED = "base_model_not_deletable"
 class Plan:
     """What the deletion of one artifact would do now, and what blocks it.
 
-    `derived_files` are the ids of what was made from it and stays (I18).
+    `derived_files` are the ids of what was made from it and stays (I18). `cascade`: what learned from a file, and what
+    deleting it with that would do; None where that was not looked for.
     """
 
     kind: ArtifactKind
@@ -31,11 +33,12 @@ class Plan:
     sealed_bytes: int
     blockers: tuple[Blocker, ...]
     derived_files: tuple[str, ...]
+    cascade: Cascade | None = None
 
     @property
     def fingerprint(self) -> str:
         """A digest of all that the plan says: equal as long as deleting would do the same, to the same artifacts."""
-        said = [
+        said: list[object] = [
             self.artifact.id,
             self.artifact.epoch,
             self.artifact.state,
@@ -44,6 +47,8 @@ class Plan:
             [(one.type, one.id, one.artifact_id) for one in self.blockers],
             self.derived_files,
         ]
+        if self.cascade is not None:
+            said.append(self.cascade.said)
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
@@ -65,7 +70,15 @@ def plan(
     if needed is not None:
         authorize(caller, needed)
     with database.read() as tx:
-        return of(tx, kind, found)
+        plan_now = of(tx, kind, found) if is_model else with_cascade(tx, caller, found)
+        if plan_now.cascade is None:
+            return plan_now
+        return replace(plan_now, cascade=cascade.measured(tx, plan_now.cascade))
+
+
+def with_cascade(tx: Tx, caller: Caller, file: Artifact) -> Plan:
+    """Return the plan of a file that the caller may see, with all that learned from it."""
+    return replace(of(tx, ArtifactKind.FILE, file), cascade=cascade.of(tx, caller, file))
 
 
 def of(tx: Tx, kind: ArtifactKind, artifact: Artifact) -> Plan:
@@ -84,15 +97,21 @@ def of(tx: Tx, kind: ArtifactKind, artifact: Artifact) -> Plan:
     )
 
 
-def check(found: Plan, *, force: bool, if_match: str | None) -> None:
+def check(found: Plan, *, force: bool, if_match: str | None, with_models: bool = False) -> None:
     """Check that the plan is the one that the client saw, and that nothing blocks it.
 
-    Raises Error(PRECONDITION_FAILED); Error(CONFLICT), naming the blockers.
+    `with_models`: all that learned from a file is deleted too. Raises Error(PRECONDITION_FAILED); Error(CONFLICT), naming
+    the blockers.
     """
     if if_match is not None:
         said = f"What deleting '{found.artifact.id}' would do has changed"
         check_match(if_match, found.fingerprint, said)
-    blockers.check(found.artifact.id, found.blockers, force=force)
+    if with_models and found.cascade is not None:
+        if not found.cascade.learned.is_whole:
+            raise together.too_large()
+        blockers.check_members(found.artifact.id, found.cascade.blockers, force=force)
+    else:
+        blockers.check(found.artifact.id, found.blockers, force=force)
 
 
 def check_match(if_match: str, fingerprint: str, said: str) -> None:

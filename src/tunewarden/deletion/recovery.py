@@ -33,6 +33,7 @@ from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
 from tunewarden_receipts import receipt
 from tunewarden_receipts.audit_digest import AuditDigestLeaf
+from tunewarden_receipts.deletion_case import CaseLeaf
 from tunewarden_receipts.leaf import Disclosure, ExportLeaf
 from tunewarden_receipts.statement import BlobsErased, Deleted, Facts
 
@@ -203,6 +204,10 @@ class Recovery:
             elif isinstance(facts, ExportLeaf):
                 with self.database.write(below_floor=True) as tx:
                     replay.export(tx, facts, index)
+            elif isinstance(facts, CaseLeaf):
+                bundle = self._bundle(index, entry)
+                with self.database.write(below_floor=True) as tx:
+                    replay.case(tx, facts, index, bundle)
             else:
                 bundle = self._bundle(index, entry)
                 with self.database.write(below_floor=True) as tx:

@@ -9,7 +9,7 @@ from tunewarden.audit import digests
 from tunewarden.audit.digests import Digest
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Tx
-from tunewarden.deletion import records
+from tunewarden.deletion import case_rows, case_summary, records
 from tunewarden.deletion.commitment import commit
 from tunewarden.deletion.disclosure import asker, exporter, read_disclosure
 from tunewarden.deletion.records import Intent
@@ -21,6 +21,7 @@ from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
 from tunewarden.registry.export_rows import Export
 from tunewarden_receipts import receipt
 from tunewarden_receipts.audit_digest import AuditDigestLeaf
+from tunewarden_receipts.deletion_case import CaseLeaf
 from tunewarden_receipts.facts import DeletionFacts
 from tunewarden_receipts.leaf import DeletionLeaf, Disclosure, ExportLeaf, opened
 from tunewarden_receipts.statement import BlobsErased, Deleted
@@ -130,6 +131,14 @@ def export(tx: Tx, facts: ExportLeaf, index: int) -> None:
         export=made.id,
         reason="the log says that it was exported",
     )
+
+
+def case(tx: Tx, facts: CaseLeaf, index: int, bundle: Callable[[Disclosure | None], bytes]) -> None:
+    """Store that a case is finished, if the database knows it; its members have leaves of their own."""
+    known = case_rows.find(tx, facts.case_id)
+    if known is not None:
+        shown = opened(facts, case_summary.disclosure_of(known))
+        case_summary.record_end(tx, known, index, bundle(shown))
 
 
 def check_audit_history(tx: Tx, facts: AuditDigestLeaf) -> None:

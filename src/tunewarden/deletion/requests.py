@@ -9,8 +9,12 @@ from tunewarden.audit import refusals
 from tunewarden.audit.resource_ids import recordable
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import plan, records, together
+from tunewarden.deletion import case_rows, plan, records, together
+from tunewarden.deletion.cascade import Cascade
+from tunewarden.deletion.case_rows import Case
+from tunewarden.deletion.plan import Plan
 from tunewarden.deletion.records import Deletion
+from tunewarden.deletion.together import Asked
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller
@@ -41,6 +45,8 @@ class Attempt:
     if_match: str | None = None
     # Raises Error(CONFLICT) if, as D3 reads it, the artifact is not what was asked for any more.
     recheck: Callable[[Tx, Artifact], None] | None = None
+    # Delete everything that learned from the file too, as a case.
+    with_models: bool = False
 
 
 class Part(Enum):
@@ -53,10 +59,11 @@ class Part(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RequestedDeletion:
-    """A committed deletion, and the request's relation to it."""
+    """A committed deletion, the request's relation to it, and the case that began with its artifact."""
 
     deletion: Deletion
     part: Part
+    case: Case | None = None
 
 
 def request_deletion(
@@ -138,19 +145,49 @@ def _request(
     if artifact.state not in VISIBLE:
         return _asked_again(tx, caller, kind, artifact, attempt)
     keys.authorize_now(tx, caller, Action.DELETE)  # I8
-    found = plan.of(tx, kind, artifact)
-    plan.check(found, force=attempt.force, if_match=attempt.if_match)  # D2
+    found = _plan(tx, caller, kind, artifact, attempt)
+    plan.check(  # D2
+        found, force=attempt.force, if_match=attempt.if_match, with_models=attempt.with_models
+    )
     if attempt.recheck is not None:
         attempt.recheck(tx, artifact)
-    asked = together.Asked(
+    asked = Asked(
         requested_by=caller.key_id,
         actor=caller.actor,
         log_size=log_size,
         request_id=caller.request_id,
         idempotency_key=attempt.idempotency_key,
     )
-    deletion = together.commit_all(tx, [artifact], asked)[-1]
-    return RequestedDeletion(deletion, Part.FIRST)
+    if found.cascade is not None and attempt.with_models:
+        return _commit_case(tx, artifact, found.cascade, asked)
+    return RequestedDeletion(together.commit_all(tx, [artifact], asked)[-1], Part.FIRST)
+
+
+def _plan(tx: Tx, caller: Caller, kind: ArtifactKind, artifact: Artifact, attempt: Attempt) -> Plan:
+    """Return the plan; with what learned from a file only if that is deleted too, or its fingerprint is compared."""
+    needs_all = attempt.with_models or attempt.if_match is not None
+    if kind is ArtifactKind.FILE and needs_all:
+        return plan.with_cascade(tx, caller, artifact)
+    return plan.of(tx, kind, artifact)
+
+
+def _commit_case(tx: Tx, file: Artifact, found: Cascade, asked: Asked) -> RequestedDeletion:
+    """D3 of a file and of everything that learned from it. The file is last: it is gone when all of it is."""
+    # What learned last goes first.
+    chosen = [*(one.artifact for one in reversed(found.learned.members)), file]
+    begun = [records.find_of(tx, n) for n in found.learned.under_way]
+    case = together.commit_case(
+        tx,
+        file.organization_id,
+        chosen,
+        asked,
+        origin=file,
+        under_way=[one for one in begun if one is not None],
+        hidden=found.learned.hidden,
+    )
+    deletion = records.find_of(tx, file.n)
+    assert deletion is not None, "it was committed in this transaction"
+    return RequestedDeletion(deletion, Part.FIRST, case)
 
 
 def _asked_again(
@@ -158,12 +195,14 @@ def _asked_again(
 ) -> RequestedDeletion:
     """Return the deletion of an artifact that is deleted or being deleted. Raises like D1."""
     first = records.find_of(tx, artifact.n)
+    case = case_rows.of_origin(tx, artifact.n)
     if first is not None and _is_repetition(first, caller, attempt, to_micros(tx.now)):
-        return RequestedDeletion(first, Part.REPEATED)
-    if first is None or artifact.state is State.DELETED:
+        return RequestedDeletion(first, Part.REPEATED, case)
+    is_over = artifact.state is State.DELETED and (case is None or case.finished_at is not None)
+    if first is None or is_over:
         raise MISSING[kind](artifact.id)
     keys.authorize_now(tx, caller, Action.DELETE)  # I8
-    return RequestedDeletion(first, Part.SECOND)
+    return RequestedDeletion(first, Part.SECOND, case)
 
 
 def _find(tx: Tx, caller: Caller, kind: ArtifactKind, artifact_id: str) -> Artifact:

@@ -107,12 +107,17 @@ def commit_case(  # noqa: PLR0917  each is of another type
 def check_size(count: int) -> None:
     """Check that so many deletions fit into one transaction. Raises Error(CONFLICT)."""
     if count > MEMBERS_MAX:
-        raise Error(
-            Kind.CONFLICT,
-            f"This would delete more than {MEMBERS_MAX} models and files in one transaction, which is the limit. Nothing"
-            " was deleted. Delete some of them first: those that were made last, or another file that they learned from.",
-            code="case_too_large",
-        )
+        raise too_large()
+
+
+def too_large() -> Error:
+    """Return the error for more deletions than fit into one transaction."""
+    return Error(
+        Kind.CONFLICT,
+        f"This would delete more than {MEMBERS_MAX} models and files in one transaction, which is the limit. Nothing"
+        " was deleted. Delete some of them first: those that were made last, or another file that they learned from.",
+        code="case_too_large",
+    )
 
 
 def _with_parents(tx: Tx, chosen: Sequence[Artifact]) -> list[tuple[Artifact, int | None]]:

@@ -122,6 +122,13 @@ def find_any(tx: Tx, kind: ArtifactKind, organization_id: str, artifact_id: str)
     return Artifact(*fields_of(row)) if row else None
 
 
+def by_n(tx: Tx, n: int) -> tuple[ArtifactKind, Artifact]:
+    """Return the kind and the artifact with this number, in any state; it must exist."""
+    row = tx.row(f"SELECT {COLUMNS}, a.kind FROM artifacts a WHERE a.n = :n", n=n)
+    assert row is not None, "an artifact's row is never removed"
+    return ArtifactKind(row[-1]), Artifact(*fields_of(row[:-1]))
+
+
 def find_internal(tx: Tx, kind: ArtifactKind, internal_id: str) -> tuple[Artifact, bytes] | None:
     """Return the artifact of an internal id in any state, and its salt; None if there is none."""
     row = tx.row(

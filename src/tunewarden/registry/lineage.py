@@ -4,7 +4,7 @@ A deletion names what was made from what it deletes (I18). The words may hold a 
 model, so they are sealed under the file's key and go with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tunewarden.artifacts.strict_json import is_text
@@ -76,6 +76,37 @@ def derived_from(tx: Tx, n: int) -> tuple[str, ...]:
                 if state == "active":
                     found[made] = str(file_id)
     return tuple(found[made] for made in sorted(found))
+
+
+def made_from(tx: Tx, n: int) -> list[int]:
+    """Return the numbers of the files that were made from an artifact directly, in any state."""
+    return [row[0] for row in tx.rows("SELECT n FROM derivations WHERE origin_n = :n", n=n)]
+
+
+def makers_of(tx: Tx, n: int) -> list[int]:
+    """Return the numbers of what a file was made from directly, in any state."""
+    return [row[0] for row in tx.rows("SELECT origin_n FROM derivations WHERE n = :n", n=n)]
+
+
+def declare(tx: Tx, n: int, origins: Iterable[int]) -> bool:
+    """Store what a model is declared to have been trained on, in place of what was; return whether that is a change."""
+    before, wanted = set(declared_origins_of(tx, n)), set(origins)
+    for origin in before - wanted:
+        sql = "DELETE FROM declared_origins WHERE n = :n AND origin_n = :origin"
+        tx.run(sql, n=n, origin=origin)
+    for origin in wanted - before:
+        tx.run("INSERT INTO declared_origins VALUES (:n, :origin)", n=n, origin=origin)
+    return before != wanted
+
+
+def declared_origins_of(tx: Tx, n: int) -> list[int]:
+    """Return the numbers of what a model is declared to have been trained on."""
+    return [row[0] for row in tx.rows("SELECT origin_n FROM declared_origins WHERE n = :n", n=n)]
+
+
+def declared_to_learn_from(tx: Tx, n: int) -> list[int]:
+    """Return the numbers of the models that are declared to have been trained on an artifact."""
+    return [row[0] for row in tx.rows("SELECT n FROM declared_origins WHERE origin_n = :n", n=n)]
 
 
 def origins_of(database: Database, n: int) -> tuple[tuple[str, ...], bytes | None]:

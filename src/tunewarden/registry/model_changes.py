@@ -9,7 +9,7 @@ from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import alias_rows, artifacts, metadata, models
+from tunewarden.registry import alias_rows, artifacts, declared_lineage, metadata, models
 from tunewarden.registry.artifacts import VISIBLE, ArtifactKind, State
 from tunewarden.registry.models import Model
 
@@ -33,7 +33,8 @@ class ModelChanges:
     def change(self, caller: Caller, model_id: str, changes: Changes) -> Model:
         """Change a model that the caller can see; return it. Idempotent: only what differs is audited.
 
-        Raises Error(FORBIDDEN), Error(NOT_FOUND), Error(CONFLICT) for archiving what an alias means.
+        Raises Error(FORBIDDEN), Error(NOT_FOUND), Error(CONFLICT) for archiving what an alias means. Metadata that change
+        what the model is declared to have been trained on are an Owner's.
         """
         authorize(caller, Action.WRITE_MODELS)
         found = models.find(self.database, caller, model_id)
@@ -49,6 +50,7 @@ class ModelChanges:
                 raise models.missing(model_id)
             _change(tx, caller, found, now.state, changes)
             if changes.metadata is not None:
+                declared_lineage.declare(tx, caller, found, changes.metadata)
                 models.set_metadata(tx, found.n, sealed)
                 _record(tx, caller, audit.EventType.MODEL_DESCRIBED, model_id)
         return models.by_n(self.database, found.n)

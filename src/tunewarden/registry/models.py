@@ -144,6 +144,17 @@ def made_by(tx: Tx, job_n: int, step: int | None) -> int | None:
     return int(row[0]) if row else None
 
 
+def all_made_by(tx: Tx, job_n: int) -> list[int]:
+    """Return the numbers of a job's model and checkpoints, in any state."""
+    return [row[0] for row in tx.rows("SELECT n FROM models WHERE job_n = :job", job=job_n)]
+
+
+def step_of(tx: Tx, n: int) -> int | None:
+    """Return the step of a checkpoint; None if `n` is another model, or none."""
+    row = tx.row("SELECT step FROM models WHERE n = :n", n=n)
+    return row[0] if row else None
+
+
 def is_seen_by(tx: Tx, caller: Caller, n: int) -> bool:
     """Return whether the caller's project may see a model of its organization."""
     seen = tx.row(f"SELECT 1 {FROM} WHERE a.n = :n AND {SEEN_BY}", n=n, project=caller.project_id)

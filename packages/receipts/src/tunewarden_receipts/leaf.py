@@ -10,7 +10,9 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
 from typing import Any
 
+from tunewarden_receipts import deletion_case
 from tunewarden_receipts.commitments import ListCommitment, commit, commit_list
+from tunewarden_receipts.deletion_case import CaseLeaf
 from tunewarden_receipts.facts import BLOBS, KEY, WORKER, ErasedKey, FencedWorker, SealedBlobs
 from tunewarden_receipts.readers import (
     Reader,
@@ -149,7 +151,7 @@ class ExportLeaf:
         return cls(**shown.commitments() | facts)
 
 
-Leaf = DeletionLeaf | BlobsErasedLeaf | ExportLeaf
+Leaf = DeletionLeaf | BlobsErasedLeaf | ExportLeaf | CaseLeaf
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,9 @@ def committed(leaf: Leaf) -> dict[str, Any]:
         return {name: getattr(leaf, name) for name in names}
     if isinstance(leaf, ExportLeaf):
         names = ("manifest_sha256", "artifact_id", "organization_id", "exported")
+        return {name: getattr(leaf, name) for name in names}
+    if isinstance(leaf, CaseLeaf):
+        names = ("artifact_id", "organization_id", "requested_by")
         return {name: getattr(leaf, name) for name in names}
     named = {field.name: getattr(leaf.commitments, field.name) for field in fields(Commitments)}
     lists = ("manifest_sha256", "hosts", "fence", "engines", "exports", "lineage")
@@ -313,4 +318,5 @@ FORMAT_2: dict[str, Reader] = {
     ),
     "https://tunewarden.dev/blobs-erased/v2": object_of(BlobsErasedLeaf, _BLOBS_ERASED),
     "https://tunewarden.dev/model-export/v2": object_of(ExportLeaf, _EXPORTED),
+    deletion_case.PREDICATE_TYPE: object_of(CaseLeaf, deletion_case.READERS),
 }

@@ -18,10 +18,7 @@ from tunewarden_receipts import merkle
 from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.canonical import canonical
 from tunewarden_receipts.leaf import (
-    BlobsErasedLeaf,
-    DeletionLeaf,
     Disclosure,
-    ExportLeaf,
     Leaf,
     check_disclosure,
     disclosure_json,
@@ -186,6 +183,11 @@ def verify_entry(entry: bytes, log_key: bytes) -> Facts:
     return _opened(value, _parsed_key(log_key))[1]
 
 
+def entry_hash(stored: bytes) -> bytes:
+    """Return the leaf hash of the entry that a receipt of this server's speaks of. RFC 6962 §2.1."""
+    return merkle.leaf_hash(rfc8785.dumps(json.loads(stored)["envelope"]))
+
+
 def names_somebody(entry: bytes) -> bool:
     """Return whether a log entry is of format 1, which has names in plaintext."""
     payload = decode_base64(json.loads(entry)["payload"])
@@ -274,10 +276,9 @@ def _opened(envelope: object, key: LogKey) -> tuple[bytes, Facts]:
 
 def _disclosed(value: dict[str, Any], facts: Facts) -> Disclosure | None:
     """Return a receipt's disclosure, each value of which the facts commit to; None in format 1."""
-    is_format_2 = isinstance(facts, DeletionLeaf | BlobsErasedLeaf | ExportLeaf)
-    if is_format_2 != ("disclosure" in value):
+    if isinstance(facts, Leaf) != ("disclosure" in value):
         raise ReceiptError("The receipt and its statement are of two formats.")
-    if not isinstance(facts, DeletionLeaf | BlobsErasedLeaf | ExportLeaf):
+    if not isinstance(facts, Leaf):
         return None
     with _refusing("The disclosure cannot be trusted"):
         disclosed = read_disclosure(value["disclosure"])

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tunewarden_receipts import audit_digest
+from tunewarden_receipts import audit_digest, deletion_case
 from tunewarden_receipts.audit_digest import AuditDigestLeaf
+from tunewarden_receipts.deletion_case import CaseLeaf
 from tunewarden_receipts.facts import FORMAT_1, BlobsErasedFacts, DeletionFacts
 from tunewarden_receipts.leaf import (
     FORMAT_2,
@@ -18,7 +19,7 @@ from tunewarden_receipts.readers import Reader, identifier, list_of, object_of, 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 Deleted = DeletionFacts | DeletionLeaf
 BlobsErased = BlobsErasedFacts | BlobsErasedLeaf
-Facts = Deleted | BlobsErased | ExportLeaf | AuditDigestLeaf
+Facts = Deleted | BlobsErased | ExportLeaf | CaseLeaf | AuditDigestLeaf
 _AUDIT_DIGEST: dict[str, Reader] = {
     audit_digest.PREDICATE_TYPE: object_of(AuditDigestLeaf, audit_digest.READERS)
 }
@@ -32,6 +33,10 @@ def to_statement(leaf: Leaf | AuditDigestLeaf) -> dict[str, Any]:
         digest = {"sha256": predicate.pop("root")}
         subject = {"name": f"{audit_digest.SUBJECT}{leaf.sequence}", "digest": digest}
         kind = audit_digest.PREDICATE_TYPE
+    elif isinstance(leaf, CaseLeaf):
+        digest = {"hmacSha256": predicate.pop("root")}
+        subject = {"name": predicate.pop("caseId"), "digest": digest}
+        kind = deletion_case.PREDICATE_TYPE
     else:
         digest = {"hmacSha256": predicate.pop("manifestSha256")}
         subject = {"name": predicate.pop("internalId"), "digest": digest}
@@ -85,6 +90,8 @@ def _subject_of(kind: str) -> tuple[str, str, str]:
     """Return the algorithm of a subject's digest, and which facts its name and its digest are."""
     if kind in FORMAT_1:
         return "sha256", "artifactId", "manifestSha256"
+    if kind == deletion_case.PREDICATE_TYPE:
+        return "hmacSha256", "caseId", "root"
     if kind in FORMAT_2:
         return "hmacSha256", "internalId", "manifestSha256"
     return "sha256", "sequence", "root"

@@ -6,6 +6,7 @@ from typing import TypeVar
 from tunewarden_receipts import facts as format_1
 from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.commitments import ListCommitment
+from tunewarden_receipts.deletion_case import CaseLeaf
 from tunewarden_receipts.facts import BlobsErasedFacts, DeletionFacts, ErasedKey, FencedWorker
 from tunewarden_receipts.leaf import (
     BlobsErasedLeaf,
@@ -48,6 +49,8 @@ def _lines(receipt: VerifiedReceipt) -> Lines:
             yield from _blobs_erased(leaf, receipt.disclosed or Disclosure(""))
         case ExportLeaf() as leaf:
             yield from _exported(leaf, receipt.disclosed or Disclosure(""))
+        case CaseLeaf() as leaf:
+            yield from _case(leaf, receipt.disclosed or Disclosure(""))
         case DeletionFacts() as facts:
             yield from _deletion_1(facts)
         case BlobsErasedFacts() as facts:
@@ -104,6 +107,18 @@ def _exported(leaf: ExportLeaf, shown: Disclosure) -> Lines:
     yield "organization", shown.organization_id or HIDDEN
     by = shown.exported.exported_by if shown.exported else HIDDEN
     yield "exported", f"{leaf.exported_at} by {by}"
+
+
+def _case(leaf: CaseLeaf, shown: Disclosure) -> Lines:
+    yield "case", leaf.case_id
+    if leaf.artifact_id is not None:
+        yield "began with", shown.artifact_id or HIDDEN
+    yield "organization", shown.organization_id or HIDDEN
+    yield "requested", f"{leaf.requested_at} by {shown.requested_by or HIDDEN}"
+    yield "finished", leaf.finished_at
+    yield "deleted", f"{leaf.count} members, each with a receipt of its own"
+    if leaf.hidden:
+        yield "partial", f"{leaf.hidden} of other projects belong to it and were not deleted"
 
 
 def _manifest(digest: str | None) -> Lines:
