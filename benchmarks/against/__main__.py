@@ -1,6 +1,7 @@
 """This tree beside another one, in alternation: `python -m benchmarks.against TREE [--rounds 20]`.
 
-TREE is a checkout with its own `.venv` (`git worktree add TREE COMMIT`, `make -C TREE setup`). Both servers run at
+TREE is a checkout with its own `.venv` (`git worktree add TREE COMMIT`, `make -C TREE setup`), or this one, to see what
+settings cost: `python -m benchmarks.against . --set tokens_per_minute=1000000000` sets it here only. Both servers run at
 once, each with one worker on processor 0; load generator and the engine's stand-in are on processor 1. A round takes
 one sample of each side, in random order, so that what disturbs the machine disturbs both. Take the ratios only.
 """
@@ -40,13 +41,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tree", type=Path, help="a checkout to compare this one with")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SETTING=VALUE", help="here only"
+    )
     asked = parser.parse_args()
+    pairs = (one.partition("=") for one in asked.set)
+    settings = {f"TUNEWARDEN_{name.upper()}": value for name, _, value in pairs}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as running:
         here = Path(name)
         stand_in = compiled(here, "mock")
         sides = [
-            running.enter_context(_side(tree.resolve(), here / which, stand_in))
-            for which, tree in (("this", ROOT), ("other", asked.tree))
+            running.enter_context(_side(tree.resolve(), here / which, stand_in, those))
+            for which, tree, those in (("this", ROOT, settings), ("other", asked.tree, {}))
         ]
         sampler = Sampler(compiled(here, "load"), SECONDS, patience_seconds=20.0 * asked.rounds)
         found: dict[str, tuple[list[float | None], list[float | None]]] = {}
@@ -100,15 +106,15 @@ class Side:
 
 
 @contextlib.contextmanager
-def _side(tree: Path, here: Path, stand_in: Path) -> Iterator[Side]:
+def _side(tree: Path, here: Path, stand_in: Path, settings: dict[str, str]) -> Iterator[Side]:
     """Run a tree's server in its own Python until the block ends."""
     here.mkdir()
     python = str(tree / ".venv" / "bin" / "python")
     command = [python, "-P", str(SERVED), str(here), str(stand_in)]
-    settings = {**os.environ, "PYTHONPATH": str(tree)}
+    environment = {**os.environ, "PYTHONPATH": str(tree), **settings}
     with (here / "log").open("w") as log:
         process = subprocess.Popen(
-            command, cwd=tree, env=settings, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            command, cwd=tree, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=log, text=True,
         )  # fmt: skip
         assert process.stdin is not None
