@@ -102,6 +102,9 @@ def _rows(server: Server) -> Iterator[Row]:
     for path in ("/audit_logs", "/audit_logs/export", "/audit_logs/retention"):
         yield asking.row(f"GET {path}")
     yield asking.row("POST /audit_logs/retention", {"days": 90})
+    administration.make_digest(server.app)
+    yield from asking.each("GET /audit_logs/digests/{}", {"own": "1", "unknown": "9"})
+    yield from asking.each("GET /audit_logs/digests/{}/events", {"own": "1"})
     for kind in ("completions", "embeddings"):
         yield f"GET /usage/{kind}", "-", asking.of("GET", f"/usage/{kind}?start_time=0")
     yield from asking.each("GET /projects/{}/rate_limits", projects)

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import openai
+from tests.fakes.clock import HandClock
 from tests.support.servers import ORGANIZATION, Reply, Server
 
 from tunewarden import audit
-from tunewarden.app import App
+from tunewarden.app import App, audit_digests
 from tunewarden.identity import admin_keys, organizations, users
 from tunewarden.identity.policy import Role
 
@@ -45,8 +47,16 @@ def make_user_in(
     return users.add(tx, organization_id, name=name, email=email, role=role, actor=audit.SERVER)
 
 
+def make_digest(app: App) -> None:
+    """Make a digest of the audit log, as the runner does on the next day."""
+    another_day = HandClock()
+    another_day.sleep(100 * 365 * 86_400)
+    replace(audit_digests(app), clock=another_day).run()
+
+
 def names(server: Server, key: str) -> dict[str, str]:
     """One object of each resource, by the name that paths have for its id."""
+    make_digest(server.app)
     project = str(ask(server, "POST", "/projects", key, {"name": "documented"}).json["id"])
     user = make_user(server.app, "documented")
     ask(server, "POST", f"/projects/{project}/users", key, {"role": "member", "user_id": user})
@@ -61,6 +71,7 @@ def names(server: Server, key: str) -> dict[str, str]:
         "service_account_id": str(account["id"]),
         "api_key_id": str(account["api_key"]["id"]),
         "key_id": str(admin_key),
+        "number": "1",
     }
 
 

@@ -204,6 +204,17 @@ def oldest_after(database: Database, n: int) -> int | None:
     return None if row is None else int(row[0])
 
 
+def first_older(tx: Tx, n: int, before: int) -> tuple[str, str] | None:
+    """Return organization and id of the first event after event `n` that is older than `before` (microseconds)."""
+    row = tx.row(
+        "SELECT organization_id, id FROM audit_events WHERE n > :n AND effective_at < :before"
+        " ORDER BY n LIMIT 1",
+        n=n,
+        before=before,
+    )
+    return None if row is None else (str(row[0]), str(row[1]))
+
+
 def count_after(tx: Tx, n: int) -> int:
     """Return how many events follow event `n`."""
     row = tx.row("SELECT COUNT(*) FROM audit_events WHERE n > :n", n=n)

@@ -9,11 +9,12 @@ from typing import Any, BinaryIO, TypeVar
 import click
 
 from tunewarden import config
-from tunewarden.cli import audit_operations, client
+from tunewarden.cli import client
 from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Object, Value
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.cli.options import data_option, json_option, limit_option, refusing
 from tunewarden.cli.output import plain, say_if_more, show_json, show_table, shown_time
+from tunewarden_receipts.receipt import LogKeyError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LOGS = ("organization", "audit_logs")
@@ -138,16 +139,42 @@ def audit_retention(days: int | None, data: Path | None, *, for_ever: bool, as_j
         click.echo("for ever" if found["days"] is None else f"{found['days']} days")
 
 
-@audit.command("verify")
+@audit.command("verify", epilog="\b\nExample:\n  tunewarden audit verify --log-key log.pem")
+@click.option(
+    "--log-key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Over HTTP: the log's public key (PEM or C2SP vkey), from a source you trust. [default: the server's answer]",
+)
 @json_option
 @data_option
 @refusing
-def audit_verify(data: Path | None, *, as_json: bool) -> None:
-    """Check the events of all organizations against the daily digests in the log.
+def audit_verify(log_key: Path | None, data: Path | None, *, as_json: bool) -> None:
+    """Check events against the daily digests in the log: your organization's over HTTP, else all on the server's machine.
 
-    Exit status 1 if any is missing, changed or inserted; the first one of each day is named. A server may be running.
+    Exit status 1 if any is missing, changed, inserted or back-dated; the first one of each day is named. A server may
+    be running.
     """
-    found = audit_operations.verify(config.of_this_machine(data))
+    if client.administers_over_http(data):
+        from tunewarden.cli import audit_check  # noqa: PLC0415  for who asks over HTTP only
+
+        key = None if log_key is None else log_key.read_bytes()
+        try:
+            with client.administering(data) as server:
+                found = audit_check.OwnLog(server, key).verify()
+        except LogKeyError as error:
+            raise click.UsageError(error.reason) from error
+        if key is None and found["digests"]:
+            click.echo(
+                "The log's key is the one that the server gave; compare it: --log-key.", err=True
+            )
+    elif log_key is not None:
+        raise click.UsageError(
+            "--log-key is for a check over HTTP: set TUNEWARDEN_URL and TUNEWARDEN_ADMIN_KEY."
+        )
+    else:
+        from tunewarden.cli import audit_operations  # noqa: PLC0415  on the server's machine only
+
+        found = audit_operations.verify(config.of_this_machine(data))
     if as_json:
         show_json(found)
     else:

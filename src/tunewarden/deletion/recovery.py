@@ -29,6 +29,7 @@ from tunewarden.ids import Prefix, mint
 from tunewarden.registry import artifacts
 from tunewarden.registry import restore_marks as noted
 from tunewarden.registry.artifacts import Artifact
+from tunewarden.transparency import proofs
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
 from tunewarden_receipts import receipt
@@ -220,9 +221,7 @@ class Recovery:
         return replayed
 
     def _bundle(self, index: int, entry: bytes) -> Callable[[Disclosure | None], bytes]:
-        checkpoint = self.log.checkpoint()
-        size = int(checkpoint.split(b"\n")[1])
-        proof = self.log.inclusion_proof(index, size)
+        proof, checkpoint = proofs.of(self.log, index)
         return lambda shown: receipt.bundle(entry, index, proof, checkpoint, shown)
 
     def _check_keyring(self, found: dict[int, int], logged: dict[int, int]) -> None:

@@ -2,7 +2,8 @@
 
 What is checked, in this order: every digest in the log has its row, and every row its leaf; a digest's parts are
 those that its leaf commits to; an organization's parts are all there; a part's hashes are those that it commits to;
-and each event of a part is there, and has the hash that the part keeps of it.
+each event of a part is there, and has the hash that the part keeps of it; and no event is older than those of the
+digests before the one that covers it.
 """
 
 from collections import defaultdict
@@ -10,13 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tunewarden.audit import digests, events
-from tunewarden.audit.digests import Digest, Entry, Part
+from tunewarden.audit.digests import Digest, Part
 from tunewarden.audit.events import Event
-from tunewarden.db.database import Database
+from tunewarden.db.database import Database, Tx
+from tunewarden.transparency.audit_comparison import (
+    BACKDATED,
+    first_backdated,
+    first_difference,
+    oldest_allowed,
+)
 from tunewarden.transparency.audit_digests import line_of
 from tunewarden.transparency.log import Log
 from tunewarden_receipts import receipt
-from tunewarden_receipts.audit_digest import AuditDigestLeaf, digest_root, event_hash, events_root
+from tunewarden_receipts.audit_digest import AuditDigestLeaf, digest_root, events_root
 
 _PAGE = 100
 
@@ -48,6 +55,7 @@ class Verification:
         self._database = database
         self._log = log
         self._before: dict[str, Part] = {}
+        self._newest_at = 0  # of the events of the digests before, in microseconds
         self.counts = Counts()
 
     def problems(self) -> Iterator[Problem]:
@@ -71,6 +79,14 @@ class Verification:
             yield Problem("the log has this digest, and the database does not", sequence)
         with self._database.read() as tx:
             self.counts.undigested = events.count_after(tx, last_n)
+            older = self._older_than_the_last(tx, last_n)
+        if older is not None:
+            organization_id, event_id = older
+            yield Problem(BACKDATED, self.counts.digests + 1, organization_id, event_id)
+
+    def _older_than_the_last(self, tx: Tx, last_n: int) -> tuple[str, str] | None:
+        """Return organization and id of the first event without a digest that is older than the last one."""
+        return events.first_older(tx, last_n, oldest_allowed(self._newest_at))
 
     def _leaves(self) -> Iterator[AuditDigestLeaf]:
         """Yield the digests in the log, whose entries are verified against the checkpoint."""
@@ -112,6 +128,13 @@ class Verification:
             found = events.within(tx, after_n + 1, digest.last_n)
         if leaf is not None and digest_root(part.commitment for part in parts) != leaf.root:
             yield Problem("its parts are not those that the log commits to", digest.sequence)
+        times = [(event.id, event.effective_at) for event in found]
+        older = first_backdated(times, self._newest_at)
+        if older is not None:
+            whose = next(event.organization_id for event in found if event.id == older)
+            yield Problem(BACKDATED, digest.sequence, whose, older)
+        expired = (part.last_at for part in parts if part.expired_at is not None)
+        self._newest_at = max(self._newest_at, *(at for _, at in times), *expired, 0)
         of: dict[str, list[Event]] = defaultdict(list)
         for event in found:
             of[event.organization_id].append(event)
@@ -140,35 +163,8 @@ class Verification:
         self.counts.events += len(found)
         if part.expired_at is not None:
             self.counts.expired += max(len(entries) - len(found), 0)
-        problem = first_difference(entries, found, may_be_gone=part.expired_at is not None)
+        there = [digests.entry_of(event.id, line_of(event)) for event in found]
+        problem = first_difference(entries, there, may_be_gone=part.expired_at is not None)
         if problem is not None:
             what, event_id = problem
             yield Problem(what, part.sequence, organization_id, event_id)
-
-
-def first_difference(
-    entries: list[Entry], found: list[Event], *, may_be_gone: bool
-) -> tuple[str, str] | None:
-    """Return what is wrong with the first event that is missing, changed or inserted, and its id; None if none is.
-
-    With `may_be_gone` events may be missing: their retention period deleted them.
-    """
-    kept = {entry.id: entry.hash for entry in entries}
-    there = {event.id: event for event in found}
-    for entry in entries:
-        event = there.get(entry.id)
-        if event is None:
-            if may_be_gone:
-                continue
-            return "an event is missing", entry.id
-        if event_hash(line_of(event)) != entry.hash:
-            return "an event was changed", entry.id
-    for event in found:
-        if event.id not in kept:
-            return "an event was inserted", event.id
-    order = [event.id for event in found]
-    expected = [entry.id for entry in entries if entry.id in there]
-    for one, other in zip(order, expected, strict=True):
-        if one != other:
-            return "events are in another order", one
-    return None

@@ -68,6 +68,18 @@ def digest_root(commitments: Iterable[str]) -> str:
     return merkle.root(0, len(hashes), merkle.nodes_of(hashes)).hex()
 
 
+def digest_path(commitments: Iterable[str], own: str) -> list[tuple[bool, bytes]]:
+    """Return what leads from one of a digest's commitments to its root; of the others it tells no number."""
+    ordered = sorted(commitments)
+    hashes = [merkle.leaf_hash(bytes.fromhex(one)) for one in ordered]
+    return merkle.sided_path(ordered.index(own), len(hashes), merkle.nodes_of(hashes))
+
+
+def root_by_path(own: str, path: Sequence[tuple[bool, bytes]]) -> str:
+    """Return the root that a commitment and its `digest_path` lead to, in hex."""
+    return merkle.root_of_path(merkle.leaf_hash(bytes.fromhex(own)), path).hex()
+
+
 READERS: dict[str, Reader] = {
     "sequence": integer,
     "root": sha256,

@@ -65,20 +65,36 @@ def inclusion_proof(index: int, size: int, nodes: Nodes) -> list[bytes]:
 
     `ValueError` unless 0 <= index < size.
     """
+    return [sibling for _, sibling in sided_path(index, size, nodes)]
+
+
+def sided_path(index: int, size: int, nodes: Nodes) -> list[tuple[bool, bytes]]:
+    """Return the inclusion proof with whether each hash is the left one: it verifies without index and size.
+
+    `ValueError` unless 0 <= index < size.
+    """
     if not 0 <= index < size:
         raise ValueError("the index is not in the tree")
-    path: list[bytes] = []
+    path: list[tuple[bool, bytes]] = []
     start, end = 0, size
     while end - start > 1:
         middle = start + _split(end - start)
         if index < middle:
-            path.append(root(middle, end, nodes))
+            path.append((False, root(middle, end, nodes)))
             end = middle
         else:
-            path.append(root(start, middle, nodes))
+            path.append((True, root(start, middle, nodes)))
             start = middle
     path.reverse()
     return path
+
+
+def root_of_path(leaf: bytes, path: Sequence[tuple[bool, bytes]]) -> bytes:
+    """Return the root that a leaf hash and its `sided_path` lead to."""
+    result = leaf
+    for is_left, sibling in path:
+        result = node_hash(sibling, result) if is_left else node_hash(result, sibling)
+    return result
 
 
 def consistency_proof(first: int, second: int, nodes: Nodes) -> list[bytes]:

@@ -1,8 +1,9 @@
 """`/v1/organization/audit_logs`: the events of the organization. The export and the retention period are our extensions."""
 
 from collections.abc import Iterator
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
@@ -12,14 +13,16 @@ from tunewarden.api.administration.bodies import InBody
 from tunewarden.api.administration.pages import LIMIT, Limit
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InAdministration
-from tunewarden.audit.events import Event
-from tunewarden.identity import audit_access
+from tunewarden.identity import audit_access, audit_proofs
+from tunewarden.identity.key_rows import seconds_of
+from tunewarden.transparency.audit_digests import line_of
 
 JSON_LINES = "application/jsonl"
 # Lines sent at once.
 LINES = 200
 
 routes = APIRouter(prefix="/v1/organization/audit_logs")
+Number = Annotated[int, Path(ge=1, le=2**31)]
 
 
 @routes.get("", dependencies=[only(*PAGE)])
@@ -61,7 +64,7 @@ def export_audit_logs(context: InAdministration, asked: InFilters) -> StreamingR
     found = audit_access.everything(
         context.operations.database, context.administrator, asked.filters, emails=asked.emails
     )
-    return StreamingResponse(lines(found), media_type=JSON_LINES)
+    return StreamingResponse(lines(event.line() for event in found), media_type=JSON_LINES)
 
 
 @routes.get("/retention")
@@ -84,11 +87,49 @@ async def update_audit_retention(context: InAdministration, body: InBody) -> Jso
     return JsonAnswer(schemas.AuditRetention("organization.audit_retention", days))
 
 
-def lines(found: Iterator[Event]) -> Iterator[bytes]:
+@routes.get("/digests/{number}")
+def retrieve_audit_digest(context: InAdministration, number: Number) -> JsonAnswer:
+    """Return what a daily digest keeps of the organization's events, with its proof; they are numbered from 1."""
+    log, signer = context.operations.open_log()
+    found = audit_proofs.prove(
+        context.operations.database, context.administrator, number, lambda: log
+    )
+    said = found.part.said
+    return JsonAnswer(
+        schemas.AuditDigest(
+            id=str(said.number),
+            object="organization.audit_digest",
+            organization_id=said.organization_id,
+            number=said.number,
+            digest=found.part.sequence,
+            events=said.events,
+            root=said.root,
+            previous=said.previous,
+            salt=found.part.salt.hex(),
+            entries=[schemas.AuditEntry(one.id, one.hash.hex()) for one in found.part.entries()],
+            expired_at=seconds_of(found.part.expired_at),
+            path=[
+                schemas.AuditPathStep("left" if is_left else "right", one.hex())
+                for is_left, one in found.path
+            ],
+            receipt=None if found.receipt is None else found.receipt.decode(),
+            log_key=signer.public_pem().decode(),
+        )
+    )
+
+
+@routes.get("/digests/{number}/events")
+def export_digested_events(context: InAdministration, number: Number) -> StreamingResponse:
+    """Stream the events of a daily digest, oldest first, as lines of JSON; after the last one, those without a digest."""
+    found = audit_proofs.events_of(context.operations.database, context.administrator, number)
+    return StreamingResponse(lines(map(line_of, found)), media_type=JSON_LINES)
+
+
+def lines(found: Iterator[bytes]) -> Iterator[bytes]:
     """Yield events' lines, some hundred at a time."""
     held = []
-    for event in found:
-        held.append(event.line())
+    for line in found:
+        held.append(line)
         if len(held) == LINES:
             yield b"\n".join([*held, b""])
             held = []

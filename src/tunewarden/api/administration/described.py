@@ -17,6 +17,10 @@ ADMIN_KEYS = "/v1/organization/admin_api_keys"
 ROUTED = {
     f"GET {AUDIT}": Described("listAuditLogs", Listing[schemas.AuditLog]),
     f"GET {AUDIT}/export": Described("exportAuditLogs", "application/jsonl"),
+    f"GET {AUDIT}/digests/{{number}}": Described("retrieveAuditDigest", schemas.AuditDigest),
+    f"GET {AUDIT}/digests/{{number}}/events": Described(
+        "exportDigestedAuditLogs", "application/jsonl"
+    ),
     f"GET {AUDIT}/retention": Described("retrieveAuditRetention", schemas.AuditRetention),
     f"POST {AUDIT}/retention": Described(
         "updateAuditRetention", schemas.AuditRetention, schemas.NewAuditRetention

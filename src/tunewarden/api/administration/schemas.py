@@ -106,6 +106,42 @@ class AuditLog(Struct):
     project: dict[str, str | None] | UnsetType = UNSET
 
 
+class AuditEntry(Struct, forbid_unknown_fields=True):
+    """What a digest keeps of an event: its id, and the hash of its line."""
+
+    id: str
+    hash: str
+
+
+class AuditPathStep(Struct, forbid_unknown_fields=True):
+    """A hash on the way from a commitment to the root of a digest, and its side."""
+
+    side: Literal["left", "right"]
+    hash: str
+
+
+class AuditDigest(Struct, forbid_unknown_fields=True):
+    """The organization's part of a daily digest. What it commits to, and how: `tunewarden_receipts.audit_digest`.
+
+    `digest` is the number of the digest; `receipt`, null until it is in the log, proves that with `log_key`.
+    """
+
+    id: str
+    object: Literal["organization.audit_digest"]
+    organization_id: str
+    number: int
+    digest: int
+    events: int
+    root: str
+    previous: str | None
+    salt: str
+    entries: list[AuditEntry]
+    expired_at: Seconds | None
+    path: list[AuditPathStep]
+    receipt: str | None
+    log_key: str
+
+
 class AuditRetention(Struct, forbid_unknown_fields=True):
     """For how many days audit events are kept; null: for ever."""
 

@@ -1,0 +1,154 @@
+"""The check of an organization's audit log by who administers it: nothing that the server says is taken on trust.
+
+Of each digest: its commitment leads to the root in a leaf of the log, which is signed; it names the digest before it;
+its hashes lead to its root; and each event is there and has the hash that was kept.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from tunewarden.audit.digests import Entry, entry_of
+from tunewarden.cli.client import Client, Object
+from tunewarden.clock import to_micros
+from tunewarden.errors import Error, Kind
+from tunewarden.transparency.audit_comparison import BACKDATED, first_backdated, first_difference
+from tunewarden_receipts.audit_digest import (
+    AuditDigestLeaf,
+    AuditPart,
+    events_root,
+    root_by_path,
+)
+from tunewarden_receipts.receipt import LogKeyError, ReceiptError, VerifiedReceipt, verify
+
+DIGESTS = ("organization", "audit_logs", "digests")
+# Of a line without a time: no event has such a line, and its hash says so.
+_NO_TIME = 2**62
+
+
+class OwnLog:
+    """One check, with the log's key: of a file, or the server's own."""
+
+    def __init__(self, server: Client, log_key: bytes | None) -> None:
+        self._server = server
+        self._log_key = log_key
+        self._before: str | None = None  # commitment to the part before
+        self._newest_at = 0  # of the events of the digests before, in microseconds
+        self._found: Object = {
+            "object": "audit_log.verification", "problems": [], "digests": 0, "events": 0, "expired": 0, "undigested": 0,
+        }  # fmt: skip
+
+    def verify(self) -> Object:
+        """Check all digests and events; return what was found. Raises Error, LogKeyError."""
+        number = 1
+        while (digest := self._digest(number)) is not None:
+            self._found["digests"] += 1
+            try:
+                self._check(digest)
+            except (KeyError, TypeError, ValueError, AttributeError):
+                self._note("the server's answer cannot be read as a digest", number)
+            number += 1
+        lines = list(self._lines(number))
+        self._found["undigested"] = len(lines)
+        self._check_times(lines, number)
+        return self._found
+
+    def _digest(self, number: int) -> Object | None:
+        try:
+            return self._server.get(*DIGESTS, str(number))
+        except Error as error:
+            if error.kind is Kind.NOT_FOUND and error.param == "number":
+                return None
+            raise
+
+    def _check(self, digest: Object) -> None:
+        sequence = digest["digest"]
+        part = AuditPart(
+            digest["organization_id"],
+            digest["number"],
+            digest["events"],
+            digest["root"],
+            digest["previous"],
+        )
+        commitment = part.commitment(bytes.fromhex(digest["salt"]))
+        leaf = self._leaf(digest, sequence)
+        path = [(one["side"] == "left", bytes.fromhex(one["hash"])) for one in digest["path"]]
+        if leaf is not None and root_by_path(commitment, path) != leaf.root:
+            self._note("its part is not one that the log commits to", sequence)
+        if part.number != self._found["digests"] or part.previous != self._before:
+            self._note("a part before this one is missing", sequence)
+        self._before = commitment
+        entries = [Entry(one["id"], bytes.fromhex(one["hash"])) for one in digest["entries"]]
+        hashes = [one.hash for one in entries]
+        if len(entries) != part.events or events_root(hashes) != part.root:
+            self._note("the kept hashes are not those that the log commits to", sequence)
+        lines = list(self._lines(part.number))
+        self._check_times(lines, sequence)
+        self._check_events(digest, entries, lines)
+        times = [at for line in lines if (at := _time_of(line)) != _NO_TIME]
+        self._newest_at = max(self._newest_at, *times, 0)
+
+    def _leaf(self, digest: Object, sequence: int) -> AuditDigestLeaf | None:
+        """Return the leaf of a digest, proven to be in the log; None if it is not."""
+        if digest["receipt"] is None:
+            return None  # not appended yet: the runner does that
+        try:
+            facts = self._proven(digest).facts
+        except LogKeyError:
+            raise
+        except ReceiptError as error:
+            self._note(f"its proof is not valid: {error.reason}", sequence)
+            return None
+        if isinstance(facts, AuditDigestLeaf) and facts.sequence == sequence:
+            return facts
+        self._note("its proof is of another entry of the log", sequence)
+        return None
+
+    def _proven(self, digest: Object) -> VerifiedReceipt:
+        key = digest["log_key"].encode() if self._log_key is None else self._log_key
+        return verify(digest["receipt"].encode(), key)
+
+    def _check_events(self, digest: Object, entries: list[Entry], lines: list[bytes]) -> None:
+        found = [entry_of(_id_of(line), line) for line in lines]
+        self._found["events"] += len(found)
+        has_expired = digest["expired_at"] is not None
+        if has_expired:
+            self._found["expired"] += max(len(entries) - len(found), 0)
+        problem = first_difference(entries, found, may_be_gone=has_expired)
+        if problem is not None:
+            self._note(problem[0], digest["digest"], problem[1])
+
+    def _check_times(self, lines: list[bytes], sequence: int) -> None:
+        older = first_backdated(((_id_of(line), _time_of(line)) for line in lines), self._newest_at)
+        if older is not None:
+            self._note(BACKDATED, sequence, older)
+
+    def _lines(self, number: int) -> Iterator[bytes]:
+        pieces: list[bytes] = []
+        self._server.stream(*DIGESTS, str(number), "events", into=pieces.append)
+        yield from b"".join(pieces).splitlines()
+
+    def _note(self, what: str, digest: int, event: str | None = None) -> None:
+        self._found["problems"].append(
+            {"what": what, "digest": digest, "organization": None, "event": event}
+        )
+
+
+def _id_of(line: bytes) -> str:
+    return str(_read(line).get("id", ""))
+
+
+def _time_of(line: bytes) -> int:
+    try:
+        return to_micros(datetime.fromisoformat(_read(line)["effective_at"]))
+    except (KeyError, TypeError, ValueError):
+        return _NO_TIME
+
+
+def _read(line: bytes) -> dict[str, Any]:
+    try:
+        read = json.loads(line)
+    except ValueError:
+        return {}
+    return read if isinstance(read, dict) else {}
