@@ -40,16 +40,6 @@ PUBLIC_EXAMPLES = {
 PUBLIC_POSTS = {"/invites/{token}": "/invites/nothing"}
 # No route: a key is asked for all the same, so that a route that is forgotten is never open.
 UNROUTED = ("GET /v1/nothing", "POST /v1/threads", "GET /v1")
-HEADER = """\
-# Who may do what, as a status code: each route, on each kind of target, for each kind of caller.
-#
-# "in": admitted, and what follows is the engine's answer. Targets: "elsewhere" is in another project of the organization,
-# "foreign" in another organization. "no valid key": without a key, with one that is garbage, one that was revoked, one that
-# has expired. "owner" of the organization; "project": a reader of the organization who is a member of the project, a viewer,
-# and not in it; "account": a service account with the role owner, member, and none. "by scope": with an Owner's key that is
-# restricted to one scope, written without its "api."; first the scopes that get another status than the rest.
-# Written by: pytest tests/api/test_authorization.py --update-golden
-"""
 
 FILE = (Field("purpose", b"user_data"), Field("file", b"x", "a.txt"))
 OF_THE_PROJECT = ("/files", "/uploads", "/jobs", "/permissions")
@@ -250,6 +240,8 @@ def _file_rows(
     targets = {"own": made[0].json["id"], "foreign": made[1].json["id"], "unknown": "file-nobody"}
     yield f"GET {files}", "-", ask("GET", files)
     yield f"POST {files}", "-", lambda key: _form(server, files, FILE, key)
+    search = {"texts": ["nobody was here"]}
+    yield f"POST {files}/search", "-", partial(_json, server, f"{files}/search", search)
     for suffix in ("", "/content", "/deletion_plan"):
         for target, file_id in targets.items():
             path = f"{files}/{file_id}{suffix}"
@@ -429,7 +421,7 @@ def _infer(server: Server, path: str, model_id: str, key: str | None) -> int:
 
 
 def _table(server: Server, callers: dict[str, str | None]) -> str:
-    lines = [HEADER, "[public]"]
+    lines = [golden.HEADER, "[public]"]
     for route, path in PUBLIC_EXAMPLES.items():
         assert PUBLIC.fullmatch(path)
         lines.append(f"GET {route:<42} {server.get(path).status}")

@@ -136,7 +136,7 @@ OF_ROUTES = frozenset(
         "invites create",
         "invites revoke",
         "deletions create",
-        "audit retention", "files delete", "files upload", "fine-tunes cancel", "fine-tunes create",
+        "audit retention", "files delete", "files search", "files upload", "fine-tunes cancel", "fine-tunes create",
         "fine-tunes pause", "fine-tunes resume", "holds lift", "holds place", "migrate openai download",
         "migrate openai record", "models archive", "models delete", "models export", "models import", "models protect",
         "models unarchive", "models unprotect", "projects archive", "projects create", "projects rename",

@@ -216,6 +216,7 @@ ACTS: dict[str, Act] = {
     ),
     "POST /v1/deletions": lambda p: ("/v1/deletions", {"ids": [p.model(), p.file()]}),
     "POST /v1/files": lambda _: ("/v1/files", FILE),
+    "POST /v1/files/search": lambda _: ("/v1/files/search", {"texts": ["anything"]}),
     "DELETE /v1/files/{file_id}": lambda p: (f"/v1/files/{p.file()}", None),
     "POST /v1/uploads": lambda _: (
         "/v1/uploads",

@@ -18,6 +18,16 @@ UNRESTRICTED = ("owner", *(one for some in SHARED.values() for one in some), "ad
 PREFIX = "api."
 HEAD = ("target", "no valid key", "owner", *SHARED, "admin key", "by scope")
 INDENT = "    "
+HEADER = """\
+# Who may do what, as a status code: each route, on each kind of target, for each kind of caller.
+#
+# "in": admitted, and what follows is the engine's answer. Targets: "elsewhere" is in another project of the organization,
+# "foreign" in another organization. "no valid key": without a key, with one that is garbage, one that was revoked, one that
+# has expired. "owner" of the organization; "project": a reader of the organization who is a member of the project, a viewer,
+# and not in it; "account": a service account with the role owner, member, and none. "by scope": with an Owner's key that is
+# restricted to one scope, written without its "api."; first the scopes that get another status than the rest.
+# Written by: pytest tests/api/test_authorization.py --update-golden
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,16 @@ from fastapi.responses import Response, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from tunewarden.api import deletion_requests, listing, schemas, views
+from tunewarden.api import deletion_requests, listing, schemas, searching, views
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.forms import FileForm, Form
-from tunewarden.api.parameters import Attempting, Context, InContext, Segment
+from tunewarden.api.parameters import Attempting, Context, InContext, Segment, read_as
+from tunewarden.api.search_schemas import FileSearch
+from tunewarden.api.searching import Searching
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action
-from tunewarden.registry import file_rules
+from tunewarden.registry import file_rules, file_searches
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.file_rows import File
 from tunewarden.registry.file_rules import Description
@@ -61,6 +63,20 @@ def list_files(
         limit=limit + 1,
     )
     return listing.stream(map(views.file_object, found), limit)
+
+
+@routes.post("/search")
+async def search_files(context: InContext, request: Request) -> Response:
+    """Look for texts in the files of all projects, as lines of JSON: matches, progress, and a summary at the end."""
+    wanted = await read_as(request, FileSearch)
+    search = await run_in_threadpool(
+        file_searches.begin,
+        context.operations.database,
+        context.caller,
+        wanted.texts,
+        after=wanted.after,
+    )
+    return searching.Answer(Searching(context.services.searches, context.caller, search))
 
 
 @routes.get("/{file_id}")

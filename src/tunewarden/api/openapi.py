@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
 from tunewarden import __version__
-from tunewarden.api import alias_schemas, bulk_schemas, deletion_schemas, schemas
+from tunewarden.api import alias_schemas, bulk_schemas, deletion_schemas, schemas, search_schemas
 from tunewarden.api import inference_schemas as inference
 from tunewarden.api.administration import described as administration
 from tunewarden.api.administration import invite_schemas as invites
@@ -85,6 +85,7 @@ ROUTED = {
         "planFileDeletion", deletion_schemas.DeletionPlan
     ),
     "DELETE /v1/files/{file_id}": Described("deleteFile", deletion_schemas.DeleteAnswer),
+    "POST /v1/files/search": Described("searchFiles", JSON_LINES, search_schemas.FileSearch),
     "POST /v1/uploads": Described("createUpload", schemas.Upload, schemas.NewUpload),
     "POST /v1/uploads/{upload_id}/parts": Described(
         "addUploadPart", schemas.Part, schemas.PartForm, FORM

@@ -13,6 +13,7 @@ from tunewarden.api.mailer import Mailer
 from tunewarden.api.memory_budget import MemoryBudget
 from tunewarden.api.operations import Operations
 from tunewarden.api.page_rate import PageRate
+from tunewarden.api.searching import Searches
 from tunewarden.api.upload_bridge import Intake
 from tunewarden.config import Config
 
@@ -31,6 +32,7 @@ class Services:
     operations: Operations
     deleting: Deleting
     downloads: Downloads
+    searches: Searches
     import_memory: MemoryBudget
     log_bundles: LogBundles
     readiness: Readiness = field(default_factory=Readiness)
@@ -47,6 +49,7 @@ class Services:
             operations,
             Deleting(operations.executor),
             Downloads(operations.admissions, operations.files, operations.exports),
+            Searches(operations.admissions, operations.files),
             _import_memory(operations.config),
             LogBundles(operations.database, operations.open_log),
         )

@@ -52,6 +52,7 @@ class EventType(StrEnum):
     MODEL_TRAINED = "model.trained"
     FILE_CREATED = "file.created"
     FILE_REFUSED = "file.refused"
+    FILES_SEARCHED = "file.searched"
     UPLOAD_CREATED = "upload.created"
     UPLOAD_PART_ADDED = "upload.part_added"
     UPLOAD_COMPLETED = "upload.completed"

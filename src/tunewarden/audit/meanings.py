@@ -35,6 +35,7 @@ MEANINGS: dict[EventType, str] = {
     EventType.MODEL_TRAINED: "a job made a fine-tuned model",
     EventType.FILE_CREATED: "a file was stored",
     EventType.FILE_REFUSED: "a file was refused",
+    EventType.FILES_SEARCHED: "an Owner looked for `texts` texts in all files; the event does not have them",
     EventType.UPLOAD_CREATED: "an upload in parts began",
     EventType.UPLOAD_PART_ADDED: "a part of an upload was stored",
     EventType.UPLOAD_COMPLETED: "an upload became a file",

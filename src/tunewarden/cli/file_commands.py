@@ -15,11 +15,15 @@ from tunewarden.cli.options import (
     yes_option,
 )
 from tunewarden.cli.output import say_if_more, show_json, show_table, shown_time
+from tunewarden.cli.search_command import files_search
 
 
 @click.group()
 def files() -> None:
     """Files of training data."""
+
+
+files.add_command(files_search)
 
 
 @files.command("upload", epilog="\b\nExample:\n  tunewarden files upload chats.jsonl")

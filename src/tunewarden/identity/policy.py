@@ -59,6 +59,8 @@ class Action(StrEnum):
     READ_DELETIONS = "api.deletions.read"
     READ_FILES = "api.files.read"
     WRITE_FILES = "api.files.write"
+    # In the files of all projects: for Owners.
+    SEARCH_FILES = "api.files.search"
     READ_JOBS = "api.fine_tuning.jobs.read"
     WRITE_JOBS = "api.fine_tuning.jobs.write"
     READ_CHECKPOINTS = "api.fine_tuning.checkpoints.read"

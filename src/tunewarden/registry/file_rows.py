@@ -111,6 +111,43 @@ def pages(
         yield [File(*fields_of(row[:-1])) for row in page]
 
 
+def position_in_organization(database: Database, organization_id: str, after: str | None) -> int:
+    """Return where a list of an organization's files, oldest first, begins. Raises Error(INVALID)."""
+    return cursors.position(
+        database.peek,
+        "SELECT n FROM artifacts WHERE id = :after AND kind = 'file' AND organization_id = :organization",
+        after=after,
+        first=cursors.BEFORE_ALL,
+        organization=organization_id,
+    )
+
+
+def pages_of_organization(
+    database: Database, organization_id: str, *, start: int, size: int = 200
+) -> Iterator[list[File]]:
+    """Yield the files of all projects of an organization in pages, oldest first, in constant memory."""
+    for page in database.pages(
+        f"SELECT {COLUMNS}, a.n {FROM} WHERE a.organization_id = :organization AND a.kind = 'file'"
+        " AND a.state = 'active' AND a.n > COALESCE(:after, CAST(:start AS BIGINT)) ORDER BY a.n LIMIT :size",
+        size=size,
+        organization=organization_id,
+        start=start,
+    ):
+        yield [File(*fields_of(row[:-1])) for row in page]
+
+
+def totals(database: Database, organization_id: str, *, start: int) -> tuple[int, int]:
+    """Return how many files of an organization follow `start`, and how many bytes they have."""
+    row = database.peek(
+        f"SELECT COUNT(*), COALESCE(SUM(f.bytes), 0) {FROM} WHERE a.organization_id = :organization"
+        " AND a.kind = 'file' AND a.state = 'active' AND a.n > :start",
+        organization=organization_id,
+        start=start,
+    )
+    assert row is not None, "an aggregate has one row"
+    return int(row[0]), int(row[1])
+
+
 def due(database: Database, now_micros: int) -> Iterator[list[File]]:
     """Yield the files whose expiry has passed."""
     for page in database.pages(

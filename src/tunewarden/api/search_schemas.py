@@ -1,0 +1,54 @@
+"""Types of the search in files, for the OpenAPI document: its body, and the lines of its response. See `schemas`."""
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class FileSearch(Struct, forbid_unknown_fields=True):
+    """Texts to look for in every file of the organization. `after` is a file's id: the search goes on after it."""
+
+    texts: list[str]
+    after: str | None = None
+
+
+class SearchMatch(Struct, forbid_unknown_fields=True):
+    """A file and a line of it in which text `text` of the request begins, counted from 1; `line` is null for its name."""
+
+    object: Literal["file.search.match"]
+    file: str
+    filename: str
+    project: str
+    text: int
+    line: int | None
+
+
+class SearchedFile(Struct, forbid_unknown_fields=True):
+    """A file that could not be read to its end, or has more lines than were named for a text (`has_more`)."""
+
+    object: Literal["file.search.incomplete"]
+    file: str
+    project: str
+    code: str
+
+
+class SearchProgress(Struct, forbid_unknown_fields=True):
+    """How far a search has come: files and bytes of those that it began with."""
+
+    object: Literal["file.search.progress"]
+    files: int
+    of_files: int
+    bytes: int
+    of_bytes: int
+
+
+class SearchSummary(Struct, forbid_unknown_fields=True):
+    """The last line. Not `is_complete`: continue with `after`. Without this line the search was cut off."""
+
+    object: Literal["file.search.summary"]
+    is_complete: bool
+    files: int
+    bytes: int
+    files_with_matches: int
+    incomplete: int
+    after: str | None

@@ -1,0 +1,150 @@
+"""Texts are found wherever a file is cut, however JSON escapes them, and as people read them."""
+
+import json
+import tracemalloc
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunewarden.registry.text_search import LINES_MAX, Found, Search, folded, pattern
+
+# Of each kind that is treated apart: escapes, marks, a ligature, a character beyond U+FFFF, spaces, line breaks.
+LETTERS = st.text('aAé\u0131"\\/u0dnﬁ😀 \u00a0\u0301\u200bße\n', max_size=40)
+
+
+def lines(data: bytes, *texts: str, cut: int = 0) -> list[list[int]]:
+    """Return for each text the lines in which it begins; `cut`: of how many bytes each piece is."""
+    patterns = [pattern(text) for text in texts]
+    assert None not in patterns
+    found = Found()
+    search = Search([one for one in patterns if one], found)
+    for start in range(0, len(data), cut or len(data) or 1):
+        search.feed(data[start : start + (cut or len(data))])
+    search.end()
+    return [sorted(found.lines.get(number, ())) for number in range(len(texts))]
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("José García", "JOSÉ GARCÍA"),
+        ("José", unicodedata.normalize("NFD", "José")),
+        (unicodedata.normalize("NFD", "José"), "José"),
+        ("Jose", "José"),
+        ("Groß", "GROSS"),
+        ("Jane Roe", "Jane\u00a0 \tRoe"),
+        ("Jane Roe", "Ja\u200bne Ro\u00ade"),
+        (
+            "Jane Roe",
+            "".join(chr(ord(one) + 0xFEE0) for one in "JaneRoe").replace("\uff32", "\u3000\uff32"),
+        ),
+        ("office", "oﬃce"),
+        ("Jane Roe", "Jane\r\nRoe"),
+        ("+49 30 1234", "+49 30 1234"),
+        ("😀 Roe", "😀 Roe"),
+        ("김철수", unicodedata.normalize("NFD", "김철수")),
+    ],
+)
+def test_a_text_is_found_as_people_read_it(text: str, written: str) -> None:
+    assert lines(f"one\ntwo {written} two\n".encode(), text) == [[2]]
+
+
+def test_what_people_tell_apart_is_told_apart() -> None:
+    assert lines(b"Jane Row\nJan Roe\nJaneRoe\nJane, Roe\n", "Jane Roe") == [[]]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3, 5, 64])
+@pytest.mark.parametrize("is_ascii", [True, False])
+@pytest.mark.parametrize("levels", [0, 1, 2])
+def test_json_is_searched_with_its_escapes_resolved(
+    cut: int, levels: int, *, is_ascii: bool
+) -> None:
+    said = 'Dear "José" 😀 Roe,\nyour tab\tis'
+    written = said.replace("\n", " ")
+    for _ in range(levels):
+        written = json.dumps({"text": said if written == said else written}, ensure_ascii=is_ascii)
+    data = f"first\n{written}\nlast \\u00".encode()
+    wanted = ['"José" 😀 Roe, your tab is', "jose", "nobody at all"]
+    assert lines(data, *wanted, cut=cut) == [[2], [2], []]
+
+
+def test_an_escaped_line_break_is_no_line_of_the_file() -> None:
+    data = b'{"a":"x\\ny\\u000az"}\n{"a":"Jane"}\n'
+    assert lines(data, "Jane", "y z") == [[2], [1]]
+
+
+def test_a_text_that_goes_over_lines_is_named_by_the_first() -> None:
+    data = b"a\n" * 70_000 + b"Jane\n  Roe\n"
+    assert lines(data, "jane roe") == [[70_001]]
+
+
+@given(LETTERS, LETTERS, LETTERS, st.integers(1, 9))
+def test_it_does_not_matter_where_a_file_is_cut(
+    before: str, text: str, after: str, cut: int
+) -> None:
+    if pattern(text) is None:
+        return
+    data = (before + text + after).encode()
+    assert lines(data, text, cut=cut) == lines(data, text)
+
+
+@given(st.text(max_size=60), LETTERS, st.text(max_size=60), st.integers(0, 2), st.integers(1, 7))
+def test_what_json_says_is_found(before: str, text: str, after: str, levels: int, cut: int) -> None:
+    if pattern(text) is None or text != text.strip():
+        return
+    # Line breaks are white space, but in a file they end lines.
+    written = (before + "|" + text + "|" + after).replace("\\", "/").replace("\n", " ")
+    wanted = text.replace("\\", "/")
+    for _ in range(levels):
+        written = json.dumps([written])
+    assert lines(written.encode("utf-8", "surrogatepass"), wanted, cut=cut)[0]
+
+
+@given(st.text())
+def test_folding_keeps_lines_and_is_done_once(text: str) -> None:
+    assert folded(text).count("\n") == text.count("\n")
+    assert folded(folded(text)) == folded(text)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("cut", [0, 1, 3])
+def test_the_encodings_of_text_files_are_read(encoding: str, cut: int) -> None:
+    assert lines("first\nJosé\n".encode(encoding), "josé", cut=cut) == [[2]]
+
+
+def test_bytes_that_are_no_text_hide_nothing_after_them() -> None:
+    assert lines(b"\xff\xfa\x00\n\xe9Jane Roe\xf0\n", "jane roe") == [[2]]
+
+
+def test_lines_that_are_named_are_bounded_and_that_is_said() -> None:
+    one = pattern("jane")
+    assert one is not None
+    found = Found()
+    search = Search([one], found)
+    search.feed(b"Jane\n" * (LINES_MAX + 5))
+    search.end()
+    assert found.has_more
+    assert sorted(found.lines[0]) == list(range(1, LINES_MAX + 1))
+
+
+@pytest.mark.parametrize("piece", [b"x", b"\\", b"\\u00e9", b"\n", b" ", "é".encode()])
+def test_memory_is_constant_also_for_one_line_without_an_end(piece: bytes) -> None:
+    one = pattern("jane roe")
+    assert one is not None
+    search = Search([one], Found())
+    data = piece * (256 * 1024 // len(piece))
+    search.feed(data)
+    tracemalloc.start()
+    try:
+        for _ in range(8):
+            search.feed(data)
+        search.end()
+        assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_text_of_spaces_and_marks_is_none() -> None:
+    assert pattern(" \u0301\u200b\n") is None
