@@ -30,6 +30,7 @@ FUZZ = ("fuzz",)
 # Of the quick directories, what starts servers.
 NEED_SERVERS = (
     "docs/test_backup_and_restore.py",
+    "docs/test_erase_by_file.py",
     "docs/test_export_a_model.py",
     "docs/test_moving_from_openai.py",
     "properties/test_remnants_of_texts.py",
@@ -40,6 +41,7 @@ BATTERIES = (
     "api/test_hostile_constraints.py",
     "api/test_tool_circle.py",
     "chaos",
+    "properties/test_case_crashes.py",
     "properties/test_deletion_of_parts.py",
     "properties/test_deletions_together.py",
     "properties/test_keyring_crashes.py",
@@ -87,6 +89,7 @@ ENGINE_SERVER = (
     "api/test_structured_outputs.py",
     "api/test_tools.py",
     "api/test_usage_of_engines.py",
+    "docs/test_erase_by_file.py",
 )
 # The longest files, longest first: a long one that began last would be waited for alone. The first stands for all
 # that share its server. The Makefile has xdist keep this order.

@@ -157,7 +157,8 @@ class Client:
             return self._misread()
         usual = _OF_STATUS.get(answer.status, Kind.INVALID)
         found = _OF_ANSWER.get((answer.status, kind), usual)
-        return Error(found, message, param=param, code=code)
+        case = answer.headers.get("tunewarden-deletion-case")
+        return Error(found, message, param=param, code=code, deletion_case=case)
 
     def _misread(self) -> Error:
         return Error(

@@ -104,6 +104,70 @@ def deletions_show(
             receipt_file.write_bytes(server.download("deletions", deletion_id, "receipt"))
 
 
+@deletions.command("cases", epilog="\b\nExample:\n  tunewarden deletions cases --limit 5")
+@limit_option
+@json_option
+@data_option
+@refusing
+def deletions_cases(limit: int | None, data: Path | None, *, as_json: bool) -> None:
+    """List deletion cases, newest first: id, status, members, time, file."""
+    with client.opened(data) as server:
+        found = server.pages("deletion_cases", limit=limit)
+    say_if_more(found)
+    if as_json:
+        show_json(found)
+        return
+    for one in found["data"]:
+        when = shown_time(one["requested_at"])
+        click.echo(
+            f"{one['id']}\t{one['status']}\t{one['members']}\t{when}\t{one.get('file', '-')}"
+        )
+
+
+@deletions.command(
+    "case", epilog="\b\nExample:\n  tunewarden deletions case case_… --receipts ./receipts"
+)
+@click.argument("case_id")
+@click.option(
+    "--receipts",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Also write all receipts here: case.json, and one for each member.",
+)
+@json_option
+@data_option
+@refusing
+def deletions_case(
+    case_id: str, directory: Path | None, data: Path | None, *, as_json: bool
+) -> None:
+    """Show one deletion case, and the state of each member.
+
+    `tunewarden-receipts verify-case` checks the receipts offline, and that they are those of all members.
+    """
+    with client.opened(data) as server:
+        case = server.get("deletion_cases", case_id)
+        if as_json:
+            show_json(case)
+        else:
+            _show_case(case)
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+            summary = server.download("deletion_cases", case_id, "receipt")
+            (directory / "case.json").write_bytes(summary)
+            for one in case["data"]:
+                receipt = server.download("deletions", one["deletion"], "receipt")
+                (directory / f"{one['deletion']}.json").write_bytes(receipt)
+
+
+def _show_case(case: dict[str, Any]) -> None:
+    for name, value in case.items():
+        if name != "data":
+            click.echo(f"{name}: {_shown(name, value)}")
+    for one in case["data"]:
+        what = one[one["object"].partition(".")[0]]
+        click.echo(f"{one['deletion']}\t{one['status']}\t{what}")
+
+
 def _shown(name: str, value: Any) -> object:
     if value is None:
         return "-"

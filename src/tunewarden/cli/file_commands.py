@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tunewarden.cli import client, deleting, forms, local_files
+from tunewarden.cli import client, deleting, erasing, forms, local_files
 from tunewarden.cli.options import (
     data_option,
     dry_run_option,
@@ -79,6 +79,11 @@ def files_list(purpose: str | None, limit: int | None, data: Path | None, *, as_
 
 @files.command("delete", epilog="\b\nExample:\n  tunewarden files delete file-…")
 @click.argument("file_id")
+@click.option(
+    "--with-models",
+    is_flag=True,
+    help="Delete everything that learned from it too, as one case: all of it or nothing.",
+)
 @force_option
 @yes_option
 @dry_run_option
@@ -86,10 +91,23 @@ def files_list(purpose: str | None, limit: int | None, data: Path | None, *, as_
 @data_option
 @refusing
 def files_delete(
-    file_id: str, data: Path | None, *, force: bool, yes: bool, dry_run: bool, as_json: bool
+    file_id: str,
+    data: Path | None,
+    *,
+    with_models: bool,
+    force: bool,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Delete a file, for good, and print the deletion's id. It is gone when this returns.
 
     A file that an unfinished job needs is deleted with --force only, which cancels the job.
+
+    With --with-models the models, checkpoints and files that learned from it, or from those, go with it, and jobs that
+    have not ended are cancelled. It prints the case's id.
     """
+    if with_models:
+        erasing.delete(file_id, data, force=force, yes=yes, dry_run=dry_run, as_json=as_json)
+        return
     deleting.delete("files", file_id, data, force=force, yes=yes, dry_run=dry_run, as_json=as_json)

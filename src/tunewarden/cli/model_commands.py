@@ -13,7 +13,7 @@ from tunewarden.cli.options import (
     refusing,
     yes_option,
 )
-from tunewarden.cli.output import show_json, shown_time
+from tunewarden.cli.output import show_json, show_table, shown_time
 
 
 @click.group()
@@ -97,6 +97,34 @@ def models_delete(
     deleting.delete(
         "models", model_id, data, force=force, yes=yes, dry_run=dry_run, as_json=as_json
     )
+
+
+@models.command("lineage", epilog="\b\nExample:\n  tunewarden models lineage ft:…")
+@click.argument("model_id")
+@json_option
+@data_option
+@refusing
+def models_lineage(model_id: str, data: Path | None, *, as_json: bool) -> None:
+    """Show what a model learned from, and what learned from it: direction, kind, id, state.
+
+    What an Owner declared in `trained_on` is marked: it was not seen here.
+    """
+    with client.opened(data) as server:
+        found = server.get("models", model_id, "lineage")
+    if as_json:
+        show_json(found)
+        return
+    rows = []
+    for side in ("up", "down"):
+        for one in found[side]["data"]:
+            mark = "declared" if one.get("declared") else ""
+            rows.append((side, one.get("object", "-"), one["id"], one["state"], mark))
+        if found[side]["hidden"]:
+            hidden = found[side]["hidden"]
+            click.echo(f"{side}: {hidden} of other projects are not shown.", err=True)
+        if not found[side]["whole"]:
+            click.echo(f"{side}: there are more.", err=True)
+    show_table(("direction", "kind", "id", "state", ""), rows)
 
 
 @models.command("export", epilog="\b\nExample:\n  tunewarden models export ft:… --to ./my-lora")

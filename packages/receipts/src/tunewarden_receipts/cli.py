@@ -1,4 +1,6 @@
-"""The command `tunewarden-receipts`: `verify FILE --log-key FILE`. `tunewarden receipts verify` calls the same check.
+"""The command `tunewarden-receipts`: `verify` checks a receipt, `verify-case` the receipts of a case and its members.
+
+`tunewarden receipts verify` calls the same check.
 
 Exit status: 0 the receipt is valid, 1 it is not, 2 nothing was checked.
 """
@@ -11,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+from tunewarden_receipts.cases import check_members
 from tunewarden_receipts.receipt import (
     MAX_KEY_BYTES,
     MAX_RECEIPT_BYTES,
@@ -32,17 +35,31 @@ def check(file: Path, log_key: bytes) -> str:
     return summary(verify(_read(file, MAX_RECEIPT_BYTES), log_key))
 
 
+def check_case(file: Path, members: Sequence[Path], log_key: bytes) -> str:
+    """Return what the summary of a case says, as text, if `members` hold the receipts of all its members.
+
+    Raises what `check` raises.
+    """
+    case = verify(_read(file, MAX_RECEIPT_BYTES), log_key)
+    found = [verify(_read(member, MAX_RECEIPT_BYTES), log_key) for member in members]
+    leaf = check_members(case, found)
+    return f"{summary(case)}{'members:':<14}all {leaf.count} receipts are here and valid\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command with these arguments, or the process's; raises `SystemExit` with its status."""
     # A character that the terminal's encoding lacks must not make a valid receipt exit as an invalid one.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    parser, command = _parsers()
+    parser = _parser()
     given = parser.parse_args(arguments)
+    command: argparse.ArgumentParser = given.command
     if given.log_key is None:
         command.error(f"--log-key is missing: the log's public key. {KEY_SOURCE}")
     try:
-        said = check(given.file, _read(given.log_key, MAX_KEY_BYTES))
+        key = _read(given.log_key, MAX_KEY_BYTES)
+        is_case = given.members is not None
+        said = check_case(given.file, given.members, key) if is_case else check(given.file, key)
     except LogKeyError as error:
         command.error(error.reason)
     except OSError as error:
@@ -54,27 +71,43 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """Return the command's parser and that of `verify`."""
+def _parser() -> argparse.ArgumentParser:
+    """Return the parser; what it parses has the parser of its `command`, and `members` for a case only."""
     parser = argparse.ArgumentParser(
         prog=DISTRIBUTION, description="Verifies Tunewarden's deletion receipts, offline."
     )
     parser.add_argument("--version", action="version", version=version(DISTRIBUTION))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    one = _command(commands, "verify", "check a receipt and print what it says")
+    one.add_argument("file", type=Path, metavar="FILE", help="the receipt")
+    one.set_defaults(command=one, members=None)
+    case = _command(
+        commands, "verify-case", "check the receipts of a case, and that they are all of them"
+    )
+    case.add_argument("file", type=Path, metavar="CASE", help="the receipt of the case's summary")
+    case.add_argument(
+        "members", type=Path, nargs="+", metavar="MEMBER", help="the receipts of its members"
+    )
+    case.set_defaults(command=case)
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, said: str
+) -> argparse.ArgumentParser:
     command = commands.add_parser(
-        "verify",
-        help="check a receipt and print what it says",
-        description="Check a receipt and print what it says.",
+        name,
+        help=said,
+        description=f"{said[0].upper()}{said[1:]}.",
         epilog="Exit status: 0 the receipt is valid, 1 it is not, 2 nothing was checked.",
     )
-    command.add_argument("file", type=Path, metavar="FILE", help="the receipt")
     command.add_argument(
         "--log-key",
         type=Path,
         metavar="FILE",
         help=f"the log's public key, PEM or C2SP vkey. {KEY_SOURCE}",
     )
-    return parser, command
+    return command
 
 
 def _read(file: Path, limit_bytes: int) -> bytes:
