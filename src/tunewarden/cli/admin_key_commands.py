@@ -10,7 +10,14 @@ from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Object
 from tunewarden.cli.confirmation import was_dry_run
 from tunewarden.cli.durations import expires_option
 from tunewarden.cli.new_keys import show_key
-from tunewarden.cli.options import data_option, dry_run_option, json_option, limit_option, refusing
+from tunewarden.cli.options import (
+    administering_option,
+    data_option,
+    dry_run_option,
+    json_option,
+    limit_option,
+    refusing,
+)
 from tunewarden.cli.output import say_if_more, show_json, show_table, shown_time
 
 FIELDS = ("id", "name", "owner", "expires", "last used")
@@ -77,7 +84,7 @@ def admin_keys_create(
 @admin_keys.command("list")
 @limit_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def admin_keys_list(limit: int | None, data: Path | None, *, as_json: bool) -> None:
     """List admin keys, newest first: id, name, whose, until when, last use."""
@@ -94,7 +101,7 @@ def admin_keys_list(limit: int | None, data: Path | None, *, as_json: bool) -> N
 @click.argument("key_id")
 @dry_run_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def admin_keys_revoke(key_id: str, data: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Revoke an admin key at once and for good."""

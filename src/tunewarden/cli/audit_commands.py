@@ -12,7 +12,13 @@ from tunewarden import config
 from tunewarden.cli import client
 from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Object, Value
 from tunewarden.cli.exit_codes import ExitCode
-from tunewarden.cli.options import data_option, json_option, limit_option, refusing
+from tunewarden.cli.options import (
+    administering_option,
+    data_option,
+    json_option,
+    limit_option,
+    refusing,
+)
 from tunewarden.cli.output import plain, say_if_more, show_json, show_table, shown_time
 from tunewarden_receipts.receipt import LogKeyError
 
@@ -85,7 +91,7 @@ def audit() -> None:
 @filtering
 @limit_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def audit_list(
     query: dict[str, Value], limit: int | None, data: Path | None, *, as_json: bool
@@ -110,7 +116,7 @@ def audit_list(
     default="-",
     help="Write to this file. [default: standard output]",
 )
-@data_option
+@administering_option
 @refusing
 def audit_export(query: dict[str, Value], output: BinaryIO, data: Path | None) -> None:
     """Write events as lines of JSON, oldest first: the bytes that the daily digests are made of."""
@@ -122,7 +128,7 @@ def audit_export(query: dict[str, Value], output: BinaryIO, data: Path | None) -
 @click.option("--days", type=int, help="Keep events for so many days, 90 at least.")
 @click.option("--for-ever", is_flag=True, help="Keep events for ever, as without this setting.")
 @json_option
-@data_option
+@administering_option
 @refusing
 def audit_retention(days: int | None, data: Path | None, *, for_ever: bool, as_json: bool) -> None:
     """Show or set for how long events are kept."""

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from tunewarden import config, problems
-from tunewarden.cli import data_directory
+from tunewarden.cli import data_directory, options
 from tunewarden.cli.transport import Answer, Http, Request, Transport
 from tunewarden.errors import Error, Kind
 
@@ -52,12 +52,21 @@ def administers_over_http(data: Path | None) -> bool:
 
 @contextmanager
 def administering(data: Path | None) -> Iterator["Client"]:
-    """Open it like `opened`, with an admin key: of the environment (`config.ADMIN_VARIABLES`), or of the data directory."""
+    """Open it like `opened`, with an admin key: of the environment (`config.ADMIN_VARIABLES`), or of the data directory.
+
+    There it is of the organization that --organization names. Raises Error(INVALID) for that option elsewhere.
+    """
     server = config.client_settings(config.ADMIN_VARIABLES) if data is None else None
+    organization = options.chosen_organization()
     if server is not None:
+        if organization is not None:
+            raise Error(
+                Kind.INVALID,
+                "--organization is for the server's machine: give --data too. An admin key is of one organization.",
+            )
         yield Client(Http(*server))
         return
-    with data_directory.administered(config.load(data=data)) as directory:
+    with data_directory.administered(config.load(data=data), organization) as directory:
         yield Client(directory)
 
 

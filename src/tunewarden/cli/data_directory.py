@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tunewarden.cli.application import Application
 
 UNAUTHENTICATED = 401
+COMMAND_SECONDS = 3600  # for which a key lives that a killed command could not revoke
 
 
 @contextmanager
@@ -32,11 +33,21 @@ def opened(settings: Config) -> Iterator["DataDirectory"]:
 
 
 @contextmanager
-def administered(settings: Config) -> Iterator["DataDirectory"]:
+def administered(settings: Config, organization: str | None = None) -> Iterator["DataDirectory"]:
     """Open a data directory with an admin key of the Owner, which is made if there is none that is valid.
 
-    Raises Error(UNAVAILABLE, UNAUTHENTICATED), Error(FORBIDDEN) if the user of the Owner key is no Owner any more.
+    With an organization's name the key is of its oldest Owner, and is revoked at the end of the block. Raises
+    Error(UNAVAILABLE, UNAUTHENTICATED), Error(FORBIDDEN) if the user of the Owner key is no Owner any more,
+    Error(NOT_FOUND) for an organization that is unknown or has no Owner.
     """
+    if organization is not None:
+        directory = DataDirectory(settings)
+        try:
+            with directory.key_of(organization):
+                yield directory
+        finally:
+            directory.close()
+        return
     with opened(settings) as directory:
         directory.use_admin_key()
         yield directory
@@ -80,6 +91,24 @@ class DataDirectory:
 
         self._key = admin_key_file.make(self._settings, owner_key)
         self._http = None
+
+    @contextmanager
+    def key_of(self, organization: str) -> Iterator[None]:
+        """Use an admin key of an organization's oldest Owner for a block. Raises Error(NOT_FOUND, UNAVAILABLE)."""
+        from tunewarden.cli import local_admin_keys  # noqa: PLC0415  half a second, for such commands only
+
+        made = local_admin_keys.create(
+            self._settings,
+            organization=organization,
+            user=None,
+            name="a command on the server's machine",
+            expires=COMMAND_SECONDS,
+        )
+        self._key = made["value"]
+        try:
+            yield
+        finally:
+            local_admin_keys.revoke(self._settings, organization, made["id"])
 
     def is_served(self) -> bool:
         """Return whether a server runs on it; without one no model answers and no job continues."""

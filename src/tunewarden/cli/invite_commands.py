@@ -7,7 +7,13 @@ import click
 from tunewarden.cli import client, invite_link
 from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Object
 from tunewarden.cli.confirmation import was_dry_run
-from tunewarden.cli.options import data_option, dry_run_option, json_option, limit_option, refusing
+from tunewarden.cli.options import (
+    administering_option,
+    dry_run_option,
+    json_option,
+    limit_option,
+    refusing,
+)
 from tunewarden.cli.output import say_if_more, show_json, show_table, shown_time
 
 NONE = "none"
@@ -36,7 +42,7 @@ def invites() -> None:
     help="A project to be in, as member or owner; repeatable. [default: the default project; none: in none]",
 )
 @json_option
-@data_option
+@administering_option
 @refusing
 def invites_create(
     email: str, role: str, projects: tuple[str, ...], data: Path | None, *, as_json: bool
@@ -63,7 +69,7 @@ def invites_create(
 @invites.command("list")
 @limit_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def invites_list(limit: int | None, data: Path | None, *, as_json: bool) -> None:
     """List invites, newest first: id, address, role, status, when the link ends."""
@@ -83,7 +89,7 @@ def invites_list(limit: int | None, data: Path | None, *, as_json: bool) -> None
 @click.argument("invite_id")
 @dry_run_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def invites_revoke(invite_id: str, data: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Withdraw an invite: its link does nothing from then on."""

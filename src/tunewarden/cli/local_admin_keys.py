@@ -1,5 +1,7 @@
 """Admin keys of any organization, on the server's machine only: the operator's, whatever `DIR/owner.key` says."""
 
+from contextlib import suppress
+
 import msgspec
 
 from tunewarden import audit
@@ -44,6 +46,14 @@ def create(
         )
     object_: Object = msgspec.to_builtins(shown(made, None))
     return {**object_, "value": text}
+
+
+def revoke(settings: Config, organization: str, key_id: str) -> None:
+    """Revoke an admin key of an organization, unless that was done. Raises Error(NOT_FOUND) for the organization."""
+    with open_app(settings).database.write(below_floor=True) as tx:
+        organization_id = organizations.find(tx, organization)
+        with suppress(Error):
+            admin_keys.revoke(tx, organization_id, key_id, audit.SERVER)
 
 
 def _id_of(tx: Tx, organization_id: str, user: str) -> str:

@@ -32,6 +32,30 @@ def _option(setting: Setting) -> Callable[[Command], Command]:
 
 
 data_option = _option(config.SETTINGS["data"])
+_ORGANIZATION = "tunewarden.organization"
+
+
+def _choose(context: click.Context, _parameter: click.Parameter, name: str | None) -> None:
+    context.meta[_ORGANIZATION] = name
+
+
+def chosen_organization() -> str | None:
+    """Return the value of the running command's --organization."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else context.meta.get(_ORGANIZATION)
+
+
+def administering_option(command: Command) -> Command:
+    """Add --data, and --organization, which `client.administering` looks at."""
+    chosen = click.option(
+        "--organization",
+        callback=_choose,
+        expose_value=False,
+        help="On the server's machine: the organization to administer. [default: the first one]",
+    )
+    return data_option(chosen(command))
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Show what would be done, without doing it."

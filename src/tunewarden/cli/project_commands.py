@@ -8,7 +8,7 @@ from tunewarden.cli import client
 from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Object
 from tunewarden.cli.confirmation import confirm, was_dry_run
 from tunewarden.cli.options import (
-    data_option,
+    administering_option,
     dry_run_option,
     json_option,
     limit_option,
@@ -36,7 +36,7 @@ projects.add_command(project_quota)
 @click.option("--archived", is_flag=True, help="Show archived projects too.")
 @limit_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def projects_list(limit: int | None, data: Path | None, *, archived: bool, as_json: bool) -> None:
     """List projects, newest first: id, name, status."""
@@ -58,7 +58,7 @@ def projects_list(limit: int | None, data: Path | None, *, archived: bool, as_js
 @projects.command("create", epilog="\b\nExample:\n  tunewarden projects create support")
 @click.argument("name")
 @json_option
-@data_option
+@administering_option
 @refusing
 def projects_create(name: str, data: Path | None, *, as_json: bool) -> None:
     """Create a project and print its id."""
@@ -71,7 +71,7 @@ def projects_create(name: str, data: Path | None, *, as_json: bool) -> None:
 @click.argument("project_id")
 @click.argument("name")
 @json_option
-@data_option
+@administering_option
 @refusing
 def projects_rename(project_id: str, name: str, data: Path | None, *, as_json: bool) -> None:
     """Give a project another name."""
@@ -85,7 +85,7 @@ def projects_rename(project_id: str, name: str, data: Path | None, *, as_json: b
 @yes_option
 @dry_run_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def projects_archive(
     project_id: str, data: Path | None, *, yes: bool, dry_run: bool, as_json: bool

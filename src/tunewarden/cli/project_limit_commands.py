@@ -6,7 +6,7 @@ import click
 
 from tunewarden.cli import client
 from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Object
-from tunewarden.cli.options import data_option, json_option, limit_option, refusing
+from tunewarden.cli.options import administering_option, json_option, limit_option, refusing
 from tunewarden.cli.output import say_if_more, show_json, show_table
 
 PROJECT = click.argument("project_id")
@@ -45,7 +45,7 @@ def project_limits() -> None:
 @PROJECT
 @limit_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def project_limits_list(
     project_id: str, limit: int | None, data: Path | None, *, as_json: bool
@@ -71,7 +71,7 @@ def project_limits_list(
 @REQUESTS_OPTION
 @TOKENS_OPTION
 @json_option
-@data_option
+@administering_option
 @refusing
 def project_limits_set(
     project_id: str,
@@ -95,7 +95,7 @@ def project_limits_set(
 @REQUESTS_OPTION
 @TOKENS_OPTION
 @json_option
-@data_option
+@administering_option
 @refusing
 def project_limits_set_key(
     project_id: str,
@@ -120,7 +120,7 @@ def project_limits_set_key(
 @click.option("--files", "files_max", type=int, help="Files.")
 @click.option("--models", "models_max", type=int, help="Models, checkpoints included.")
 @json_option
-@data_option
+@administering_option
 @refusing
 def project_quota(
     project_id: str,

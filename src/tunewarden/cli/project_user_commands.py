@@ -7,7 +7,13 @@ import click
 from tunewarden.cli import client, people
 from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Object
 from tunewarden.cli.confirmation import was_dry_run
-from tunewarden.cli.options import data_option, dry_run_option, json_option, limit_option, refusing
+from tunewarden.cli.options import (
+    administering_option,
+    dry_run_option,
+    json_option,
+    limit_option,
+    refusing,
+)
 from tunewarden.cli.output import say_if_more, show_json, show_table
 
 PROJECT = click.argument("project_id")
@@ -24,7 +30,7 @@ def project_users() -> None:
 @PROJECT
 @limit_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def project_users_list(
     project_id: str, limit: int | None, data: Path | None, *, as_json: bool
@@ -47,7 +53,7 @@ def project_users_list(
 @USER
 @ROLE
 @json_option
-@data_option
+@administering_option
 @refusing
 def project_users_add(
     project_id: str, user: str, role: str, data: Path | None, *, as_json: bool
@@ -64,7 +70,7 @@ def project_users_add(
 @USER
 @ROLE
 @json_option
-@data_option
+@administering_option
 @refusing
 def project_users_set_role(
     project_id: str, user: str, role: str, data: Path | None, *, as_json: bool
@@ -81,7 +87,7 @@ def project_users_set_role(
 @USER
 @dry_run_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def project_users_remove(
     project_id: str, user: str, data: Path | None, *, dry_run: bool, as_json: bool

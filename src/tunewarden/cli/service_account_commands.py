@@ -10,7 +10,7 @@ from tunewarden.cli.confirmation import confirm, was_dry_run
 from tunewarden.cli.durations import expires_option
 from tunewarden.cli.new_keys import show_key
 from tunewarden.cli.options import (
-    data_option,
+    administering_option,
     dry_run_option,
     json_option,
     limit_option,
@@ -33,7 +33,7 @@ def service_accounts() -> None:
 @PROJECT
 @limit_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def accounts_list(project_id: str, limit: int | None, data: Path | None, *, as_json: bool) -> None:
     """List the service accounts of a project, newest first: id, name, role."""
@@ -54,7 +54,7 @@ def accounts_list(project_id: str, limit: int | None, data: Path | None, *, as_j
 @click.option("--no-key", is_flag=True, help="Create it without an API key and without a role.")
 @expires_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def accounts_create(
     project_id: str,
@@ -88,7 +88,7 @@ def accounts_create(
 @click.option("--scope", "scopes", multiple=True, help="Restrict the key; repeatable.")
 @expires_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def accounts_create_key(  # noqa: PLR0917  click passes each by name
     project_id: str,
@@ -112,7 +112,7 @@ def accounts_create_key(  # noqa: PLR0917  click passes each by name
 @ACCOUNT
 @click.argument("role", type=click.Choice(["owner", "member", "none"]))
 @json_option
-@data_option
+@administering_option
 @refusing
 def accounts_set_role(
     project_id: str, account_id: str, role: str, data: Path | None, *, as_json: bool
@@ -129,7 +129,7 @@ def accounts_set_role(
 @yes_option
 @dry_run_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def accounts_delete(
     project_id: str, account_id: str, data: Path | None, *, yes: bool, dry_run: bool, as_json: bool

@@ -10,7 +10,7 @@ import click
 
 from tunewarden.cli import client
 from tunewarden.cli.client import Client, Object
-from tunewarden.cli.options import data_option, json_option, refusing
+from tunewarden.cli.options import administering_option, json_option, refusing
 from tunewarden.cli.output import show_json, show_table
 from tunewarden.clock import SystemClock
 
@@ -61,7 +61,7 @@ class _Since(click.ParamType[int]):
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values with headings.")
 @json_option
-@data_option
+@administering_option
 @refusing
 def usage(by: str, since: int, data: Path | None, *, as_csv: bool, as_json: bool) -> None:
     """Show requests and tokens, the most requests first.

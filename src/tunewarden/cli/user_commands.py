@@ -8,7 +8,7 @@ from tunewarden.cli import client, people
 from tunewarden.cli.client import ADMINISTRATION_PAGE_SIZE, Object
 from tunewarden.cli.confirmation import confirm, was_dry_run
 from tunewarden.cli.options import (
-    data_option,
+    administering_option,
     dry_run_option,
     json_option,
     limit_option,
@@ -28,7 +28,7 @@ def users() -> None:
 @users.command("list")
 @limit_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def users_list(limit: int | None, data: Path | None, *, as_json: bool) -> None:
     """List people, newest first: id, address, name, role."""
@@ -46,7 +46,7 @@ def users_list(limit: int | None, data: Path | None, *, as_json: bool) -> None:
 @users.command("show")
 @USER
 @json_option
-@data_option
+@administering_option
 @refusing
 def users_show(user: str, data: Path | None, *, as_json: bool) -> None:
     """Show one person."""
@@ -58,7 +58,7 @@ def users_show(user: str, data: Path | None, *, as_json: bool) -> None:
 @USER
 @click.argument("role", type=click.Choice(["owner", "reader"]))
 @json_option
-@data_option
+@administering_option
 @refusing
 def users_set_role(user: str, role: str, data: Path | None, *, as_json: bool) -> None:
     """Make a person an Owner of the organization, or a reader: from the next request on."""
@@ -76,7 +76,7 @@ def users_set_role(user: str, role: str, data: Path | None, *, as_json: bool) ->
 @yes_option
 @dry_run_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def users_remove(user: str, data: Path | None, *, yes: bool, dry_run: bool, as_json: bool) -> None:
     """Remove a person: name and address are cleared, all keys of the person are revoked.
