@@ -36,6 +36,7 @@ OWNERS = {
     "bulk_deletions": "deletion/bulk_rows.py",
     "bulk_deletion_items": "deletion/bulk_rows.py",
     "exports": "registry/export_rows.py",
+    "deletion_settings": "registry/deletion_settings.py",
     "aliases": "registry/alias_rows.py",
     "alias_versions": "registry/alias_rows.py",
     "alias_targets": "registry/alias_rows.py",

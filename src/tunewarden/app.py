@@ -103,6 +103,7 @@ class App(_Drivers):
     uploads: Uploads
     executor: Executor
     log_mark: LogMark
+    usage: UsageCounter
 
 
 def open_app(config: Config, *, migrate: bool = False) -> App:
@@ -154,6 +155,7 @@ def _wired(config: Config, of: _Drivers) -> App:
     database, keyring, blobs = of.database, of.keyring, of.blobs
     log_mark = _log_mark(config)
     memory = PlainMemory(config.swap_may_hold_plain_weights)
+    usage = UsageCounter(database, of.clock)
     steps = Steps(
         database=database,
         clock=of.clock,
@@ -166,6 +168,7 @@ def _wired(config: Config, of: _Drivers) -> App:
         fence_seconds=config.fence_seconds,
         evict_seconds=EVICT_SECONDS,
         memory=lambda tx, n: memory.state(was_swappable=restore_marks.was_swappable(tx, n)),
+        has_unwritten_use=usage.has_unwritten,
     )
     executor = Executor(
         database,
@@ -195,6 +198,7 @@ def _wired(config: Config, of: _Drivers) -> App:
         uploads=Uploads(database, keyring, blobs, drafts, files, config.upload_bytes_max),
         executor=executor,
         log_mark=log_mark,
+        usage=usage,
     )
 
 
@@ -275,7 +279,7 @@ def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
         buckets=buckets,
         quota=app.drafts.quota,
         rate_limits=rate_limits,
-        usage=UsageCounter(app.database, app.clock),
+        usage=app.usage,
         adapter_states=AdapterStates(app.database, app.engine, app.remote_control),
         open_log=app.open_log,
     )

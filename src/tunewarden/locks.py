@@ -53,6 +53,12 @@ class ByteLocks:
         kind = struct.unpack_from("h", fcntl.fcntl(self._fd, F_OFD_GETLK, request))[0]
         return bool(kind == fcntl.F_WRLCK)
 
+    def is_held(self, offset: int) -> bool:
+        """Return whether another holds one byte in any way, without taking it (F_OFD_GETLK)."""
+        request = _flock(fcntl.F_WRLCK, offset)
+        kind = struct.unpack_from("h", fcntl.fcntl(self._fd, F_OFD_GETLK, request))[0]
+        return bool(kind != fcntl.F_UNLCK)
+
     def release(self, offset: int) -> None:
         """Release one byte."""
         self._set(fcntl.F_UNLCK, offset)

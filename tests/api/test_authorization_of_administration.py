@@ -105,6 +105,8 @@ def _rows(server: Server) -> Iterator[Row]:
     administration.make_digest(server.app)
     yield from asking.each("GET /audit_logs/digests/{}", {"own": "1", "unknown": "9"})
     yield from asking.each("GET /audit_logs/digests/{}/events", {"own": "1"})
+    yield asking.row("GET /deletion_settings")
+    yield asking.row("POST /deletion_settings", {"in_use_minutes": None})
     for kind in ("completions", "embeddings"):
         yield f"GET /usage/{kind}", "-", asking.of("GET", f"/usage/{kind}?start_time=0")
     yield from asking.each("GET /projects/{}/rate_limits", projects)

@@ -135,7 +135,7 @@ OF_ROUTES = frozenset(
         "invites accept",
         "invites create",
         "invites revoke",
-        "deletions create",
+        "deletions create", "deletions settings",
         "audit retention", "files delete", "files search", "files upload", "fine-tunes cancel", "fine-tunes create",
         "fine-tunes pause", "fine-tunes resume", "holds lift", "holds place", "migrate openai download",
         "migrate openai record", "models archive", "models delete", "models export", "models import", "models protect",

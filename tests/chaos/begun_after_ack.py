@@ -125,6 +125,9 @@ class NoFence:
     def fence(self, n: int, *, within_seconds: float) -> list[FencedWorker]:
         return []
 
+    def is_held(self, n: int) -> bool:
+        return False
+
     def reserve(self, count: int) -> None:
         pass
 

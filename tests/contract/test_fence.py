@@ -224,3 +224,16 @@ def test_room_is_set_aside_for_workers_and_they_join_in_it(
     for _ in range(2):
         serving_here().join()
     assert endings(serving_here(), 1) == [Ending.RELEASED] * 2
+
+
+def test_a_fence_tells_whether_a_worker_serves_a_model_and_takes_nothing(host: Host) -> None:
+    one, other, fence = host.worker(), host.worker(), host.fence()
+    assert not fence.is_held(1)
+    assert one.begin(1)
+    assert fence.is_held(1)
+    assert not fence.is_held(2)
+    assert other.begin(1), "who looks holds nothing"
+    one.end(1)
+    assert fence.is_held(1)
+    other.end(1)
+    assert not fence.is_held(1)

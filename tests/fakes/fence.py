@@ -75,6 +75,10 @@ class FakeFence:
             with self.floor.lock:
                 self.floor.fenced[n] -= 1
 
+    def is_held(self, n: int) -> bool:
+        with self.floor.lock:
+            return any(model == n and count for (_, model), count in self.floor.holding.items())
+
     def reserve(self, count: int) -> None:
         """A worker needs no room on this floor."""
 

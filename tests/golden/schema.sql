@@ -218,6 +218,11 @@ CREATE TABLE deletion_cases (
   finished_at INTEGER
 );
 
+CREATE TABLE deletion_settings (
+  organization_id TEXT PRIMARY KEY REFERENCES organizations (id),
+  in_use_minutes INTEGER
+) WITHOUT ROWID;
+
 CREATE TABLE deletions (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,

@@ -193,6 +193,9 @@ class CuttingFence:
         self._power.step("fenced")
         return found
 
+    def is_held(self, n: int) -> bool:
+        return self._fence.is_held(n)
+
     def reserve(self, count: int) -> None:
         self._fence.reserve(count)
 

@@ -58,6 +58,7 @@ from tunewarden.registry.imports import CONFIG_NAME, WEIGHTS_NAME, Imports
 from tunewarden.registry.models import Model
 from tunewarden.registry.quota import ProjectQuota, Quota
 from tunewarden.registry.uploads import Uploads
+from tunewarden.registry.usage_counter import UsageCounter
 from tunewarden.space import Ballast
 from tunewarden.space import Floor as DiskFloor
 from tunewarden.transparency.directory_log import DirectoryLog
@@ -295,6 +296,7 @@ def build(world: World) -> App:
         executor=executor,
         open_log=open_log,
         log_mark=mark,
+        usage=UsageCounter(database, clock),
     )
 
 

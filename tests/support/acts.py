@@ -25,7 +25,7 @@ STATE = frozenset(
     {
         "alias_targets", "alias_versions", "aliases", "invites", "key_rate_limits", "project_quotas",
         "rate_limits",
-        "admin_api_keys", "api_keys", "artifacts", "audit_retention", "base_names", "bases",
+        "admin_api_keys", "api_keys", "artifacts", "audit_retention", "deletion_settings", "base_names", "bases",
         "checkpoint_permissions", "files", "holds", "organizations", "project_members", "projects",
         "replicas", "uploads", "users",
     }
@@ -247,6 +247,9 @@ ACTS: dict[str, Act] = {
     ),
     "POST /v1/organization/audit_logs/retention": lambda _: (
         "/v1/organization/audit_logs/retention", {"days": 90},
+    ),
+    "POST /v1/organization/deletion_settings": lambda _: (
+        "/v1/organization/deletion_settings", {"in_use_minutes": 5},
     ),
     "POST /v1/organization/projects": lambda _: ("/v1/organization/projects", {"name": "p"}),
     "POST /v1/organization/projects/{project_id}": lambda p: (

@@ -2,10 +2,10 @@
 
 from starlette.concurrency import run_in_threadpool
 
-from tunewarden.api import case_views, deletion_schemas, views
+from tunewarden.api import case_views, deletion_schemas, plans
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Context
-from tunewarden.deletion import case_rows, plan
+from tunewarden.deletion import case_rows
 from tunewarden.deletion.case_rows import Case
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.requests import Attempt
@@ -23,12 +23,9 @@ async def answer(
 ) -> JsonAnswer:
     """Answer a DELETE: delete the artifact, or say what that would do."""
     if is_dry_run:
-        found = await run_in_threadpool(
-            plan.plan, context.operations.database, context.caller, kind, artifact_id, Action.DELETE
-        )
-        shown = views.plan_object(found)
+        shown = await run_in_threadpool(plans.shown, context, kind, artifact_id, Action.DELETE)
         return JsonAnswer(
-            deletion_schemas.DeleteAnswer(found.artifact.id, kind.value, deleted=False, plan=shown)
+            deletion_schemas.DeleteAnswer(artifact_id, kind.value, deleted=False, plan=shown)
         )
     deletion = await context.services.deleting.delete(context.caller, kind, artifact_id, attempt)
     answered = deletion_schemas.DeleteAnswer(deletion.artifact_id, deletion.kind, deleted=True)

@@ -4,7 +4,13 @@ from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from tunewarden.api.schemas import DeletionStatus, Fraction, Seconds
+from tunewarden.api.schemas import (
+    DeletionStatus,
+    EngineOfModel,
+    Fraction,
+    ModelUsage,
+    Seconds,
+)
 from tunewarden.deletion.case_rows import CaseStatus
 from tunewarden.deletion.reports import EngineReport
 from tunewarden.serving.fence import FencedWorker
@@ -41,11 +47,23 @@ class Learned(Struct, forbid_unknown_fields=True):
     blockers: list[Blocker]
 
 
-class DeletionPlan(Struct, forbid_unknown_fields=True):
-    """What deleting a `model` or a `file` would also delete, and what blocks it; `bytes` is the size of the sealed blobs.
+class Export(Struct, forbid_unknown_fields=True):
+    """An export of a model's plain files, which no deletion reaches; `exported_by` is the id of an API key."""
 
-    `learned`, of a file, says what deleting it with `?cascade=models` would delete. `fingerprint` changes when any of this
-    does: sent as `If-Match` with the deletion, it must still hold.
+    id: str
+    object: Literal["model.export"]
+    model: str
+    exported_at: Fraction
+    exported_by: str
+
+
+class DeletionPlan(Struct, forbid_unknown_fields=True):
+    """What deleting a `model` or a `file` would also delete, what would stay, and what blocks it.
+
+    `bytes` is the size of the sealed blobs. With `force`, `aliases` lose the model and `jobs` are cancelled. What stays:
+    `derived_files` and `exports`. Of models: `usage`, and `engines` of the base with what each says of the model.
+    `learned`, of a file, says what deleting it with `?cascade=models` would delete. `fingerprint` changes when any of
+    this does except use and engines: sent as `If-Match` with the deletion, it must still hold.
     """
 
     object: Literal["model.deletion_plan", "file.deletion_plan"]
@@ -54,9 +72,14 @@ class DeletionPlan(Struct, forbid_unknown_fields=True):
     bytes: int
     blockers: list[Blocker]
     derived_files: list[str]
+    aliases: list[str]
+    jobs: list[str]
+    exports: list[Export]
     fingerprint: str
     model: str | UnsetType = UNSET
     file: str | UnsetType = UNSET
+    usage: ModelUsage | UnsetType = UNSET
+    engines: list[EngineOfModel] | UnsetType = UNSET
     learned: Learned | UnsetType = UNSET
 
 

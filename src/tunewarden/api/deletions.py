@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from tunewarden.api import listing, views
+from tunewarden.api import listing, plans, views
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Context, InContext, Segment
-from tunewarden.deletion import plan, records
+from tunewarden.deletion import records
 from tunewarden.deletion.records import Deletion
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden_receipts.receipt import media_type_of
@@ -54,8 +54,7 @@ def retrieve_receipt(context: InContext, deletion_id: Segment) -> Response:
 
 
 def _plan(context: Context, kind: ArtifactKind, artifact_id: str) -> JsonAnswer:
-    found = plan.plan(context.operations.database, context.caller, kind, artifact_id)
-    return JsonAnswer(views.plan_object(found))
+    return JsonAnswer(plans.shown(context, kind, artifact_id))
 
 
 def _find(context: Context, deletion_id: str) -> Deletion:

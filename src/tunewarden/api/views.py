@@ -6,6 +6,7 @@ from msgspec import UNSET
 
 from tunewarden.api import alias_schemas, case_views, deletion_schemas, schemas
 from tunewarden.artifacts.base_facts import BaseFacts
+from tunewarden.deletion.blockers import BlockerType
 from tunewarden.deletion.plan import Plan
 from tunewarden.deletion.protocol import Stage
 from tunewarden.deletion.records import Deletion
@@ -177,6 +178,14 @@ def plan_object(plan: Plan) -> deletion_schemas.DeletionPlan:
         blobs=plan.blobs,
         bytes=plan.sealed_bytes,
         derived_files=list(plan.derived_files),
+        aliases=plan.blocked_by(BlockerType.ALIAS),
+        jobs=plan.blocked_by(BlockerType.JOB),
+        exports=[
+            deletion_schemas.Export(
+                made.id, "model.export", model, made.exported_at / 1_000_000, made.exported_by
+            )
+            for model, made in plan.exports
+        ],
         blockers=case_views.blocker_objects(plan.blockers),
         fingerprint=plan.fingerprint,
         model=plan.artifact.id if is_model else UNSET,

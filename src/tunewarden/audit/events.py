@@ -69,6 +69,7 @@ class EventType(StrEnum):
     MODEL_UNPROTECTED = "model.unprotected"
     MODEL_DESCRIBED = "model.metadata_updated"
     MODEL_EXPORTED = "model.exported"
+    DELETION_SETTINGS_UPDATED = "deletion_settings.updated"
     DELETION_REQUESTED = "deletion.requested"
     DELETION_REFUSED = "deletion.refused"
     CASE_REQUESTED = "deletion.case.requested"

@@ -52,6 +52,7 @@ MEANINGS: dict[EventType, str] = {
     EventType.ALIAS_CREATED: "an alias was created",
     EventType.ALIAS_SWITCHED: "an alias points to something else",
     EventType.ALIAS_DELETED: "an alias was deleted",
+    EventType.DELETION_SETTINGS_UPDATED: "how long after its last use a model is in use was changed, `in_use_minutes`",
     EventType.DELETION_REQUESTED: "a deletion was committed, which nothing undoes",
     EventType.DELETION_REFUSED: "a deletion was refused: permission, blockers, or nothing there",
     EventType.CASE_REQUESTED: "deletions were committed together as a case, `members` of them",

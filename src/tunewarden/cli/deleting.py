@@ -1,12 +1,13 @@
 """Deleting models and files: the plan, the confirmation, and the deletion."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from tunewarden.cli import client
 from tunewarden.cli.client import Object
-from tunewarden.cli.output import plain, show_json
+from tunewarden.cli.output import plain, show_json, shown_time
 from tunewarden.errors import Error, Kind
 
 
@@ -49,8 +50,8 @@ def _show(plan: Object, *, as_json: bool) -> None:
         click.echo(f"{kind}: {plain(plan[kind])}")
         for checkpoint in plan["checkpoints"]:
             click.echo(f"checkpoint: {plain(checkpoint)}")
-        for file in plan["derived_files"]:
-            click.echo(f"derived file that stays: {plain(file)}")
+        for line in _what_stays_and_who_uses_it(plan):
+            click.echo(line)
         click.echo(f"blobs: {plan['blobs']}")
         click.echo(f"bytes: {plan['bytes']}")
         for blocker in plan["blockers"]:
@@ -79,12 +80,30 @@ def _ask(plan: Object, *, force: bool) -> None:
         click.echo("These checkpoints of its job are deleted too:", err=True)
     for checkpoint in plan["checkpoints"]:
         click.echo(f"  {plain(checkpoint)}", err=True)
-    if plan["derived_files"]:
-        click.echo("These files were made from it and stay:", err=True)
-    for file in plan["derived_files"]:
-        click.echo(f"  {plain(file)}", err=True)
+    for line in _what_stays_and_who_uses_it(plan):
+        click.echo(line, err=True)
     if click.prompt(f"Type the {kind}'s id to delete it", err=True) != wanted:
         raise click.ClickException("The id does not match. Nothing was deleted.")
+
+
+def _what_stays_and_who_uses_it(plan: Object) -> Iterator[str]:
+    """Yield lines about what a deletion does not reach, and about a model's use, aliases, jobs and engines."""
+    for file in plan["derived_files"]:
+        yield f"derived file that stays: {plain(file)}"
+    for one in plan["exports"]:
+        made = f"{shown_time(one['exported_at'])} by {plain(one['exported_by'])}"
+        yield f"export that stays: {plain(one['model'])}, {made}"
+    for name in plan["aliases"]:
+        yield f"alias that loses it: {plain(name)}"
+    for job in plan["jobs"]:
+        yield f"job that would be cancelled: {plain(job)}"
+    if (use := plan.get("usage")) is not None:
+        last = use["last_used_at"]
+        yield f"last use: {'never' if last is None else shown_time(last)}"
+        yield f"requests in the last hour: {use['requests_last_hour']}"
+        yield f"requests in the last day: {use['requests_last_day']}"
+    for engine in plan.get("engines", ()):
+        yield f"engine {plain(engine['engine'])}: {engine['state']}"
 
 
 def _named(blocker: Object) -> str:

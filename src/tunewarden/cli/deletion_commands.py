@@ -76,6 +76,35 @@ def deletions_list(limit: int | None, data: Path | None, *, as_json: bool) -> No
         click.echo(f"{one['id']}\t{one['status']}\t{when}\t{what}")
 
 
+@deletions.command("settings")
+@click.option(
+    "--in-use-minutes",
+    type=click.IntRange(min=1),
+    help="So long after its last use a model is in use, and deleted with --force only.",
+)
+@click.option("--use-blocks-nothing", is_flag=True, help="As without this setting.")
+@json_option
+@data_option
+@refusing
+def deletions_settings(
+    in_use_minutes: int | None, data: Path | None, *, use_blocks_nothing: bool, as_json: bool
+) -> None:
+    """Show or set what the organization asks of deletions."""
+    if in_use_minutes is not None and use_blocks_nothing:
+        raise click.UsageError("Give --in-use-minutes or --use-blocks-nothing, not both.")
+    path = ("organization", "deletion_settings")
+    with client.administering(data) as server:
+        if in_use_minutes is None and not use_blocks_nothing:
+            found = server.get(*path)
+        else:
+            found = server.post(*path, fields={"in_use_minutes": in_use_minutes})
+    if as_json:
+        show_json(found)
+    else:
+        minutes = found["in_use_minutes"]
+        click.echo(f"in_use_minutes: {'-' if minutes is None else minutes}")
+
+
 @deletions.command(
     "show", epilog="\b\nExample:\n  tunewarden deletions show del_… --receipt receipt.json"
 )

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tunewarden.db.database import Tx
+from tunewarden.deletion import use
+from tunewarden.deletion.use import IsServed, not_seen
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import jobs
 from tunewarden.registry import alias_rows, holds, models
@@ -20,6 +22,7 @@ class BlockerType(StrEnum):
     PROTECTED = "protected"
     ALIAS = "alias"
     JOB = "fine_tuning.job"
+    IN_USE = "in_use"
 
 
 # Code of the error, and what to do about it.
@@ -37,18 +40,23 @@ LIFTED_BY = {
         "needed_by_job",
         "Cancel it or wait for it, then delete; or delete with `force=true`, which cancels it.",
     ),
+    BlockerType.IN_USE: (
+        "in_use",
+        "Your organization keeps models for a while after their last use. Wait, or delete with `force=true`.",
+    ),
 }
 WHAT = {
     BlockerType.HOLD: "is on hold",
     BlockerType.PROTECTED: "is protected",
     BlockerType.ALIAS: "is what an alias means",
     BlockerType.JOB: "is needed by a fine-tuning job that has not ended",
+    BlockerType.IN_USE: "is in use",
 }
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Blocker:
-    """One blocker: `id` of the hold, job or protected model, or an alias's name; and the artifact that it is about."""
+    """One blocker: `id` of the hold, the job, or the model that is protected or in use, or an alias's name; and the artifact that it is about."""
 
     type: BlockerType
     id: str
@@ -60,8 +68,14 @@ class Blocker:
         return self.type is not BlockerType.HOLD
 
 
-def of(tx: Tx, artifacts: Sequence[Artifact], *, with_jobs: bool = True) -> tuple[Blocker, ...]:
-    """Return what blocks the deletion of artifacts that go together, sorted."""
+def of(
+    tx: Tx,
+    artifacts: Sequence[Artifact],
+    is_served: IsServed = not_seen,
+    *,
+    with_jobs: bool = True,
+) -> tuple[Blocker, ...]:
+    """Return what blocks the deletion of artifacts that go together, sorted; `is_served` sees use that has no rows yet."""
     found = set()
     for one in artifacts:
         found |= {Blocker(BlockerType.HOLD, hold, one.id) for hold in holds.in_force_on(tx, one.n)}
@@ -73,7 +87,18 @@ def of(tx: Tx, artifacts: Sequence[Artifact], *, with_jobs: bool = True) -> tupl
         }
         if models.is_protected(tx, one.n):
             found.add(Blocker(BlockerType.PROTECTED, one.id, one.id))
+        if use.is_recent(tx, one, is_served):
+            found.add(Blocker(BlockerType.IN_USE, one.id, one.id))
     return tuple(sorted(found))
+
+
+def said(blockers: Sequence[Blocker]) -> list[tuple[str, str, str]]:
+    """Return what a plan's fingerprint says of blockers: nothing of use, or it would change with each request."""
+    return [
+        (one.type, one.id, one.artifact_id)
+        for one in blockers
+        if one.type is not BlockerType.IN_USE
+    ]
 
 
 def check(artifact_id: str, blockers: Sequence[Blocker], *, force: bool) -> None:
@@ -87,7 +112,7 @@ def check(artifact_id: str, blockers: Sequence[Blocker], *, force: bool) -> None
     if first.artifact_id != artifact_id:
         about += f" has a checkpoint, '{first.artifact_id}', that"
     named = ""
-    if first.type is not BlockerType.PROTECTED:
+    if first.type not in {BlockerType.PROTECTED, BlockerType.IN_USE}:
         ids = sorted({one.id for one in same})
         more = f" and {len(ids) - NAMED_MAX} more" if len(ids) > NAMED_MAX else ""
         named = f": {', '.join(ids[:NAMED_MAX])}{more}"

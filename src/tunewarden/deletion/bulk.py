@@ -228,9 +228,10 @@ class BulkDeletions:
     def _commit(
         self, caller: Caller, group: Sequence[tuple[ArtifactKind, str]], attempt: Attempt
     ) -> list[RequestedDeletion | Error]:
+        looking = replace(attempt, is_served=self.executor.is_served)
         return self.executor.commit(
             lambda log_size: requests.request_together(
-                self.database, caller, group, attempt, log_size=log_size
+                self.database, caller, group, looking, log_size=log_size
             )
         )
 

@@ -6,6 +6,7 @@ from tunewarden.db.database import Tx
 from tunewarden.deletion import blockers, lineage
 from tunewarden.deletion.blockers import Blocker
 from tunewarden.deletion.lineage import Learned
+from tunewarden.deletion.use import IsServed, not_seen
 from tunewarden.finetuning import jobs
 from tunewarden.identity.policy import Caller
 from tunewarden.registry import artifacts
@@ -34,7 +35,7 @@ class Cascade:
             (one.artifact.id, one.artifact.epoch, one.artifact.state, one.is_declared)
             for one in self.learned.members
         ]
-        blocking = [(one.type, one.id, one.artifact_id) for one in self.blockers]
+        blocking = blockers.said(self.blockers)
         return [members, self.jobs, self.hidden_jobs, blocking, self.learned.hidden]
 
     def ids(self, kind: ArtifactKind, *, are_checkpoints: bool = False) -> list[str]:
@@ -46,8 +47,8 @@ class Cascade:
         ]
 
 
-def of(tx: Tx, caller: Caller, origin: Artifact) -> Cascade:
-    """Return what deleting a file with its models would do."""
+def of(tx: Tx, caller: Caller, origin: Artifact, is_served: IsServed = not_seen) -> Cascade:
+    """Return what deleting a file with its models would do; `is_served` sees use that has no rows yet."""
     learned = lineage.learned_from(tx, caller, origin)
     everything = [origin, *(one.artifact for one in learned.members)]
     own: dict[str, None] = {}
@@ -58,7 +59,7 @@ def of(tx: Tx, caller: Caller, origin: Artifact) -> Cascade:
                 own[job.id] = None
             else:
                 foreign.add(job.id)
-    blocking = blockers.of(tx, everything, with_jobs=False)
+    blocking = blockers.of(tx, everything, is_served, with_jobs=False)
     return Cascade(learned, tuple(own), len(foreign), blocking)
 
 

@@ -8,7 +8,7 @@ D6 to D8 are group-committed: `group_commit.py`.
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -33,7 +33,7 @@ from tunewarden.deletion.step_runner import StepRunner
 from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
-from tunewarden.registry.artifacts import ArtifactKind
+from tunewarden.registry.artifacts import Artifact, ArtifactKind
 from tunewarden.space import Ballast
 
 T = TypeVar("T")
@@ -102,9 +102,10 @@ class Executor:
     ) -> "Deletion | Joined":
         """Like `delete`, but do not wait for a deletion that another request began: return `Joined`."""
         log_size = self._steps.log_size()
+        looking = replace(attempt, is_served=self.is_served)
         asked = self._runner.with_room(
             lambda: request_deletion(
-                self._database, caller, kind, artifact_id, attempt, log_size=log_size
+                self._database, caller, kind, artifact_id, looking, log_size=log_size
             )
         )
         deadline = self._clock.monotonic() + self._bound_seconds
@@ -113,6 +114,10 @@ class Executor:
         parts = records.parts_of(self._database, asked.deletion)
         numbers = tuple(one.n for one in (*parts, asked.deletion))
         return Joined(caller, kind, artifact_id, asked, numbers, deadline)
+
+    def is_served(self, model: Artifact) -> bool:
+        """Return whether a model is being used now, or was by requests that are not written yet."""
+        return self._steps.is_served(model)
 
     def _all_finished(self, asked: RequestedDeletion, deadline: float) -> Deletion:
         """Finish a deletion, those that go with it up to D8, and the case that began with it; return it."""

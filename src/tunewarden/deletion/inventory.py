@@ -52,6 +52,7 @@ TABLES = (
     Place("alias_versions", Holds.NOTHING, "when aliases were switched, and by which key"),
     Place("alias_targets", Holds.METADATA, "numbers of models that an alias pointed to"),
     Place("holds", Holds.METADATA, "who held it and when; the reason, sealed under its key"),
+    Place("deletion_settings", Holds.NOTHING, "numbers of minutes"),
     Place("exports", Holds.METADATA, "when a model was exported, and by which key"),
     Place("bases", Holds.NOTHING, "names, paths and layer shapes of base models"),
     Place("base_names", Holds.NOTHING, "other names of base models"),

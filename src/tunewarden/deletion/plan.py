@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import blockers, cascade, together
-from tunewarden.deletion.blockers import Blocker
+from tunewarden.deletion.blockers import Blocker, BlockerType
 from tunewarden.deletion.cascade import Cascade
+from tunewarden.deletion.use import IsServed, not_seen
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import artifacts, bases, file_rows, lineage, models
+from tunewarden.registry import artifacts, bases, export_rows, file_rows, lineage, models
 from tunewarden.registry.artifacts import ID_LENGTH_MAX, Artifact, ArtifactKind
+from tunewarden.registry.export_rows import Export
 from tunewarden.registry.file_rows import File
 from tunewarden.registry.models import Model
 
@@ -22,8 +24,8 @@ BASE_REFUSED = "base_model_not_deletable"
 class Plan:
     """What the deletion of one artifact would do now, and what blocks it.
 
-    `derived_files` are the ids of what was made from it and stays (I18). `cascade`: what learned from a file, and what
-    deleting it with that would do; None where that was not looked for.
+    What stays (I18): `derived_files`, the ids of what was made from it, and `exports`, by the id of the model. `cascade`:
+    what learned from a file, and what deleting it with that would do; None where that was not looked for.
     """
 
     kind: ArtifactKind
@@ -33,19 +35,28 @@ class Plan:
     sealed_bytes: int
     blockers: tuple[Blocker, ...]
     derived_files: tuple[str, ...]
+    exports: tuple[tuple[str, Export], ...] = ()
     cascade: Cascade | None = None
+
+    def blocked_by(self, kind: BlockerType) -> list[str]:
+        """Return the ids of the blockers of a kind, each once."""
+        return sorted({one.id for one in self.blockers if one.type is kind})
 
     @property
     def fingerprint(self) -> str:
-        """A digest of all that the plan says: equal as long as deleting would do the same, to the same artifacts."""
+        """A digest: equal as long as deleting would do the same, to the same artifacts, and leave the same.
+
+        Use is not in it, or it would change with each request; D3 looks at use again unless it is forced.
+        """
         said: list[object] = [
             self.artifact.id,
             self.artifact.epoch,
             self.artifact.state,
             self.artifact.manifest_sha256,
             [(one.id, one.epoch, one.state, one.manifest_sha256) for one in self.checkpoints],
-            [(one.type, one.id, one.artifact_id) for one in self.blockers],
+            blockers.said(self.blockers),
             self.derived_files,
+            [export.id for _, export in self.exports],
         ]
         if self.cascade is not None:
             said.append(self.cascade.said)
@@ -57,7 +68,9 @@ def plan(
     caller: Caller,
     kind: ArtifactKind,
     artifact_id: str,
+    *,
     needed: Action | None = None,
+    is_served: IsServed = not_seen,
 ) -> Plan:
     """Return the plan of deleting a model or a file. Raises Error(FORBIDDEN), Error(NOT_FOUND).
 
@@ -70,19 +83,21 @@ def plan(
     if needed is not None:
         authorize(caller, needed)
     with database.read() as tx:
-        plan_now = of(tx, kind, found) if is_model else with_cascade(tx, caller, found)
-        if plan_now.cascade is None:
-            return plan_now
-        return replace(plan_now, cascade=cascade.measured(tx, plan_now.cascade))
+        if is_model:
+            return of(tx, kind, found, is_served)
+        with_all = with_cascade(tx, caller, found, is_served)
+        assert with_all.cascade is not None, "that of a file has one"
+        return replace(with_all, cascade=cascade.measured(tx, with_all.cascade))
 
 
-def with_cascade(tx: Tx, caller: Caller, file: Artifact) -> Plan:
+def with_cascade(tx: Tx, caller: Caller, file: Artifact, is_served: IsServed = not_seen) -> Plan:
     """Return the plan of a file that the caller may see, with all that learned from it."""
-    return replace(of(tx, ArtifactKind.FILE, file), cascade=cascade.of(tx, caller, file))
+    learned = cascade.of(tx, caller, file, is_served)
+    return replace(of(tx, ArtifactKind.FILE, file), cascade=learned)
 
 
-def of(tx: Tx, kind: ArtifactKind, artifact: Artifact) -> Plan:
-    """Return the plan of an artifact that the caller may see."""
+def of(tx: Tx, kind: ArtifactKind, artifact: Artifact, is_served: IsServed = not_seen) -> Plan:
+    """Return the plan of an artifact that the caller may see; `is_served` sees use that has no rows yet."""
     checkpoints = _checkpoints(tx, kind, artifact)
     everything = (artifact, *checkpoints)
     blobs = [blob for one in everything for blob in artifacts.blobs_of(tx, one.n)]
@@ -92,8 +107,9 @@ def of(tx: Tx, kind: ArtifactKind, artifact: Artifact) -> Plan:
         checkpoints,
         len(blobs),
         sum(blob.sealed_bytes for blob in blobs),
-        blockers.of(tx, everything),
+        blockers.of(tx, everything, is_served),
         lineage.derived_from(tx, artifact.n),
+        tuple((one.id, made) for one in everything for made in export_rows.of(tx, one.n)),
     )
 
 

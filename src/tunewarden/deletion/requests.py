@@ -15,6 +15,7 @@ from tunewarden.deletion.case_rows import Case
 from tunewarden.deletion.plan import Plan
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.together import Asked
+from tunewarden.deletion.use import IsServed, not_seen
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller
@@ -47,6 +48,8 @@ class Attempt:
     recheck: Callable[[Tx, Artifact], None] | None = None
     # Delete everything that learned from the file too, as a case.
     with_models: bool = False
+    # Sees the use of models that has no rows yet.
+    is_served: IsServed = not_seen
 
 
 class Part(Enum):
@@ -167,8 +170,8 @@ def _plan(tx: Tx, caller: Caller, kind: ArtifactKind, artifact: Artifact, attemp
     """Return the plan; with what learned from a file only if that is deleted too, or its fingerprint is compared."""
     needs_all = attempt.with_models or attempt.if_match is not None
     if kind is ArtifactKind.FILE and needs_all:
-        return plan.with_cascade(tx, caller, artifact)
-    return plan.of(tx, kind, artifact)
+        return plan.with_cascade(tx, caller, artifact, attempt.is_served)
+    return plan.of(tx, kind, artifact, attempt.is_served)
 
 
 def _commit_case(tx: Tx, file: Artifact, found: Cascade, asked: Asked) -> RequestedDeletion:

@@ -41,7 +41,7 @@ from tunewarden.registry import (
     restore_marks,
     upload_rows,
 )
-from tunewarden.registry.artifacts import ArtifactKind, State
+from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
 from tunewarden.serving.fence import Fence
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
@@ -93,6 +93,12 @@ class Steps:
     evict_seconds: float
     # By artifact number: the receipt's statement about memory that held its plaintext, one of `leaf.MEMORY`.
     memory: Callable[[Tx, int], str] = lambda _tx, _n: NOT_CHECKED
+    # By a model's id: whether this process served requests on it whose use is not written yet.
+    has_unwritten_use: Callable[[str], bool] = lambda _: False
+
+    def is_served(self, model: Artifact) -> bool:
+        """Return whether a model is being used now, by a process of this host, or was a moment ago by this one."""
+        return self.fence.is_held(model.n) or self.has_unwritten_use(model.id)
 
     def log_size(self) -> int:
         """Return the log's size: a new deletion's leaf will follow it."""

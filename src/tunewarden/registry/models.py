@@ -225,6 +225,11 @@ def is_protected(tx: Tx, n: int) -> bool:
     return tx.row("SELECT 1 FROM models WHERE n = :n AND is_protected = 1", n=n) is not None
 
 
+def is_one(tx: Tx, n: int) -> bool:
+    """Return whether an artifact is a model."""
+    return tx.row("SELECT 1 FROM models WHERE n = :n", n=n) is not None
+
+
 def set_metadata(tx: Tx, n: int, sealed: bytes | None) -> None:
     """Set the sealed metadata of a model."""
     tx.run("UPDATE models SET sealed_metadata = :sealed WHERE n = :n", sealed=sealed, n=n)

@@ -118,17 +118,23 @@ def note_key(tx: Tx, organization_id: str, key_id: str) -> None:
 
 def of_model(tx: Tx, organization_id: str, model_id: str) -> ModelUse:
     """Return how a model was used, by all keys; work is bounded by the series of the model and 60 + 24 rows of each."""
-    last = tx.row(
+    last = last_use_of(tx, organization_id, model_id)
+    if last is None:
+        return ModelUse(None, 0, 0)
+    hour = _requests_since(tx, organization_id, model_id, HOUR, MINUTE)
+    day = _requests_since(tx, organization_id, model_id, DAY, HOUR)
+    return ModelUse(last, hour, day)
+
+
+def last_use_of(tx: Tx, organization_id: str, model_id: str) -> int | None:
+    """Return when a model was last used, in microseconds, as far as that was written; None if it never was."""
+    row = tx.row(
         "SELECT MAX(last_used_at) FROM usage_series"
         " WHERE organization_id = :organization AND model_id = :model",
         organization=organization_id,
         model=model_id,
     )
-    if last is None or last[0] is None:
-        return ModelUse(None, 0, 0)
-    hour = _requests_since(tx, organization_id, model_id, HOUR, MINUTE)
-    day = _requests_since(tx, organization_id, model_id, DAY, HOUR)
-    return ModelUse(last[0], hour, day)
+    return row[0] if row else None
 
 
 def last_uses_of_keys(tx: Tx, key_ids: Iterable[str]) -> dict[str, int]:

@@ -51,6 +51,7 @@ class UsageCounter:
         self._clock = clock
         self._counts: dict[Key, Count] = {}
         self._keys: dict[str, str] = {}
+        self._writing: dict[Key, Count] = {}  # taken; what was written is removed
         self._keys_due: dict[str, float] = {}
         self.uncounted = 0
 
@@ -79,6 +80,12 @@ class UsageCounter:
         """Return whether anything is to be written."""
         return bool(self._counts or self._keys)
 
+    def has_unwritten(self, model_id: str) -> bool:
+        """Return whether requests on a model are not written yet; thread-safe."""
+        # Copies of the keys, each made in one step, because the event loop goes on counting.
+        counted = [*self._counts, *self._writing]
+        return any(name == model_id for _, name, _ in counted)
+
     def flush(self) -> None:
         """Write the counts; what cannot be written is kept for the next flush. Raises Error."""
         taken = self.take()
@@ -90,6 +97,7 @@ class UsageCounter:
     def take(self) -> Taken:
         """Return the counts, to be written or put back, and reset them."""
         taken = Taken(self._counts, self._keys)
+        self._writing = taken.counts
         self._counts, self._keys = {}, {}
         return taken
 

@@ -48,6 +48,9 @@ class Fence(Protocol):
         Error(UNAVAILABLE) if one neither ended nor could be killed.
         """
 
+    def is_held(self, n: int) -> bool:
+        """Return whether a worker serves model `n` now."""
+
     def reserve(self, count: int) -> None:
         """Preallocate files for this many workers to join on a full disk. Raises OSError. # I20."""
 

@@ -25,6 +25,12 @@ ROUTED = {
     f"POST {AUDIT}/retention": Described(
         "updateAuditRetention", schemas.AuditRetention, schemas.NewAuditRetention
     ),
+    "GET /v1/organization/deletion_settings": Described(
+        "retrieveDeletionSettings", schemas.DeletionSettings
+    ),
+    "POST /v1/organization/deletion_settings": Described(
+        "updateDeletionSettings", schemas.DeletionSettings, schemas.NewDeletionSettings
+    ),
     f"GET {USERS}": Described("listUsers", Listing[schemas.OrganizationUser]),
     f"GET {USERS}/{{user_id}}": Described("retrieveUser", schemas.OrganizationUser),
     f"POST {USERS}/{{user_id}}": Described(

@@ -4,6 +4,7 @@ from tunewarden.api.administration import (
     admin_api_keys,
     api_keys,
     audit_logs,
+    deletion_settings,
     invites,
     limits,
     project_users,
@@ -25,6 +26,7 @@ ROUTERS = tuple(
         api_keys,
         admin_api_keys,
         audit_logs,
+        deletion_settings,
         usage,
         limits,
     )

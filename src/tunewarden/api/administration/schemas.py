@@ -155,6 +155,19 @@ class NewAuditRetention(Struct):
     days: int | None = None
 
 
+class DeletionSettings(Struct, forbid_unknown_fields=True):
+    """For how many minutes after its last use a model is in use, which blocks its deletion; null: use blocks nothing."""
+
+    object: Literal["organization.deletion_settings"]
+    in_use_minutes: int | None
+
+
+class NewDeletionSettings(Struct):
+    """For how many minutes after its last use a model is to be in use, 1 to 525600; without it, use blocks nothing."""
+
+    in_use_minutes: int | None = None
+
+
 class ServiceAccount(Struct, forbid_unknown_fields=True):
     """A service account of a project: a user who is no person, and never an Owner of the organization."""
 
