@@ -66,6 +66,8 @@ OWNERS = {
     "case_members": "deletion/case_rows.py",
     "canary_runs": "canary/runs.py",
     "clock_seen": "deletion/expiry_pause.py",
+    "webhook_endpoints": "webhooks/endpoint_rows.py",
+    "webhook_deliveries": "webhooks/outbox.py",
     "audit_events": "audit/events.py",
     "audit_digests": "audit/digests.py",
     "audit_parts": "audit/digests.py",

@@ -66,6 +66,11 @@ from tunewarden.transparency.audit_digests import AuditDigests
 from tunewarden.transparency.directory_log import DirectoryLog
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
+from tunewarden.webhooks.addresses import AddressPolicy
+from tunewarden.webhooks.attempts import Attempts
+from tunewarden.webhooks.details import Sealer
+from tunewarden.webhooks.endpoints import Endpoints
+from tunewarden.webhooks.sender import Sender
 
 EVICT_SECONDS = 5.0
 LOG_MARK = "log.mark"
@@ -267,6 +272,7 @@ def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
         files=app.files,
         holds=Holds(app.database, app.keyring),
         aliases=Aliases(app.database),
+        webhooks=Endpoints(app.database, app.clock, _sealer(app), _attempts(app)),
         model_changes=ModelChanges(app.database, app.keyring),
         uploads=app.uploads,
         admissions=Admissions(app.database, app.fence, app.clock, read_limits),
@@ -350,6 +356,19 @@ def expiry(app: App) -> Expiry:
     """Return the expiry of files and uploads. Only for the runner."""
     watch = ClockWatch(app.database, app.clock)
     return Expiry(app.database, app.uploads, lambda: app.open_log()[0].size(), watch)  # noqa: PLW0108  late, as above
+
+
+def webhook_sender(app: App) -> Sender:
+    """Return the sender of webhooks. Only for the runner."""
+    return Sender(app.database, app.clock, _sealer(app), _attempts(app))
+
+
+def _sealer(app: App) -> Sealer:
+    return Sealer(lambda purpose: app.open_log()[1].derive(purpose))  # noqa: PLW0108  late, as above
+
+
+def _attempts(app: App) -> Attempts:
+    return Attempts(AddressPolicy.of(app.config), app.clock)
 
 
 def audit_digests(app: App) -> AuditDigests:

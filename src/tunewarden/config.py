@@ -13,7 +13,6 @@ from typing import Any
 
 from tunewarden import settings
 from tunewarden.data_layout import DataDirectory
-from tunewarden.deletion_settings import DeletionSettings
 from tunewarden.errors import Error, Kind
 from tunewarden.settings import (
     BYTES,
@@ -24,6 +23,7 @@ from tunewarden.settings import (
     networks,
     setting,
 )
+from tunewarden.webhook_settings import WebhookSettings
 
 SETTINGS_FILE = "tunewarden.toml"
 # OpenTelemetry's own name of `otel_endpoint`.
@@ -42,7 +42,7 @@ ADMIN_VARIABLES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Config(DeletionSettings, DataDirectory):
+class Config(WebhookSettings, DataDirectory):
     """The settings of one server. Times are seconds, sizes bytes."""
 
     data: Path = setting(
@@ -289,7 +289,7 @@ class Config(DeletionSettings, DataDirectory):
 
 
 # Every setting by its name, in the order of the reference: those that Config inherits come last.
-_INHERITED = {of.name for of in fields(DeletionSettings)}
+_INHERITED = {of.name for of in fields(WebhookSettings)}
 _DECLARED = sorted(fields(Config), key=lambda one: one.name in _INHERITED)
 SETTINGS = {declared.name: Setting.of(declared) for declared in _DECLARED}
 

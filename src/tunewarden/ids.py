@@ -55,6 +55,9 @@ class Prefix(StrEnum):
     RESPONSE = "resp"
     MESSAGE = "msg"
     FUNCTION_CALL = "fc"
+    WEBHOOK_ENDPOINT = "whe"
+    WEBHOOK_DELIVERY = "whd"
+    WEBHOOK_EVENT = "evt"
 
 
 TOKEN_LENGTH = 24

@@ -126,13 +126,13 @@ def setting(
     return field(default=default, metadata=declared)
 
 
-def networks(text: str) -> list[Network]:
-    """Parse comma-separated networks; "none" is the empty list. Raises Error(INVALID)."""
+def networks(text: str, setting: str = "trusted_proxies") -> list[Network]:
+    """Parse comma-separated networks; "none" is the empty list. Raises Error(INVALID), which names the setting."""
     named = [] if text == "none" else text.split(",")
     try:
         return [ip_network(one.strip()) for one in named]
     except ValueError as error:
-        said = f"Setting 'trusted_proxies' must be addresses or networks, or none: {error}."
+        said = f"Setting '{setting}' must be addresses or networks, or none: {error}."
         raise Error(Kind.INVALID, said) from error
 
 

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 from starlette.routing import Route
-from tests.support import administration, bases, fine_tuning_rows, uploading
+from tests.support import (
+    administration,
+    authorized_routes,
+    bases,
+    fine_tuning_rows,
+    uploading,
+)
 from tests.support import golden_authorization as golden
 from tests.support.servers import LOCAL_BASE, Server
 from tests.support.uploading import Field
@@ -43,6 +49,10 @@ UNROUTED = ("GET /v1/nothing", "POST /v1/threads", "GET /v1")
 
 FILE = (Field("purpose", b"user_data"), Field("file", b"x", "a.txt"))
 OF_THE_PROJECT = ("/files", "/uploads", "/jobs", "/permissions")
+SCOPE_TO_DELETE = {
+    "{permission_id}": "api.fine_tuning.checkpoints.write",
+    "{webhook_endpoint_id}": "api.webhooks.write",
+}
 PROTECT = {"protected": True}
 UPLOAD = {"bytes": 0, "filename": "a.txt", "mime_type": "text/plain", "purpose": "user_data"}
 
@@ -150,11 +160,12 @@ def _rows_with(server: Server, other: str) -> Iterator[Row]:
         yield "POST /v1/models/{model_id}", target, partial(_json, server, where, PROTECT)
     yield from _hold_rows(server, other, ask)
     yield from _alias_rows(server, other, ask)
+    yield from authorized_routes.of_webhooks(server, other, ask)
     yield from _deletion_rows(server, other, ask)
     yield from _file_rows(server, other, ask)
     yield from _job_rows(server, other, ask)
     yield from _permission_rows(server, other, ask)
-    yield from _response_rows(ask)
+    yield from authorized_routes.of_responses(ask)
     for path in sorted(ROUTES):
         for target, model_id in targets.items():
             yield f"POST {path}", target, partial(_infer, server, path, model_id)
@@ -323,20 +334,6 @@ def _job_rows(
         yield f"POST {path}", "-", ask("POST", path)
 
 
-def _response_rows(ask: Callable[[str, str], Callable[[str | None], int]]) -> Iterator[Row]:
-    for method, suffix in (
-        ("GET", ""),
-        ("DELETE", ""),
-        ("POST", "/cancel"),
-        ("GET", "/input_items"),
-    ):
-        route = f"/v1/responses/{{response_id}}{suffix}"
-        path = f"/v1/responses/resp_nobody{suffix}"
-        yield f"{method} {route}", "unknown", ask(method, path)
-    for what in ("compact", "input_tokens"):
-        yield f"POST /v1/responses/{what}", "-", ask("POST", f"/v1/responses/{what}")
-
-
 def _permission_rows(
     server: Server, other: str, ask: Callable[[str, str], Callable[[str | None], int]]
 ) -> Iterator[Row]:
@@ -476,8 +473,7 @@ def test_the_golden_table_keeps_the_promises() -> None:
         if row.target == "elsewhere" and any(what in row.route for what in OF_THE_PROJECT):
             assert statuses <= {"400", "401", "403", "404"}, row
         if (method, row.target) == ("DELETE", "own"):
-            is_permission = row.route.endswith("{permission_id}")
-            scope = "api.fine_tuning.checkpoints.write" if is_permission else "api.delete"
+            scope = SCOPE_TO_DELETE.get(row.route.rpartition("/")[2], "api.delete")
             allowed = {name for name, one in found.items() if one == "200"}
             assert allowed == {"owner", "api.all", scope}, row
         if (method, row.target) == ("DELETE", "base"):

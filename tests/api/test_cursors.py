@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from tests.support import administration
+from tests.support import administration, webhook_rows
 from tests.support import fine_tuning_rows as rows
 from tests.support.lone_worker import LoneWorker
 
@@ -18,8 +18,11 @@ def paged(worker: LoneWorker) -> dict[str, str]:
     document = worker.get("/openapi.json", key=worker.owner_key).json
     described: dict[str, Any] = document["paths"]
     project = rows.make_project(worker.app)[0]
+    endpoint = webhook_rows.make_endpoint(worker.app, worker.owner_key)
     return {
-        path: path.format(job_id=job, model_id=model.id, project_id=project)
+        path: path.format(
+            job_id=job, model_id=model.id, project_id=project, webhook_endpoint_id=endpoint
+        )
         for path, of in described.items()
         if any(one["name"] == "after" for one in of.get("get", {}).get("parameters", ()))
     }
@@ -29,6 +32,8 @@ LISTS = (
     "/v1/models",
     "/v1/files",
     "/v1/holds",
+    "/v1/webhook_endpoints",
+    "/v1/webhook_endpoints/{webhook_endpoint_id}/deliveries",
     "/v1/deletions",
     "/v1/deletion_cases",
     "/v1/fine_tuning/jobs",

@@ -13,7 +13,7 @@ import click
 import pytest
 from starlette.routing import Route
 from tests.cli import in_process
-from tests.support import bases, servers
+from tests.support import bases, servers, webhook_receiver
 from tests.support.acts import ACTS, Place, Watch
 
 from tunewarden.api.routes import ROUTERS
@@ -44,9 +44,10 @@ def watch() -> Iterator[Watch]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, watch: Watch) -> Iterator[Place]:
-    made = Place(tmp_path_factory.mktemp("place") / "data", watch)
-    yield made
-    made.direct.close()
+    with webhook_receiver.receiving() as receiver:
+        made = Place(tmp_path_factory.mktemp("place") / "data", watch, receiver)
+        yield made
+        made.direct.close()
 
 
 def _changing_routes() -> set[str]:
@@ -120,7 +121,8 @@ READING = frozenset(
         "deletions show", "doctor", "files list", "fine-tunes events", "fine-tunes list",
         "fine-tunes show", "holds list", "keys list", "migrate openai inventory", "models list",
         "models show", "organizations list", "projects list", "projects users list", "receipts verify",
-        "replicas list", "usage", "users list", "users show",
+        "replicas list", "usage", "users list", "users show", "webhooks deliveries", "webhooks list",
+        "webhooks show", "webhooks types",
     }
 )  # fmt: skip
 OF_ROUTES = frozenset(
@@ -141,7 +143,8 @@ OF_ROUTES = frozenset(
         "migrate openai record", "models archive", "models delete", "models export", "models import", "models protect",
         "models unarchive", "models unprotect", "projects archive", "projects create", "projects rename",
         "projects users add", "projects users remove", "projects users set-role", "users remove",
-        "users set-role",
+        "users set-role", "webhooks create", "webhooks delete", "webhooks disable", "webhooks enable",
+        "webhooks redeliver", "webhooks rotate", "webhooks test", "webhooks update",
     }
 )  # fmt: skip
 

@@ -9,11 +9,17 @@ import msgspec
 import pytest
 from starlette.routing import Route
 from tests.api.test_authorization import FILE, GOLDEN, UNROUTED, UPLOAD
-from tests.support import administration, fine_tuning_rows, golden_authorization, uploading
+from tests.support import (
+    administration,
+    fine_tuning_rows,
+    golden_authorization,
+    uploading,
+    webhook_rows,
+)
 from tests.support.servers import LOCAL_BASE, Server
 from tests.support.uploading import Field
 
-from tunewarden.api import docs_page, openapi
+from tunewarden.api import docs_page, openapi, webhook_schemas
 from tunewarden.api.administration import described, routers, usage_described
 from tunewarden.api.direct import Direct
 from tunewarden.api.routes import ROUTERS
@@ -172,6 +178,9 @@ def test_real_answers_are_as_the_document_tells(server: Server) -> None:
     answers["POST /v1/aliases"], names["name"] = named.json, "documented"
     changed = server.post(f"/v1/models/{server.make_model().id}", {"metadata": {"a": "b"}})
     answers["POST /v1/models/{model_id}"] = changed.json
+    names["webhook_endpoint_id"] = webhook_rows.make_endpoint(app, key)
+    delivery = webhook_rows.make_delivery(app, key, names["webhook_endpoint_id"])
+    answers |= _webhook_answers(server, names["webhook_endpoint_id"], delivery)
     admin = administration.make_admin_key(app)
     names |= administration.names(server, admin)
     for route, one in openapi.ROUTED.items():
@@ -190,6 +199,18 @@ def test_real_answers_are_as_the_document_tells(server: Server) -> None:
     assert answers[f"GET {openapi.JOBS}/{{job_id}}/checkpoints"]["data"]
     with pytest.raises(msgspec.ValidationError):  # the control: a field that is not told
         msgspec.convert({**answers["GET /healthz"], "x": 1}, type=Health)
+
+
+def _webhook_answers(server: Server, endpoint: str, delivery: str) -> dict[str, Any]:
+    """What changes an endpoint answers, by route."""
+    route = webhook_schemas.ENDPOINT
+    path = route.format(webhook_endpoint_id=endpoint)
+    again = f"/deliveries/{delivery}/redeliver"
+    return {
+        f"POST {route}": server.post(path, {"name": "documented"}).json,
+        f"POST {route}/rotate_secret": server.post(f"{path}/rotate_secret", {}).json,
+        f"POST {route}/deliveries/{{delivery_id}}/redeliver": server.post(path + again, {}).json,
+    }
 
 
 def test_a_receipt_has_the_media_type_that_the_document_says(

@@ -96,6 +96,7 @@ def test_every_command_that_prints_can_print_json_and_every_one_that_destroys_ca
         ("projects", "users", "remove"),
         ("service-accounts", "delete"),
         ("users", "remove"),
+        ("webhooks", "delete"),
     }
 
 

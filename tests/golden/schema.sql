@@ -544,6 +544,47 @@ CREATE TABLE users (
   created_at INTEGER NOT NULL
 , email TEXT, removed_at INTEGER, service_project_id TEXT REFERENCES projects (id));
 
+CREATE TABLE webhook_deliveries (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  endpoint_n INTEGER NOT NULL REFERENCES webhook_endpoints (n),
+  organization_id TEXT NOT NULL,
+  event_id TEXT NOT NULL,
+  event_type TEXT NOT NULL,
+  data TEXT NOT NULL, -- JSON: ids
+  created_at INTEGER NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('pending', 'delivered', 'failed')),
+  queued_at INTEGER NOT NULL,
+  due_at INTEGER NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  -- Of the last attempt.
+  attempted_at INTEGER,
+  status INTEGER,
+  error TEXT,
+  milliseconds INTEGER
+);
+
+CREATE TABLE webhook_endpoints (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  sealed BLOB NOT NULL,
+  event_types TEXT NOT NULL, -- separated by spaces
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
+  disabled_at INTEGER,
+  disabled_because TEXT CHECK (disabled_because IN ('owner', 'failing', 'gone', 'unreadable')),
+  -- How many attempts failed since one succeeded, and since when; nothing is sent before `retry_at`.
+  failures INTEGER NOT NULL DEFAULT 0,
+  failing_since INTEGER,
+  retry_at INTEGER NOT NULL DEFAULT 0,
+  -- Of its deliveries.
+  pending INTEGER NOT NULL DEFAULT 0,
+  delivered INTEGER NOT NULL DEFAULT 0,
+  failed INTEGER NOT NULL DEFAULT 0,
+  dropped INTEGER NOT NULL DEFAULT 0
+);
+
 CREATE INDEX admin_api_keys_of_organization ON admin_api_keys (organization_id, created_at, id)
   WHERE revoked_at IS NULL;
 
@@ -702,6 +743,20 @@ CREATE UNIQUE INDEX users_by_email ON users (organization_id, email)
 
 CREATE INDEX users_of_organization ON users (organization_id, created_at, id)
   WHERE removed_at IS NULL AND service_project_id IS NULL;
+
+CREATE INDEX webhook_deliveries_by_age ON webhook_deliveries (queued_at) WHERE state = 'pending';
+
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (endpoint_n, due_at, n) WHERE state = 'pending';
+
+CREATE INDEX webhook_deliveries_ended ON webhook_deliveries (endpoint_n, n) WHERE state <> 'pending';
+
+CREATE INDEX webhook_deliveries_of_endpoint ON webhook_deliveries (endpoint_n, n);
+
+CREATE INDEX webhook_deliveries_pending ON webhook_deliveries (organization_id, queued_at, n) WHERE state = 'pending';
+
+CREATE INDEX webhook_endpoints_of_organization ON webhook_endpoints (organization_id, n);
+
+CREATE INDEX webhook_endpoints_that_wait ON webhook_endpoints (n, retry_at) WHERE pending > 0 AND disabled_at IS NULL;
 
 CREATE TRIGGER audit_events_never_change BEFORE UPDATE ON audit_events
 BEGIN

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-from tests.support import administration, bases, fine_tuning_rows, jobs, servers
+from tests.support import administration, bases, fine_tuning_rows, jobs, servers, webhook_rows
 from tests.support.uploading import CONTENT_TYPE, Field, form
+from tests.support.webhook_receiver import Receiver
 
 from tunewarden.api.direct import Direct, DirectAnswer
 from tunewarden.api.server import Server
-from tunewarden.app import answering
+from tunewarden.app import answering, open_app
 from tunewarden.config import Config
 from tunewarden.finetuning.states import State
 from tunewarden.ids import token
@@ -27,7 +28,7 @@ STATE = frozenset(
         "rate_limits",
         "admin_api_keys", "api_keys", "artifacts", "audit_retention", "deletion_settings", "base_names", "bases",
         "checkpoint_permissions", "files", "holds", "organizations", "project_members", "projects",
-        "replicas", "uploads", "users",
+        "replicas", "uploads", "users", "webhook_endpoints",
     }
 )  # fmt: skip
 
@@ -70,11 +71,12 @@ class Watch:
 class Place:
     """A data directory without a server, and its application in this process."""
 
-    def __init__(self, data: Path, watch: Watch) -> None:
+    def __init__(self, data: Path, watch: Watch, receiver: Receiver) -> None:
         servers.prepare_local_base(data)
         self.watch = watch
+        self.receiver = receiver
         self.data = data
-        self.app = servers.open_data(data)
+        self.app = open_app(Config(data=data, webhook_http_to_loopback=True))
         scratch = data.parent / "scratch"
         scratch.mkdir()
         self.config = Config(data=data, scratch=scratch, scratch_may_be_a_disk=True)
@@ -177,6 +179,21 @@ class Place:
         job = fine_tuning_rows.make_job(self.app, self.key)
         model = fine_tuning_rows.make_checkpoint(self.app, self.key, job, 1, {"step": 1})
         return f"/v1/fine_tuning/checkpoints/{model.id}/permissions"
+
+    def endpoint(self) -> str:
+        """A path of a webhook endpoint. The one before goes: an organization has few."""
+        webhooks = webhook_rows.operations(self.app)
+        caller = fine_tuning_rows.caller_of(self.app, self.key)
+        for one in webhooks.page(caller, after=None, limit=100):
+            webhooks.delete(caller, one.endpoint.id)
+        made = webhook_rows.make_endpoint(self.app, self.key, url=self.receiver.url())
+        return f"/v1/webhook_endpoints/{made}"
+
+    def redelivery(self) -> str:
+        """A path that sends an event again."""
+        path = self.endpoint()
+        delivery = webhook_rows.make_delivery(self.app, self.key, path.rpartition("/")[2])
+        return f"{path}/deliveries/{delivery}/redeliver"
 
 
 Act = Callable[[Place], tuple[str, Any]]
@@ -305,6 +322,21 @@ ACTS: dict[str, Act] = {
     "POST /v1/organization/projects/{project_id}/api_keys/{api_key_id}/rate_limit": lambda p: (
         f"{p.project_key()}/rate_limit",
         {"max_requests_per_1_minute": 5},
+    ),
+    "POST /v1/webhook_endpoints": lambda p: (
+        "/v1/webhook_endpoints",
+        {"name": "x", "url": p.receiver.url(), "event_types": [p.endpoint() and "model.created"]},
+    ),
+    "POST /v1/webhook_endpoints/{webhook_endpoint_id}": lambda p: (p.endpoint(), {"name": p.name()}),
+    "DELETE /v1/webhook_endpoints/{webhook_endpoint_id}": lambda p: (p.endpoint(), None),
+    "POST /v1/webhook_endpoints/{webhook_endpoint_id}/rotate_secret": lambda p: (
+        f"{p.endpoint()}/rotate_secret", {},
+    ),
+    "POST /v1/webhook_endpoints/{webhook_endpoint_id}/test": lambda p: (
+        f"{p.endpoint()}/test", {"event_type": "model.created"},
+    ),
+    "POST /v1/webhook_endpoints/{webhook_endpoint_id}/deliveries/{delivery_id}/redeliver": lambda p: (
+        p.redelivery(), None,
     ),
     "POST /v1/aliases": lambda p: ("/v1/aliases", {"name": p.name(), "model": p.model()}),
     "POST /v1/aliases/{name}": lambda p: (f"/v1/aliases/{p.alias()}", {"model": p.model()}),

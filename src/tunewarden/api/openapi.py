@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute
 from tunewarden import __version__
 from tunewarden.api import alias_schemas, bulk_schemas, deletion_schemas, schemas, search_schemas
 from tunewarden.api import inference_schemas as inference
+from tunewarden.api import webhook_schemas as webhooks
 from tunewarden.api.administration import described as administration
 from tunewarden.api.administration import invite_schemas as invites
 from tunewarden.api.described import JSON, Described
@@ -62,6 +63,7 @@ ROUTED = {
         "changeAlias", alias_schemas.Alias, alias_schemas.AliasChange
     ),
     "DELETE /v1/aliases/{name}": Described("deleteAlias", schemas.Deleted),
+    **webhooks.ROUTED,
     "POST /v1/holds": Described("placeHold", deletion_schemas.Hold, deletion_schemas.NewHold),
     "GET /v1/holds": Described("listHolds", schemas.Listing[deletion_schemas.Hold]),
     "GET /v1/holds/{hold_id}": Described("retrieveHold", deletion_schemas.Hold),

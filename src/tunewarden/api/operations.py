@@ -26,6 +26,7 @@ from tunewarden.space import Floor
 from tunewarden.token_buckets.buckets import Buckets
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
+from tunewarden.webhooks.endpoints import Endpoints
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Operations:
     exports: Exports
     files: Files
     holds: Holds
+    webhooks: Endpoints
     aliases: Aliases
     model_changes: ModelChanges
     uploads: Uploads

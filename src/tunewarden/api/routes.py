@@ -31,6 +31,7 @@ from tunewarden.api import (
     responses,
     start_page,
     uploads,
+    webhooks,
 )
 from tunewarden.api.administration import not_offered, routers
 from tunewarden.api.services import Services
@@ -55,6 +56,7 @@ ROOMS = (
     deletion_cases,
     holds,
     aliases,
+    webhooks,
     fine_tuning,
     responses,
     log,

@@ -15,6 +15,7 @@ from tunewarden.api.operations import Operations
 from tunewarden.api.page_rate import PageRate
 from tunewarden.api.searching import Searches
 from tunewarden.api.upload_bridge import Intake
+from tunewarden.api.webhook_threads import WebhookThreads
 from tunewarden.config import Config
 
 
@@ -39,6 +40,7 @@ class Services:
     file_intake: Intake = field(default_factory=Intake)
     part_intake: Intake = field(default_factory=Intake)
     mailer: Mailer = field(default_factory=Mailer)
+    webhook_threads: WebhookThreads = field(default_factory=WebhookThreads)
     invite_pages: PageRate = field(default_factory=PageRate)
     long_work: LongWork = field(default_factory=LongWork)
 

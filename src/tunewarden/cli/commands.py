@@ -82,6 +82,7 @@ COMMANDS = {
         "tunewarden.cli.usage_command:usage", "Show requests and tokens, the most requests first."
     ),
     "users": Lazy("tunewarden.cli.user_commands:users", "People of the organization."),
+    "webhooks": Lazy("tunewarden.cli.webhook_commands:webhooks", "Where events are sent."),
 }
 
 

@@ -28,6 +28,8 @@ from tunewarden.identity import keys
 from tunewarden.registry import restore_marks
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
+from tunewarden.webhooks import outbox
+from tunewarden.webhooks.event_types import WebhookEventType
 from tunewarden_receipts import receipt
 from tunewarden_receipts.deletion_case import CaseLeaf, members_commitment
 from tunewarden_receipts.leaf import Disclosure
@@ -141,4 +143,11 @@ def record_end(tx: Tx, case: Case, index: int, bundle: bytes) -> None:
             resource_id=case.id,
             members=case.size,
             hidden=case.hidden,
+        )
+        is_partial = case.hidden > 0
+        outbox.publish(
+            tx,
+            case.organization_id,
+            WebhookEventType.CASE_PARTIAL if is_partial else WebhookEventType.CASE_COMPLETED,
+            case.id,
         )

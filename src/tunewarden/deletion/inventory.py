@@ -101,6 +101,8 @@ TABLES = (
     Place("rate_limits", Holds.NOTHING, "requests and tokens a minute of projects"),
     Place("project_quotas", Holds.NOTHING, "bytes, files and models that projects may have"),
     Place("key_rate_limits", Holds.NOTHING, "the same of keys"),
+    Place("webhook_endpoints", Holds.NOTHING, "sealed names, URLs and secrets of receivers"),
+    Place("webhook_deliveries", Holds.METADATA, "ids, types and times of events; never a text"),
     Place("reserved", Holds.NOTHING, "zeros, for a moment"),
     Place("stored_bytes", Holds.NOTHING, "a sum for each project"),
     Place("migrations", Holds.NOTHING, "versions of the schema"),

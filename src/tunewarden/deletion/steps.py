@@ -45,6 +45,8 @@ from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
 from tunewarden.serving.fence import Fence
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
+from tunewarden.webhooks import outbox
+from tunewarden.webhooks.event_types import WebhookEventType
 from tunewarden_receipts import receipt
 from tunewarden_receipts.facts import ErasedKey
 from tunewarden_receipts.leaf import (
@@ -320,6 +322,14 @@ def _record_end(tx: Tx, deletion: Deletion) -> None:
         resource_id=deletion.artifact_id,
         resource_type=deletion.kind,
         deletion=deletion.id,
+    )
+    is_model = deletion.kind == ArtifactKind.MODEL
+    outbox.publish(
+        tx,
+        deletion.organization_id,
+        WebhookEventType.MODEL_DELETED if is_model else WebhookEventType.FILE_DELETED,
+        deletion.artifact_id,
+        deletion_id=deletion.id,
     )
 
 

@@ -17,6 +17,8 @@ from tunewarden.finetuning.jobs import Job
 from tunewarden.finetuning.states import TRANSITIONS, Event, State
 from tunewarden.identity.policy import Caller
 from tunewarden.trainer.messages import Plan, Progress, Tokens
+from tunewarden.webhooks import outbox
+from tunewarden.webhooks.event_types import WebhookEventType
 
 LINES_NAMED = 20
 
@@ -126,7 +128,10 @@ def started(tx: Tx, job: Job) -> bool:
 
 def cancelled(tx: Tx, job: Job) -> bool:
     """Cancel the job; the runner then stops the trainer and erases the saved state."""
-    return _moved(tx, job.n, Event.CANCEL, estimated_finish_at=None)
+    is_ours = _moved(tx, job.n, Event.CANCEL, estimated_finish_at=None)
+    if is_ours:
+        outbox.publish(tx, job.organization_id, WebhookEventType.JOB_CANCELLED, job.id)
+    return is_ours
 
 
 def pausing(tx: Tx, job: Job) -> bool:
@@ -238,6 +243,7 @@ def succeeded(
     )
     if is_ours:
         events.record(tx, job.n, f"New fine-tuned model created: {model_id}")
+        outbox.publish(tx, job.organization_id, WebhookEventType.JOB_SUCCEEDED, job.id)
     return is_ours
 
 
@@ -262,6 +268,7 @@ def _record_failure(tx: Tx, job_n: int, code: str) -> None:
         resource_id=row[1],
         code=code,
     )
+    outbox.publish(tx, row[0], WebhookEventType.JOB_FAILED, row[1])
 
 
 def finished(tx: Tx, job_n: int) -> bool:

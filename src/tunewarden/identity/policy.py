@@ -57,6 +57,8 @@ class Action(StrEnum):
     WRITE_ALIASES = "api.aliases.write"
     READ_HOLDS = "api.holds.read"
     READ_DELETIONS = "api.deletions.read"
+    READ_WEBHOOKS = "api.webhooks.read"
+    WRITE_WEBHOOKS = "api.webhooks.write"
     READ_FILES = "api.files.read"
     WRITE_FILES = "api.files.write"
     # In the files of all projects: for Owners.
@@ -100,7 +102,7 @@ ALLOWED = {
 
 # A scope may include several: OpenAI's read-only keys have `api.all.read`.
 IMPLIED: dict[str, frozenset[Action]] = {
-    "api.all.read": _READING,
+    "api.all.read": _READING | {Action.READ_WEBHOOKS},
     "api.all": frozenset(Action),
 }
 SCOPES = frozenset({*(action.value for action in Action), *IMPLIED})

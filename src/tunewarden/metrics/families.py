@@ -190,6 +190,18 @@ ADAPTERS = Family(
     " `unreachable` if it does not answer the scrape",
     ("base", "replica", "state"),
 )
+WEBHOOKS = Family(
+    "tunewarden_webhook_deliveries_total",
+    Kind.COUNTER,
+    "attempts to send events, by `outcome`: `delivered`, `retried` (failed, to be tried again), and what is not tried any"
+    " more: `failed` (not delivered in 3 days), `dropped` (more than 10,000 were pending, or the endpoint was deleted)",
+    ("outcome",),
+)
+WEBHOOKS_PENDING = Family(
+    "tunewarden_webhook_deliveries_pending",
+    Kind.GAUGE,
+    "events that wait to be delivered, those of disabled endpoints included",
+)
 RESTARTS = Family(
     "tunewarden_process_restarts_total",
     Kind.COUNTER,
@@ -213,8 +225,8 @@ BUILD = Family("tunewarden_build_info", Kind.GAUGE, "1", ("version", "python"))
 FAMILIES: Final = (
     DURATION, FIRST_TOKEN, OUTPUT_TOKEN, TOKENS, REQUESTS, REQUEST_DURATION, RATE_LIMITED, IN_FLIGHT, CONNECTIONS, DELETIONS, STEP,
     DELETION, DELETION_BOUND, FENCE_WAIT, FENCE_ENDINGS, PENDING, OLDEST_PENDING, UNERASED, OLDEST_UNERASED, CANARY_RUNS,
-    CANARY_DELETION, CANARY_FAILED, CANARY_OVERDUE, JOBS, ENGINE_UP, ADAPTERS, RESTARTS,
-    DISK_FREE, DISK_FLOOR, DATABASE, LOG_ENTRIES, BUILD,
+    CANARY_DELETION, CANARY_FAILED, CANARY_OVERDUE, JOBS, ENGINE_UP, ADAPTERS, WEBHOOKS,
+    WEBHOOKS_PENDING, RESTARTS, DISK_FREE, DISK_FLOOR, DATABASE, LOG_ENTRIES, BUILD,
 )  # fmt: skip
 # Of a process: what its predecessor had in use, its successor does not.
 OF_A_PROCESS: Final = frozenset({IN_FLIGHT.name, CONNECTIONS.name})

@@ -28,6 +28,8 @@ from tunewarden.registry.drafts import GONE, Draft, Drafts, Reserving, blob_name
 from tunewarden.registry.file_rows import File
 from tunewarden.registry.file_rules import Description, Watched
 from tunewarden.registry.lineage import Origin
+from tunewarden.webhooks import outbox
+from tunewarden.webhooks.event_types import WebhookEventType
 
 CONTENT = "content"
 # Parameters that an audit event of a refused file may name.
@@ -296,6 +298,7 @@ class Files:
             purpose=file.purpose,
             bytes=file.bytes,
         )
+        outbox.publish(tx, file.organization_id, WebhookEventType.FILE_CREATED, file.id)
         return file
 
 

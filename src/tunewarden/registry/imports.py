@@ -30,6 +30,8 @@ from tunewarden.registry.artifacts import SealedBlob, State
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.drafts import Draft, Drafts, blob_name
 from tunewarden.registry.models import Model
+from tunewarden.webhooks import outbox
+from tunewarden.webhooks.event_types import WebhookEventType
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -179,6 +181,7 @@ class Imports:
         )
         model = models.register(tx, model=model, manifest=manifest, blobs=sealed.blobs)
         self.drafts.settle(tx, sealed.draft.internal_id)
+        outbox.publish(tx, made.organization_id, WebhookEventType.MODEL_CREATED, model.id)
         return model
 
     def unseal(self, model: Model, directory: Path) -> None:

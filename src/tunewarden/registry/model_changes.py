@@ -12,6 +12,8 @@ from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import alias_rows, artifacts, declared_lineage, metadata, models
 from tunewarden.registry.artifacts import VISIBLE, ArtifactKind, State
 from tunewarden.registry.models import Model
+from tunewarden.webhooks import outbox
+from tunewarden.webhooks.event_types import WebhookEventType
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ def _change(tx: Tx, caller: Caller, found: Model, state: State, changes: Changes
         archived = wanted is State.ARCHIVED
         event = audit.EventType.MODEL_ARCHIVED if archived else audit.EventType.MODEL_UNARCHIVED
         _record(tx, caller, event, found.id)
+        if archived:
+            outbox.publish(tx, caller.organization_id, WebhookEventType.MODEL_ARCHIVED, found.id)
     if changes.protected is not None and models.set_protected(
         tx, found.n, is_protected=changes.protected
     ):

@@ -2,7 +2,7 @@
 
 It adopts orphaned deletions (D9, D10), expires files and uploads, runs fine-tuning jobs, and
 keeps every local base loaded in the embedded engine. It holds the leases of other engines, makes the
-audit log's digests, and runs the canary.
+audit log's digests, sends webhooks, and runs the canary.
 """
 
 import logging
@@ -26,7 +26,7 @@ from tunewarden.identity import invites
 from tunewarden.metrics import recording
 from tunewarden.metrics.memory import Memory
 from tunewarden.registry import bases, restore_marks, usage
-from tunewarden.server import metrics_server
+from tunewarden.server import metrics_server, webhook_thread
 from tunewarden.server.lease_threads import LeaseThreads
 
 POLL_SECONDS = 0.05
@@ -74,7 +74,7 @@ def main(data: str, parent: str, slot: str = "", counters: str = "", scraped: st
     # Concurrently with deletions: loading a large base takes minutes.
     works = (
         _keep_bases_loaded, _keep_room, _expire, _check_keyring, _watch_swap, _hold_leases, _keep_audit,
-        _drop_old_usage,
+        _drop_old_usage, webhook_thread.run,
     )  # fmt: skip
     others = [threading.Thread(target=work, args=(app, stop), daemon=True) for work in works]
     if settings.canary_seconds:

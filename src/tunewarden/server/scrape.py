@@ -36,6 +36,7 @@ from tunewarden.metrics import families, recording
 from tunewarden.metrics.families import Family, Kind
 from tunewarden.metrics.memory import Key, Memory
 from tunewarden.registry import bases, restore_marks
+from tunewarden.webhooks import endpoint_rows
 
 ENGINE_SECONDS = 0.5
 
@@ -85,6 +86,8 @@ class Page:
         yield from self._canaries(now)
         with app.database.read() as tx:
             jobs = Counter(job.state for job in transitions.unfinished(tx))
+            events = endpoint_rows.pending(tx)
+        yield families.WEBHOOKS_PENDING, (), events
         for state, count in jobs.items():
             yield families.JOBS, (state.name.lower(),), count
         local = bases.local(app.database)

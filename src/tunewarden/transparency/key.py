@@ -1,6 +1,7 @@
 """The log's signing key: one Ed25519 seed in one file, created once."""
 
 import fcntl
+import hmac
 import os
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class LogSigner:
         )
 
         self.name = check_name(name)
+        self._seed = seed
         self._private = Ed25519PrivateKey.from_private_bytes(seed)
         self.key = LogKey(self._private.public_key().public_bytes_raw(), self.name)
 
@@ -52,6 +54,10 @@ class LogSigner:
     def sign(self, message: bytes) -> bytes:
         """Return a 64-byte Ed25519 signature; deterministic. RFC 8032."""
         return self._private.sign(message)
+
+    def derive(self, purpose: bytes) -> bytes:
+        """Return a secret of 32 bytes for another purpose, from which neither the seed nor another secret follows."""
+        return hmac.digest(self._seed, purpose, "sha256")
 
     def sign_checkpoint(self, size: int, root: bytes) -> bytes:
         """Return the signed note for a tree. Only the log may call it: a signature cannot be taken back."""

@@ -1,0 +1,1 @@
+"""Webhooks: events of an organization, sent to endpoints that its Owners set up (standardwebhooks.com)."""
