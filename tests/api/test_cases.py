@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai import OpenAI
 from tests.support import fine_tuning_rows as rows
-from tests.support.servers import Server, WithoutTorch, serving
+from tests.support.servers import Server, WithoutTorch, serving, wait_until
 
 from tunewarden.finetuning.states import State
 from tunewarden.identity.policy import ProjectRole
@@ -291,17 +291,49 @@ def test_only_an_owner_erases_and_others_organizations_see_no_case(server: Serve
 
 
 def test_two_hundred_models_are_gone_within_the_sdks_timeout(server: Server) -> None:
-    file = upload(server)
-    job = rows.make_job(
-        server.app, server.owner_key, state=State.SUCCEEDED, training_n=artifact_n(server, file)
-    )
-    made = [rows.make_checkpoint(server.app, server.owner_key, job, n, {}) for n in range(1, 201)]
+    file = _with_checkpoints(server, 200)
+    made = set(plan(server, file)["learned"]["checkpoints"])
     started = time.monotonic()
     # All defaults: the SDK's own retries join the case if the server's bound is over first.
     deleted = server.client().files.delete(file, extra_query=WITH_MODELS)
     seconds = time.monotonic() - started
     assert deleted.model_extra is not None
     assert deleted.model_extra["deletion_case"]["members"] == 201
-    assert not {one.id for one in made} & listed(server.client())
+    assert len(made) == 200
+    assert not made & listed(server.client())
     print(f"201 members in {seconds:.2f} s")
     assert seconds < 120, "the default timeout is ten minutes"
+
+
+def test_beyond_the_bound_the_answer_is_503_with_the_case_and_the_sdks_retry_joins_it(
+    tmp_path: Path,
+) -> None:
+    settings = {"deletion_seconds": 0.1}
+    with serving(
+        tmp_path / "data", local_base=True, kind=WithoutTorch, workers=2, settings=settings
+    ) as slow:
+        first, second = (_with_checkpoints(slow, 150) for _ in range(2))
+        with pytest.raises(openai.InternalServerError) as caught:
+            slow.client(max_retries=0).files.delete(first, extra_query=WITH_MODELS)
+        headers = caught.value.response.headers
+        case = headers["tunewarden-deletion-case"]
+        assert (caught.value.status_code, headers["x-should-retry"]) == (503, "true")
+        assert case in caught.value.message
+        wait_until(lambda: case_of(slow, case)["status"] == "complete", "it goes on by itself", 60)
+        deleted = slow.client(max_retries=60).files.delete(second, extra_query=WITH_MODELS)
+        assert deleted.model_extra is not None
+        joined = deleted.model_extra["deletion_case"]
+        assert (joined["status"], joined["members"]) == ("complete", 151)
+        found = slow.get("/v1/deletion_cases", key=slow.owner_key).json["data"]
+        assert [one["id"] for one in found] == [joined["id"], case], "no retry began another"
+
+
+def _with_checkpoints(server: Server, count: int) -> str:
+    """Return a file that so many checkpoints learned from."""
+    file = upload(server)
+    job = rows.make_job(
+        server.app, server.owner_key, state=State.SUCCEEDED, training_n=artifact_n(server, file)
+    )
+    for step in range(1, count + 1):
+        rows.make_checkpoint(server.app, server.owner_key, job, step, {})
+    return file

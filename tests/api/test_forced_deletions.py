@@ -72,3 +72,20 @@ def test_a_checkpoint_of_a_running_job_is_deleted_by_force(server: Server) -> No
     assert not server.running(TRAINER)
     assert client.fine_tuning.jobs.retrieve(job).status == "cancelled"
     assert client.files.retrieve(file).id == file, "only what was named is deleted"
+
+
+def test_a_file_is_erased_with_the_checkpoints_of_a_job_that_runs_and_its_trainer_is_gone(
+    server: Server,
+) -> None:
+    client = server.client(max_retries=0)
+    job, file = _running_job(server)
+    [made] = client.fine_tuning.jobs.checkpoints.list(job).data
+    plan = server.get(f"/v1/files/{file}/deletion_plan", key=server.owner_key).json
+    assert plan["learned"]["jobs"] == [job]
+    assert plan["learned"]["checkpoints"] == [made.fine_tuned_model_checkpoint]
+    # Without force: who asks for everything that learned from a file asks for that.
+    assert client.files.delete(file, extra_query={"cascade": "models"}).deleted
+    assert not server.running(TRAINER)
+    assert client.fine_tuning.jobs.retrieve(job).status == "cancelled"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve(made.fine_tuned_model_checkpoint)
