@@ -33,6 +33,7 @@ NEED_SERVERS = (
     "docs/test_erase_by_file.py",
     "docs/test_export_a_model.py",
     "docs/test_moving_from_openai.py",
+    "docs/test_old_models.py",
     "docs/test_receive_webhooks.py",
     "properties/test_remnants_of_texts.py",
 )

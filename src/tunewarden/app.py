@@ -25,8 +25,9 @@ from tunewarden.deletion.expiry import Expiry
 from tunewarden.deletion.expiry_pause import ClockWatch
 from tunewarden.deletion.holders import Holders, NewControl
 from tunewarden.deletion.inventory import Inventory
-from tunewarden.deletion.recovery import LogMark
+from tunewarden.deletion.recovery import HighWaterMark, LogMark
 from tunewarden.deletion.reserve import Reserve
+from tunewarden.deletion.retention import Retention
 from tunewarden.deletion.steps import Steps
 from tunewarden.engines import scratch
 from tunewarden.engines.adapter_states import AdapterStates
@@ -54,6 +55,7 @@ from tunewarden.registry.model_lookup import Target
 from tunewarden.registry.quota import ProjectQuota, Quota
 from tunewarden.registry.rate_limits import NO_LIMIT, RateLimit, RateLimits
 from tunewarden.registry.replicas import Replica
+from tunewarden.registry.retention_rules import RetentionRules
 from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage_counter import UsageCounter
 from tunewarden.serving.admission import Admissions
@@ -74,6 +76,7 @@ from tunewarden.webhooks.sender import Sender
 
 EVICT_SECONDS = 5.0
 LOG_MARK = "log.mark"
+TIME_MARK = "time.mark"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +214,10 @@ def _log_mark(config: Config) -> LogMark:
     return LogMark(config.keyring / LOG_MARK)
 
 
+def _time_mark(config: Config) -> HighWaterMark:
+    return HighWaterMark(config.keyring / TIME_MARK)
+
+
 def _make_directories(config: Config, *, is_new: bool) -> None:
     if not is_new and not config.database.exists():
         raise Error(
@@ -266,6 +273,8 @@ def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
         database=app.database,
         executor=app.executor,
         bulk_deletions=BulkDeletions(app.database, app.executor),
+        retention_rules=RetentionRules(app.database),
+        retention=retention_runner(app),
         memory=app.memory,
         imports=app.imports,
         exports=exports(app),
@@ -354,8 +363,17 @@ def reserve(app: App) -> Reserve:
 
 def expiry(app: App) -> Expiry:
     """Return the expiry of files and uploads. Only for the runner."""
-    watch = ClockWatch(app.database, app.clock)
-    return Expiry(app.database, app.uploads, lambda: app.open_log()[0].size(), watch)  # noqa: PLW0108  late, as above
+    return Expiry(app.database, app.uploads, lambda: app.open_log()[0].size(), clock_watch(app))  # noqa: PLW0108  late, as above
+
+
+def clock_watch(app: App) -> ClockWatch:
+    """Return what compares the clocks. Only for the runner."""
+    return ClockWatch(app.database, app.clock, _time_mark(app.config))
+
+
+def retention_runner(app: App) -> Retention:
+    """Return what runs retention rules."""
+    return Retention(app.database, app.clock, app.executor, _time_mark(app.config))
 
 
 def webhook_sender(app: App) -> Sender:

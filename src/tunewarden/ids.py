@@ -39,6 +39,7 @@ class Prefix(StrEnum):
     HOLD = "hold"
     BULK_DELETION = "bulk"
     EXPORT = "export"
+    RETENTION_RULE = "rule"
     AUDIT_EVENT = "audit_log"
     REQUEST = "req"
     COMPLETION = "cmpl"

@@ -17,6 +17,7 @@ from tests.support import (
     authorized_routes,
     bases,
     fine_tuning_rows,
+    retention_rows,
     uploading,
 )
 from tests.support import golden_authorization as golden
@@ -54,6 +55,8 @@ SCOPE_TO_DELETE = {
     "{webhook_endpoint_id}": "api.webhooks.write",
 }
 PROTECT = {"protected": True}
+# What is the organization's: whoever deletes it first, leaves none for the others.
+ONCE = ("DELETE /v1/aliases", "DELETE /v1/retention")
 UPLOAD = {"bytes": 0, "filename": "a.txt", "mime_type": "text/plain", "purpose": "user_data"}
 
 Row = tuple[str, str, Callable[[str | None], int]]
@@ -121,8 +124,7 @@ def _elsewhere(server: Server) -> str:
 def _rows(server: Server) -> Iterator[Row]:
     yield from _rows_with(server, server.make_key("owner", organization="others"))
     for route, target, ask in _rows_with(server, _elsewhere(server)):
-        # An alias is the organization's: the first who may delete it would leave none for the others.
-        if target == "foreign" and not route.startswith("DELETE /v1/aliases"):
+        if target == "foreign" and not route.startswith(ONCE):
             yield route, "elsewhere", ask
 
 
@@ -162,6 +164,7 @@ def _rows_with(server: Server, other: str) -> Iterator[Row]:
     yield from _alias_rows(server, other, ask)
     yield from authorized_routes.of_webhooks(server, other, ask)
     yield from _deletion_rows(server, other, ask)
+    yield from retention_rows.rows(server, other, ask, partial(_json, server))
     yield from _file_rows(server, other, ask)
     yield from _job_rows(server, other, ask)
     yield from _permission_rows(server, other, ask)

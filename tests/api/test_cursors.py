@@ -32,6 +32,7 @@ LISTS = (
     "/v1/models",
     "/v1/files",
     "/v1/holds",
+    "/v1/retention/rules",
     "/v1/webhook_endpoints",
     "/v1/webhook_endpoints/{webhook_endpoint_id}/deliveries",
     "/v1/deletions",

@@ -44,7 +44,7 @@ def _search(server: Server, *texts: str, key: str | None = None, **fields: objec
 
 def _lines(reply: Reply) -> list[dict[str, Any]]:
     assert reply.status == 200, reply.body
-    assert reply.header("content-type") == "application/x-ndjson"
+    assert reply.header("content-type") == "application/jsonl"
     return [json.loads(line) for line in reply.body.splitlines()]
 
 

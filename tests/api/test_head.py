@@ -6,6 +6,7 @@ import pytest
 from starlette.routing import Route
 from tests.api.test_authorization import FILE
 from tests.support import administration, fine_tuning_rows, uploading, webhook_rows
+from tests.support.acts import RULE
 from tests.support.servers import Server, wait_until
 
 from tunewarden.api.administration import routers, usage_described
@@ -51,6 +52,7 @@ def ids(server: Server, server_admin: str) -> dict[str, str]:
         "case_id": case,
         "name": str(server.post("/v1/aliases", {"name": "headed", "model": model}).json["name"]),
         "hold_id": str(server.post("/v1/holds", {"model": model, "reason": "x"}).json["id"]),
+        "rule_id": str(server.post("/v1/retention/rules", RULE).json["id"]),
         "response_id": "resp_1",
         "webhook_endpoint_id": webhook_rows.make_endpoint(server.app, server.owner_key),
         **administration.names(server, server_admin),

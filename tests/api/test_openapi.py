@@ -16,6 +16,7 @@ from tests.support import (
     uploading,
     webhook_rows,
 )
+from tests.support.acts import RULE
 from tests.support.servers import LOCAL_BASE, Server
 from tests.support.uploading import Field
 
@@ -176,6 +177,8 @@ def test_real_answers_are_as_the_document_tells(server: Server) -> None:
     answers["POST /v1/holds"], names["hold_id"] = held.json, held.json["id"]
     named = server.post("/v1/aliases", {"name": "documented", "model": server.make_model().id})
     answers["POST /v1/aliases"], names["name"] = named.json, "documented"
+    rule = server.post("/v1/retention/rules", RULE)
+    answers["POST /v1/retention/rules"], names["rule_id"] = rule.json, rule.json["id"]
     changed = server.post(f"/v1/models/{server.make_model().id}", {"metadata": {"a": "b"}})
     answers["POST /v1/models/{model_id}"] = changed.json
     names["webhook_endpoint_id"] = webhook_rows.make_endpoint(app, key)

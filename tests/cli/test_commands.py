@@ -94,6 +94,8 @@ def test_every_command_that_prints_can_print_json_and_every_one_that_destroys_ca
         ("models", "delete"),
         ("projects", "archive"),
         ("projects", "users", "remove"),
+        ("retention", "rules", "delete"),
+        ("retention", "run"),
         ("service-accounts", "delete"),
         ("users", "remove"),
         ("webhooks", "delete"),

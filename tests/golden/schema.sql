@@ -471,6 +471,41 @@ CREATE TABLE reserved (
   bytes BLOB NOT NULL
 );
 
+CREATE TABLE retention_notices (
+  model_n INTEGER NOT NULL REFERENCES models (n),
+  rule_n INTEGER NOT NULL,
+  rule_version INTEGER NOT NULL,
+  noticed_at INTEGER NOT NULL,
+  due_at INTEGER NOT NULL,
+  PRIMARY KEY (model_n, rule_n)
+) WITHOUT ROWID;
+
+CREATE TABLE retention_pauses (
+  organization_id TEXT PRIMARY KEY REFERENCES organizations (id),
+  paused_at INTEGER,
+  reason TEXT
+);
+
+CREATE TABLE retention_rules (
+  n INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  organization_id TEXT NOT NULL REFERENCES organizations (id),
+  version INTEGER NOT NULL,
+  base TEXT,
+  suffix TEXT,
+  project_id TEXT,
+  older_than_days INTEGER,
+  unused_for_days INTEGER,
+  keep_latest INTEGER,
+  action TEXT NOT NULL CHECK (action IN ('archive', 'delete')),
+  notice_days INTEGER NOT NULL,
+  is_enabled INTEGER NOT NULL,
+  created_by TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  changed_at INTEGER NOT NULL,
+  last_run_at INTEGER NOT NULL
+);
+
 CREATE TABLE stored_bytes (
   project_id TEXT PRIMARY KEY REFERENCES projects (id),
   organization_id TEXT NOT NULL REFERENCES organizations (id),
@@ -720,6 +755,12 @@ CREATE INDEX parts_of_upload ON upload_parts (upload_n);
 CREATE INDEX projects_of_organization ON projects (organization_id, created_at, id);
 
 CREATE INDEX projects_of_user ON project_members (user_id, project_id);
+
+CREATE INDEX retention_notices_of_rule ON retention_notices (rule_n);
+
+CREATE INDEX retention_rules_due ON retention_rules (last_run_at) WHERE is_enabled = 1;
+
+CREATE INDEX retention_rules_of_organization ON retention_rules (organization_id, n);
 
 CREATE INDEX service_accounts_of_project ON users (service_project_id, created_at, id)
   WHERE service_project_id IS NOT NULL AND removed_at IS NULL;

@@ -27,10 +27,13 @@ STATE = frozenset(
         "alias_targets", "alias_versions", "aliases", "invites", "key_rate_limits", "project_quotas",
         "rate_limits",
         "admin_api_keys", "api_keys", "artifacts", "audit_retention", "deletion_settings", "base_names", "bases",
-        "checkpoint_permissions", "files", "holds", "organizations", "project_members", "projects",
+        "checkpoint_permissions", "retention_rules", "files", "holds", "organizations", "project_members", "projects",
         "replicas", "uploads", "users", "webhook_endpoints",
     }
 )  # fmt: skip
+
+
+RULE = {"action": "delete", "older_than_days": 36_500}
 
 
 class Watch:
@@ -157,6 +160,23 @@ class Place:
         assert answer.status == 200, answer.body
         return name
 
+    def rule(self) -> str:
+        """A path of a retention rule that chooses nothing."""
+        rules = "/v1/retention/rules"
+        return f"{rules}/{self.made(rules, RULE)}"
+
+    def paused(self) -> tuple[str, None]:
+        """What resumes retention, which is paused."""
+        self.rule()
+        with self.app.database.write() as tx:
+            tx.run("UPDATE retention_pauses SET paused_at = 1, reason = 'restore'")
+        return "/v1/retention/resume", None
+
+    def running(self) -> tuple[str, None]:
+        """What runs a rule; nothing is paused."""
+        self.ask("POST", "/v1/retention/resume")
+        return f"{self.rule()}/run", None
+
     def invite(self) -> dict[str, str]:
         return {"email": f"{self.name()}@example.com", "role": "reader"}
 
@@ -232,6 +252,11 @@ ACTS: dict[str, Act] = {
         f"/v1/holds/{p.made('/v1/holds', {'model': p.model(), 'reason': 'a dispute'})}/lift", None,
     ),
     "POST /v1/deletions": lambda p: ("/v1/deletions", {"ids": [p.model(), p.file()]}),
+    "POST /v1/retention/resume": lambda p: p.paused(),
+    "POST /v1/retention/rules": lambda _: ("/v1/retention/rules", RULE),
+    "POST /v1/retention/rules/{rule_id}": lambda p: (p.rule(), {"enabled": True}),
+    "POST /v1/retention/rules/{rule_id}/run": lambda p: p.running(),
+    "DELETE /v1/retention/rules/{rule_id}": lambda p: (p.rule(), None),
     "POST /v1/files": lambda _: ("/v1/files", FILE),
     "POST /v1/files/search": lambda _: ("/v1/files/search", {"texts": ["anything"]}),
     "DELETE /v1/files/{file_id}": lambda p: (f"/v1/files/{p.file()}", None),

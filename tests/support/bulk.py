@@ -17,7 +17,7 @@ DAY_MICROS = 24 * 3600 * 1_000_000
 
 def lines(answer: httpx2.Response) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The results and the summary, which must be last."""
-    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert answer.headers["content-type"] == "application/jsonl"
     *found, summary = [json.loads(line) for line in answer.text.splitlines()]
     assert all(one["object"] == "deletion.result" for one in found)
     assert summary["object"] == "deletion.summary"

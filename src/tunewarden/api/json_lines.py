@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from tunewarden.errors import Error, Kind
 from tunewarden.json_encoding import encoded
 
-JSON_LINES = "application/x-ndjson"
+JSON_LINES = "application/jsonl"
 # Each has a thread of the worker's while a group of its lines is made.
 AT_ONCE_MAX = 6
 OF_ORGANIZATION_MAX = 2

@@ -15,7 +15,7 @@ from tunewarden.api.parameters import Attempting, Context, InContext, Segment, r
 from tunewarden.artifacts.base_facts import BaseFacts, base_facts
 from tunewarden.db.database import Database
 from tunewarden.errors import Error, Kind
-from tunewarden.registry import bases, catalog, metadata
+from tunewarden.registry import bases, catalog, metadata, retention_notices
 from tunewarden.registry.alias_rows import Alias
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.bases import Base, BaseKind, OtherName
@@ -154,6 +154,9 @@ def _one_shown(context: Context, found: Found) -> schemas.Model:
     shown = _shown(context, found, _known_of(context, found))
     if isinstance(found, Model):
         shown.metadata = context.operations.model_changes.metadata_of(found)
+        notice = retention_notices.next_of(context.operations.database, found.n)
+        if notice is not None:
+            shown.deletion_due_at = notice.due_at // 1_000_000
     return shown
 
 

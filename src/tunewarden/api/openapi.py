@@ -8,7 +8,14 @@ from fastapi.openapi.utils import get_openapi
 from starlette.routing import BaseRoute
 
 from tunewarden import __version__
-from tunewarden.api import alias_schemas, bulk_schemas, deletion_schemas, schemas, search_schemas
+from tunewarden.api import (
+    alias_schemas,
+    bulk_schemas,
+    deletion_schemas,
+    retention_schemas,
+    schemas,
+    search_schemas,
+)
 from tunewarden.api import inference_schemas as inference
 from tunewarden.api import webhook_schemas as webhooks
 from tunewarden.api.administration import described as administration
@@ -69,6 +76,21 @@ ROUTED = {
     "GET /v1/holds/{hold_id}": Described("retrieveHold", deletion_schemas.Hold),
     "POST /v1/holds/{hold_id}/lift": Described("liftHold", deletion_schemas.Hold),
     "GET /v1/deletions": Described("listDeletions", schemas.Listing[deletion_schemas.Deletion]),
+    "GET /v1/retention": Described("retrieveRetention", retention_schemas.RetentionState),
+    "POST /v1/retention/resume": Described("resumeRetention", retention_schemas.RetentionState),
+    "POST /v1/retention/rules": Described(
+        "createRetentionRule", retention_schemas.Rule, retention_schemas.NewRule
+    ),
+    "GET /v1/retention/rules": Described(
+        "listRetentionRules", schemas.Listing[retention_schemas.Rule]
+    ),
+    "GET /v1/retention/rules/{rule_id}": Described("retrieveRetentionRule", retention_schemas.Rule),
+    "POST /v1/retention/rules/{rule_id}": Described(
+        "changeRetentionRule", retention_schemas.Rule, retention_schemas.RuleChanges
+    ),
+    "DELETE /v1/retention/rules/{rule_id}": Described("deleteRetentionRule", schemas.Deleted),
+    "GET /v1/retention/rules/{rule_id}/preview": Described("previewRetentionRule", JSON_LINES),
+    "POST /v1/retention/rules/{rule_id}/run": Described("runRetentionRule", JSON_LINES),
     "POST /v1/deletions": Described("createDeletions", JSON_LINES, bulk_schemas.NewDeletions),
     "GET /v1/deletions/{deletion_id}": Described("retrieveDeletion", deletion_schemas.Deletion),
     "GET /v1/deletions/{deletion_id}/receipt": Described("downloadDeletionReceipt", MEDIA_TYPE),

@@ -9,6 +9,7 @@ from tunewarden.config import Config
 from tunewarden.db.database import Database
 from tunewarden.deletion.bulk import BulkDeletions
 from tunewarden.deletion.executor import Executor
+from tunewarden.deletion.retention import Retention
 from tunewarden.engines.adapter_states import AdapterStates
 from tunewarden.gateway.routing import Gateway
 from tunewarden.registry.aliases import Aliases
@@ -19,6 +20,7 @@ from tunewarden.registry.imports import Imports
 from tunewarden.registry.model_changes import ModelChanges
 from tunewarden.registry.quota import Quota
 from tunewarden.registry.rate_limits import RateLimits
+from tunewarden.registry.retention_rules import RetentionRules
 from tunewarden.registry.uploads import Uploads
 from tunewarden.registry.usage_counter import UsageCounter
 from tunewarden.serving.admission import Admissions
@@ -39,6 +41,8 @@ class Operations:
     database: Database
     executor: Executor
     bulk_deletions: BulkDeletions
+    retention_rules: RetentionRules
+    retention: Retention
     memory: PlainMemory
     imports: Imports
     exports: Exports

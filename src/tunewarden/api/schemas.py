@@ -54,7 +54,7 @@ class Deleted(Struct, forbid_unknown_fields=True):
 class Model(Struct, forbid_unknown_fields=True):
     """A base or a fine-tuned model; the latter has a `root`, its base, and so has another name of a base.
 
-    Where they are known: `max_model_len`, how many tokens a prompt and its completion may have, and `capabilities`, of
+    `deletion_due_at`: a retention rule announces to delete it then. Where they are known: `max_model_len`, how many tokens a prompt and its completion may have, and `capabilities`, of
     `completions`, `chat` and `fine_tuning`.
     """
 
@@ -66,6 +66,7 @@ class Model(Struct, forbid_unknown_fields=True):
     archived: bool | UnsetType = UNSET
     protected: bool | UnsetType = UNSET
     metadata: dict[str, str] | UnsetType = UNSET
+    deletion_due_at: Seconds | UnsetType = UNSET
     alias_of: list[str] | UnsetType = UNSET
     max_model_len: int | UnsetType = UNSET
     capabilities: list[str] | UnsetType = UNSET

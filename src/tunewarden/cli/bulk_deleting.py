@@ -108,10 +108,7 @@ def _ask(server: Client, body: Object) -> str | None:
     summary = json_lines.read(
         server, "POST", "deletions", each=rows.append, fields=body, dry_run="true"
     )
-    for one in rows:
-        what = plain(one.get("model") or one["file"])
-        why = plain(" ".join(reason["message"] for reason in one["reasons"]))
-        click.echo(f"{one['outcome']}\t{what}\t{why}", err=True)
+    show_rows(rows)
     wanted = _sentence([one for one in rows if one["outcome"] == "delete"])
     if wanted is None:
         click.echo("There is nothing to delete.", err=True)
@@ -120,6 +117,14 @@ def _ask(server: Client, body: Object) -> str | None:
     if click.prompt(f"Type '{wanted}' to go on", err=True) != wanted:
         raise click.ClickException("That is not the sentence. Nothing was deleted.")
     return str(summary["fingerprint"])
+
+
+def show_rows(rows: Sequence[Object]) -> None:
+    """Show on standard error what would become of each."""
+    for one in rows:
+        what = plain(one.get("model") or one["file"])
+        why = plain(" ".join(reason["message"] for reason in one["reasons"]))
+        click.echo(f"{one['outcome']}\t{what}\t{why}", err=True)
 
 
 def _sentence(rows: Sequence[Object]) -> str | None:

@@ -77,6 +77,10 @@ COMMANDS = {
         "tunewarden.cli.service_account_commands:service_accounts",
         "Service accounts: users of one project who are no people.",
     ),
+    "retention": Lazy(
+        "tunewarden.cli.retention_commands:retention",
+        "Old models: preview and delete them, by hand or by rules.",
+    ),
     "serve": Lazy("tunewarden.cli.serve_command:serve", "Start the server."),
     "usage": Lazy(
         "tunewarden.cli.usage_command:usage", "Show requests and tokens, the most requests first."

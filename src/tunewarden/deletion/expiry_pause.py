@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from tunewarden import audit
 from tunewarden.clock import Clock, to_micros
 from tunewarden.db.database import Database, Tx
+from tunewarden.deletion.recovery import HighWaterMark
+from tunewarden.registry import retention_pause
+from tunewarden.registry.retention_pause import PauseReason
 
 JUMP_MICROS = 24 * 3600 * 1_000_000
 # How often the time is stored: each time costs a commit.
@@ -46,17 +49,51 @@ def resume(database: Database, clock: Clock) -> bool:
     return was_paused
 
 
-class ClockWatch:
-    """Compares the clocks for one runner."""
+def untrusted(database: Database, clock: Clock, mark: HighWaterMark) -> PauseReason | None:
+    """Return why what ages by the clock must wait; None if nothing is known against it.
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    For work outside of a runner. `mark` is of the stored times: an older database is a restored one (I10).
+    """
+    if was_restored(database, mark):
+        return PauseReason.RESTORE
+    row = database.peek("SELECT seen_at, paused_at FROM clock_seen")
+    if row is None:
+        return None
+    is_jump = to_micros(clock.now()) - int(row[0]) > JUMP_MICROS
+    return PauseReason.CLOCK if is_jump or row[1] is not None else None
+
+
+def was_restored(database: Database, mark: HighWaterMark) -> bool:
+    """Return whether the database is older than the mark says, by more than NOTE_MICROS; if so, retention is paused."""
+    row = database.peek("SELECT seen_at FROM clock_seen")
+    marked = mark.read()
+    if marked == 0 or (row is not None and row[0] >= marked):
+        return False
+    with database.write(below_floor=True) as tx:
+        retention_pause.pause_all(tx, PauseReason.RESTORE)
+        # Paused once: an Owner who resumes has seen it.
+        tx.run(
+            "INSERT INTO clock_seen VALUES (1, :marked, NULL, 0) ON CONFLICT (one) DO UPDATE"
+            " SET seen_at = excluded.seen_at WHERE clock_seen.seen_at < excluded.seen_at",
+            marked=marked,
+        )
+    return True
+
+
+class ClockWatch:
+    """Compares the clocks for one runner. `mark` is raised to the stored times."""
+
+    def __init__(self, database: Database, clock: Clock, mark: HighWaterMark) -> None:
         self._database = database
         self._clock = clock
+        self._mark = mark
         # Wall time minus time since boot, at this runner's start or the last resume.
         self._difference: int | None = None
 
     def trusted_now(self) -> int | None:
         """Return the wall time in microseconds; None while expiry is paused."""
+        if self._difference is None:
+            was_restored(self._database, self._mark)
         now = to_micros(self._clock.now())
         difference = now - int(self._clock.monotonic() * 1_000_000)
         row = self._database.peek("SELECT seen_at, paused_at FROM clock_seen")
@@ -75,6 +112,11 @@ class ClockWatch:
                 _note(tx, now if not is_jump else seen_at, now if is_jump else None, jumped)
                 if is_jump:
                     _record(tx, audit.EventType.EXPIRY_PAUSED)
+                    retention_pause.pause_all(tx, PauseReason.CLOCK)
+            if is_jump:
+                self._difference = None  # also if somebody resumes before the next look
+            else:
+                self._mark.raise_to(now)  # after the commit: a crash leaves the database ahead
         return None if is_jump else now
 
 

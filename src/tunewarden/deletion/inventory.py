@@ -86,6 +86,9 @@ TABLES = (
         "bulk_deletions", Holds.NOTHING, "who asked for many at once, with which Idempotency-Key"
     ),
     Place("bulk_deletion_items", Holds.METADATA, "numbers of the models that a filter chose"),
+    Place("retention_rules", Holds.NOTHING, "names, ages and patterns of suffixes"),
+    Place("retention_notices", Holds.METADATA, "when a rule deletes a model; no row may name it"),
+    Place("retention_pauses", Holds.NOTHING, "times and reasons"),
     Place("log_seen", Holds.NOTHING, "a size"),
     Place("clock_seen", Holds.NOTHING, "times"),
     Place("swap_seen", Holds.NOTHING, "a time"),

@@ -26,9 +26,10 @@ from tunewarden.deletion.records import Intent
 from tunewarden.deletion.replay import SERVER
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import Prefix, mint
-from tunewarden.registry import artifacts
+from tunewarden.registry import artifacts, retention_pause
 from tunewarden.registry import restore_marks as noted
 from tunewarden.registry.artifacts import Artifact
+from tunewarden.registry.retention_pause import PauseReason
 from tunewarden.transparency import proofs
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
@@ -49,8 +50,8 @@ class Settled:
     without_key: int
 
 
-class LogMark:
-    """The high-water mark of the log's size, stored beside the keyring, to detect an old log (I11)."""
+class HighWaterMark:
+    """A number that only grows, stored beside the keyring, to detect an older copy of what it is about."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -97,6 +98,10 @@ class LogMark:
                 os.fsync(directory)
             finally:
                 os.close(directory)
+
+
+class LogMark(HighWaterMark):
+    """The high-water mark of the log's size, to detect an old log (I11)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +217,14 @@ class Recovery:
             else:
                 bundle = self._bundle(index, entry)
                 with self.database.write(below_floor=True) as tx:
-                    replayed += replay.deletion(tx, facts, index, bundle)
+                    if replay.deletion(tx, facts, index, bundle):
+                        replayed += 1
+                        retention_pause.pause_all(tx, PauseReason.REPLAY)
         size = self.log.size()
         with self.database.write(below_floor=True) as tx:
             replay.record_lost(tx, lost)
+            if lost:
+                retention_pause.pause_all(tx, PauseReason.RESTORE)
             noted.see_log(tx, size)
         self.mark.raise_to(size)
         return replayed
@@ -262,6 +271,7 @@ class Recovery:
                 if artifact.key_id not in held[1]:
                     with self.database.write(below_floor=True) as tx:
                         _ask(tx, artifact, self.log.size())
+                        retention_pause.pause_all(tx, PauseReason.RESTORE)
                     count += 1
         return count
 

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tunewarden.deletion.blockers import LIFTED_BY, WHAT, Blocker
+from tunewarden.deletion.blockers import LIFTED_BY, WHAT, Blocker, BlockerType
 from tunewarden.errors import Error
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.criteria import Candidate, Reason
@@ -78,7 +78,8 @@ class Fingerprint:
         return self._digest.hexdigest()
 
 
-_BLOCKED = {code for code, _ in LIFTED_BY.values()}
+# Not use: it would change with each request.
+_BLOCKED = {code for kind, (code, _) in LIFTED_BY.items() if kind is not BlockerType.IN_USE}
 
 
 def _blocked(result: Result) -> list[str]:

@@ -39,6 +39,7 @@ from tunewarden.registry import (
     quota,
     replicas,
     restore_marks,
+    retention_notices,
     upload_rows,
 )
 from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
@@ -312,6 +313,7 @@ def _record_end(tx: Tx, deletion: Deletion) -> None:
     lineage.forget(tx, deletion.artifact_n)
     models.forget(tx, deletion.artifact_n)
     holds.forget(tx, deletion.artifact_n)
+    retention_notices.forget_model(tx, deletion.artifact_n)
     upload_rows.forget_file(tx, deletion.artifact_n)
     quota.take_off_stored(tx, deletion.artifact_n)
     audit.record(

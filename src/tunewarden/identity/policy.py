@@ -59,6 +59,8 @@ class Action(StrEnum):
     READ_DELETIONS = "api.deletions.read"
     READ_WEBHOOKS = "api.webhooks.read"
     WRITE_WEBHOOKS = "api.webhooks.write"
+    READ_RETENTION = "api.retention.read"
+    WRITE_RETENTION = "api.retention.write"
     READ_FILES = "api.files.read"
     WRITE_FILES = "api.files.write"
     # In the files of all projects: for Owners.
@@ -102,7 +104,7 @@ ALLOWED = {
 
 # A scope may include several: OpenAI's read-only keys have `api.all.read`.
 IMPLIED: dict[str, frozenset[Action]] = {
-    "api.all.read": _READING | {Action.READ_WEBHOOKS},
+    "api.all.read": _READING | {Action.READ_WEBHOOKS, Action.READ_RETENTION},
     "api.all": frozenset(Action),
 }
 SCOPES = frozenset({*(action.value for action in Action), *IMPLIED})

@@ -14,7 +14,16 @@ from http.client import HTTPException
 from pathlib import Path
 
 from tunewarden import config, logs, processes
-from tunewarden.app import App, audit_digests, expiry, open_app, reserve, training
+from tunewarden.app import (
+    App,
+    audit_digests,
+    clock_watch,
+    expiry,
+    open_app,
+    reserve,
+    retention_runner,
+    training,
+)
 from tunewarden.audit import refusals, retention
 from tunewarden.canary.schedule import Schedule
 from tunewarden.clock import Throttle, to_micros
@@ -74,7 +83,7 @@ def main(data: str, parent: str, slot: str = "", counters: str = "", scraped: st
     # Concurrently with deletions: loading a large base takes minutes.
     works = (
         _keep_bases_loaded, _keep_room, _expire, _check_keyring, _watch_swap, _hold_leases, _keep_audit,
-        _drop_old_usage, webhook_thread.run,
+        _drop_old_usage, webhook_thread.run, _apply_retention,
     )  # fmt: skip
     others = [threading.Thread(target=work, args=(app, stop), daemon=True) for work in works]
     if settings.canary_seconds:
@@ -165,6 +174,19 @@ def _expire(app: App, stop: threading.Event) -> None:
             due.run()
             if expiry_pause.pause_of(app.database) and logged.allows(NOTHING_EXPIRES):
                 logger.warning(NOTHING_EXPIRES)
+        except Error as error:
+            _log(logged, error)
+
+
+def _apply_retention(app: App, stop: threading.Event) -> None:
+    """Run the retention rules that are due, unless the clock cannot be trusted."""
+    rules, watch = retention_runner(app), clock_watch(app)
+    logged = Throttle(app.clock)
+    while not stop.wait(RETRY_SECONDS):
+        try:
+            now = watch.trusted_now()
+            if now is not None:
+                rules.run_due(now, is_stopping=stop.is_set)
         except Error as error:
             _log(logged, error)
 

@@ -31,5 +31,5 @@ MEANINGS: dict[WebhookEventType, str] = {
     WebhookEventType.JOB_CANCELLED: "a fine-tuning job was cancelled",
     WebhookEventType.CASE_COMPLETED: "a case is done: everything that learned from a file is deleted",
     WebhookEventType.CASE_PARTIAL: "a case is done as far as it reaches: some members are not the caller's to delete",
-    WebhookEventType.RETENTION_UPCOMING: "a retention rule will soon archive or delete something",
+    WebhookEventType.RETENTION_UPCOMING: "a retention rule will delete a model, not before its `deletion_due_at`",
 }

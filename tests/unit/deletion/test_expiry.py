@@ -14,6 +14,7 @@ from tunewarden.clock import to_micros
 from tunewarden.deletion import expiry_pause
 from tunewarden.deletion.expiry import Expiry
 from tunewarden.deletion.expiry_pause import ClockWatch
+from tunewarden.deletion.recovery import HighWaterMark
 from tunewarden.finetuning import jobs
 from tunewarden.finetuning.states import State
 from tunewarden.registry import file_rows
@@ -69,7 +70,8 @@ class JumpingClock(HandClock):
 def _watched(app: App, clock: JumpingClock) -> Expiry:
     """What a runner that starts now works with."""
     size = app.open_log()[0].size
-    return Expiry(app.database, app.uploads, size, ClockWatch(app.database, clock))
+    mark = HighWaterMark(app.config.keyring / "time.mark")
+    return Expiry(app.database, app.uploads, size, ClockWatch(app.database, clock, mark))
 
 
 @pytest.mark.parametrize(("hours", "goes"), [(23, True), (25, False), (24 * 365, False)])

@@ -12,12 +12,12 @@ from tunewarden.api.administration.audit_filters import PAGE, InFilters, only
 from tunewarden.api.administration.bodies import InBody
 from tunewarden.api.administration.pages import LIMIT, Limit
 from tunewarden.api.answers import JsonAnswer
+from tunewarden.api.json_lines import JSON_LINES
 from tunewarden.api.parameters import InAdministration
 from tunewarden.identity import audit_access, audit_proofs
 from tunewarden.identity.key_rows import seconds_of
 from tunewarden.transparency.audit_digests import line_of
 
-JSON_LINES = "application/jsonl"
 # Lines sent at once.
 LINES = 200
 

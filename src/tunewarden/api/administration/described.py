@@ -2,6 +2,7 @@
 
 from tunewarden.api.administration import invite_schemas, schemas, usage_described
 from tunewarden.api.described import Described
+from tunewarden.api.json_lines import JSON_LINES
 from tunewarden.api.schemas import Deleted, Listing
 
 USERS = "/v1/organization/users"
@@ -16,11 +17,9 @@ KEY = f"{KEYS}/{{api_key_id}}"
 ADMIN_KEYS = "/v1/organization/admin_api_keys"
 ROUTED = {
     f"GET {AUDIT}": Described("listAuditLogs", Listing[schemas.AuditLog]),
-    f"GET {AUDIT}/export": Described("exportAuditLogs", "application/jsonl"),
+    f"GET {AUDIT}/export": Described("exportAuditLogs", JSON_LINES),
     f"GET {AUDIT}/digests/{{number}}": Described("retrieveAuditDigest", schemas.AuditDigest),
-    f"GET {AUDIT}/digests/{{number}}/events": Described(
-        "exportDigestedAuditLogs", "application/jsonl"
-    ),
+    f"GET {AUDIT}/digests/{{number}}/events": Described("exportDigestedAuditLogs", JSON_LINES),
     f"GET {AUDIT}/retention": Described("retrieveAuditRetention", schemas.AuditRetention),
     f"POST {AUDIT}/retention": Described(
         "updateAuditRetention", schemas.AuditRetention, schemas.NewAuditRetention
