@@ -18,7 +18,7 @@ from tunewarden.clock import Clock, SystemClock
 from tunewarden.config import Config
 from tunewarden.db.database import Database, Tx
 from tunewarden.db.sqlite import SqliteDatabase
-from tunewarden.deletion import expiry_pause, log_opening
+from tunewarden.deletion import log_opening
 from tunewarden.deletion.bulk import BulkDeletions
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.expiry import Expiry
@@ -394,11 +394,6 @@ def audit_digests(app: App) -> AuditDigests:
     return AuditDigests(
         app.database, app.clock, app.open_log, app.log_mark.raise_to, restore_marks.see_log
     )
-
-
-def resume_expiry(app: App) -> bool:
-    """Resume expiry after the clock jumped; False if it was not paused."""
-    return expiry_pause.resume(app.database, app.clock)
 
 
 @contextmanager

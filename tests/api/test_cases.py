@@ -337,3 +337,22 @@ def _with_checkpoints(server: Server, count: int) -> str:
     for step in range(1, count + 1):
         rows.make_checkpoint(server.app, server.owner_key, job, step, {})
     return file
+
+
+def test_the_plan_of_a_file_names_the_exports_of_what_learned_from_it(server: Server) -> None:
+    file = upload(server)
+    _, model, checkpoint = trained(server, file)
+    before = plan(server, file)
+    assert before["exports"] == []
+    for one in (model, checkpoint):
+        server.client().get(f"/models/{one.id}/content", cast_to=bytes)
+    seen = plan(server, file)
+    assert [one["model"] for one in seen["exports"]] == [model.id, checkpoint.id]
+    with pytest.raises(openai.APIStatusError) as changed:
+        server.client().files.delete(
+            file,
+            extra_query=WITH_MODELS,
+            extra_headers={"If-Match": f'"{before["fingerprint"]}"'},
+        )
+    assert changed.value.status_code == 412, "what stays has changed"
+    assert erase(server, file) is not None

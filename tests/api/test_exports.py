@@ -1,10 +1,12 @@
 """Exports over a real socket: what is sent, to whom, what stays on record, and what a deletion does to one that runs."""
 
+import contextlib
 import io
 import json
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from tests.support import bases, servers, wide_models
 from tests.support.bases import Adapter
 from tests.support.servers import LOCAL_BASE, Server, WithoutTorch, wait_until
 
+from tunewarden.app import exports
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller
 from tunewarden.registry import export_rows
@@ -217,6 +220,33 @@ def test_a_deletion_cuts_an_export_which_is_no_archive_then(server: Server, wide
     assert received[:4] == b"PK\3\4"
     assert wide.weights[:1000] in received
     assert len(on_record(server, model)) == 1
+
+
+def test_a_deletion_does_not_wait_for_what_is_checked_before_the_first_byte(
+    server: Server, wide: Adapter
+) -> None:
+    model = wide_models.make_wide_model(server, wide)
+    operation = exports(server.app)
+    steps = 0
+    for piece in operation.archive(model):
+        if piece:
+            break
+        steps += 1
+    assert steps >= len(wide.weights) // (5 * MIB), "it is checked in steps"
+    workers = server.running("tunewarden.server.worker")
+    with server.connect() as connection:
+        said = f"GET /v1/models/{model.id}/content HTTP/1.1\r\nhost: a\r\n"
+        connection.sendall(f"{said}authorization: Bearer {server.owner_key}\r\n\r\n".encode())
+        time.sleep(0.01)
+        assert server.client().models.delete(model.id).deleted
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while piece := connection.recv(MIB):
+                received += piece
+                if received.startswith(b"HTTP/1.1 404"):
+                    break
+    assert len(received) < len(wide.weights)
+    assert server.running("tunewarden.server.worker") == workers, "nobody was killed"
 
 
 def test_a_key_that_is_revoked_during_an_export_gets_no_more(server: Server, wide: Adapter) -> None:

@@ -28,7 +28,7 @@ def _export(world: World, before: Start) -> bytes:
     assert isinstance(model, Model)
     operation = exports(world.app)
     pieces = operation.archive(model)
-    first = next(pieces)
+    first = next(filter(None, pieces))
     operation.record(before.owner, model)
     return first[:1]
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 class Content:
     """What is sent of artifact `n`: `size` bytes of `chunks`, as a file of this name.
 
-    `absent` is the error if the artifact is not there any more. `record` runs when the first chunk is there and before
+    Chunks may be empty. `absent` is the error if the artifact is not there any more. `record` runs when the first chunk is there and before
     it is sent, unless only the head is asked for.
     """
 
@@ -135,6 +135,10 @@ class _Download(Response):
     ) -> None:
         of = self._content
         chunk = await self._chunks.next()  # A failure here can still be answered with an error.
+        while chunk == b"":
+            if not self._admissions.may_go_on(serving):
+                raise of.absent
+            chunk = await self._chunks.next()
         if of.record is not None and not is_head:
             if not self._admissions.may_go_on(serving):
                 raise of.absent
@@ -155,7 +159,7 @@ class _Download(Response):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         left = of.size
         try:
-            while chunk:
+            while chunk is not None:
                 if not self._admissions.may_go_on(serving):
                     await client.abort()
                     return
@@ -185,9 +189,9 @@ class _Chunks:
         self._threads = threads
         self._running: asyncio.Future[object] | None = None
 
-    async def next(self) -> bytes:
-        """Return the next chunk; b"" at the end."""
-        return await self.run(partial(next, self._generator, b""))
+    async def next(self) -> bytes | None:
+        """Return the next chunk; None at the end."""
+        return await self.run(partial(next, self._generator, None))
 
     async def run(self, step: Callable[[], T]) -> T:
         """Run a step that `close` waits for."""

@@ -10,10 +10,11 @@ from pathlib import Path
 import msgspec
 
 from tunewarden.api import views
-from tunewarden.app import open_app, resume_expiry, with_no_server
+from tunewarden.app import open_app, with_no_server
 from tunewarden.cli import data_directory, replica_operations, waiting
 from tunewarden.cli.client import Client, Object
 from tunewarden.config import Config
+from tunewarden.deletion import expiry_pause
 from tunewarden.engines import keys as engine_keys
 from tunewarden.errors import Error, Kind
 from tunewarden.recovery_at_start import recovery
@@ -131,7 +132,8 @@ def adopt_keyring(settings: Config, *, is_dry_run: bool) -> int:
 
 def let_expire(settings: Config) -> bool:
     """Resume expiry after the clock jumped; False if it was not paused."""
-    return resume_expiry(open_app(settings))
+    app = open_app(settings)
+    return expiry_pause.resume(app.database, app.clock)
 
 
 def log_key(settings: Config) -> bytes:

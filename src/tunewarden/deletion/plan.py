@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tunewarden.db.database import Database, Tx
@@ -24,8 +25,8 @@ BASE_REFUSED = "base_model_not_deletable"
 class Plan:
     """What the deletion of one artifact would do now, and what blocks it.
 
-    What stays (I18): `derived_files`, the ids of what was made from it, and `exports`, by the id of the model. `cascade`:
-    what learned from a file, and what deleting it with that would do; None where that was not looked for.
+    What stays (I18): `derived_files`, the ids of what was made from it, and `exports`, by the id of the model, also of
+    those in `cascade`: what learned from a file, and what deleting it with that would do; None if nobody looked.
     """
 
     kind: ArtifactKind
@@ -92,8 +93,9 @@ def plan(
 
 def with_cascade(tx: Tx, caller: Caller, file: Artifact, is_served: IsServed = not_seen) -> Plan:
     """Return the plan of a file that the caller may see, with all that learned from it."""
-    learned = cascade.of(tx, caller, file, is_served)
-    return replace(of(tx, ArtifactKind.FILE, file), cascade=learned)
+    found = cascade.of(tx, caller, file, is_served)
+    exports = _exports_of(tx, [one.artifact for one in found.learned.members])
+    return replace(of(tx, ArtifactKind.FILE, file), cascade=found, exports=exports)
 
 
 def of(tx: Tx, kind: ArtifactKind, artifact: Artifact, is_served: IsServed = not_seen) -> Plan:
@@ -109,7 +111,7 @@ def of(tx: Tx, kind: ArtifactKind, artifact: Artifact, is_served: IsServed = not
         sum(blob.sealed_bytes for blob in blobs),
         blockers.of(tx, everything, is_served),
         lineage.derived_from(tx, artifact.n),
-        tuple((one.id, made) for one in everything for made in export_rows.of(tx, one.n)),
+        _exports_of(tx, everything),
     )
 
 
@@ -174,6 +176,10 @@ def _file(database: Database, caller: Caller, file_id: str) -> File:
     if file is None:
         raise file_rows.missing(file_id)
     return file
+
+
+def _exports_of(tx: Tx, found: Sequence[Artifact]) -> tuple[tuple[str, Export], ...]:
+    return tuple((one.id, made) for one in found for made in export_rows.of(tx, one.n))
 
 
 def _checkpoints(tx: Tx, kind: ArtifactKind, artifact: Artifact) -> tuple[Model, ...]:
