@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import pytest
@@ -279,3 +280,37 @@ def test_a_key_that_may_only_make_jobs_gets_the_one_that_it_made(
     assert reply.status == 200, reply.body
     read = worker.get(f"{JOBS}/{reply.json['id']}", key=key)
     assert (read.status, read.error["code"]) == (403, "missing_scope")
+
+
+def test_a_request_that_is_sent_again_with_its_key_makes_no_second_job(worker: LoneWorker) -> None:
+    key, _ = rows.own_project(worker)
+    file_id, client = rows.make_file(worker.app, key), worker.client(key)
+
+    def make(file: str, client: OpenAI = client) -> FineTuningJob:
+        return client.fine_tuning.jobs.create(
+            model=LOCAL_BASE,
+            training_file=file,
+            seed=1,
+            metadata={"team": "a"},
+            extra_headers={"Idempotency-Key": "once"},
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(make, [file_id] * 8))
+    assert all(one == made[0] for one in made), "all came at once"
+    assert [one.id for one in client.fine_tuning.jobs.list()] == [made[0].id]
+    with pytest.raises(openai.ConflictError, match=made[0].id) as refused:
+        make(rows.make_file(worker.app, key))
+    assert refused.value.code == "idempotency_key_reused"
+    other, _ = rows.own_project(worker)
+    elsewhere = make(rows.make_file(worker.app, other), worker.client(other))
+    assert elsewhere.id != made[0].id, "another project's keys are its own"
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256])
+def test_a_key_of_a_request_has_a_length(worker: LoneWorker, file_id: str, key: str) -> None:
+    asked = OpenAI(base_url=worker.url, api_key=worker.owner_key).fine_tuning.jobs
+    with pytest.raises(openai.BadRequestError, match="1 to 255"):
+        asked.create(
+            model=LOCAL_BASE, training_file=file_id, extra_headers={"Idempotency-Key": key}
+        )

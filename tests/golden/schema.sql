@@ -365,7 +365,7 @@ CREATE TABLE jobs (
   created_at INTEGER NOT NULL,
   started_at INTEGER,
   finished_at INTEGER
-, sealed_metadata BLOB);
+, sealed_metadata BLOB, idempotency_sha256 BLOB);
 
 CREATE TABLE key_rate_limits (
   key_id TEXT PRIMARY KEY REFERENCES api_keys (id),
@@ -709,6 +709,9 @@ CREATE INDEX invites_by_user ON invites (invited_by) WHERE accepted_at IS NULL;
 CREATE INDEX invites_of_organization ON invites (organization_id, created_at, id);
 
 CREATE INDEX invites_to_address ON invites (organization_id, email) WHERE accepted_at IS NULL;
+
+CREATE UNIQUE INDEX jobs_by_idempotency_key ON jobs (project_id, idempotency_sha256)
+  WHERE idempotency_sha256 IS NOT NULL;
 
 CREATE INDEX jobs_of_project ON jobs (project_id, n);
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -35,10 +35,12 @@ PERMISSIONS = "/checkpoints/{model_id}/permissions"
 
 
 @routes.post("/jobs")
-async def create_job(context: InContext, request: Request) -> JsonAnswer:
-    """Create a job."""
+async def create_job(
+    context: InContext, request: Request, idempotency_key: Annotated[str | None, Header()] = None
+) -> JsonAnswer:
+    """Create a job. The same `Idempotency-Key` again gets the same job."""
     creation.precheck(context.caller)  # before the body is read
-    wanted = creation.parse(await read_object(request))
+    wanted = creation.parse(await read_object(request), idempotency_key)
     operations = context.operations
     made = await run_in_threadpool(
         creation.create,

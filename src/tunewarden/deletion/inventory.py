@@ -72,8 +72,8 @@ TABLES = (
     Place(
         "jobs",
         Holds.METADATA,
-        "what a job was asked for; its metadata, sealed under its training file's key; an error names"
-        " lines and places, never a value. The row outlives its model and files",
+        "what a job was asked for, with a digest of the request's Idempotency-Key; its metadata, sealed under its"
+        " training file's key; an error names lines and places, never a value. The row outlives its model and files",
     ),
     Place("job_events", Holds.METADATA, "messages and metrics; never a value of the training data"),
     Place("job_checkpoints", Holds.METADATA, "steps and metrics"),

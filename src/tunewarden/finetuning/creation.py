@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 
 from tunewarden import audit, ids
 from tunewarden.artifacts.keyring import KeyErased, Keyring
@@ -10,8 +11,9 @@ from tunewarden.artifacts.strict_json import shown
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import events, hyperparameters, jobs, transitions
+from tunewarden.finetuning import metadata as job_metadata
 from tunewarden.finetuning.hyperparameters import Method, Values
-from tunewarden.finetuning.jobs import NamedJob
+from tunewarden.finetuning.jobs import Job, NamedJob
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import Prefix, mint, random_bytes
@@ -24,6 +26,7 @@ PURPOSE = "fine-tune"
 SEED_MAX = 2**31 - 1
 # Per project; each poll of the runner reads all unfinished jobs.
 UNFINISHED_MAX = 1000
+IDEMPOTENCY_KEY_LENGTH_MAX = 255
 PARAMETERS = frozenset(
     {
         "model",
@@ -51,10 +54,17 @@ class JobRequest:
     suffix: str
     seed: int
     metadata: dict[str, str] | None
+    # A digest: a client may put anything into its key.
+    idempotency_sha256: bytes | None = None
 
 
-def parse(body: Mapping[str, object]) -> JobRequest:
-    """Validate a JSON body. Raises Error(INVALID), naming the parameter."""
+def parse(body: Mapping[str, object], idempotency_key: str | None = None) -> JobRequest:
+    """Validate a JSON body and an Idempotency-Key. Raises Error(INVALID), naming the parameter."""
+    if idempotency_key is not None and not 1 <= len(idempotency_key) <= IDEMPOTENCY_KEY_LENGTH_MAX:
+        raise _invalid(
+            f"An Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_LENGTH_MAX} characters.",
+            "Idempotency-Key",
+        )
     for name in body:
         if name not in PARAMETERS:
             raise _invalid(
@@ -78,6 +88,7 @@ def parse(body: Mapping[str, object]) -> JobRequest:
         suffix,
         _seed(body.get("seed")),
         metadata.checked(body.get("metadata")),
+        sha256(idempotency_key.encode()).digest() if idempotency_key else None,
     )
 
 
@@ -94,11 +105,12 @@ def create(  # noqa: PLR0917  each is of another type
     caller: Caller,
     request: JobRequest,
 ) -> NamedJob:
-    """Create a job, in `validating_files`, and return it.
+    """Create a job, in `validating_files`, and return it; or the one that an equal Idempotency-Key made.
 
-    Raises Error(FORBIDDEN), Error(INVALID) for a model or a file that cannot be trained on, Error(RATE_LIMITED)
-    beyond the limit, Error(QUOTA_EXCEEDED) if the project may have no more models than it has and unfinished jobs will
-    make, Error(MISCONFIGURED) if memory may be swapped to a disk.
+    Raises Error(FORBIDDEN), Error(INVALID) for a model or a file that cannot be trained on, Error(CONFLICT) for an
+    Idempotency-Key of another request, Error(RATE_LIMITED) beyond the limit, Error(QUOTA_EXCEEDED) if the project may
+    have no more models than it has and unfinished jobs will make, Error(MISCONFIGURED) if memory may be swapped to a
+    disk.
     """
     authorize(caller, Action.WRITE_JOBS)
     memory.check()
@@ -111,14 +123,11 @@ def create(  # noqa: PLR0917  each is of another type
     sealed = _sealed(keyring, training, internal_id, request)
     with database.write() as tx:
         keys.authorize_now(tx, caller, Action.WRITE_JOBS)
-        # Checked again inside: no job may read an artifact that is being deleted.
-        for artifact, kind, param in (
-            (start, ArtifactKind.MODEL, "model"),
-            (training, ArtifactKind.FILE, "training_file"),
-            (validation, ArtifactKind.FILE, "validation_file"),
-        ):
-            if artifact is not None and not _is_there(tx, kind, caller, artifact):
-                raise _no_model(artifact.id) if param == "model" else _no_file(artifact.id, param)
+        earlier = jobs.by_idempotency(tx, caller, request.idempotency_sha256)
+        if earlier is not None:
+            _check_is_same(earlier, request, training)
+            return job_metadata.opened(keyring, [jobs.named(database, caller, earlier.id)])[0]
+        _check_are_there(tx, caller, start, training, validation)
         _check_limits(tx, caller.project_id, quota)
         job_n = transitions.created(
             tx,
@@ -135,11 +144,35 @@ def create(  # noqa: PLR0917  each is of another type
             suffix=request.suffix,
             seed=request.seed,
             sealed_metadata=sealed,
+            idempotency_sha256=request.idempotency_sha256,
         )
         _note(tx, caller, job_id, job_n, request)
     # Not `retrieve`: a key that may only create jobs gets the one that it created.
     made = jobs.named(database, caller, job_id)
     return replace(made, job=replace(made.job, metadata=request.metadata))
+
+
+def _check_is_same(earlier: Job, request: JobRequest, training: Artifact) -> None:
+    if (earlier.model, earlier.training_n) != (request.model, training.n):
+        raise Error(
+            Kind.CONFLICT,
+            f"This Idempotency-Key made {earlier.id}, with another model or training file. Use a new one.",
+            param="Idempotency-Key",
+            code="idempotency_key_reused",
+        )
+
+
+def _check_are_there(
+    tx: Tx, caller: Caller, start: Artifact | None, training: Artifact, validation: Artifact | None
+) -> None:
+    """Check again, in the transaction: no job may read an artifact that is being deleted."""
+    for artifact, kind, param in (
+        (start, ArtifactKind.MODEL, "model"),
+        (training, ArtifactKind.FILE, "training_file"),
+        (validation, ArtifactKind.FILE, "validation_file"),
+    ):
+        if artifact is not None and not _is_there(tx, kind, caller, artifact):
+            raise _no_model(artifact.id) if param == "model" else _no_file(artifact.id, param)
 
 
 def _check_limits(tx: Tx, project_id: str, quota: Quota) -> None:

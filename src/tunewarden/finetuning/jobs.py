@@ -132,6 +132,18 @@ def own(tx: Tx, caller: Caller, job_id: str) -> Job:
     return from_row(row)
 
 
+def by_idempotency(tx: Tx, caller: Caller, idempotency_sha256: bytes | None) -> Job | None:
+    """Return the job of the caller's project that a request with this key made, or None."""
+    if idempotency_sha256 is None:
+        return None
+    row = tx.row(
+        f"SELECT {COLUMNS} FROM jobs j WHERE j.project_id = :project AND j.idempotency_sha256 = :digest",
+        project=caller.project_id,
+        digest=idempotency_sha256,
+    )
+    return from_row(row) if row else None
+
+
 def by_n(tx: Tx, n: int) -> Job:
     """Return the job with this number; it must exist."""
     row = tx.row(f"SELECT {COLUMNS} FROM jobs j WHERE j.n = :n", n=n)

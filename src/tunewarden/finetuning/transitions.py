@@ -79,14 +79,16 @@ def created(
     suffix: str,
     seed: int,
     sealed_metadata: bytes | None,
+    idempotency_sha256: bytes | None,
 ) -> int:
     """Insert a job of the caller, in `validating_files`; return its number."""
     tx.run(
         "INSERT INTO jobs (id, internal_id, organization_id, project_id, status, model, base,"
         " start_n, training_n, validation_n, method, hyperparameters, suffix, seed, sealed_metadata,"
-        " created_by, created_at) VALUES (:id, :internal_id, :organization, :project,"
+        " idempotency_sha256, created_by, created_at) VALUES (:id, :internal_id, :organization, :project,"
         " 'validating_files', :model, :base, :start, :training, :validation, :method,"
-        " :hyperparameters, :suffix, :seed, :metadata, :by, :now)",
+        " :hyperparameters, :suffix, :seed, :metadata,"
+        " :idempotency, :by, :now)",
         id=job_id,
         internal_id=internal_id,
         organization=caller.organization_id,
@@ -101,6 +103,7 @@ def created(
         suffix=suffix,
         seed=seed,
         metadata=sealed_metadata,
+        idempotency=idempotency_sha256,
         by=caller.key_id,
         now=tx.now_micros,
     )
