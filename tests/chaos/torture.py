@@ -37,6 +37,7 @@ BATTERIES = {
     "hostile-clients": "tests/api/test_hostile_clients.py",
     "killed-jobs": "tests/chaos/test_killed_jobs.py",
     "killed-migrations": "tests/chaos/test_killed_migrations.py",
+    "killed-retraining": "tests/chaos/test_killed_retraining.py",
     "receipts-of-engines": "tests/api/test_receipts_of_engines.py",
     "upgrade-from-0.1": "tests/api/test_upgrade_from_0_1.py",
     **{

@@ -4,10 +4,9 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
-from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 from tests.cli.in_process import over_http
 from tests.fakes.cutting_proxy import CuttingProxy
@@ -16,38 +15,11 @@ from tests.support.migrations import ANSWER_CANARY, PROMPT_CANARY, Moving, chats
 from tests.support.servers import LOCAL_BASE, Server
 
 
-class WithFakeTrainer(servers.WithoutTorch):
-    """Everything real but the engine and the trainers."""
-
-    program: ClassVar[str] = "tests.fakes.with_fake_trainer"
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data = tmp_path_factory.mktemp("source") / "data"
-    with servers.serving(data, local_base=True, kind=WithFakeTrainer) as running:
+    with servers.serving(data, local_base=True, kind=migrations.WithFakeTrainer) as running:
         yield running
-
-
-def _trained(client: OpenAI, suffix: str) -> FineTuningJob:
-    """Make a model by a job with training and validation data."""
-    training = client.files.create(file=("chats.jsonl", chats(12)), purpose="fine-tune")
-    validation = client.files.create(
-        file=("held-out.jsonl", chats(4, first=50)), purpose="fine-tune"
-    )
-    job = client.fine_tuning.jobs.create(
-        model=LOCAL_BASE,
-        training_file=training.id,
-        validation_file=validation.id,
-        suffix=suffix,
-        seed=3,
-    )
-
-    def ended() -> bool:
-        return client.fine_tuning.jobs.retrieve(job.id).finished_at is not None
-
-    servers.wait_until(ended, "the job has ended")
-    return client.fine_tuning.jobs.retrieve(job.id)
 
 
 def _by_id(objects: Any) -> dict[str, Any]:
@@ -56,7 +28,7 @@ def _by_id(objects: Any) -> dict[str, Any]:
 
 def test_the_inventory_of_real_jobs(source: Server, tmp_path: Path) -> None:
     client = source.client()
-    job = _trained(client, "listed")
+    job = migrations.trained(client, "listed")
     made = job.fine_tuned_model
     assert made is not None
     moving = migrations.moving(tmp_path, source.url, key=source.owner_key)
@@ -82,7 +54,7 @@ def test_the_inventory_of_real_jobs(source: Server, tmp_path: Path) -> None:
 def test_files_and_answers_come_over_connections_that_break(
     source: Server, server: Server, tmp_path: Path
 ) -> None:
-    job = _trained(source.client(), "moved")
+    job = migrations.trained(source.client(), "moved")
     made = job.fine_tuned_model
     assert made is not None
     with CuttingProxy(source.address) as proxy:

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import openai
+from openai.types.fine_tuning import FineTuningJob
 from tests.cli import in_process
 from tests.fakes.openai_source import KEY, OpenAI
 from tests.support import servers
@@ -18,8 +20,16 @@ OLD_BASE = "gpt-3.5-turbo-0613"
 FIRST = f"ft:{BASE}:acme:support:AbCd1234"
 SECOND = f"ft:{BASE}:acme::EfGh5678"
 GONE = f"ft:{OLD_BASE}:acme::8J6LXhXG"
+# Steps that ask the source nothing.
+WITHOUT_SOURCE = frozenset({"retrain", "switch", "rollback"})
 PROMPT_CANARY = "canary-in-a-prompt"
 ANSWER_CANARY = "canary-in-an-answer"
+
+
+class WithFakeTrainer(servers.WithoutTorch):
+    """Everything real but the engine and the trainers."""
+
+    program: ClassVar[str] = "tests.fakes.with_fake_trainer"
 
 
 def chat(number: int) -> bytes:
@@ -68,6 +78,27 @@ def acme() -> OpenAI:
     return has
 
 
+def trained(client: openai.OpenAI, suffix: str, model: str = servers.LOCAL_BASE) -> FineTuningJob:
+    """Make a model by a job with training and validation data."""
+    training = client.files.create(file=("chats.jsonl", chats(12)), purpose="fine-tune")
+    validation = client.files.create(
+        file=("held-out.jsonl", chats(4, first=50)), purpose="fine-tune"
+    )
+    job = client.fine_tuning.jobs.create(
+        model=model,
+        training_file=training.id,
+        validation_file=validation.id,
+        suffix=suffix,
+        seed=3,
+    )
+
+    def ended() -> bool:
+        return client.fine_tuning.jobs.retrieve(job.id).finished_at is not None
+
+    servers.wait_until(ended, "the job has ended")
+    return client.fine_tuning.jobs.retrieve(job.id)
+
+
 @dataclass(frozen=True, slots=True)
 class Moving:
     """One migration: its source, its state, and where it goes."""
@@ -80,6 +111,8 @@ class Moving:
     def options(self, step: str, *more: str) -> list[str]:
         """Return the command line of a step."""
         source = ["--source-url", self.url, "--source-key-file", str(self.key_file)]
+        if step in WITHOUT_SOURCE:
+            source = []
         return ["migrate", "openai", step, *source, "--state", str(self.state), *more]
 
     def run(self, step: str, *more: str) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,8 @@ import click
 from tunewarden.cli.migrate_download_command import download_command
 from tunewarden.cli.migrate_inventory_command import inventory_command
 from tunewarden.cli.migrate_record_command import record_command
+from tunewarden.cli.migrate_retrain_command import retrain_command
+from tunewarden.cli.migrate_switch_command import rollback_command, switch_command
 
 
 @click.group()
@@ -17,5 +19,12 @@ def openai() -> None:
     """From OpenAI, Azure, or another server with OpenAI's API. Nothing is changed there."""
 
 
-for command in (inventory_command, download_command, record_command):
+for command in (
+    inventory_command,
+    download_command,
+    record_command,
+    retrain_command,
+    switch_command,
+    rollback_command,
+):
     openai.add_command(command)

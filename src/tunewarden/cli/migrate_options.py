@@ -29,12 +29,27 @@ class Migration:
 
     def inventory(self) -> Object:
         """Return the inventory that was read before. Raises Error(CONFLICT) without one."""
-        found = self.state.read(inventory.NAME)
-        if found is None:
-            raise Error(
-                Kind.CONFLICT, "There is no inventory yet: run `migrate openai inventory` first."
-            )
-        return found
+        return inventory_of(self.state)
+
+
+def inventory_of(noted: State) -> Object:
+    """Return the inventory that was read before. Raises Error(CONFLICT) without one."""
+    found = noted.read(inventory.NAME)
+    if found is None:
+        raise Error(
+            Kind.CONFLICT, "There is no inventory yet: run `migrate openai inventory` first."
+        )
+    return found
+
+
+state_option = click.option(
+    "--state",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=STATE,
+    show_default=True,
+    help="Where to note what is done, to go on after an interruption.",
+)
 
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -52,14 +67,7 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Path(path_type=Path),
             help="A file with the source's API key, which nobody else can read (mode 0600).",
         ),
-        click.option(
-            "--state",
-            "directory",
-            type=click.Path(path_type=Path, file_okay=False),
-            default=STATE,
-            show_default=True,
-            help="Where to note what is done, to go on after an interruption.",
-        ),
+        state_option,
         click.option(
             "--azure", is_flag=True, help="The source is Azure's: its paths and its key header."
         ),
@@ -94,5 +102,16 @@ def opened(
     with state.opened(directory, address.url) as noted:
         try:
             yield Migration(Source(address, key, clock=clock, say=shown.say), noted, shown, clock)
+        finally:
+            shown.end()
+
+
+@contextmanager
+def resumed(directory: Path) -> Iterator[tuple[State, Shown]]:
+    """Open the state of a migration whose source is not asked anything. Raises Error."""
+    shown = Shown()
+    with state.opened(directory, state.known_url(directory)) as noted:
+        try:
+            yield noted, shown
         finally:
             shown.end()

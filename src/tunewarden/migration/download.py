@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from io import BytesIO
 from typing import Any
 
@@ -136,6 +137,18 @@ class Downloads:
     def _note(self, file_id: str, entry: Object) -> None:
         self._entries[file_id] = entry
         self.state.write(NAME, {"files": self._entries})
+
+
+def saved_files(state: State, target: Target) -> Callable[[str | None], str | None]:
+    """Return a function from a file of the source to the target's, None if it has none, or none any more."""
+    entries = (state.read(NAME) or {}).get("files", {})
+
+    @cache
+    def saved_as(file_id: str | None) -> str | None:
+        saved: str | None = entries.get(file_id or "", {}).get("file")
+        return saved if saved and target.has_file(saved) else None
+
+    return saved_as
 
 
 def _learned_from(found: Mapping[str, Any], file_id: str) -> list[str]:

@@ -86,6 +86,17 @@ class State:
         return Error(Kind.INVALID, f"{self._path(name)} cannot be read, or is not of this version.")
 
 
+def known_url(directory: Path) -> str:
+    """Return the address of the source whose state a directory has. Raises Error(CONFLICT) if it has none."""
+    known = State(directory, "").read(SOURCE)
+    if known is None:
+        raise Error(
+            Kind.CONFLICT,
+            f"{directory} has no migration: run `migrate openai inventory` first, or give --state.",
+        )
+    return str(known.get("url"))
+
+
 @contextmanager
 def opened(directory: Path, url: str) -> Iterator[State]:
     """Open a source's state for the duration of the block; create the directory if missing.

@@ -1,8 +1,10 @@
-"""The port of a migration's target server."""
+"""The ports of a migration's target server."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+Object = dict[str, Any]
 
 
 class UploadGone(Exception):
@@ -37,3 +39,38 @@ class Target(Protocol):
 
         Raises UploadGone.
         """
+
+
+class Trainer(Protocol):
+    """Trains models. Each method raises Error with the server's message."""
+
+    def knows(self, model: str) -> bool:
+        """Return whether there is a base or a model of this name."""
+
+    def jobs_of(self, source_job: str) -> list[Object]:
+        """Return the jobs whose metadata name a job of the source, the newest first."""
+
+    def make_job(self, fields: Object, request_key: str) -> Object:
+        """Create a job, or return the one that a request with this key created."""
+
+    def job(self, job_id: str) -> Object:
+        """Return a job."""
+
+    def describe(self, model: str, metadata: Mapping[str, str]) -> None:
+        """Add to a model's metadata."""
+
+
+class Aliases(Protocol):
+    """Stable names of models. Each method raises Error with the server's message."""
+
+    def find(self, name: str) -> Object | None:
+        """Return an alias with its history, or None."""
+
+    def set(self, name: str, model: str, *, is_new: bool) -> Object:
+        """Create an alias, or point it to another model."""
+
+    def roll_back(self, name: str, version: int) -> Object:
+        """Point an alias to what an earlier version pointed to."""
+
+    def delete(self, name: str) -> None:
+        """Delete an alias."""

@@ -1,0 +1,55 @@
+"""docs/how-to/move-from-openai.md: after the tutorial its commands run in their order, on a server that trains."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.cli import in_process
+from tests.cli.in_process import over_http
+from tests.fakes import openai_source
+from tests.support import migrations, servers
+from tests.support.migrations import FIRST, SECOND, Moving
+from tests.support.servers import LOCAL_BASE, Server
+
+TEXT = (Path(__file__).parents[2] / "docs/how-to/move-from-openai.md").read_text("utf-8")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    data = tmp_path / "target" / "data"
+    with servers.serving(data, local_base=True, kind=migrations.WithFakeTrainer) as running:
+        yield running
+
+
+def _moving(server: Server, directory: Path) -> Moving:
+    """Return a migration after the tutorial."""
+    with openai_source.serving(migrations.acme()) as source:
+        moving = migrations.moving(directory, source.url, settings=over_http(server))
+        for step in (["inventory"], ["download"], ["record", "--yes"]):
+            ran = moving.run(*step)
+            assert ran.returncode == 0, ran.stderr
+    return moving
+
+
+def test_its_commands_make_the_models_and_switch_and_back(server: Server, tmp_path: Path) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
+    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    commands = [line for line in lines if line]
+    assert len(commands) == 6
+    moving = _moving(server, tmp_path)
+    asked = [{"role": "user", "content": "Hello"}]
+    for command in commands:
+        words = shlex.split(command.replace("my-base", LOCAL_BASE))[1:]
+        assert words[-2:] == ["--data", "data"]
+        options = [*words[3:-2], *(["--map", f"gpt-4.1={LOCAL_BASE}"] * ("--map" in words))]
+        ran = in_process.run_cli(*moving.options(words[2], *options), settings=over_http(server))
+        assert ran.returncode == 0, ran.stderr
+        assert ("dry run" in ran.stderr) == ("--dry-run" in words)
+        if words[2] == "switch" and "--dry-run" not in words:
+            for model in (FIRST, SECOND):
+                body = {"model": model, "messages": asked}
+                assert server.post("/v1/chat/completions", body).status == 200
+    body = {"model": FIRST, "messages": asked}
+    assert server.post("/v1/chat/completions", body).status == 404
