@@ -240,8 +240,9 @@ def _deletion_rows(
         "unknown": "case_nobody",
     }
     yield "GET /v1/deletion_cases", "-", ask("GET", "/v1/deletion_cases")
-    for route, of in (("deletions/{deletion_id}", targets), ("deletion_cases/{case_id}", cases)):
-        for suffix, (target, one) in itertools.product(("", "/receipt"), of.items()):
+    below = {"deletions/{deletion_id}": "/receipt", "deletion_cases/{case_id}": "/receipt /report"}
+    for route, of in zip(below, (targets, cases), strict=True):
+        for suffix, (target, one) in itertools.product(("", *below[route].split()), of.items()):
             path = f"/v1/{route.partition('/')[0]}/{one}{suffix}"
             yield f"GET /v1/{route}{suffix}", target, ask("GET", path)
 

@@ -1,14 +1,15 @@
 """`/v1/deletion_cases`: deletions that were committed together. Readable by the whole organization, like deletions."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 
-from tunewarden.api import case_views, listing
+from tunewarden.api import case_report_page, case_views, listing
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Context, InContext, Segment
 from tunewarden.deletion import case_rows
+from tunewarden.deletion.case_report import CaseReports
 from tunewarden.deletion.case_rows import Case
 from tunewarden_receipts.receipt import media_type_of
 
@@ -40,6 +41,22 @@ def retrieve_case_receipt(context: InContext, case_id: Segment) -> Response:
     """Return the receipt of a case's summary: the exact bytes stored with the case."""
     receipt = case_rows.receipt_of(_find(context, case_id))
     return Response(receipt, media_type=media_type_of(receipt))
+
+
+@routes.get("/{case_id}/report")
+def report_case(
+    context: InContext,
+    case_id: Segment,
+    format: Literal["json", "html"] = "json",  # noqa: A002  the query's name
+) -> Response:
+    """Return the report of a case: what was found, deleted and held, what was not reached, and how to check it."""
+    operations = context.operations
+    reports = CaseReports(operations.database, operations.clock, operations.open_log)
+    report = reports.of(context.caller, case_id)
+    if format == "html":
+        pieces = (piece.encode() for piece in case_report_page.page(report))
+        return StreamingResponse(pieces, media_type="text/html", headers=case_report_page.HEADERS)
+    return JsonAnswer(report)
 
 
 def _find(context: Context, case_id: str) -> Case:

@@ -22,6 +22,7 @@ from tunewarden.api.administration import described as administration
 from tunewarden.api.administration import invite_schemas as invites
 from tunewarden.api.described import JSON, Described
 from tunewarden.api.json_lines import JSON_LINES
+from tunewarden.deletion.case_report import CaseReport
 from tunewarden.engine_protocol import paths
 from tunewarden.gateway.inference import ROUTES
 from tunewarden_receipts.receipt import MEDIA_TYPE
@@ -101,6 +102,7 @@ ROUTED = {
         "retrieveDeletionCase", deletion_schemas.DeletionCase
     ),
     "GET /v1/deletion_cases/{case_id}/receipt": Described("downloadCaseReceipt", MEDIA_TYPE),
+    "GET /v1/deletion_cases/{case_id}/report": Described("reportDeletionCase", CaseReport),
     "GET /v1/files": Described("listFiles", schemas.Listing[schemas.File]),
     "POST /v1/files": Described("createFile", schemas.File, schemas.FileForm, FORM),
     "GET /v1/files/{file_id}": Described("retrieveFile", schemas.File),

@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
-from tunewarden.cli import bulk_deleting, client
+from tunewarden.cli import bulk_deleting, case_report, client
 from tunewarden.cli.bulk_deleting import filter_options
+from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.cli.options import (
     data_option,
     dry_run_option,
@@ -195,6 +196,36 @@ def _show_case(case: dict[str, Any]) -> None:
     for one in case["data"]:
         what = one[one["object"].partition(".")[0]]
         click.echo(f"{one['deletion']}\t{one['status']}\t{what}")
+
+
+@deletions.command(
+    "report", epilog="\b\nExample:\n  tunewarden deletions report case_… --html report.html"
+)
+@click.argument("case_id")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the report to this file, as a page to print.",
+)
+@json_option
+@data_option
+@refusing
+def deletions_report(case_id: str, html: Path | None, data: Path | None, *, as_json: bool) -> None:
+    """Report a case: found, deleted, held, not reached, and how to check it.
+
+    Every receipt is verified for it. Exit status 1 if one is not valid.
+    """
+    with client.opened(data) as server:
+        report = server.get("deletion_cases", case_id, "report")
+        if html is not None:
+            with html.open("wb") as file:
+                server.stream("deletion_cases", case_id, "report", into=file.write, format="html")
+    if as_json:
+        show_json(report)
+    else:
+        case_report.show(report)
+    if report["verification"]["valid"] != report["verification"]["receipts"]:
+        raise click.exceptions.Exit(ExitCode.FAILED)
 
 
 def _shown(name: str, value: Any) -> object:

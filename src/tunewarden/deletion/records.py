@@ -195,6 +195,18 @@ def parts_of(database: Database, deletion: Deletion) -> list[Deletion]:
     return [from_row(row) for row in rows]
 
 
+def of_case(tx: Tx, case_n: int, *, after: int, limit: int) -> list[Deletion]:
+    """Return up to `limit` deletions of a case, after a number, in the order in which they are deleted."""
+    rows = tx.rows(
+        f"SELECT {COLUMNS} {FROM} JOIN case_members m ON m.deletion_n = d.n"
+        " WHERE m.case_n = :case AND d.n > :after ORDER BY d.n LIMIT :limit",
+        case=case_n,
+        after=after,
+        limit=limit,
+    )
+    return [from_row(row) for row in rows]
+
+
 def unanswered(database: Database) -> list[str]:
     """Return the ids of deletions that are not done up to D8, oldest first."""
     with database.read() as tx:

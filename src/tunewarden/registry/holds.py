@@ -22,6 +22,8 @@ from tunewarden.registry.artifacts import VISIBLE, Artifact, ArtifactKind
 REASON_LENGTH_MAX = 1000
 # In force on one artifact at a time: several matters may need the same model.
 IN_FORCE_MAX = 100
+# In a report, of one artifact.
+LISTED_MAX = 1000
 COLUMNS = (
     "h.n, h.id, h.organization_id, a.kind, a.id, a.internal_id, a.key_id, h.placed_by, h.placed_at, h.lifted_by,"
     " h.lifted_at, h.sealed_reason"
@@ -178,6 +180,28 @@ class Holds:
                 )
             )
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class PastHold:
+    """A hold on an artifact, without its reason. Times are microseconds since 1970."""
+
+    id: str
+    placed_by: str
+    placed_at: int
+    lifted_by: str | None
+    lifted_at: int | None
+
+
+def ever_on(tx: Tx, artifact_n: int) -> list[PastHold]:
+    """Return the holds that an artifact ever had, oldest first; also of one that is deleted."""
+    rows = tx.rows(
+        "SELECT id, placed_by, placed_at, lifted_by, lifted_at FROM holds WHERE artifact_n = :n"
+        " ORDER BY n LIMIT :limit",
+        n=artifact_n,
+        limit=LISTED_MAX,
+    )
+    return [PastHold(*row) for row in rows]
 
 
 def in_force_on(tx: Tx, artifact_n: int) -> list[str]:
