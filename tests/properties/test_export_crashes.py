@@ -9,6 +9,7 @@ from tests.lab.power import Power
 from tests.lab.world import Made, Start, World, copied, one_dies, started
 
 from tunewarden.app import exports
+from tunewarden.errors import Error
 from tunewarden.registry import export_rows
 from tunewarden.registry.export_rows import Export
 from tunewarden.registry.models import Model
@@ -92,3 +93,26 @@ def test_an_older_database_finds_each_export_in_the_log_once(before: Start) -> N
             older.restart()
             assert _rows(older, made) == rows
         assert len(_leaves(older)) == 3
+
+
+def test_a_receipt_lists_as_many_exports_as_a_model_can_have_and_no_more_are_made(
+    before: Start,
+) -> None:
+    made = before.made[0]
+    with copied(before.world) as world:
+        world.open()
+        with world.app.database.write() as tx:
+            for n in range(export_rows.EXPORTS_MAX - 1):
+                made_by = Export(f"export_{n}", before.owner.key_id, n + 1)
+                export_rows.insert(tx, made.model.n, made_by)
+        _export(world, before)
+        with pytest.raises(Error, match="exported 1000 times") as refused:
+            _export(world, before)
+        assert refused.value.code == "too_many_exports"
+        deletion = world.delete(before.owner, made)
+        assert deletion.receipt is not None
+        verified = receipt.verify(deletion.receipt, world.app.open_log()[1].public_pem())
+        assert verified.disclosed is not None
+        assert verified.disclosed.exports is not None
+        assert len(verified.disclosed.exports) == export_rows.EXPORTS_MAX
+        print(f"{len(deletion.receipt)} bytes of {receipt.MAX_RECEIPT_BYTES}")

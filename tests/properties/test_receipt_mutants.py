@@ -129,7 +129,7 @@ MUTANTS = [
     ),
     Mutant(
         "D10 rebuilds a receipt without names",
-        replay, "disclosure_of", lambda deletion, _: Disclosure(deletion.salt.hex()),
+        replay, "read_disclosure", lambda _, deletion: Disclosure(deletion.salt.hex()),
         an_old_database, "I4: its receipt does not name the model",
     ),
     Mutant(
