@@ -1,17 +1,19 @@
 """Retention rules as the stock SDK sends them: previewed, announced, run by hand and by themselves, and paused."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
-from tests.support import administration, fine_tuning_rows
+from tests.support import administration, fine_tuning_rows, webhook_rows
 from tests.support.bulk import DAY_MICROS, ask, codes, get, make_older, old_model, outcomes
 from tests.support.servers import LOCAL_BASE, Server, WithoutTorch, serving, wait_until
 
 from tunewarden.finetuning.states import State
 from tunewarden.ids import token
+from tunewarden.webhooks.event_types import WebhookEventType
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +176,32 @@ def test_a_deletion_is_announced_and_not_done_before(server: Server, suffix: str
     # What is changed announces anew.
     server.post(f"/v1/retention/rules/{rule}", {"notice_days": 3})
     assert outcomes(preview(server, rule))[soon] == "spared"
+
+
+def test_webhooks_are_queued_with_what_a_rule_announces_and_does(
+    server: Server, suffix: str
+) -> None:
+    webhook_rows.make_endpoint(
+        server.app,
+        server.owner_key,
+        WebhookEventType.RETENTION_UPCOMING,
+        WebhookEventType.MODEL_ARCHIVED,
+    )
+    announced, archived = old_model(server, 100, suffix), old_model(server, 100, f"{suffix}-a")
+    rule = make_rule(server, suffix=suffix, older_than_days=90)
+    assert outcomes(run(server, rule)[0]) == {announced: "announced"}
+    assert outcomes(run(server, rule)[0]) == {announced: "waiting"}, "it is announced once"
+    archiving = make_rule(server, suffix=f"{suffix}-a", action="archive", older_than_days=90)
+    run(server, archiving)
+    with server.app.database.read() as tx:
+        rows = tx.rows("SELECT event_type, data FROM webhook_deliveries ORDER BY queued_at")
+    found = [
+        (kind, json.loads(data)) for kind, data in rows if announced in data or archived in data
+    ]
+    assert found == [
+        ("retention.upcoming", {"id": announced, "rule_id": rule}),
+        ("model.archived", {"id": archived}),
+    ]
 
 
 def test_a_rule_archives_and_undoing_that_is_not_undone_at_once(

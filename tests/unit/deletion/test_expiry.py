@@ -18,8 +18,10 @@ from tunewarden.deletion.recovery import HighWaterMark
 from tunewarden.finetuning import jobs
 from tunewarden.finetuning.states import State
 from tunewarden.registry import file_rows
+from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.file_rows import File
 from tunewarden.registry.files import Owner
+from tunewarden.registry.holds import Holds
 
 
 def _prepared(data: Path) -> tuple[App, Owner, str]:
@@ -142,6 +144,20 @@ def test_a_file_that_a_job_reads_goes_when_the_job_has_ended(data: Path) -> None
     fine_tuning_rows.set_job(app, job_id, state=State.SUCCEEDED)
     assert expiry.run() == 1
     assert file_rows.of_number(app.database, n) is None
+
+
+def test_a_file_on_hold_goes_when_the_hold_is_lifted(data: Path) -> None:
+    app, owner, key = _prepared(data)
+    caller = fine_tuning_rows.caller_of(app, key)
+    file = _file(app, owner, expires_at=1)
+    holds = Holds(app.database, app.keyring)
+    hold = holds.place(caller, ArtifactKind.FILE, file.id, "a dispute")
+    expiry = composition.expiry(app)
+    assert expiry.run() == 0
+    assert file_rows.of_number(app.database, file.n) is not None
+    holds.lift(caller, hold.id)
+    assert expiry.run() == 1
+    assert file_rows.of_number(app.database, file.n) is None
 
 
 def test_a_file_of_the_server_itself_is_stored_with_what_belongs_to_it_or_not_at_all(
