@@ -36,6 +36,7 @@ NEED_SERVERS = (
     "docs/test_moving_from_openai.py",
     "docs/test_old_models.py",
     "docs/test_receive_webhooks.py",
+    "docs/test_requests_and_audits.py",
     "properties/test_remnants_of_texts.py",
 )
 BATTERIES = (

@@ -192,9 +192,8 @@ class Steps:
         appended = self._append(
             [_LeafToLog(one.statement or b"", one.log_since, shown) for one, shown in stated]
         )
-        now = self._now()
         return [
-            replace(deletion, log_index=index, logged_at=now, receipt=bundle)
+            replace(deletion, log_index=index, logged_at=self._now(), receipt=bundle)
             for (deletion, _), (index, bundle) in zip(stated, appended, strict=True)
         ]
 
