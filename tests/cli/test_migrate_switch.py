@@ -17,8 +17,6 @@ from tests.support.migrations import BASE, Moving
 from tests.support.servers import Server
 
 from tunewarden.cli.exit_codes import ExitCode
-from tunewarden.migration import retrain
-from tunewarden.migration.state import State
 
 PIECES_MAX = 40
 STRIDE = 1 if os.environ.get("TUNEWARDEN_TORTURE") else 4
@@ -34,14 +32,8 @@ def _moved(server: Server, directory: Path) -> tuple[Moving, str, str]:
     with openai_source.serving(has):
         moving = migrations.moving(directory, has.url, settings=over_http(server))
         assert moving.run("inventory").returncode == 0
-    _note(moving, job, new := server.make_model(suffix="again").id)
+    migrations.note_made_again(moving, job, new := server.make_model(suffix="again").id)
     return moving, old, new
-
-
-def _note(moving: Moving, job: str, model: str) -> None:
-    """Note that a job was made again, as `retrain` does."""
-    entry = {"job": "ftjob-here", "status": "succeeded", "model": model}
-    State(moving.state, moving.url).write(retrain.NAME, {"jobs": {job: entry}})
 
 
 def _done(moving: Moving, step: str, *options: str) -> dict[str, Any]:
@@ -126,7 +118,7 @@ def test_a_model_that_is_gone_here_is_said_and_not_noted(server: Server, tmp_pat
     assert isinstance(job, list)
     gone = server.make_model(suffix="gone").id
     server.client().models.delete(gone)
-    _note(moving, job[0]["id"], gone)
+    migrations.note_made_again(moving, job[0]["id"], gone)
     done = _done(moving, "switch")
     assert (done["status"], done["exit"]) == ("refused", ExitCode.FAILED)
     assert "does not exist" in done["reason"]

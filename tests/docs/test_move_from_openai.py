@@ -37,7 +37,7 @@ def test_its_commands_make_the_models_and_switch_and_back(server: Server, tmp_pa
     blocks = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
     lines = [line.strip() for block in blocks for line in block.splitlines()]
     commands = [line for line in lines if line]
-    assert len(commands) == 6
+    assert len(commands) == 7
     moving = _moving(server, tmp_path)
     asked = [{"role": "user", "content": "Hello"}]
     for command in commands:

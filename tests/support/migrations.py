@@ -15,13 +15,16 @@ from tests.fakes.openai_source import KEY, OpenAI
 from tests.support import servers
 from tests.support.servers import Server
 
+from tunewarden.migration import retrain
+from tunewarden.migration.state import State
+
 BASE = "gpt-4o-mini-2024-07-18"
 OLD_BASE = "gpt-3.5-turbo-0613"
 FIRST = f"ft:{BASE}:acme:support:AbCd1234"
 SECOND = f"ft:{BASE}:acme::EfGh5678"
 GONE = f"ft:{OLD_BASE}:acme::8J6LXhXG"
 # Steps that ask the source nothing.
-WITHOUT_SOURCE = frozenset({"retrain", "switch", "rollback"})
+WITHOUT_SOURCE = frozenset({"retrain", "compare", "switch", "rollback"})
 PROMPT_CANARY = "canary-in-a-prompt"
 ANSWER_CANARY = "canary-in-an-answer"
 
@@ -142,6 +145,12 @@ def moving(
     key_file.write_text(f"{key}\n")
     key_file.chmod(0o600)
     return Moving(url, key_file, directory / "state", settings or {})
+
+
+def note_made_again(moving: Moving, job: str, model: str) -> None:
+    """Note that a job of the source was made again, as `retrain` does."""
+    entry = {"job": "ftjob-here", "status": "succeeded", "model": model}
+    State(moving.state, moving.url).write(retrain.NAME, {"jobs": {job: entry}})
 
 
 def answer_notes(moving: Moving) -> list[dict[str, Any]]:

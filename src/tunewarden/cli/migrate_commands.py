@@ -2,6 +2,7 @@
 
 import click
 
+from tunewarden.cli.migrate_compare_command import compare_command
 from tunewarden.cli.migrate_download_command import download_command
 from tunewarden.cli.migrate_inventory_command import inventory_command
 from tunewarden.cli.migrate_record_command import record_command
@@ -24,6 +25,7 @@ for command in (
     download_command,
     record_command,
     retrain_command,
+    compare_command,
     switch_command,
     rollback_command,
 ):

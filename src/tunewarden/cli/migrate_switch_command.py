@@ -4,23 +4,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
-from tunewarden import config
-from tunewarden.cli import client, data_directory
+from tunewarden.cli import client
 from tunewarden.cli.confirmation import was_dry_run
 from tunewarden.cli.migrate_options import inventory_of, resumed, state_option
 from tunewarden.cli.migration_aliases import HttpAliases
 from tunewarden.cli.options import data_option, dry_run_option, json_option, refusing
 from tunewarden.cli.output import show_json, show_table
-from tunewarden.cli.transport import ROOT
+from tunewarden.cli.server_address import shown_url
 from tunewarden.errors import Error, Kind
 from tunewarden.migration import switching
 from tunewarden.migration.switching import REFUSED, Switched, Switching
 
-USUAL_URL = "http://127.0.0.1:8800/v1"
 UNKNOWN = "-"
 
 
@@ -67,7 +64,7 @@ def switch_command(
             )
         switcher = Switching(HttpAliases(server), noted, dry_run)
         done = [_switched(switcher, name, model) for name, model in wanted.items()]
-        environment = {"OPENAI_BASE_URL": _url(data), "OPENAI_API_KEY": "…"}
+        environment = {"OPENAI_BASE_URL": shown_url(data), "OPENAI_API_KEY": "…"}
         _show(done, {"environment": environment} if as_json else None)
         _say_reasons(done, shown.say)
         if dry_run:
@@ -134,12 +131,3 @@ def _end(done: Sequence[Switched]) -> None:
     refused = sum(one.status == REFUSED for one in done)
     if refused:
         raise Error(Kind.INVALID, f"{refused} of {len(done)} aliases stay as they are.")
-
-
-def _url(data: Path | None) -> str:
-    """Return the address that clients use, as this command reaches the server."""
-    server = config.client_settings() if data is None else None
-    if server is None:
-        return data_directory.server_url(config.load(data=data)) or USUAL_URL
-    url = server[0].rstrip("/")
-    return url if urlsplit(url).path else f"{url}{ROOT}"

@@ -18,6 +18,7 @@ from tunewarden.migration.target import Origin, Target, UploadGone
 from tunewarden.migration.waiting import Patience
 
 PURPOSE = "user_data"
+PREFIX = "answers"
 # An upload is closed at the first of these.
 ANSWERS_MAX = 200
 BYTES_MAX = 48 * 1024 * 1024
@@ -33,12 +34,16 @@ class Where:
     source_url: str
     model: str
     prompts_file: str
+    # Of a comparison: the model here that answers too, and the recorded answers.
+    prefix: str = PREFIX
+    model_here: str = ""
+    answers_file: str = ""
 
     @property
     def name(self) -> str:
         """What the state calls them."""
-        text = f"{self.model} {self.prompts_file}"
-        return f"answers-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        text = f"{self.model} {self.prompts_file} {self.model_here} {self.answers_file}".rstrip()
+        return f"{self.prefix}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 class Answers:
@@ -147,7 +152,7 @@ class Answers:
 
     def _begin(self, patience: Patience | None) -> None:
         count = len(self._noted["files"]) + 1
-        name = f"answers-{self.where.name.rpartition('-')[2]}-{count:03}.jsonl"
+        name = f"{self.where.prefix}-{self.where.name.rpartition('-')[2]}-{count:03}.jsonl"
         upload = _patiently(
             lambda: self._target.begin_upload(name, PURPOSE, ANNOUNCED_BYTES), patience
         )
@@ -157,7 +162,10 @@ class Answers:
 
     def _complete(self) -> None:
         parts = self._noted["parts"]
-        origin = Origin([self.where.prompts_file], f"{self.where.source_url} {self.where.model}")
+        made_from = [self.where.answers_file, self.where.prompts_file]
+        # Questions may be deleted while what was answered stays.
+        there = [one for one in made_from if one and self._target.has_file(one)]
+        origin = Origin(there, f"{self.where.source_url} {self.where.model}")
         file = self._target.complete(
             self._noted["upload"],
             [part for _, part, _ in parts],

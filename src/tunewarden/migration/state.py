@@ -39,6 +39,11 @@ class State:
             raise self._unreadable(name)
         return found
 
+    def all(self, prefix: str) -> list[Object]:
+        """Return what was written under names that begin so. Raises Error(INVALID) for another format."""
+        names = sorted(path.stem for path in self.directory.glob(f"{prefix}*.json"))
+        return [found for name in names if (found := self.read(name)) is not None]
+
     def write(self, name: str, content: Object, *, indent: int | None = None) -> Path:
         """Replace what a name has, durably; return the file. The first one binds the directory to its source.
 
