@@ -140,6 +140,39 @@ def test_each_member_has_a_receipt_and_the_summary_commits_to_all_of_them(server
             cases.check_members(summary, others)
 
 
+def test_the_receipt_of_a_file_alone_names_the_models_that_learned_from_it_and_stay(
+    server: Server,
+) -> None:
+    file, other = upload(server), upload(server)
+    _, first, checkpoint = trained(server, file)
+    _, second, late = trained(server, other, start=first)
+    server.client().models.delete(late.id)
+    _, foreign_key = rows.make_project(server.app)
+    job = rows.make_job(
+        server.app,
+        foreign_key,
+        state=State.CANCELLED,
+        training_n=artifact_n(server, other),
+        start_n=first.n,
+    )
+    foreign = rows.make_checkpoint(server.app, foreign_key, job, 4, {})
+    answer = server.client().files.with_raw_response.delete(file)
+    deletion = answer.headers["tunewarden-deletion"]
+    reply = server.get(f"/v1/deletions/{deletion}/receipt", key=server.owner_key)
+    key = server.get("/.well-known/tunewarden-log-key").body
+    disclosed = receipt.verify(reply.body, key).disclosed
+    assert disclosed is not None
+    assert disclosed.lineage is not None
+    assert set(disclosed.lineage) == {first.id, checkpoint.id, second.id}
+    assert foreign.id.encode() not in reply.body
+    # And of one that nothing learned from it says that, not nothing.
+    nothing = server.client().models.with_raw_response.delete(second.id)
+    path = f"/v1/deletions/{nothing.headers['tunewarden-deletion']}/receipt"
+    disclosed = receipt.verify(server.get(path, key=server.owner_key).body, key).disclosed
+    assert disclosed is not None
+    assert disclosed.lineage == ()
+
+
 def test_nothing_is_deleted_if_one_member_is_held_and_the_answer_names_it(server: Server) -> None:
     file = upload(server)
     _, model, checkpoint = trained(server, file)

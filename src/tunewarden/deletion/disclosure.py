@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from tunewarden.db.database import Tx
+from tunewarden.deletion import lineage
 from tunewarden.deletion.records import Deletion
 from tunewarden.registry import artifacts, export_rows, exports
 from tunewarden.registry.artifacts import ArtifactKind, SealedBlob
@@ -26,16 +27,19 @@ HOSTS = (FencedHost("local", "acknowledged"),)
 def read_disclosure(tx: Tx, deletion: Deletion) -> Disclosure:
     """Return every stored value that the leaf of a deletion commits to."""
     blobs = artifacts.blobs_of(tx, deletion.artifact_n)
-    if deletion.kind != ArtifactKind.MODEL:
-        return disclosure_of(deletion, blobs, None)
-    # Read after D4, when no export can begin any more.
-    return disclosure_of(deletion, blobs, export_rows.of(tx, deletion.artifact_n))
+    # Read after D4, when no export and no job can begin any more.
+    is_model = deletion.kind == ArtifactKind.MODEL
+    exported = export_rows.of(tx, deletion.artifact_n) if is_model else None
+    return disclosure_of(deletion, blobs, exported, lineage.models_left(tx, deletion.artifact_n))
 
 
 def disclosure_of(
-    deletion: Deletion, blobs: Sequence[SealedBlob], exported: Sequence[Export] | None
+    deletion: Deletion,
+    blobs: Sequence[SealedBlob],
+    exported: Sequence[Export] | None,
+    learned: tuple[str, ...] | None = None,
 ) -> Disclosure:
-    """Return a deletion's disclosure; `exported` is None if nobody looked, as for files."""
+    """Return a deletion's disclosure; `exported` is None if nobody looked, as for files, and `learned` likewise."""
     return Disclosure(
         salt=deletion.salt.hex(),
         artifact_id=deletion.artifact_id,
@@ -49,6 +53,7 @@ def disclosure_of(
             EvictedEngine(one.engine, one.how, one.aborted) for one in deletion.evict_report or ()
         ),
         exports=None if exported is None else tuple(map(exports.disclosed, exported)),
+        lineage=learned,
     )
 
 

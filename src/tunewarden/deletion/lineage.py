@@ -17,6 +17,8 @@ from tunewarden.registry.artifacts import VISIBLE, Artifact, ArtifactKind, State
 
 # Tombstones are passed too: what learned from them is followed. More is not looked at in one transaction.
 NODES_MAX = 4 * MEMBERS_MAX
+# A receipt's list has no more items; each deletion looks at that (D7).
+RECEIPT_NODES_MAX = 1_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -154,6 +156,25 @@ def learned_from(tx: Tx, caller: Caller, origin: Artifact) -> Learned:
         else:
             hidden += 1
     return Learned(tuple(members.values()), hidden, tuple(under_way), reached.is_whole)
+
+
+def models_left(tx: Tx, artifact_n: int) -> tuple[str, ...] | None:
+    """Return the ids of the models that learned from an artifact and stay, for the receipt of its deletion (I18).
+
+    The organization reads it: checkpoints of other projects are left out. None if there is too much to look at.
+    """
+    reached = walk(tx, Node(artifact_n), below, most=RECEIPT_NODES_MAX)
+    if not reached.is_whole:
+        return None
+    project_id = artifacts.by_n(tx, artifact_n)[1].project_id
+    left = []
+    for node in reached.found:
+        if not node.is_job:
+            kind, one = artifacts.by_n(tx, node.n)
+            is_shown = one.project_id == project_id or models.step_of(tx, node.n) is None
+            if kind is ArtifactKind.MODEL and one.state in VISIBLE and is_shown:
+                left.append(one.id)
+    return tuple(left)
 
 
 def is_seen(tx: Tx, caller: Caller, kind: ArtifactKind, artifact: Artifact) -> bool:
