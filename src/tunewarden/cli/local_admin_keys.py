@@ -1,13 +1,13 @@
 """Admin keys of any organization, on the server's machine only: the operator's, whatever `DIR/owner.key` says."""
 
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from tunewarden import audit
 from tunewarden.api.administration.admin_api_keys import shown
 from tunewarden.app import open_app
-from tunewarden.cli.client import Object
 from tunewarden.config import Config
 from tunewarden.db.database import Tx
 from tunewarden.errors import Error, Kind
@@ -16,7 +16,7 @@ from tunewarden.identity import admin_keys, organizations, users
 
 def create(
     settings: Config, *, organization: str | None, user: str | None, name: str, expires: int | None
-) -> Object:
+) -> dict[str, Any]:
     """Create an admin key of an Owner; its text is in `value`, and cannot be read again.
 
     `user` is an id or an address, and the oldest Owner without it; `organization` is a name, and the oldest one without
@@ -44,7 +44,7 @@ def create(
             actor=audit.SERVER,
             expires_in_seconds=expires,
         )
-    object_: Object = msgspec.to_builtins(shown(made, None))
+    object_: dict[str, Any] = msgspec.to_builtins(shown(made, None))
     return {**object_, "value": text}
 
 
