@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from openai.types.webhooks import FineTuningJobCancelledWebhookEvent
-from tests.support import fine_tuning_rows, servers, uploading, webhook_receiver
+from tests.support import fine_tuning_rows, scrapes, servers, uploading, webhook_receiver
 from tests.support.servers import Server, WithoutTorch, wait_until
 from tests.support.uploading import Field
 from tests.support.webhook_receiver import Receiver
 
+from tunewarden.api import webhook_threads
 from tunewarden.finetuning.states import State
 from tunewarden.webhooks.event_types import WebhookEventType
 
@@ -20,7 +22,7 @@ from tunewarden.webhooks.event_types import WebhookEventType
 EVERY: Any = [one.value for one in WebhookEventType]
 CREATED: Any = ["model.created"]
 FILE = (Field("purpose", b"user_data"), Field("file", b"x", "a.txt"))
-LOOPBACK = {"webhook_allowed_networks": "127.0.0.0/8"}
+LOOPBACK = {"webhook_allowed_networks": "127.0.0.0/8", **scrapes.SETTINGS}
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +200,24 @@ def test_what_fails_is_sent_again_with_the_same_id_and_another_time(
     assert (logged["status"], logged["attempts"], logged["status_code"]) == ("delivered", 2, 200)
 
 
+def test_metrics_count_attempts_and_what_waits_without_naming_anybody(
+    server: Server, receiver: Receiver, endpoint: Any
+) -> None:
+    counter, gauge = (f"tunewarden_webhook_deliveries_{end}" for end in ("total", "pending"))
+    before = scrapes.scrape(server)
+    receiver.statuses += [500]
+    server.make_model()
+    receiver.wait_for(1)
+    wait_until(lambda: scrapes.scrape(server).total(gauge) == 1, "it waits")
+    receiver.wait_for(2)
+    wait_until(lambda: scrapes.scrape(server).total(gauge) == 0, "it has left")
+    after = scrapes.scrape(server)
+    for outcome in ("delivered", "retried"):
+        assert after.total(counter, outcome=outcome) == before.total(counter, outcome=outcome) + 1
+    labels = {name for one in after.samples if one.name == counter for name in one.labels}
+    assert labels == {"outcome"}
+
+
 def test_both_secrets_sign_for_a_day_and_the_old_one_can_end_at_once(
     server: Server, receiver: Receiver, endpoint: Any
 ) -> None:
@@ -326,6 +346,23 @@ def test_receivers_that_misuse_their_turn_do_not_stop_others(
         "/close": "connection_closed",
     }
     assert not [one for one in receiver.received if one.path == "/elsewhere"]
+
+
+def test_requests_that_wait_for_a_receiver_leave_threads_for_others(
+    server: Server, receiver: Receiver, endpoint: Any
+) -> None:
+    webhooks = server.client(max_retries=0).webhooks
+    hanging = webhooks.create(name="hang", url=receiver.url("/hang"), event_types=CREATED)
+    path = f"/v1/webhook_endpoints/{hanging.id}/test"
+    asked = {"event_type": "model.created"}
+    workers, each = 2, webhook_threads.PER_ORGANIZATION_MAX
+    with ThreadPoolExecutor(workers * each + 1) as pool:
+        replies = list(pool.map(lambda _: server.post(path, asked), range(workers * each + 1)))
+    statuses = sorted(one.status for one in replies)
+    assert statuses[0] == 400, "a receiver that does not answer"
+    assert statuses[-1] == 429
+    [refused] = [one for one in replies if one.status == 429][:1]
+    assert refused.header("retry-after") == "1"
 
 
 def test_another_organization_sees_nothing(
