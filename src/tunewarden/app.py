@@ -68,11 +68,7 @@ from tunewarden.transparency.audit_digests import AuditDigests
 from tunewarden.transparency.directory_log import DirectoryLog
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
-from tunewarden.webhooks.addresses import AddressPolicy
-from tunewarden.webhooks.attempts import Attempts
-from tunewarden.webhooks.details import Sealer
-from tunewarden.webhooks.endpoints import Endpoints
-from tunewarden.webhooks.sender import Sender
+from tunewarden.webhooks import wiring
 
 EVICT_SECONDS = 5.0
 LOG_MARK = "log.mark"
@@ -281,7 +277,7 @@ def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
         files=app.files,
         holds=Holds(app.database, app.keyring),
         aliases=Aliases(app.database),
-        webhooks=Endpoints(app.database, app.clock, _sealer(app), _attempts(app)),
+        webhooks=wiring.endpoints(app.database, app.clock, config, app.open_log),
         model_changes=ModelChanges(app.database, app.keyring),
         uploads=app.uploads,
         admissions=Admissions(app.database, app.fence, app.clock, read_limits),
@@ -374,19 +370,6 @@ def clock_watch(app: App) -> ClockWatch:
 def retention_runner(app: App) -> Retention:
     """Return what runs retention rules."""
     return Retention(app.database, app.clock, app.executor, _time_mark(app.config))
-
-
-def webhook_sender(app: App) -> Sender:
-    """Return the sender of webhooks. Only for the runner."""
-    return Sender(app.database, app.clock, _sealer(app), _attempts(app))
-
-
-def _sealer(app: App) -> Sealer:
-    return Sealer(lambda purpose: app.open_log()[1].derive(purpose))  # noqa: PLW0108  late, as above
-
-
-def _attempts(app: App) -> Attempts:
-    return Attempts(AddressPolicy.of(app.config), app.clock)
 
 
 def audit_digests(app: App) -> AuditDigests:

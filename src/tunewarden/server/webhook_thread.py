@@ -3,10 +3,11 @@
 import logging
 import threading
 
-from tunewarden.app import App, webhook_sender
+from tunewarden.app import App
 from tunewarden.clock import Throttle
 from tunewarden.deletion import expiry_pause
 from tunewarden.errors import Error
+from tunewarden.webhooks import wiring
 from tunewarden.webhooks.sweeping import Sweeper
 
 RETRY_SECONDS = 1.0
@@ -17,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 def run(app: App, stop: threading.Event) -> None:
     """Send until `stop`. What is in flight then is sent again at the next start."""
-    sender, sweeper = webhook_sender(app), Sweeper(app.database)
+    sender = wiring.sender(app.database, app.clock, app.config, app.open_log)
+    sweeper = Sweeper(app.database)
     logged = Throttle(app.clock)
     sweep_at = 0.0
     while not stop.is_set():
