@@ -7,7 +7,7 @@ requests come first.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ from tunewarden.registry import file_rows
 from tunewarden.registry.file_rows import File
 from tunewarden.registry.file_searches import FileSearch
 from tunewarden.registry.files import Files
-from tunewarden.registry.text_search import Found, Search, folded
+from tunewarden.registry.text_search import PIECE_BYTES, Found, Search, folded
 from tunewarden.serving.admission import Admissions, Serving
 
 # In one request; a client continues with `after`.
@@ -141,7 +141,7 @@ class Searching:
     async def _read(self, file: File, found: Found) -> AsyncGenerator[None, None]:
         """Read and search a file; yield after each piece. Raises Error(NOT_FOUND) if it is deleted, or if access was lost."""
         searching = Search(self.search.patterns, found)
-        content = self.searches.files.content(file)
+        content = _in_pieces(self.searches.files.content(file))
         admissions = self.searches.admissions
         absent = file_rows.missing(file.id)
         with admissions.guarded(
@@ -233,6 +233,14 @@ def _check(admissions: Admissions, serving: Serving, absent: Error) -> None:
     """Raise why a file may not be read any more, if it may not."""
     if not admissions.may_go_on(serving):
         raise serving.ended_by or absent
+
+
+def _in_pieces(content: Generator[bytes, None, None]) -> Generator[bytes, None, None]:
+    """Yield a file's content in pieces so short that searching one delays the event loop by little: they share the GIL."""
+    with closing(content):
+        for chunk in content:
+            for start in range(0, len(chunk), PIECE_BYTES):
+                yield chunk[start : start + PIECE_BYTES]
 
 
 def _line(said: Struct) -> bytes:

@@ -21,7 +21,7 @@ LINES_MAX = 1000
 SPACE_MAX = 64
 ESCAPED_LEVELS = 2
 # A call of C holds the interpreter for as long as one piece takes.
-PIECE_BYTES = 32 * 1024
+PIECE_BYTES = 16 * 1024
 
 _SPACE = f"[ \\n]{{1,{SPACE_MAX}}}"
 _ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
