@@ -1,7 +1,7 @@
 """Stands in for OpenAI as the source of a migration: its shapes, and quirks that no server of ours has.
 
 The shapes are recorded ones: jobs with `"error": {}`, the words of a deleted model, an expired file, a rate limit, a
-used-up quota and a parameter that a model does not take. It refuses whatever would change it.
+used-up quota and a parameter that a model does not take. It deletes only where a test says that it may.
 """
 
 import hashlib
@@ -77,6 +77,7 @@ class OpenAI:
         self.cuts: deque[int] = deque()
         self.has_ranges = True
         self.page_size = 100
+        self.may_delete = False
         self.chat_seconds = 0.0
         # Chats are answered when it is set.
         self.is_answering = threading.Event()
@@ -154,6 +155,8 @@ class OpenAI:
         path = [unquote(one) for one in asked.path.strip("/").split("/")]
         if asked.method == "POST" and path[-2:] == ["chat", "completions"]:
             return self._chat(asked.body or {}, path)
+        if asked.method == "DELETE":
+            return self._delete(path)
         found = self._read(path, asked) if asked.method == "GET" else None
         return found or Refusal(404, f"Invalid URL ({asked.method} /v1{asked.path})")
 
@@ -173,6 +176,18 @@ class OpenAI:
                     self.checkpoints.get(rest[0], []) if is_of_one else self.jobs, asked
                 )
         return None
+
+    def _delete(self, path: Sequence[str]) -> Object | Refusal:
+        kind, name = path
+        if kind == "models":
+            if name not in self.models:
+                return _no_model(name)
+            self.models.remove(name)
+            return {"id": name, "object": "model", "deleted": True}
+        if name not in self.files:
+            return _no_file(name)
+        del self.files[name], self.contents[name]
+        return {"object": "file", "deleted": True, "id": name}
 
     def _chat(self, body: Object, path: Sequence[str]) -> Object | Refusal:
         model = path[1] if path[0] == "deployments" else body["model"]
@@ -259,7 +274,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("POST")
 
     def do_DELETE(self) -> None:
-        raise AssertionError(f"the source was asked to delete {self.path}")
+        assert self.openai.may_delete, f"the source was asked to delete {self.path}"
+        self._answer("DELETE")
 
     def _answer(self, method: str) -> None:
         parts = urlsplit(self.path)

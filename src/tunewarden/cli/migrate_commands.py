@@ -1,8 +1,9 @@
-"""Commands that move models here from another server. Nothing is changed there."""
+"""Commands that move models here from another server. Only `delete-source` changes anything there."""
 
 import click
 
 from tunewarden.cli.migrate_compare_command import compare_command
+from tunewarden.cli.migrate_delete_source_command import delete_source_command
 from tunewarden.cli.migrate_download_command import download_command
 from tunewarden.cli.migrate_inventory_command import inventory_command
 from tunewarden.cli.migrate_record_command import record_command
@@ -17,7 +18,7 @@ def migrate() -> None:
 
 @migrate.group("openai")
 def openai() -> None:
-    """From OpenAI, Azure, or another server with OpenAI's API. Nothing is changed there."""
+    """From OpenAI, Azure, or another server with OpenAI's API. Only delete-source changes anything there."""
 
 
 for command in (
@@ -28,5 +29,6 @@ for command in (
     compare_command,
     switch_command,
     rollback_command,
+    delete_source_command,
 ):
     openai.add_command(command)

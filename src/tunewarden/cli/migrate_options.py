@@ -59,7 +59,7 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--source-url",
             default=addresses.OPENAI,
             show_default=True,
-            help="Where to read from. It is never written to.",
+            help="Where it is. Only delete-source changes anything there.",
         ),
         click.option(
             "--source-key-file",

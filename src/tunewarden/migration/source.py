@@ -1,4 +1,4 @@
-"""Client of the source server: GET, and requests to its models; nothing that changes it.
+"""Client of the source server: GET, and requests to its models; DELETE for `delete-source` (`source_deletion`) alone.
 
 Every request is patient: a cut connection, 429 and 5xx are tried again (`waiting`). What it cannot get is an Error
 without the source's own words, which may quote a key or a prompt.
@@ -40,6 +40,7 @@ CONNECT_SECONDS = 30.0
 PAGE_SIZE = 100
 Object = dict[str, Any]
 NO_QUERY: Query = {}
+NO_HEADERS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +121,15 @@ class Source:
         segments: Sequence[str],
         query: Query = NO_QUERY,
         body: bytes | None = None,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> Reply:
         """Return the final response, after retries. Raises Error(UNAVAILABLE), Error(QUOTA_EXCEEDED)."""
         patience = Patience(self.pauses)
         while True:
             self.pauses.wait()
             try:
-                connection, response = self.begin(method, segments, query, {}, body)
+                connection, response = self.begin(method, segments, query, headers, body)
                 try:
                     reply = Reply(response.status, _headers(response), _whole(response))
                 finally:
