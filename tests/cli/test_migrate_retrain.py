@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai import NotFoundError
+from openai.types.fine_tuning import FineTuningJob
 from tests.cli.in_process import over_http
 from tests.fakes import openai_source
 from tests.fakes.openai_source import OpenAI
@@ -123,6 +125,78 @@ def test_jobs_of_another_server_are_made_again_in_the_order_of_their_chain(
     start = here.fine_tuning.jobs.retrieve(ran.jobs[second.id]["job"]).model
     assert start == ran.jobs[first.id]["model"]
     assert migrations.files_with([PROMPT_CANARY, ANSWER_CANARY], moving.state, server.data) == []
+
+
+def _learned(server: Server, file: str) -> dict[str, Any]:
+    plan = server.get(f"/v1/files/{file}/deletion_plan", key=server.owner_key).json
+    learned = plan["learned"]
+    assert isinstance(learned, dict)
+    return learned
+
+
+def _check_erased_by_file(server: Server, moving: Moving, job: FineTuningJob) -> None:
+    """Erasing a file takes along the models that learned from it, and what was recorded and compared from it."""
+    downloads, retrained = moving.noted("downloads")["files"], moving.noted("retrain")["jobs"]
+    assert isinstance(downloads, dict)
+    assert isinstance(retrained, dict)
+    training, file = (
+        downloads[str(one)]["file"] for one in (job.training_file, job.validation_file)
+    )
+    derived = {
+        name
+        for path in (*moving.state.glob("answers-*.json"), *moving.state.glob("comparison-*.json"))
+        for name in json.loads(path.read_text())["files"]
+    }
+    assert len(derived) == 2
+    assert {one["model"] for one in retrained.values()} <= set(_learned(server, training)["models"])
+    assert derived <= set(_learned(server, file)["files"])
+    moving.run("rollback")
+    client = server.client()
+    client.delete(f"/files/{file}?cascade=models", cast_to=object)
+    for name in derived:
+        with pytest.raises(NotFoundError):
+            client.files.content(name)
+
+
+def test_the_whole_way_from_one_server_to_another(
+    origin: Server, server: Server, tmp_path: Path
+) -> None:
+    """Each command, twice: the second time there is nothing left to do."""
+    job = migrations.trained(origin.client(), "whole")
+    old = job.fine_tuned_model
+    assert old is not None
+    moving = migrations.moving(
+        tmp_path, origin.url, key=origin.owner_key, settings=over_http(server)
+    )
+    only = ("--model", old)
+    for step, *options in (
+        ("inventory",),
+        ("download",),
+        ("record", "--yes", *only),
+        ("retrain", *only),
+        ("compare", *only, "--at-least", "exact=1"),
+        ("switch", *only),
+    ):
+        for _ in range(2):
+            ran = moving.run(step, *options)
+            assert ran.returncode == 0, ran.stderr
+    asked: Any = [{"role": "user", "content": "Hello"}]
+    said = [
+        one.client().chat.completions.create(model=old, messages=asked).choices[0].message.content
+        for one in (origin, server)
+    ]
+    assert said[0] == said[1]
+    # There it is gone, here it answers by its old name.
+    deleted = moving.run("delete-source", "--yes", "--json")
+    assert deleted.returncode == 0, deleted.stderr
+    assert old in {one["id"] for one in json.loads(deleted.stdout)["answers"]}
+    with pytest.raises(NotFoundError):
+        origin.client().chat.completions.create(model=old, messages=asked)
+    assert server.client().chat.completions.create(model=old, messages=asked).choices
+    _check_erased_by_file(server, moving, job)
+    needles = [PROMPT_CANARY, ANSWER_CANARY]
+    assert migrations.files_with([job.id], moving.state), "what stands there is found"
+    assert migrations.files_with(needles, moving.state, server.data, origin.data) == []
 
 
 def test_what_was_made_is_found_again_with_the_state_and_without(

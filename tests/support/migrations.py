@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -169,11 +170,14 @@ def answers(server: Server, moving: Moving) -> list[dict[str, Any]]:
 def files_with(needles: Sequence[str], *roots: Path) -> list[Path]:
     """Return the files below these places that have any of the texts in the plain."""
     paths = [path for root in roots for path in root.rglob("*") if path.is_file()]
-    return [
-        path
-        for path in paths
-        if any(needle.encode() in content for needle in needles for content in [path.read_bytes()])
-    ]
+    found = []
+    for path in paths:
+        # Blobs are erased in the background.
+        with suppress(FileNotFoundError):
+            content = path.read_bytes()
+            if any(needle.encode() in content for needle in needles):
+                found.append(path)
+    return found
 
 
 def pairs(ran: subprocess.CompletedProcess[str]) -> dict[str, str]:
