@@ -54,6 +54,7 @@ SETS = (
     Set("usage", ("admin/organization/test_usage.py",)),
     Set("audit logs", (f"{ADMIN}/test_audit_logs.py",)),
     Set("rate limits of projects", (f"{ADMIN}/projects/test_rate_limits.py",)),
+    Set("webhooks", ("test_webhooks.py", "webhooks")),
 )
 # Files and folders of administration that are no set: all of their operations answer 404 `not_offered`.
 LEFT_OUT = {
@@ -92,6 +93,10 @@ LEFT_OUT = {
     for name in names
 }
 NOT_OFFERED = (
+    NotOffered(
+        rf"test_webhooks\.py::\w+::({CALLS}_(create|test)|test_method_update_with_all_params)\[",
+        '`url="https://"`, which has no host, and events of batches, which this server does not have',
+    ),
     NotOffered(
         r"admin/organization/test_usage\.py::\w+::test_method_(completions|embeddings)_with_all_params\[",
         '`page="page"`, which is the cursor of no report and is refused',

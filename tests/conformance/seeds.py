@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.conformance import key_seeds, limit_seeds, people
 from tests.fakes.upstream import FakeUpstream
-from tests.support import demo_models
+from tests.support import demo_models, webhook_rows
 
 from tunewarden.app import App
 from tunewarden.artifacts.adapters import read_adapter_directory
@@ -26,6 +26,9 @@ from tunewarden.registry.bases import BaseKind
 from tunewarden.registry.file_rules import Description
 from tunewarden.registry.files import Owner
 from tunewarden.server.first_start import add_local_base
+from tunewarden.webhooks import endpoint_rows, signing
+from tunewarden.webhooks.details import Details
+from tunewarden.webhooks.event_types import WebhookEventType
 
 CHAT_BASE = "gpt-6-astra"
 COMPLETIONS_BASE = "gpt-3.5-turbo-instruct"
@@ -46,6 +49,7 @@ CURSOR = "after"  # The suite's name of the last object of a page, in every list
 PROJECT = "string"  # The suite shares a checkpoint with it.
 ANOTHER_PROJECT = "proj_conformance"
 THIRD_PROJECT = "proj_cursor"
+ENDPOINT = "whe_123"
 EVERY_PARAMETER = "create_with_all_params"
 
 
@@ -78,6 +82,9 @@ class Seeds:
         if file.startswith("admin/"):
             self._administered(file)
             return
+        if "webhooks" in file:
+            self._endpoint()
+            return
         self._file(FILE, "assistants", CONTENT)
         self._file(TRAINING_FILE, "fine-tune", _chats())
         self._file(CURSOR, "assistants", CONTENT)
@@ -90,6 +97,17 @@ class Seeds:
         if file.endswith(("test_completions.py", "test_responses.py")):
             base = COMPLETIONS_BASE if file == "test_completions.py" else CHAT_BASE
             self._base(base, is_remote=EVERY_PARAMETER in name)
+
+    def _endpoint(self) -> None:
+        """Have a webhook endpoint, which was never sent to."""
+        sealed = webhook_rows.sealer(self._app).seal(
+            ENDPOINT, Details("conformance", webhook_rows.NOWHERE, signing.new_secret())
+        )
+        with self._app.database.write() as tx:
+            organization_id = self._caller.organization_id
+            if ENDPOINT not in {one.id for one in endpoint_rows.of(tx, organization_id)}:
+                types = [WebhookEventType.RETENTION_UPCOMING]
+                endpoint_rows.insert(tx, ENDPOINT, organization_id, sealed, types)
 
     def _administered(self, file: str) -> None:
         # In lists of people the cursor is a person, in those of service accounts one of them.
