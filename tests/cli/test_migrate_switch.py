@@ -17,6 +17,7 @@ from tests.support.migrations import BASE, Moving
 from tests.support.servers import Server
 
 from tunewarden.cli.exit_codes import ExitCode
+from tunewarden.cli.migration_aliases import HttpAliases
 
 PIECES_MAX = 40
 STRIDE = 1 if os.environ.get("TUNEWARDEN_TORTURE") else 4
@@ -146,6 +147,30 @@ def test_a_url_without_a_path_is_shown_with_it(server: Server, tmp_path: Path) -
     assert (
         f"OPENAI_BASE_URL={server.url}" in on_data.run("switch", "--data", str(server.data)).stderr
     )
+
+
+def test_a_request_of_a_killed_command_that_comes_in_between_does_no_harm(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change has been made already when it is asked for."""
+    moving, old, _ = _moved(server, tmp_path)
+    made, deleted = HttpAliases.set, HttpAliases.delete
+
+    def make_twice(self: HttpAliases, name: str, model: str, *, is_new: bool) -> dict[str, Any]:
+        made(self, name, model, is_new=is_new)
+        return made(self, name, model, is_new=is_new)
+
+    def delete_twice(self: HttpAliases, name: str) -> None:
+        deleted(self, name)
+        deleted(self, name)
+
+    monkeypatch.setattr(HttpAliases, "set", make_twice)
+    monkeypatch.setattr(HttpAliases, "delete", delete_twice)
+    done = _done(moving, "switch")
+    assert (done["status"], done["version"], done["exit"]) == ("switched", 1, 0)
+    assert _answers(server, old)
+    assert _done(moving, "rollback")["exit"] == 0
+    assert not _answers(server, old)
 
 
 @pytest.mark.parametrize("was_there", [False, True])

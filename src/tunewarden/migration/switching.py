@@ -75,9 +75,13 @@ class Switching:
         try:
             made = self.aliases.set(name, model, is_new=found is None)
         except Error as error:
-            if error.kind in OF_ONE_ALIAS:
-                self._note(name, earlier)
-            raise
+            # A request of a killed command may have come in between.
+            now = self.aliases.find(name) if error.kind is Kind.CONFLICT else None
+            if now is None or not _means(now, model):
+                if error.kind in OF_ONE_ALIAS:
+                    self._note(name, earlier)
+                raise
+            made = now
         return Switched(name, model, SWITCHED, made["version"])
 
     def _roll_back(self, name: str, entry: Object) -> Switched:
@@ -94,11 +98,19 @@ class Switching:
             return Switched(name, entry["model"], PLANNED, before)
         version = before
         if not is_back and before is None:
-            self.aliases.delete(name)
+            self._delete(name)
         elif not is_back:
             version = self.aliases.roll_back(name, before)["version"]
         self._note(name, None)
         return Switched(name, entry["model"], ROLLED_BACK, version)
+
+    def _delete(self, name: str) -> None:
+        """Delete an alias, unless a request of a killed command did in between."""
+        try:
+            self.aliases.delete(name)
+        except Error as error:
+            if error.kind is not Kind.NOT_FOUND:
+                raise
 
     def _note(self, name: str, entry: Object | None) -> None:
         self._entries.pop(name, None)
