@@ -68,7 +68,7 @@ SERVER_FIXTURES = {"server", "engine_server"}
 BROAD_EXCEPT = {
     "api/flushing.py",
     "api/server.py",
-    "deletion/case_runner.py",
+    "deletion/cases/case_runner.py",
     "deletion/executor.py",
     "deletion/group_commit.py",
     "embedded_engine/step_loop.py",

@@ -36,8 +36,8 @@ OWNERS = {
     "retention_rules": "registry/retention_rules.py",
     "retention_notices": "registry/retention_notices.py",
     "retention_pauses": "registry/retention_pause.py",
-    "bulk_deletions": "deletion/bulk_rows.py",
-    "bulk_deletion_items": "deletion/bulk_rows.py",
+    "bulk_deletions": "deletion/bulk/bulk_rows.py",
+    "bulk_deletion_items": "deletion/bulk/bulk_rows.py",
     "exports": "registry/export_rows.py",
     "deletion_settings": "registry/deletion_settings.py",
     "aliases": "registry/alias_rows.py",
@@ -68,7 +68,7 @@ OWNERS = {
     "deletion_cases": "deletion/case_rows.py",
     "case_members": "deletion/case_rows.py",
     "canary_runs": "canary/runs.py",
-    "clock_seen": "deletion/expiry_pause.py",
+    "clock_seen": "deletion/retention/expiry_pause.py",
     "webhook_endpoints": "webhooks/endpoint_rows.py",
     "webhook_deliveries": "webhooks/outbox.py",
     "audit_events": "audit/events.py",
@@ -98,7 +98,7 @@ READS = {
         "artifacts": "a deletion with what it is of, in one statement",
         "drafts": "whether bytes or a key belong to anything, in one snapshot",
     },
-    "deletion/bulk_rows.py": {
+    "deletion/bulk/bulk_rows.py": {
         "artifacts": "what a filter chose with its ids, in one statement",
     },
     "finetuning/checkpoints.py": {

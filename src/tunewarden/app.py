@@ -19,15 +19,15 @@ from tunewarden.config import Config
 from tunewarden.db.database import Database, Tx
 from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.deletion import log_opening
-from tunewarden.deletion.bulk import BulkDeletions
+from tunewarden.deletion.bulk.bulk_deletions import BulkDeletions
 from tunewarden.deletion.executor import Executor
-from tunewarden.deletion.expiry import Expiry
-from tunewarden.deletion.expiry_pause import ClockWatch
 from tunewarden.deletion.holders import Holders, NewControl
 from tunewarden.deletion.inventory import Inventory
 from tunewarden.deletion.recovery import HighWaterMark, LogMark
 from tunewarden.deletion.reserve import Reserve
-from tunewarden.deletion.retention import Retention
+from tunewarden.deletion.retention.expiry import Expiry
+from tunewarden.deletion.retention.expiry_pause import ClockWatch
+from tunewarden.deletion.retention.retention_runs import Retention
 from tunewarden.deletion.steps import Steps
 from tunewarden.engines import scratch
 from tunewarden.engines.adapter_states import AdapterStates

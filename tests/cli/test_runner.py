@@ -15,9 +15,9 @@ from tests.fakes.clock import HandClock
 from tests.support import servers
 from tests.support.servers import wait_until
 
-from tunewarden.deletion import expiry_pause
 from tunewarden.deletion.protocol import ORDER
 from tunewarden.deletion.requests import Attempt, request_deletion
+from tunewarden.deletion.retention import expiry_pause
 from tunewarden.identity import keys
 from tunewarden.registry import file_rows
 from tunewarden.registry.artifacts import ArtifactKind

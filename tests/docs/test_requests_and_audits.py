@@ -9,7 +9,7 @@ import pytest
 from tests.cli import in_process
 from tests.support.servers import Server, WithoutTorch, serving, wait_until
 
-from tunewarden.deletion.case_report import CaseReport, ReportedMember, ReportedReceipt
+from tunewarden.deletion.cases.case_report import CaseReport, ReportedMember, ReportedReceipt
 from tunewarden_receipts.leaf import DeletionLeaf
 
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to"

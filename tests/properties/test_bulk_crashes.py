@@ -7,9 +7,9 @@ from tests.lab.judge import judge, judge_nothing_else
 from tests.lab.power import Power
 from tests.lab.world import Start, World, copied, one_dies, started
 
-from tunewarden.deletion.bulk import BulkDeletions, Wanted
+from tunewarden.deletion.bulk.bulk_deletions import BulkDeletions, Wanted
+from tunewarden.deletion.bulk.results import Outcome, Result, Summary
 from tunewarden.deletion.requests import Attempt
-from tunewarden.deletion.results import Outcome, Result, Summary
 from tunewarden.registry.artifacts import State
 from tunewarden.registry.criteria import Criteria
 

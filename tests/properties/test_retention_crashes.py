@@ -8,7 +8,7 @@ from tests.lab.power import Power
 from tests.lab.world import Start, World, copied, one_dies, started
 
 from tunewarden import app as composition
-from tunewarden.deletion.retention import Retention
+from tunewarden.deletion.retention.retention_runs import Retention
 from tunewarden.registry.artifacts import ArtifactKind, State
 from tunewarden.registry.criteria import Criteria
 from tunewarden.registry.holds import Holds

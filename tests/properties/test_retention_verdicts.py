@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewarden.deletion.results import Outcome
-from tunewarden.deletion.verdicts import verdict
+from tunewarden.deletion.bulk.results import Outcome
+from tunewarden.deletion.retention.verdicts import verdict
 from tunewarden.registry.criteria import DAY_MICROS, Candidate, Choice, Criteria, of
 from tunewarden.registry.retention_rules import RuleAction, Terms
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from tunewarden.api import bulk_schemas, bulk_views, json_lines
 from tunewarden.api.parameters import Attempting, InContext, read_as
-from tunewarden.deletion.bulk import Wanted
+from tunewarden.deletion.bulk.bulk_deletions import Wanted
 from tunewarden.errors import Error, Kind
 
 routes = APIRouter(prefix="/v1")

@@ -5,7 +5,7 @@ from typing import Literal
 from msgspec import UNSET, Struct, UnsetType
 
 from tunewarden.api.schemas import Problem, Seconds
-from tunewarden.deletion.results import Outcome
+from tunewarden.deletion.bulk.results import Outcome
 
 
 class Filter(Struct, forbid_unknown_fields=True):

@@ -3,7 +3,7 @@
 from msgspec import UNSET
 
 from tunewarden.api import bulk_schemas, schemas
-from tunewarden.deletion.results import Result, Summary
+from tunewarden.deletion.bulk.results import Result, Summary
 from tunewarden.errors import Error
 from tunewarden.problems import WIRE
 from tunewarden.registry.artifacts import ArtifactKind

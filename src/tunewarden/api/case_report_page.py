@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from tunewarden.api.docs_page import POLICY, STYLE
-from tunewarden.deletion.case_report import CaseReport, ReportedMember
+from tunewarden.deletion.cases.case_report import CaseReport, ReportedMember
 
 HEADERS = {
     "cache-control": "no-store",

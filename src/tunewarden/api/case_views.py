@@ -6,8 +6,8 @@ from msgspec import UNSET
 
 from tunewarden.api import deletion_schemas as schemas
 from tunewarden.deletion.blockers import Blocker
-from tunewarden.deletion.cascade import Cascade
 from tunewarden.deletion.case_rows import Case, CaseMember
+from tunewarden.deletion.cases.cascade import Cascade
 from tunewarden.registry.artifacts import ArtifactKind
 
 

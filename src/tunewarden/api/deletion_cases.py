@@ -9,8 +9,8 @@ from tunewarden.api import case_report_page, case_views, listing
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Context, InContext, Segment
 from tunewarden.deletion import case_rows
-from tunewarden.deletion.case_report import CaseReports
 from tunewarden.deletion.case_rows import Case
+from tunewarden.deletion.cases.case_report import CaseReports
 from tunewarden_receipts.receipt import media_type_of
 
 routes = APIRouter(prefix="/v1/deletion_cases")

@@ -6,8 +6,8 @@ from msgspec import UNSET
 from tunewarden.api import deletion_schemas as schemas
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InContext, Segment
-from tunewarden.deletion import model_lineage
-from tunewarden.deletion.model_lineage import Direction, Relative
+from tunewarden.deletion.cases import model_lineage
+from tunewarden.deletion.cases.model_lineage import Direction, Relative
 
 routes = APIRouter(prefix="/v1/models")
 

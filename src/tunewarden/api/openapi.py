@@ -22,7 +22,7 @@ from tunewarden.api.administration import described as administration
 from tunewarden.api.administration import invite_schemas as invites
 from tunewarden.api.described import JSON, Described
 from tunewarden.api.json_lines import JSON_LINES
-from tunewarden.deletion.case_report import CaseReport
+from tunewarden.deletion.cases.case_report import CaseReport
 from tunewarden.engine_protocol import paths
 from tunewarden.gateway.inference import ROUTES
 from tunewarden_receipts.receipt import MEDIA_TYPE

@@ -7,9 +7,9 @@ from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.clock import Clock
 from tunewarden.config import Config
 from tunewarden.db.database import Database
-from tunewarden.deletion.bulk import BulkDeletions
+from tunewarden.deletion.bulk.bulk_deletions import BulkDeletions
 from tunewarden.deletion.executor import Executor
-from tunewarden.deletion.retention import Retention
+from tunewarden.deletion.retention.retention_runs import Retention
 from tunewarden.engines.adapter_states import AdapterStates
 from tunewarden.gateway.routing import Gateway
 from tunewarden.registry.aliases import Aliases

@@ -15,8 +15,8 @@ from tunewarden.cli import data_directory, engine_lookup, waiting
 from tunewarden.cli.client import Client
 from tunewarden.clock import SystemClock, from_micros, iso, to_micros
 from tunewarden.config import Config
-from tunewarden.deletion import expiry_pause
-from tunewarden.deletion.expiry_pause import JUMP_MICROS
+from tunewarden.deletion.retention import expiry_pause
+from tunewarden.deletion.retention.expiry_pause import JUMP_MICROS
 from tunewarden.engines import keys
 from tunewarden.engines.tls import GATEWAY, ClientTls
 from tunewarden.errors import Error

@@ -14,7 +14,7 @@ from tunewarden.app import open_app, with_no_server
 from tunewarden.cli import data_directory, replica_operations, waiting
 from tunewarden.cli.client import Client, Object
 from tunewarden.config import Config
-from tunewarden.deletion import expiry_pause
+from tunewarden.deletion.retention import expiry_pause
 from tunewarden.engines import keys as engine_keys
 from tunewarden.errors import Error, Kind
 from tunewarden.recovery_at_start import recovery

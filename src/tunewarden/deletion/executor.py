@@ -16,7 +16,7 @@ from tunewarden.clock import Clock
 from tunewarden.db.database import Database
 from tunewarden.deletion import case_rows, group_commit, records
 from tunewarden.deletion.case_rows import Case
-from tunewarden.deletion.case_runner import CaseRunner
+from tunewarden.deletion.cases.case_runner import CaseRunner
 from tunewarden.deletion.claims import Claims
 from tunewarden.deletion.group_commit import GroupCommit
 from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step

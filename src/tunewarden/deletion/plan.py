@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import blockers, cascade, together
+from tunewarden.deletion import blockers, together
 from tunewarden.deletion.blockers import Blocker, BlockerType
-from tunewarden.deletion.cascade import Cascade
+from tunewarden.deletion.cases import cascade
+from tunewarden.deletion.cases.cascade import Cascade
 from tunewarden.deletion.use import IsServed, not_seen
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, authorize

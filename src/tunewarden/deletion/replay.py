@@ -9,7 +9,8 @@ from tunewarden.audit import digests
 from tunewarden.audit.digests import Digest
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Tx
-from tunewarden.deletion import case_rows, case_summary, records
+from tunewarden.deletion import case_rows, records
+from tunewarden.deletion.cases import case_summary
 from tunewarden.deletion.commitment import commit
 from tunewarden.deletion.disclosure import asker, exporter, read_disclosure
 from tunewarden.deletion.records import Intent

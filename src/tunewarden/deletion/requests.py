@@ -10,8 +10,8 @@ from tunewarden.audit.resource_ids import recordable
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import case_rows, plan, records, together
-from tunewarden.deletion.cascade import Cascade
 from tunewarden.deletion.case_rows import Case
+from tunewarden.deletion.cases.cascade import Cascade
 from tunewarden.deletion.plan import Plan
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.together import Asked

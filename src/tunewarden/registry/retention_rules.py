@@ -1,6 +1,6 @@
 """Retention rules: what an organization lets go by itself. Owners make them; a rule acts for its organization.
 
-A new rule does nothing until it is enabled, so that it is looked at first. `deletion/retention.py` runs them.
+A new rule does nothing until it is enabled, so that it is looked at first. `deletion/retention/` runs them.
 """
 
 from collections.abc import Callable, Sequence

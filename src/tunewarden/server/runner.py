@@ -27,8 +27,9 @@ from tunewarden.app import (
 from tunewarden.audit import refusals, retention
 from tunewarden.canary.schedule import Schedule
 from tunewarden.clock import Throttle, to_micros
-from tunewarden.deletion import expiry_pause, records
+from tunewarden.deletion import records
 from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
+from tunewarden.deletion.retention import expiry_pause
 from tunewarden.errors import Error
 from tunewarden.finetuning import runner as finetuning
 from tunewarden.identity import invites

@@ -5,7 +5,7 @@ import threading
 
 from tunewarden.app import App
 from tunewarden.clock import Throttle
-from tunewarden.deletion import expiry_pause
+from tunewarden.deletion.retention import expiry_pause
 from tunewarden.errors import Error
 from tunewarden.webhooks import wiring
 from tunewarden.webhooks.sweeping import Sweeper

@@ -11,10 +11,10 @@ from tests.support import fine_tuning_rows, servers
 from tunewarden import app as composition
 from tunewarden.app import App
 from tunewarden.clock import to_micros
-from tunewarden.deletion import expiry_pause
-from tunewarden.deletion.expiry import Expiry
-from tunewarden.deletion.expiry_pause import ClockWatch
 from tunewarden.deletion.recovery import HighWaterMark
+from tunewarden.deletion.retention import expiry_pause
+from tunewarden.deletion.retention.expiry import Expiry
+from tunewarden.deletion.retention.expiry_pause import ClockWatch
 from tunewarden.finetuning import jobs
 from tunewarden.finetuning.states import State
 from tunewarden.registry import file_rows

@@ -12,12 +12,12 @@ from tests.support.bulk import make_older
 from tunewarden.app import App, open_app
 from tunewarden.clock import to_micros
 from tunewarden.config import Config
-from tunewarden.deletion import expiry_pause
-from tunewarden.deletion.expiry_pause import ClockWatch
+from tunewarden.deletion.bulk.results import Outcome, Result
 from tunewarden.deletion.recovery import HighWaterMark
 from tunewarden.deletion.requests import Attempt
-from tunewarden.deletion.results import Outcome, Result
-from tunewarden.deletion.retention import Retention
+from tunewarden.deletion.retention import expiry_pause
+from tunewarden.deletion.retention.expiry_pause import ClockWatch
+from tunewarden.deletion.retention.retention_runs import Retention
 from tunewarden.errors import Error
 from tunewarden.identity.policy import Caller
 from tunewarden.recovery_at_start import recover

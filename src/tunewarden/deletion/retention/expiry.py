@@ -11,9 +11,9 @@ from tunewarden import audit
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import plan
 from tunewarden.deletion.commitment import commit
-from tunewarden.deletion.expiry_pause import ClockWatch
 from tunewarden.deletion.records import Intent
 from tunewarden.deletion.replay import SERVER
+from tunewarden.deletion.retention.expiry_pause import ClockWatch
 from tunewarden.ids import Prefix, mint
 from tunewarden.registry import artifacts, file_rows
 from tunewarden.registry.artifacts import ArtifactKind, State

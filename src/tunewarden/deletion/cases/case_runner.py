@@ -12,7 +12,7 @@ from tunewarden.clock import Clock
 from tunewarden.db.database import Database
 from tunewarden.deletion import case_rows
 from tunewarden.deletion.case_rows import Case
-from tunewarden.deletion.case_summary import CaseSummaries
+from tunewarden.deletion.cases.case_summary import CaseSummaries
 from tunewarden.deletion.claims import Claims
 from tunewarden.deletion.group_commit import GROUP_MAX, GroupCommit
 from tunewarden.deletion.step_runner import StepRunner

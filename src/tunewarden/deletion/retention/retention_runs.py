@@ -13,15 +13,17 @@ from itertools import islice
 from tunewarden import audit
 from tunewarden.clock import Clock
 from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import choosing, expiry_pause, plan, results, together, verdicts
-from tunewarden.deletion.bulk import Results
+from tunewarden.deletion import plan, together
+from tunewarden.deletion.bulk import choosing, results
+from tunewarden.deletion.bulk.bulk_deletions import Results
+from tunewarden.deletion.bulk.results import Outcome, Result, Summary
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.recovery import HighWaterMark
 from tunewarden.deletion.replay import SERVER
-from tunewarden.deletion.results import Outcome, Result, Summary
+from tunewarden.deletion.retention import expiry_pause, verdicts
+from tunewarden.deletion.retention.verdicts import Verdict
 from tunewarden.deletion.use import IsServed
-from tunewarden.deletion.verdicts import Verdict
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize

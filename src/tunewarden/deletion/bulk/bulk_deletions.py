@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import bulk_rows, choosing, plan, requests, results
-from tunewarden.deletion.bulk_rows import BulkDeletion
+from tunewarden.deletion import plan, requests
+from tunewarden.deletion.bulk import bulk_rows, choosing, results
+from tunewarden.deletion.bulk.bulk_rows import BulkDeletion
+from tunewarden.deletion.bulk.results import Fingerprint, Outcome, Result, Summary
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.requests import MISSING, Attempt, Part, RequestedDeletion
-from tunewarden.deletion.results import Fingerprint, Outcome, Result, Summary
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize

@@ -9,7 +9,7 @@ ready, and due                       announced                deleted
 
 from dataclasses import dataclass
 
-from tunewarden.deletion.results import Outcome
+from tunewarden.deletion.bulk.results import Outcome
 from tunewarden.registry.criteria import DAY_MICROS, Choice
 from tunewarden.registry.retention_rules import RuleAction, Terms
 

@@ -1,0 +1,1 @@
+"""Many models by one request, by ids or by a filter."""
