@@ -5,7 +5,8 @@ from tunewarden.audit import Actor
 from tunewarden.db.database import Tx
 from tunewarden.deletion import protocol, records
 from tunewarden.deletion.records import Deletion, Intent
-from tunewarden.registry import artifacts
+from tunewarden.finetuning import commands
+from tunewarden.registry import aliases, artifacts
 from tunewarden.registry.artifacts import Artifact, State
 
 
@@ -24,3 +25,13 @@ def commit(tx: Tx, artifact: Artifact, intent: Intent, actor: Actor, **details: 
         **details,
     )
     return written
+
+
+def detach(tx: Tx, artifact: Artifact, actor: Actor, *, changed_by: str) -> None:
+    """Let nothing need an artifact whose deletion this transaction commits.
+
+    Unfinished jobs that need it are cancelled, and no alias points to it any more. `changed_by` is the id of an API key,
+    or `replay.SERVER`.
+    """
+    commands.cancel_what_needs(tx, actor, [artifact.n])
+    aliases.take_out(tx, artifact.n, actor, changed_by=changed_by)

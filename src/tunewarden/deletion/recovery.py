@@ -21,7 +21,7 @@ from tunewarden import audit, locks, space
 from tunewarden.artifacts.keyring import Keyring
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import replay
-from tunewarden.deletion.commitment import commit
+from tunewarden.deletion.commitment import commit, detach
 from tunewarden.deletion.records import Intent
 from tunewarden.deletion.replay import SERVER
 from tunewarden.errors import Error, Kind
@@ -285,4 +285,5 @@ def _ask(tx: Tx, artifact: Artifact, log_size: int) -> None:
         epoch=artifact.epoch + 1,
         log_since=log_size,
     )
+    detach(tx, artifact, audit.SERVER, changed_by=SERVER)
     commit(tx, artifact, intent, audit.SERVER, reason="its key is gone")

@@ -11,7 +11,7 @@ from tunewarden.clock import to_micros
 from tunewarden.db.database import Tx
 from tunewarden.deletion import case_rows, records
 from tunewarden.deletion.cases import case_summary
-from tunewarden.deletion.commitment import commit
+from tunewarden.deletion.commitment import commit, detach
 from tunewarden.deletion.disclosure import asker, exporter, read_disclosure
 from tunewarden.deletion.records import Intent
 from tunewarden.deletion.reports import KeyReport
@@ -64,6 +64,9 @@ def deletion(
         return 0
     artifact, salt = found
     known = records.find_of(tx, artifact.n)
+    if known is None:
+        # An older database may have aliases and jobs that were gone when it was deleted.
+        detach(tx, artifact, audit.SERVER, changed_by=SERVER)
     noted = known or commit(
         tx,
         artifact,

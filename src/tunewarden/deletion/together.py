@@ -12,12 +12,11 @@ from tunewarden.audit import Actor
 from tunewarden.db.database import Tx
 from tunewarden.deletion import case_rows, records
 from tunewarden.deletion.case_rows import Case
-from tunewarden.deletion.commitment import commit
+from tunewarden.deletion.commitment import commit, detach
 from tunewarden.deletion.records import Deletion, Intent
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning import commands
 from tunewarden.ids import Prefix, mint, random_bytes
-from tunewarden.registry import aliases, models
+from tunewarden.registry import models
 from tunewarden.registry.artifacts import Artifact
 from tunewarden_receipts.commitments import SALT_BYTES
 
@@ -49,11 +48,10 @@ def commit_all(tx: Tx, chosen: Sequence[Artifact], asked: Asked) -> list[Deletio
     """
     parents = _with_parents(tx, chosen)
     check_size(len(parents))
-    commands.cancel_what_needs(tx, asked.actor, [one.n for one, _ in parents])
     done: dict[int, Deletion] = {}
     details = {} if asked.reason is None else {"reason": asked.reason}
     for one, _ in parents:
-        aliases.take_out(tx, one.n, asked.actor, changed_by=asked.requested_by)
+        detach(tx, one, asked.actor, changed_by=asked.requested_by)
         done[one.n] = commit(tx, one, _intent(tx, one, asked), asked.actor, **details)
     for one, parent_n in parents:
         if parent_n is not None:
