@@ -15,6 +15,7 @@ PARALLEL := --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # From the lock, and nothing that is not in it.
 LOCKED := $(PIP) install --no-deps --require-hashes
+NPM := npm install --silent --no-audit --no-fund --prefix $(VENV)/node openai@7 node@22
 UV := .cache/uv
 # vLLM has dependencies of its own: it is never installed beside the server.
 # A minor version that the plugin supports.
@@ -162,8 +163,9 @@ $(VENV)/.dev: requirements/dev.txt | $(VENV)/.core
 $(VENV)/.tools: requirements/suite.txt requirements/openai2.txt Makefile | $(VENV)/.dev
 	$(LOCKED) --upgrade --target $(VENV)/openai-suite --requirement requirements/suite.txt
 	$(LOCKED) --upgrade --target $(VENV)/openai-2 --requirement requirements/openai2.txt
-	@# The npm SDK is tested where there is npm; it needs a newer Node than most systems have.
-	! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(VENV)/node openai@7 node@22
+	@# The npm SDK is tested where there is npm; it needs a newer Node than most systems have. npm may wait for a
+	@# connection that is dead, without end.
+	! command -v npm >/dev/null || timeout 120 $(NPM) || timeout 300 $(NPM)
 	touch $@
 
 $(VENV)/.ready: $(VENV)/.core $(VENV)/.local $(VENV)/.tools $(UV)/bin/uv

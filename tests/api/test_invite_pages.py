@@ -152,3 +152,15 @@ def test_pages_are_answered_so_many_a_second_only(server: Server) -> None:
     assert dict(refused[0].headers)["retry-after"] == "1"
     time.sleep(2)
     assert links.opened(server, "/invites/nothing").status == 404
+
+
+def test_no_link_is_a_server_error_whatever_is_in_it(server: Server) -> None:
+    headers = {
+        "Authorization": f"Bearer {server.owner_key}",
+        "Content-Type": "application/json",
+    }
+    for token in ("%00", "%0e%F2%B9%82%BC", "a%2Bb"):
+        connection = http.client.HTTPConnection(*server.address, timeout=30)
+        connection.request("POST", f"/invites/{token}", '{"name": "Ada"}', headers)
+        assert connection.getresponse().status == 404
+        connection.close()

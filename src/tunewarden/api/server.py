@@ -143,7 +143,7 @@ class Server:
             caller = keys.look_up(self._operations.database, presented, reply.request_id)
         self._operations.usage.note_key(caller.organization_id, caller.key_id)
         reply.organization = caller.organization_name.encode()
-        scope["state"] = {"caller": caller}
+        scope["state"] = {"caller": caller, "request_id": reply.request_id}
         check_query(scope["query_string"])
         if path.count("/") > NAMED_SLASHES:
             scope["path"] = models.with_one_segment(self._operations.database, path)
