@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from tests.cli import in_process
 from tests.support import administration, lone_worker, servers
 from tests.support.servers import Server
 
-from tunewarden.audit import digests
+from tunewarden import audit
+from tunewarden.audit import digests, retention
 from tunewarden.cli.exit_codes import ExitCode
-from tunewarden.clock import to_micros
+from tunewarden.clock import SystemClock, to_micros
 from tunewarden_receipts.audit_digest import events_root
 
 DAY = 86_400_000_000
@@ -106,6 +108,56 @@ def test_an_event_that_was_tampered_with_is_named(
     (problem,) = found["problems"]
     assert what in problem["what"]
     assert problem["event"] == victim
+
+
+@pytest.mark.parametrize("way", ["http", "local"])
+def test_an_event_is_not_taken_out_by_a_row_that_says_it_expired(
+    audited: Server, settings: dict[str, str], way: str
+) -> None:
+    victim = _first_event(audited)
+    _intrude(
+        audited,
+        "UPDATE audit_parts SET expired_at = 1 WHERE organization_id = :organization AND number = 1",
+        "DELETE FROM audit_events WHERE id = :event",
+        event=victim,
+        organization=_organization(audited),
+    )
+    if way == "http":
+        status, found = _verify(settings)
+    else:
+        done = in_process.run_cli("audit", "verify", "--json", "--data", str(audited.data))
+        status, found = done.returncode, json.loads(done.stdout)
+    assert status == ExitCode.FAILED
+    [problem] = found["problems"]
+    assert (problem["event"], problem["digest"]) == (victim, 1)
+    assert "none says that it expired" in problem["what"]
+
+
+def test_what_a_retention_period_deleted_is_no_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lone_worker.serving(tmp_path / "data") as server:
+        app = server.app
+        with monkeypatch.context() as past:
+            past.setattr(app.database, "_clock", _Past())
+            key = administration.make_admin_key(app, "mine")
+            administration.make_user(app, "somebody", organization="mine")
+            administration.make_digest(app)
+        with app.database.write() as tx:
+            retention.set_days(tx, _organization(server), 90, audit.SERVER)
+        assert retention.apply(app.database, to_micros(app.clock.now())) > 0
+        status, found = _verify({"TUNEWARDEN_URL": server.url, "TUNEWARDEN_ADMIN_KEY": key})
+        assert (status, found["problems"]) == (ExitCode.DONE, [])
+        assert found["expired"] > 0
+        local = in_process.run_cli("audit", "verify", "--data", str(server.data))
+        assert (local.returncode, local.stdout) == (ExitCode.DONE, "")
+
+
+class _Past(SystemClock):
+    """A clock that is a hundred days slow."""
+
+    def now(self) -> datetime:
+        return super().now() - timedelta(days=100)
 
 
 def _without_an_event(server: Server) -> None:

@@ -802,6 +802,12 @@ CREATE INDEX webhook_endpoints_of_organization ON webhook_endpoints (organizatio
 
 CREATE INDEX webhook_endpoints_that_wait ON webhook_endpoints (n, retry_at) WHERE pending > 0 AND disabled_at IS NULL;
 
+CREATE TRIGGER audit_events_are_not_replaced BEFORE INSERT ON audit_events
+WHEN EXISTS (SELECT 1 FROM audit_events e WHERE e.id = NEW.id OR e.n = NEW.n)
+BEGIN
+  SELECT RAISE(ABORT, 'audit events never change');
+END;
+
 CREATE TRIGGER audit_events_never_change BEFORE UPDATE ON audit_events
 BEGIN
   SELECT RAISE(ABORT, 'audit events never change');

@@ -238,6 +238,16 @@ def count_after(tx: Tx, n: int) -> int:
     return int(row[0]) if row else 0
 
 
+def of_type_after(tx: Tx, event: EventType, n: int) -> list[Event]:
+    """Return all organizations' events of a type that follow event `n`, oldest first."""
+    rows = tx.rows(
+        f"SELECT {COLUMNS} FROM audit_events WHERE n > :n AND type = :type ORDER BY n",
+        n=n,
+        type=event.value,
+    )
+    return [Event(*row) for row in rows]
+
+
 def numbers(tx: Tx, first_n: int, last_n: int, limit: int) -> list[tuple[int, str]]:
     """Return (number, organization) of up to `limit` events from `first_n` to `last_n`, oldest first."""
     rows = tx.rows(

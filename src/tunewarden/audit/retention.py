@@ -1,13 +1,20 @@
 """How long an organization's events are kept: for ever, or for a number of days that it sets.
 
-Whole parts expire, once every event in them is older. Their digests and the hashes of their events stay, so that a
-line that was exported before can still be proven.
+Whole parts expire, once every event in them and their digest are older: the log says when a digest was made, so that
+who verifies can tell what has expired from what was taken out. Their digests and the hashes of their events stay, so
+that a line that was exported before can still be proven.
 """
 
+from datetime import datetime
+
 from tunewarden.audit import digests, events
+from tunewarden.audit.digests import Part
 from tunewarden.audit.events import SERVER, Actor, EventType, record
+from tunewarden.clock import to_micros
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
+from tunewarden_receipts import receipt
+from tunewarden_receipts.audit_digest import AuditDigestLeaf
 
 DAYS_MIN = 90
 DAYS_MAX = 36_500
@@ -78,8 +85,8 @@ def _expire_next(database: Database, organization_id: str, before: int) -> int |
     deleted = _finish(database, organization_id)
     with database.read() as tx:
         part = digests.oldest_kept(tx, organization_id)
-    if part is None or part.last_at >= before:
-        return deleted or None
+        if part is None or max(part.last_at, _digested_at(tx, part)) >= before:
+            return deleted or None
     with database.write(below_floor=True) as tx:
         digests.expire(tx, part)
         record(
@@ -92,6 +99,15 @@ def _expire_next(database: Database, organization_id: str, before: int) -> int |
             events=part.said.events,
         )
     return deleted + _finish(database, organization_id)
+
+
+def _digested_at(tx: Tx, part: Part) -> int:
+    """Return when a part's digest was made, in microseconds."""
+    digest = digests.find(tx, part.sequence)
+    assert digest is not None, "a part refers to its digest"
+    leaf = receipt.parse(digest.statement or b"")
+    assert isinstance(leaf, AuditDigestLeaf), "a digest's statement is one of an audit digest"
+    return to_micros(datetime.fromisoformat(leaf.digested_at))
 
 
 def _finish(database: Database, organization_id: str) -> int:

@@ -1,19 +1,26 @@
 """The check of an organization's audit log by who administers it: nothing that the server says is taken on trust.
 
 Of each digest: its commitment leads to the root in a leaf of the log, which is signed; it names the digest before it;
-its hashes lead to its root; and each event is there and has the hash that was kept.
+its hashes lead to its root; and each event is there and has the hash that was kept, or a later one says that it expired.
 """
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 from tunewarden.audit.digests import Entry, entry_of
 from tunewarden.cli.client import Client, Object
-from tunewarden.clock import to_micros
+from tunewarden.clock import SystemClock, to_micros
 from tunewarden.errors import Error, Kind
-from tunewarden.transparency.audit_comparison import BACKDATED, first_backdated, first_difference
+from tunewarden.transparency.audit_comparison import (
+    BACKDATED,
+    NO_TIME,
+    Expiries,
+    first_backdated,
+    first_difference,
+    first_gone,
+    read,
+    time_of,
+)
 from tunewarden_receipts.audit_digest import (
     AuditDigestLeaf,
     AuditPart,
@@ -23,8 +30,6 @@ from tunewarden_receipts.audit_digest import (
 from tunewarden_receipts.receipt import LogKeyError, ReceiptError, VerifiedReceipt, verify
 
 DIGESTS = ("organization", "audit_logs", "digests")
-# Of a line without a time: no event has such a line, and its hash says so.
-_NO_TIME = 2**62
 
 
 class OwnLog:
@@ -34,6 +39,7 @@ class OwnLog:
         self._server = server
         self._log_key = log_key
         self._before: str | None = None  # commitment to the part before
+        self._expiries = Expiries()
         self._newest_at = 0  # of the events of the digests before, in microseconds
         self._found: Object = {
             "object": "audit_log.verification", "problems": [], "digests": 0, "events": 0, "expired": 0, "undigested": 0,
@@ -52,6 +58,10 @@ class OwnLog:
         lines = list(self._lines(number))
         self._found["undigested"] = len(lines)
         self._check_times(lines, number)
+        for line in lines:
+            self._expiries.add_line(line)
+        for what, sequence, event_id in self._expiries.unjustified(to_micros(SystemClock().now())):
+            self._note(what, sequence, event_id)
         return self._found
 
     def _digest(self, number: int) -> Object | None:
@@ -85,8 +95,8 @@ class OwnLog:
             self._note("the kept hashes are not those that the log commits to", sequence)
         lines = list(self._lines(part.number))
         self._check_times(lines, sequence)
-        self._check_events(digest, entries, lines)
-        times = [at for line in lines if (at := _time_of(line)) != _NO_TIME]
+        self._check_events(digest, leaf, entries, lines)
+        times = [at for line in lines if (at := time_of(line)) != NO_TIME]
         self._newest_at = max(self._newest_at, *times, 0)
 
     def _leaf(self, digest: Object, sequence: int) -> AuditDigestLeaf | None:
@@ -109,18 +119,25 @@ class OwnLog:
         key = digest["log_key"].encode() if self._log_key is None else self._log_key
         return verify(digest["receipt"].encode(), key)
 
-    def _check_events(self, digest: Object, entries: list[Entry], lines: list[bytes]) -> None:
+    def _check_events(
+        self, digest: Object, leaf: AuditDigestLeaf | None, entries: list[Entry], lines: list[bytes]
+    ) -> None:
         found = [entry_of(_id_of(line), line) for line in lines]
         self._found["events"] += len(found)
+        for line in lines:
+            self._expiries.add_line(line)
+        gone = first_gone(entries, found)
         has_expired = digest["expired_at"] is not None
-        if has_expired:
+        if has_expired and gone is not None:
             self._found["expired"] += max(len(entries) - len(found), 0)
+            digested_at = None if leaf is None else datetime.fromisoformat(leaf.digested_at)
+            self._expiries.add_gone(digest["number"], digest["digest"], gone, digested_at)
         problem = first_difference(entries, found, may_be_gone=has_expired)
         if problem is not None:
             self._note(problem[0], digest["digest"], problem[1])
 
     def _check_times(self, lines: list[bytes], sequence: int) -> None:
-        older = first_backdated(((_id_of(line), _time_of(line)) for line in lines), self._newest_at)
+        older = first_backdated(((_id_of(line), time_of(line)) for line in lines), self._newest_at)
         if older is not None:
             self._note(BACKDATED, sequence, older)
 
@@ -136,19 +153,4 @@ class OwnLog:
 
 
 def _id_of(line: bytes) -> str:
-    return str(_read(line).get("id", ""))
-
-
-def _time_of(line: bytes) -> int:
-    try:
-        return to_micros(datetime.fromisoformat(_read(line)["effective_at"]))
-    except (KeyError, TypeError, ValueError):
-        return _NO_TIME
-
-
-def _read(line: bytes) -> dict[str, Any]:
-    try:
-        read = json.loads(line)
-    except ValueError:
-        return {}
-    return read if isinstance(read, dict) else {}
+    return str(read(line).get("id", ""))

@@ -2,22 +2,25 @@
 
 What is checked, in this order: every digest in the log has its row, and every row its leaf; a digest's parts are
 those that its leaf commits to; an organization's parts are all there; a part's hashes are those that it commits to;
-each event of a part is there, and has the hash that the part keeps of it; and no event is older than those of the
-digests before the one that covers it.
+each event of a part is there, and has the hash that the part keeps of it, or a later event says that the part expired;
+and no event is older than those of the digests before the one that covers it.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 from tunewarden.audit import digests, events
 from tunewarden.audit.digests import Digest, Part
-from tunewarden.audit.events import Event
+from tunewarden.audit.events import Event, EventType
 from tunewarden.db.database import Database, Tx
 from tunewarden.transparency.audit_comparison import (
     BACKDATED,
+    Expiries,
     first_backdated,
     first_difference,
+    first_gone,
     oldest_allowed,
 )
 from tunewarden.transparency.audit_digests import line_of
@@ -55,6 +58,7 @@ class Verification:
         self._database = database
         self._log = log
         self._before: dict[str, Part] = {}
+        self._expiries: dict[str, Expiries] = defaultdict(Expiries)
         self._newest_at = 0  # of the events of the digests before, in microseconds
         self.counts = Counts()
 
@@ -80,9 +84,15 @@ class Verification:
         with self._database.read() as tx:
             self.counts.undigested = events.count_after(tx, last_n)
             older = self._older_than_the_last(tx, last_n)
+            for event in events.of_type_after(tx, EventType.AUDIT_EXPIRED, last_n):
+                self._expiries[event.organization_id].add_line(line_of(event))
+            now = tx.now_micros
         if older is not None:
             organization_id, event_id = older
             yield Problem(BACKDATED, self.counts.digests + 1, organization_id, event_id)
+        for organization_id, expiries in self._expiries.items():
+            for what, sequence, event_id in expiries.unjustified(now):
+                yield Problem(what, sequence, organization_id, event_id)
 
     def _older_than_the_last(self, tx: Tx, last_n: int) -> tuple[str, str] | None:
         """Return organization and id of the first event without a digest that is older than the last one."""
@@ -140,12 +150,14 @@ class Verification:
             of[event.organization_id].append(event)
         for part in parts:
             organization_id = part.said.organization_id
-            yield from self._of_part(part, of.pop(organization_id, []))
+            yield from self._of_part(part, leaf, of.pop(organization_id, []))
         for organization_id, added in of.items():
             what = "an event was inserted"
             yield Problem(what, digest.sequence, organization_id, added[0].id)
 
-    def _of_part(self, part: Part, found: list[Event]) -> Iterator[Problem]:
+    def _of_part(
+        self, part: Part, leaf: AuditDigestLeaf | None, found: list[Event]
+    ) -> Iterator[Problem]:
         organization_id = part.said.organization_id
         before = self._before.get(organization_id)
         self._before[organization_id] = part
@@ -161,9 +173,16 @@ class Verification:
                 organization_id,
             )
         self.counts.events += len(found)
-        if part.expired_at is not None:
+        lines = [line_of(event) for event in found]
+        there = [digests.entry_of(event.id, line) for event, line in zip(found, lines, strict=True)]
+        expiries = self._expiries[organization_id]
+        for line in lines:
+            expiries.add_line(line)
+        gone = first_gone(entries, there)
+        if part.expired_at is not None and gone is not None:
             self.counts.expired += max(len(entries) - len(found), 0)
-        there = [digests.entry_of(event.id, line_of(event)) for event in found]
+            digested_at = None if leaf is None else datetime.fromisoformat(leaf.digested_at)
+            expiries.add_gone(part.said.number, part.sequence, gone, digested_at)
         problem = first_difference(entries, there, may_be_gone=part.expired_at is not None)
         if problem is not None:
             what, event_id = problem
