@@ -50,6 +50,7 @@ BATTERIES = (
     "properties/test_deletions_together.py",
     "properties/test_keyring_crashes.py",
     "properties/test_life_of_access.py",
+    "properties/test_life_of_an_organization.py",
     "properties/test_log_crashes.py",
     "properties/test_power_cuts.py",
     "properties/test_protocol_mutants.py",

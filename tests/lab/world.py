@@ -366,7 +366,11 @@ def started(models: int, parts: Parts | None = None) -> Iterator[Start]:
 
 @contextmanager
 def copied(
-    world: World, *, parts: Parts | None = None, power: Power | None = None
+    world: World,
+    *,
+    parts: Parts | None = None,
+    power: Power | None = None,
+    time: Clock | None = None,
 ) -> Iterator[World]:
     """Yield another installation on a copy of a world's disk. The world must be closed."""
     FakeEngine.forget()
@@ -375,7 +379,8 @@ def copied(
         shutil.copytree(world.root / "data", root / "data")
         parts = parts or world.parts
         # Time does not run back; but threads need time that runs by itself.
-        time = world.clock if parts.clock_type is world.parts.clock_type else None
+        is_same = parts.clock_type is world.parts.clock_type
+        time = time or (world.clock if is_same else None)
         yield World(root, parts, power or Power(), dict(world.acknowledged), time)
     finally:
         shutil.rmtree(root, ignore_errors=True)
