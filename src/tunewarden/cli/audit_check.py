@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from tunewarden.audit.digests import Entry, entry_of
+from tunewarden.audit.retention import DAY_MICROS
 from tunewarden.cli.client import Client, Object
 from tunewarden.clock import SystemClock, to_micros
 from tunewarden.errors import Error, Kind
@@ -29,6 +30,8 @@ from tunewarden_receipts.audit_digest import (
 )
 from tunewarden_receipts.receipt import LogKeyError, ReceiptError, VerifiedReceipt, verify
 
+# A day's events have a digest on the next day, which is in the log within seconds; and clocks differ.
+UNPROVEN_DAYS = 2
 DIGESTS = ("organization", "audit_logs", "digests")
 
 
@@ -40,27 +43,34 @@ class OwnLog:
         self._log_key = log_key
         self._before: str | None = None  # commitment to the part before
         self._expiries = Expiries()
+        self._now = to_micros(SystemClock().now())
         self._newest_at = 0  # of the events of the digests before, in microseconds
         self._found: Object = {
-            "object": "audit_log.verification", "problems": [], "digests": 0, "events": 0, "expired": 0, "undigested": 0,
+            "object": "audit_log.verification", "problems": [], "digests": 0, "unproven": 0, "events": 0, "expired": 0,
+            "undigested": 0,
         }  # fmt: skip
 
     def verify(self) -> Object:
         """Check all digests and events; return what was found. Raises Error, LogKeyError."""
-        number = 1
-        while (digest := self._digest(number)) is not None:
+        number, digest = 1, self._digest(1)
+        while digest is not None:
             self._found["digests"] += 1
+            following = self._digest(number + 1)
+            if following is not None and digest.get("receipt") is None:
+                # It is in the log before another is made: the other one may have been made just now.
+                digest = self._digest(number) or digest
             try:
-                self._check(digest)
+                self._check(digest, is_newest=following is None)
             except (KeyError, TypeError, ValueError, AttributeError):
                 self._note("the server's answer cannot be read as a digest", number)
-            number += 1
+            number, digest = number + 1, following
         lines = list(self._lines(number))
         self._found["undigested"] = len(lines)
         self._check_times(lines, number)
+        self._check_age(lines, number, "no digest covers this event")
         for line in lines:
             self._expiries.add_line(line)
-        for what, sequence, event_id in self._expiries.unjustified(to_micros(SystemClock().now())):
+        for what, sequence, event_id in self._expiries.unjustified(self._now):
             self._note(what, sequence, event_id)
         return self._found
 
@@ -72,7 +82,7 @@ class OwnLog:
                 return None
             raise
 
-    def _check(self, digest: Object) -> None:
+    def _check(self, digest: Object, *, is_newest: bool) -> None:
         sequence = digest["digest"]
         part = AuditPart(
             digest["organization_id"],
@@ -94,6 +104,12 @@ class OwnLog:
         if len(entries) != part.events or events_root(hashes) != part.root:
             self._note("the kept hashes are not those that the log commits to", sequence)
         lines = list(self._lines(part.number))
+        if digest["receipt"] is None:
+            self._found["unproven"] += 1
+            if is_newest:
+                self._check_age(lines, sequence, "its digest has no proof")
+            else:
+                self._note("it has no proof, though it is not the newest digest", sequence)
         self._check_times(lines, sequence)
         self._check_events(digest, leaf, entries, lines)
         times = [at for line in lines if (at := time_of(line)) != NO_TIME]
@@ -102,7 +118,7 @@ class OwnLog:
     def _leaf(self, digest: Object, sequence: int) -> AuditDigestLeaf | None:
         """Return the leaf of a digest, proven to be in the log; None if it is not."""
         if digest["receipt"] is None:
-            return None  # not appended yet: the runner does that
+            return None
         try:
             facts = self._proven(digest).facts
         except LogKeyError:
@@ -140,6 +156,15 @@ class OwnLog:
         older = first_backdated(((_id_of(line), time_of(line)) for line in lines), self._newest_at)
         if older is not None:
             self._note(BACKDATED, sequence, older)
+
+    def _check_age(self, lines: list[bytes], sequence: int, what: str) -> None:
+        """Note the first event that is so old that a proven digest must cover it."""
+        oldest = self._now - UNPROVEN_DAYS * DAY_MICROS
+        for line in lines:
+            if time_of(line) < oldest:
+                said = f"{what}, though it is more than {UNPROVEN_DAYS} days old"
+                self._note(said, sequence, _id_of(line))
+                return
 
     def _lines(self, number: int) -> Iterator[bytes]:
         pieces: list[bytes] = []

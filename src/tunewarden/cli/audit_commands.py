@@ -192,6 +192,12 @@ def audit_verify(log_key: Path | None, data: Path | None, *, as_json: bool) -> N
         click.echo(
             f"{said}. {found['undigested']} events are newer than the last digest.", err=True
         )
+        if found["unproven"]:
+            click.echo(
+                f"{found['unproven']} digests have no proof that they are in the log. The newest one gets it within a"
+                " minute: verify again.",
+                err=True,
+            )
     if found["problems"]:
         raise click.exceptions.Exit(ExitCode.FAILED)
 

@@ -24,6 +24,7 @@ def verify(settings: Config) -> Object:
         "object": "audit_log.verification",
         "problems": problems,
         "digests": counts.digests,
+        "unproven": counts.unproven,
         "events": counts.events,
         "expired": counts.expired,
         "undigested": counts.undigested,

@@ -43,9 +43,10 @@ class Problem:
 
 @dataclass(slots=True)
 class Counts:
-    """What was checked. `expired` are events that a retention period deleted; their hashes were checked."""
+    """What was checked. `unproven` digests are not in the log yet: the runner appends them. `expired` are events that a retention period deleted; their hashes were checked."""
 
     digests: int = 0
+    unproven: int = 0
     events: int = 0
     expired: int = 0
     undigested: int = 0
@@ -124,7 +125,8 @@ class Verification:
             )
         if leaf is None:
             if digest.log_index is None:
-                return None  # not appended yet: the runner does that
+                self.counts.unproven += 1
+                return None
             return Problem("the database has this digest, and the log does not", digest.sequence)
         if receipt.build(leaf) != digest.statement:
             return Problem("the database has another statement than the log", digest.sequence)
