@@ -136,8 +136,11 @@ def test_a_page_is_html_and_says_nothing_that_was_not_escaped(server: Server) ->
     connection.close()
 
 
-def test_pages_are_answered_so_many_a_second_only(server: Server) -> None:
+def test_links_that_do_nothing_are_answered_so_many_a_second_and_a_valid_one_always(
+    server: Server, admin: OpenAI
+) -> None:
     """Last: the others need their share. Two workers have a bound each."""
+    path = links.of(admin.admin.organization.invites.create(email="a@example.com", role="reader"))
     sent = int(4 * page_rate.BURST)
     began = time.monotonic()
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -150,6 +153,10 @@ def test_pages_are_answered_so_many_a_second_only(server: Server) -> None:
     assert answered <= 2 * (page_rate.BURST + page_rate.PER_SECOND * (seconds + 1))
     assert refused
     assert dict(refused[0].headers)["retry-after"] == "1"
+    statuses = {links.opened(server, path).status for _ in range(sent)}
+    assert statuses == {200}, "a guesser stops nobody who was invited"
+    assert {server.post("/invites/nothing", {"name": 1}).status for _ in range(sent)} >= {429}
+    assert links.accepted(server, path).status == 200
     time.sleep(2)
     assert links.opened(server, "/invites/nothing").status == 404
 

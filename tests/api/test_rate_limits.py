@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import openai
 import pytest
@@ -238,6 +238,50 @@ def test_what_streams_used_beyond_their_estimate_is_taken_after(server: Server, 
     refilled = 200 * (time.monotonic() - began) / 60
     print(f"200 tokens a minute: {used} were used; refilled {refilled:.0f}")
     assert 200 - 60 <= used <= 200 + refilled + USED
+
+
+@pytest.mark.parametrize("path", ["chat", "completions"])
+def test_who_leaves_before_a_streams_end_pays_for_what_was_sent(
+    server: Server, key: str, path: str
+) -> None:
+    """Such engines tell the tokens at the end, which never comes; whoever leaves before must not have them for nothing."""
+    limit(server, key, tokens=600)
+    client: Any = server.client(key, max_retries=0)
+    read, began = 0, time.monotonic()
+    asked = {"model": BASE, "stream": True, "extra_body": {"fake": {"endless": True}}}
+    while read < 3000:
+        try:
+            if path == "chat":
+                stream = client.chat.completions.create(messages=MESSAGES, **asked)
+            else:
+                stream = client.completions.create(prompt="Hello", **asked)
+        except openai.RateLimitError:
+            break
+        with stream:
+            read += sum(1 for _ in itertools.islice(stream, 100))
+        # Its connection's end reaches the worker, which settles.
+        time.sleep(0.2)
+    refilled = 600 * (time.monotonic() - began) / 60
+    print(f"600 tokens a minute: {read} were read; refilled {refilled:.0f}")
+    assert 400 <= read <= 600 + refilled + 100
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_engine_that_tells_no_tokens_costs_what_was_reserved(
+    server: Server, key: str, stream: bool
+) -> None:
+    limit(server, key, tokens=1000)
+    asked = {"max_tokens": 250, "stream": stream, "fake": {"untold": True}}
+    statuses = [ask(server, key, **asked).status for _ in range(4)]
+    assert statuses == [200, 200, 200, 429]
+
+
+def test_an_engine_that_tells_no_tokens_costs_what_it_sent_beyond(server: Server, key: str) -> None:
+    limit(server, key, tokens=5000)
+    told = {"untold": True, "flood_bytes": 400_000}
+    assert ask(server, key, stream=True, fake=told).status == 200
+    left = ask(server, key).header("x-ratelimit-remaining-tokens")
+    assert int(left or 0) < 4200
 
 
 def test_a_request_that_can_never_fit_says_so_and_is_not_sent_again(

@@ -255,13 +255,14 @@ def _whole(request: Recorded) -> dict[str, Any]:
         said |= {"message": {"role": "assistant", "content": "".join(WORDS)}}
     else:
         said |= {"text": "".join(WORDS)}
+    how = request.fields.get("fake") or {}
     return {
         "id": "chatcmpl-1",
         "object": "chat.completion" if is_chat else "text_completion",
         "created": 1,
         "model": request.fields["model"],
         "choices": [said],
-        "usage": _usage((request.fields.get("fake") or {}).get("cached")),
+        "usage": None if how.get("untold") else _usage(how.get("cached")),
     }
 
 
@@ -295,7 +296,7 @@ def _events(request: Recorded, how: dict[str, Any]) -> Iterator[bytes]:
             return
         yield event(choices=[{"index": 0, "delta": {"content": word}, "finish_reason": None}])
     yield event(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
-    if options.get("include_usage"):
+    if options.get("include_usage") and not how.get("untold"):
         yield event(choices=[], usage=_usage())
     yield b"data: [DONE]" + (b"" if how.get("unfinished") else end)
 

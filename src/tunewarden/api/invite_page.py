@@ -17,6 +17,7 @@ from tunewarden.api.administration.bodies import Body
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.docs_page import POLICY, STYLE
 from tunewarden.api.parameters import Segment, read_body, read_object, services_of
+from tunewarden.api.services import Services
 from tunewarden.artifacts.strict_json import is_text
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import invites
@@ -39,10 +40,7 @@ async def show_invite(request: Request, token: Segment) -> Response:
     """Return the page of a link: it asks for a name. Opening it changes nothing."""
     services = services_of(request)
     try:
-        services.invite_pages.take(services.operations.clock)
-        organization = await run_in_threadpool(
-            invites.organization_of, services.operations.database, token
-        )
+        organization = await _organization_of(services, token)
     except Error as error:
         return _refusal(error)
     return _page("Invitation", _form(organization), 200)
@@ -54,7 +52,7 @@ async def accept_invite(request: Request, token: Segment) -> Response:
     is_form = request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM
     services = services_of(request)
     try:
-        services.invite_pages.take(services.operations.clock)
+        await _organization_of(services, token)
         name = await (_name_of_form(request) if is_form else _name_of_json(request))
         made = await run_in_threadpool(
             invites.accept, services.operations.database, token, name, request.state.request_id
@@ -75,6 +73,15 @@ async def accept_invite(request: Request, token: Segment) -> Response:
         ),
         headers=HEADERS,
     )
+
+
+async def _organization_of(services: Services, token: str) -> str:
+    """Return whom a link invites to. Only links that do nothing are limited: a guesser must not stop who was invited."""
+    try:
+        return await run_in_threadpool(invites.organization_of, services.operations.database, token)
+    except Error:
+        services.invite_pages.take(services.operations.clock)
+        raise
 
 
 async def _name_of_json(request: Request) -> str:

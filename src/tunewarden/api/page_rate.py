@@ -1,4 +1,4 @@
-"""A bound on requests for pages that need no key."""
+"""A bound on requests without a key for links that do nothing."""
 
 from tunewarden.clock import Clock
 from tunewarden.errors import Error, Kind

@@ -42,7 +42,7 @@ class Exchange(Ending):
     `keep_alive` and `disconnected`; every other field is this object's own.
     """
 
-    __slots__ = ("_is_chunked", "_request", "disconnected", "expects_continue")
+    __slots__ = ("_is_chunked", "disconnected", "expects_continue")
     message_event = NoEvent()
 
     def __init__(

@@ -13,6 +13,7 @@ from tunewarden.gateway import relay
 from tunewarden.gateway.connection import ClientConnection
 from tunewarden.gateway.incoming import Incoming
 from tunewarden.gateway.inference import Inference, Route, engine_silent, shutting_down
+from tunewarden.gateway.inference_request import InferenceRequest
 from tunewarden.gateway.observer import DISCONNECTED, NO_TOKENS
 from tunewarden.gateway.rate_limiting import Reserved
 from tunewarden.gateway.relay import Relay
@@ -40,7 +41,8 @@ class Ending:
 
     __slots__ = (
         "_began", "_call", "_client", "_default_head", "_failure", "_incoming", "_last_received", "_loop", "_on_over",
-        "_relay", "_reserved", "_route", "_serving", "_shared", "_status", "_target", "keep_alive", "request_id", "stage",
+        "_relay", "_request", "_reserved", "_route", "_serving", "_shared", "_status", "_target", "keep_alive", "request_id",
+        "stage",
     )  # fmt: skip
 
     _shared: Inference
@@ -53,6 +55,7 @@ class Ending:
     _last_received: float
     _call: Call | None
     _relay: Relay | None
+    _request: InferenceRequest  # once it is parsed
     _reserved: Reserved | None  # from the rate limits
     _route: Route  # once it is admitted
     _target: Target  # once it is admitted
@@ -206,19 +209,19 @@ class Ending:
 
     def _settle(self, reserved: Reserved) -> None:
         """Settle the tokens: what is not known to be unused was used."""
-        response, used = self._relay, None
+        response, limiter, now = self._relay, self._shared.rate_limiter, self._loop.time()
         if response is None:
             # Not sent, or the engine failed; if the client left, the engine may have begun.
-            used = NO_TOKENS if self._failure is not DISCONNECTED else None
+            if self._failure is not DISCONNECTED:
+                limiter.settle(reserved, NO_TOKENS, now)
         elif response.status != 200:
-            used = NO_TOKENS
-        elif self._failure is None:
-            used = response.tokens
-        elif response.is_stream and response.first_at:
-            so_far = response.tokens_so_far()
-            used = so_far if so_far[0] else None
-        if used is not None:
-            self._shared.rate_limiter.settle(reserved, used, self._loop.time())
+            limiter.settle(reserved, NO_TOKENS, now)
+        else:
+            used = response.tokens if self._failure is None else response.tokens_so_far()
+            if used is not None and used[0]:
+                limiter.settle(reserved, used, now)
+            else:
+                limiter.settle_untold(reserved, self._request, response.tokens_so_far()[1], now)
 
     def _count_unfinished(self) -> None:
         """Count what a stream has cost that was aborted before its end."""

@@ -92,6 +92,20 @@ class RateLimiter:
         if full_at and more:
             self._buckets.settle(metered, more, full_at, now)
 
+    def settle_untold(
+        self, reserved: Reserved, request: InferenceRequest, output: int, now: float
+    ) -> None:
+        """Settle a request whose engine did not tell the tokens, or not before its client left.
+
+        Its prompt is estimated by its bytes, `output` by what was sent; nothing is given back.
+        """
+        metered, tokens, full_at, is_expectation = reserved
+        if is_expectation and output > metered.expectation:
+            metered.learn(output)
+        more = request.size // BYTES_A_TOKEN + output - tokens
+        if full_at and more > 0:
+            self._buckets.settle(metered, more, full_at, now)
+
 
 def lines(metered: Metered) -> bytes:
     """Return the header lines of the limits as of the last look: of several of one unit, of the one with least left."""

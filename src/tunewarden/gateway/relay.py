@@ -30,6 +30,8 @@ PASSED_ON = (b"retry-after", b"x-should-retry")  # headers of an error response
 END = b"0\r\n\r\n"
 NOTHING = 0, 0, 0
 TOKENS_DIGITS_MAX = 9
+# Of an event with text, where none is at hand to be measured: what vLLM and llama.cpp send.
+EVENT_BYTES = 240
 # Of an event of the Responses API; in a text its quotes would be escaped.
 NUMBER = re.compile(rb'"sequence_number"\s*:\s*(\d{1,15})')
 
@@ -130,7 +132,7 @@ class Relay:
             numbers = NUMBER.findall(last)
             return int(numbers[-1]) + 1 if numbers else 0
         count = last.count(self._events.text)
-        return round(self._size * count / len(last)) if count else 0
+        return round(self._size * count / len(last)) if count else self._size // EVENT_BYTES
 
     def error_events(self, error: Error) -> bytes:
         """Return the error event of a stream that has begun, and its end."""
