@@ -6,7 +6,7 @@ filters on each row. Without filters it reads all of the organization's.
 """
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tunewarden.audit.events import COLUMNS, Event
@@ -91,11 +91,17 @@ def page(
     return found[::-1] if window.ascends else found
 
 
-def everything(database: Database, organization_id: str, filters: Filters) -> Iterator[Event]:
-    """Yield all matching events, oldest first, in constant memory; those recorded in the meantime too."""
+def everything(
+    database: Database, organization_id: str, filters: Filters, *, check: Callable[[Tx], object]
+) -> Iterator[Event]:
+    """Yield all matching events, oldest first, in constant memory; those recorded in the meantime too.
+
+    `check` runs in each transaction that reads: it raises if they may not be read any more.
+    """
     window = _Window(ascends=True)
     while True:
         with database.read() as tx:
+            check(tx)
             found = _read(tx, organization_id, filters, window)
         yield from found
         if len(found) < window.limit:

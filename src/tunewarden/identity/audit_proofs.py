@@ -55,7 +55,8 @@ def prove(
 def events_of(database: Database, administrator: Administrator, number: int) -> Iterator[Event]:
     """Return the organization's events between the part before this number and it, oldest first, in constant memory.
 
-    Without such a part: those that no digest covers yet. Raises Error(UNAUTHENTICATED).
+    Without such a part: those that no digest covers yet. Raises Error(UNAUTHENTICATED), later too: no event is read
+    after the key was revoked. # I19
     """
     organization_id = administrator.organization_id
     with database.read() as tx:
@@ -66,19 +67,20 @@ def events_of(database: Database, administrator: Administrator, number: int) -> 
     after_n = before.last_n if before else 0
     if part is None and newest is not None:
         after_n = newest.last_n
-    return _between(database, organization_id, after_n, part.last_n if part else None)
+    return _between(database, administrator, after_n, part.last_n if part else None)
 
 
 def _between(
-    database: Database, organization_id: str, after_n: int, last_n: int | None
+    database: Database, administrator: Administrator, after_n: int, last_n: int | None
 ) -> Iterator[Event]:
     while True:
         with database.read() as tx:
+            admin_keys.check_now(tx, administrator)
             page = events.after(tx, after_n, _PAGE)
         for event in page:
             if last_n is not None and event.n > last_n:
                 return
-            if event.organization_id == organization_id:
+            if event.organization_id == administrator.organization_id:
                 yield event
         if len(page) < _PAGE:
             return

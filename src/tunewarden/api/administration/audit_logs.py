@@ -5,14 +5,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import StreamingResponse
+from starlette.responses import Response
 
 from tunewarden.api.administration import audit_views, schemas
 from tunewarden.api.administration.audit_filters import PAGE, InFilters, only
 from tunewarden.api.administration.bodies import InBody
+from tunewarden.api.administration.long_answers import Lines
 from tunewarden.api.administration.pages import LIMIT, Limit
 from tunewarden.api.answers import JsonAnswer
-from tunewarden.api.json_lines import JSON_LINES
 from tunewarden.api.parameters import InAdministration
 from tunewarden.identity import audit_access, audit_proofs
 from tunewarden.identity.key_rows import seconds_of
@@ -59,12 +59,12 @@ def list_audit_logs(
 
 
 @routes.get("/export", dependencies=[only()])
-def export_audit_logs(context: InAdministration, asked: InFilters) -> StreamingResponse:
+def export_audit_logs(context: InAdministration, asked: InFilters) -> Response:
     """Stream all matching events, oldest first, as lines of JSON: the bytes that the daily digests are made of."""
     found = audit_access.everything(
         context.operations.database, context.administrator, asked.filters, emails=asked.emails
     )
-    return StreamingResponse(lines(event.line() for event in found), media_type=JSON_LINES)
+    return Lines(context, lines(event.line() for event in found))
 
 
 @routes.get("/retention")
@@ -119,10 +119,10 @@ def retrieve_audit_digest(context: InAdministration, number: Number) -> JsonAnsw
 
 
 @routes.get("/digests/{number}/events")
-def export_digested_events(context: InAdministration, number: Number) -> StreamingResponse:
+def export_digested_events(context: InAdministration, number: Number) -> Response:
     """Stream the events of a daily digest, oldest first, as lines of JSON; after the last one, those without a digest."""
     found = audit_proofs.events_of(context.operations.database, context.administrator, number)
-    return StreamingResponse(lines(map(line_of, found)), media_type=JSON_LINES)
+    return Lines(context, lines(map(line_of, found)))
 
 
 def lines(found: Iterator[bytes]) -> Iterator[bytes]:
