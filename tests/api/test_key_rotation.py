@@ -89,6 +89,25 @@ def test_without_fields_the_old_key_lives_a_day_and_the_new_one_as_long_as_it_wa
     assert again["expires_at"] - again["created_at"] == 3600
 
 
+@pytest.mark.parametrize("days", [None, 30])
+def test_a_rotation_that_is_sent_again_makes_a_key_that_lives_as_long(
+    server: Server, administrator: Administrator, admin: OpenAI, days: int | None
+) -> None:
+    """As who got no answer does: the old key's grace is not the second new key's life."""
+    life = None if days is None else days * DAY
+    old = administrator.new_holder("member", expires_in_seconds=life)
+    lives = []
+    for _ in range(3):
+        made = _rotate(admin, old, overlap_seconds=60)
+        lives.append(made["expires_at"] and made["expires_at"] - made["created_at"])
+        assert _status(server, made["value"]) == 200
+    assert lives == [life] * 3
+    assert made["rotated"]["expires_at"] - time.time() <= 60
+    next_one = Holder(made["value"], made["id"], old.user_id, old.project_id)
+    made = _rotate(admin, next_one)
+    assert (made["expires_at"] and made["expires_at"] - made["created_at"]) == life
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

@@ -45,7 +45,7 @@ CREATE TABLE api_keys (
   scopes TEXT NOT NULL,
   created_at INTEGER NOT NULL,
   revoked_at INTEGER
-, expires_at INTEGER, expired_at INTEGER);
+, expires_at INTEGER, expired_at INTEGER, successor_seconds INTEGER);
 
 CREATE TABLE artifacts (
   n INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -44,22 +44,30 @@ class ByTime:
     """A list by time and id, whose pages are read alike.
 
     `rows` is SQL from FROM on, with the conditions of what the caller may see (I9); `time` and `id` name its columns.
+    Who deletes each of a list as it is read must reach its end: `cursors` is like `rows`, with those that are listed no
+    more, where rows stay; after an id of the kind `may_be_gone`, where they do not, the list begins anew.
     """
 
     columns: str
     rows: str
     time: str = "created_at"
     id: str = "id"
+    cursors: str | None = None
+    may_be_gone: ids.Prefix | None = None
 
     def position(
         self, tx: Tx, after: str | None, *, is_ascending: bool = False, **parameters: Any
     ) -> tuple[int, str]:
         """Return time and id of the row that a page begins after. Raises Error(INVALID) for an unknown cursor."""
+        first = BEFORE_ALL if is_ascending else AFTER_ALL, ""
         if after is None:
-            return BEFORE_ALL if is_ascending else AFTER_ALL, ""
+            return first
+        rows = self.rows if self.cursors is None else self.cursors
         found = tx.row(
-            f"SELECT {self.time} {self.rows} AND {self.id} = :after", after=after, **parameters
+            f"SELECT {self.time} {rows} AND {self.id} = :after", after=after, **parameters
         )
+        if found is None and self.may_be_gone and ids.is_minted(after, self.may_be_gone):
+            return first
         if found is None:
             raise unknown(after)
         return int(found[0]), after

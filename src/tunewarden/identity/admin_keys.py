@@ -24,7 +24,13 @@ _KEYS = (
     "FROM admin_api_keys k JOIN users u ON u.id = k.user_id"
     " WHERE k.organization_id = :organization AND k.revoked_at IS NULL"
 )
-_LIST = cursors.ByTime(_COLUMNS, _KEYS, "k.created_at", "k.id")
+_LIST = cursors.ByTime(
+    _COLUMNS,
+    _KEYS,
+    "k.created_at",
+    "k.id",
+    cursors="FROM admin_api_keys k WHERE k.organization_id = :organization",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,9 @@ SECRET_LENGTH = 43  # 43 alphanumerics carry 256 bits
 # What a link has after its last slash: the invite's id without its prefix, and the secret.
 TOKEN = re.compile(rf"([A-Za-z0-9]{{{TOKEN_LENGTH}}})([A-Za-z0-9]{{{SECRET_LENGTH}}})")
 COLUMNS = "id, organization_id, email, role, grants, secret_sha256, invited_by, created_at, expires_at, accepted_at"
-LIST = cursors.ByTime(COLUMNS, "FROM invites WHERE organization_id = :organization")
+LIST = cursors.ByTime(
+    COLUMNS, "FROM invites WHERE organization_id = :organization", may_be_gone=Prefix.INVITE
+)
 
 
 class Status(StrEnum):

@@ -6,7 +6,7 @@ from tunewarden.audit import Actor
 from tunewarden.db.database import Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import key_rows
-from tunewarden.identity.key_rows import SECOND, KeyRow
+from tunewarden.identity.key_rows import KeyRow
 
 OVERLAP_SECONDS = 24 * 3600  # unless another time is given
 
@@ -17,7 +17,7 @@ def rotate(
     """Rotate a key; return the new one, its text, and the old one as it is then.
 
     The old one ends after `overlap_seconds`, if not sooner. The new one lives for `expires_in_seconds`, without that as
-    long as the old one was made for. Raises Error(INVALID) for a key that was revoked or has expired.
+    long as the old one was made for, also when it is rotated again. Raises Error(INVALID) for a key that was revoked or has expired.
     """
     if old.revoked_at is not None or old.has_expired(tx.now_micros):
         raise Error(
@@ -26,9 +26,7 @@ def rotate(
             param="api_key_id",
             code="key_expired",
         )
-    if expires_in_seconds is None and old.expires_at is not None:
-        # As lists show both, in whole seconds.
-        expires_in_seconds = old.expires_at // SECOND - old.created_at // SECOND
+    seconds = key_rows.successor_seconds(tx, old)
     made, text = key_rows.insert(
         tx,
         organization_id=old.organization_id,
@@ -36,7 +34,9 @@ def rotate(
         user_id=old.user_id,
         name=old.name,
         scopes=old.scopes,
-        expires_at=key_rows.expiry(tx, expires_in_seconds),
+        expires_at=key_rows.expiry(
+            tx, seconds if expires_in_seconds is None else expires_in_seconds
+        ),
         actor=actor,
         rotates=old.id,
     )
@@ -44,5 +44,6 @@ def rotate(
     assert end is not None, "a number of seconds has an end"
     if old.expires_at is None or old.expires_at > end:
         key_rows.update(tx, old, scopes=old.scopes, expires_at=end, actor=actor)
+        key_rows.note_successor_seconds(tx, old, seconds)
         old = replace(old, expires_at=end)
     return made, text, old

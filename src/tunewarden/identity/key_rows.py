@@ -127,14 +127,35 @@ def find(tx: Tx, key_id: str) -> KeyRow | None:
     return None if row is None else of_row(row)
 
 
+def successor_seconds(tx: Tx, key: KeyRow) -> int | None:
+    """Return how long a key lives that replaces this one: as long as this one was made for; None: without an end."""
+    row = tx.row("SELECT successor_seconds FROM api_keys WHERE id = :id", id=key.id)
+    assert row is not None, "keys are never removed"
+    if row[0] is not None:
+        return int(row[0]) or None
+    # As lists show both, in whole seconds.
+    return None if key.expires_at is None else key.expires_at // SECOND - key.created_at // SECOND
+
+
+def note_successor_seconds(tx: Tx, key: KeyRow, seconds: int | None) -> None:
+    """Keep what `successor_seconds` says before a rotation shortens the key's life."""
+    tx.run(
+        "UPDATE api_keys SET successor_seconds = :seconds WHERE id = :id",
+        seconds=seconds or 0,
+        id=key.id,
+    )
+
+
 def update(
     tx: Tx, key: KeyRow, *, scopes: tuple[str, ...], expires_at: int | None, actor: Actor
 ) -> None:
     """Set a key's scopes, which must be checked, and its expiry."""
     tx.run(
-        "UPDATE api_keys SET scopes = :scopes, expires_at = :expires WHERE id = :id",
+        "UPDATE api_keys SET scopes = :scopes, expires_at = :expires,"
+        " successor_seconds = CASE WHEN :is_other = 0 THEN successor_seconds END WHERE id = :id",
         scopes=" ".join(scopes),
         expires=expires_at,
+        is_other=int(expires_at != key.expires_at),
         id=key.id,
     )
     audit.record(

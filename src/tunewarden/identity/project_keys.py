@@ -21,7 +21,9 @@ _KEYS = (
     " LEFT JOIN project_members m ON m.project_id = k.project_id AND m.user_id = k.user_id"
     " WHERE k.project_id = :project AND k.revoked_at IS NULL"
 )
-_LIST = cursors.ByTime(_COLUMNS, _KEYS, "k.created_at", "k.id")
+_LIST = cursors.ByTime(
+    _COLUMNS, _KEYS, "k.created_at", "k.id", cursors="FROM api_keys k WHERE k.project_id = :project"
+)
 _HAS_ACCESS = "(u.role = 'owner' OR m.role IS NOT NULL)"
 
 

@@ -11,6 +11,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.identity import addresses, admin_keys, projects, users
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.policy import ProjectRole
+from tunewarden.ids import Prefix
 
 _COLUMNS = "u.id, u.name, u.email, m.role, m.added_at"
 # People: service accounts are members of their project too, and have a list of their own.
@@ -25,7 +26,7 @@ _PROJECTS_OF_ONE = (
     " JOIN projects p ON p.id = m.project_id"
     " WHERE m.user_id = {user} AND p.archived_at IS NULL ORDER BY m.project_id LIMIT :most) x"
 )
-_LIST = cursors.ByTime(_COLUMNS, _MEMBERS, "m.added_at", "m.user_id")
+_LIST = cursors.ByTime(_COLUMNS, _MEMBERS, "m.added_at", "m.user_id", may_be_gone=Prefix.USER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,13 @@ _ACCOUNTS = (
     "FROM users u LEFT JOIN project_members m ON m.project_id = u.service_project_id AND m.user_id = u.id"
     " WHERE u.service_project_id = :project AND u.removed_at IS NULL"
 )
-_LIST = cursors.ByTime(_COLUMNS, _ACCOUNTS, "u.created_at", "u.id")
+_LIST = cursors.ByTime(
+    _COLUMNS,
+    _ACCOUNTS,
+    "u.created_at",
+    "u.id",
+    cursors="FROM users u WHERE u.service_project_id = :project",
+)
 
 
 @dataclass(frozen=True, slots=True)

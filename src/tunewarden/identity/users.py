@@ -16,7 +16,11 @@ from tunewarden.ids import Prefix, mint
 NAME_LENGTH_MAX = 100
 _COLUMNS = "id, name, email, role, created_at"
 _PEOPLE = "organization_id = :organization AND removed_at IS NULL AND service_project_id IS NULL"
-_LIST = cursors.ByTime(_COLUMNS, f"FROM users WHERE {_PEOPLE}")
+_LIST = cursors.ByTime(
+    _COLUMNS,
+    f"FROM users WHERE {_PEOPLE}",
+    cursors="FROM users WHERE organization_id = :organization AND service_project_id IS NULL",
+)
 
 
 @dataclass(frozen=True, slots=True)
