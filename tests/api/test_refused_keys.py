@@ -1,6 +1,7 @@
 """Keys that are refused at administration: whose refusal it is, and how it is counted."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tests.support import administration
@@ -69,3 +70,58 @@ def test_a_refused_admin_key_is_told_how_one_is_made(server: Server) -> None:
     guessed = _with_another_secret(server.make_key("owner"))
     message = server.request("GET", "/v1/models", key=guessed).error["message"]
     assert "`tunewarden keys create`" in message
+
+
+def _refused(server: Server, admin_key: str, key: str) -> list[dict[str, Any]]:
+    """What the holder of a key was refused, newest first."""
+    query = f"actor_ids[]={key_format.present(key).id}&event_types[]=request.refused&limit=100"
+    found: list[dict[str, Any]] = ask(server, "GET", f"/audit_logs?{query}", admin_key).json["data"]
+    return found
+
+
+def test_what_a_revoked_key_tries_is_recorded_on_every_route(server: Server) -> None:
+    admin_key = administration.make_admin_key(server.app, "leaving")
+    key = server.make_key("owner", organization="leaving")
+    user = server.make_key("reader", organization="leaving")
+    server.revoke_key(key)
+    tried = (
+        ("DELETE", "/v1/models/ft:a:b::c", "DELETE /v1/models/{model_id}"),
+        ("GET", "/v1/files/file-ada@example.com/content", "GET /v1/files/{file_id}/content"),
+        ("POST", "/v1/deletions", "POST /v1/deletions"),
+        ("GET", "/v1/organization/users?limit=5", "GET /v1/organization/users"),
+        ("GET", "/v1/ada@example.com", "GET"),
+    )
+    for method, path, operation in tried:
+        reply = server.request(method, path, key=key)
+        assert reply.status == 401
+        event = _refused(server, admin_key, key)[0]
+        assert event["request_id"] == reply.header("x-request-id")
+        assert event["request.refused"]["operation"] == operation
+        assert event["request.refused"]["id"] == key_format.present(key).id
+        assert event["project"]["id"]
+    assert len(_refused(server, admin_key, key)) == len(tried)
+    server.request("GET", "/v1/models", key=user)
+    assert _refused(server, admin_key, user) == [], "the control: nothing was refused"
+
+
+def test_one_leaver_hides_no_attempt_of_another(server: Server) -> None:
+    admin_key = administration.make_admin_key(server.app, "two-leave")
+    loud, quiet = (server.make_key("owner", organization="two-leave") for _ in range(2))
+    for key in (loud, quiet):
+        server.revoke_key(key)
+    for _ in range(LISTED_MAX + 5):
+        assert server.request("DELETE", "/v1/models/ft:a:b::c", key=loud).status == 401
+    assert server.request("DELETE", "/v1/models/ft:a:b::c", key=quiet).status == 401
+    assert ask(server, "GET", "/users", quiet).status == 401
+    assert len(_refused(server, admin_key, loud)) == LISTED_MAX
+    assert len(_refused(server, admin_key, quiet)) == 2
+
+
+def test_a_key_that_never_was_leaves_nothing_outside_administration(server: Server) -> None:
+    key = server.make_key("owner", organization="nobody")
+    sql = "SELECT COUNT(*) FROM audit_events WHERE organization_id = ''"
+    before = server.app.database.peek(sql)
+    made_up = key.replace(key.split("-")[2], "A" * len(key.split("-")[2]))
+    for wrong in (made_up, "sk-other", ""):
+        assert server.request("DELETE", "/v1/models/ft:a:b::c", key=wrong).status == 401
+    assert server.app.database.peek(sql) == before

@@ -4,6 +4,7 @@ What an operation refuses and records itself is not recorded again; nor is infer
 """
 
 import logging
+from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Scope
@@ -41,44 +42,46 @@ async def record(database: Database, scope: Scope, error: Error) -> None:
     )
 
 
-async def record_wrong_key(
-    database: Database,
-    error: Error,
-    request_id: str,
-    *,
-    presented: Presented | None,
-    caller: Caller | None,
-) -> None:
-    """Record that a key was refused where an admin key is needed: in its organization, if there is such a key.
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A request with a key that was refused, or without one: `presented` is None if it has not the form of one.
 
-    `caller` is whose key it is. Without its secret it is nobody's: the event names the key that was tried, and counts
-    to no key, so that who knows only its id hides no refusal of its holder.
+    `operation` is its method and the text of its route: nothing that a client wrote.
+    """
+
+    presented: Presented | None
+    request_id: str
+    operation: str
+
+
+async def record_wrong_key(
+    database: Database, error: Error, tried: Tried, *, even_unknown: bool
+) -> None:
+    """Record that a key was refused, in its organization, if there is such a key; else, if that is wanted, the operator's.
+
+    Whose key it is shows only its secret, also of one that was revoked or has expired. Without it the event names the
+    key that was tried, and counts to no key, so that who knows only its id hides no refusal of its holder.
     """
     if error.kind in {Kind.UNAUTHENTICATED, Kind.FORBIDDEN}:
-        await run_in_threadpool(_refuse_key, database, error, request_id, presented, caller)
+        await run_in_threadpool(_refuse_key, database, error, tried, even_unknown)
 
 
-def _refuse_key(
-    database: Database,
-    error: Error,
-    request_id: str,
-    presented: Presented | None,
-    caller: Caller | None,
-) -> None:
-    actor = Actor(key_id=None, user_id=None, project_id=None, request_id=request_id)
-    organization_id = None
-    if caller is not None:
-        actor, organization_id = caller.actor, caller.organization_id
-    elif presented is not None:
-        owner_of = admin_keys.organization_of if presented.is_admin else keys.organization_of
-        organization_id = owner_of(database, presented.id)
+def _refuse_key(database: Database, error: Error, tried: Tried, even_unknown: bool) -> None:  # noqa: FBT001  positional, by run_in_threadpool
+    presented, known = tried.presented, None
+    if presented is not None:
+        owner_of = admin_keys.tried if presented.is_admin else keys.tried
+        known = owner_of(database, presented, tried.request_id)
+    if known is None and not even_unknown:
+        return
+    nobody = Actor(key_id=None, user_id=None, project_id=None, request_id=tried.request_id)
+    organization_id, actor = known or ("", nobody)
     _refuse(
         database,
         error,
-        organization_id=organization_id or "",
+        organization_id=organization_id,
         actor=actor,
-        resource_id=presented.id if presented is not None and organization_id else "",
-        operation="/v1/organization",
+        resource_id=presented.id if presented is not None and known is not None else "",
+        operation=tried.operation,
     )
 
 

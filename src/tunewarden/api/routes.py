@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Scope
 
 from tunewarden import problems
 from tunewarden.api import (
@@ -84,6 +85,14 @@ def application(services: Services) -> FastAPI:
     for router in ROUTERS:
         built.include_router(router)
     return built
+
+
+def operation_of(scope: Scope) -> str:
+    """Return the method and the route of a request that was not routed yet; without a route its method alone."""
+    path = scope["path"]
+    every = (route for router in ROUTERS for route in router.routes if isinstance(route, Route))
+    found = next((route.path for route in every if route.path_regex.fullmatch(path)), "")
+    return f"{scope['method']} {found}".rstrip()
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

@@ -29,6 +29,7 @@ from tunewarden.api import (
 from tunewarden.api.administration import routers
 from tunewarden.api.operations import Operations
 from tunewarden.api.parameters import check_query
+from tunewarden.api.refused_requests import Tried
 from tunewarden.api.response_headers import OTHER, Headed, answer
 from tunewarden.api.routes import PUBLIC
 from tunewarden.api.services import Services
@@ -139,8 +140,7 @@ class Server:
         if path.startswith(routers.PREFIXES):
             caller = await self._administrator(scope, reply)
         else:
-            presented = self.presented(scope["headers"])
-            caller = keys.look_up(self._operations.database, presented, reply.request_id)
+            caller = await self._caller(scope, reply)
         self._operations.usage.note_key(caller.organization_id, caller.key_id)
         reply.organization = caller.organization_name.encode()
         scope["state"] = {"caller": caller, "request_id": reply.request_id}
@@ -152,18 +152,28 @@ class Server:
     async def _administrator(self, scope: Scope, reply: Headed) -> Administrator:
         """Return the caller of a request that only an admin key may send; a refused one is in the audit log."""
         database, request_id = self._operations.database, reply.request_id
-        presented = caller = None
+        presented = None
         try:
             presented = self.presented(scope["headers"])
             if presented.is_admin:
                 return admin_keys.look_up(database, presented, request_id)
-            # Only the right secret shows whose key it is.
-            caller = keys.look_up(database, presented, request_id)
+            keys.look_up(database, presented, request_id)
             raise admin_keys.api_key_here()
         except Error as refused:
-            await refused_requests.record_wrong_key(
-                database, refused, request_id, presented=presented, caller=caller
-            )
+            tried = Tried(presented, request_id, routes.operation_of(scope))
+            await refused_requests.record_wrong_key(database, refused, tried, even_unknown=True)
+            raise
+
+    async def _caller(self, scope: Scope, reply: Headed) -> Caller:
+        """Return the caller of a request; a revoked or expired key, and an admin key, are in the audit log."""
+        database, request_id = self._operations.database, reply.request_id
+        presented = self.presented(scope["headers"])
+        try:
+            return keys.look_up(database, presented, request_id)
+        except Error as refused:
+            tried = Tried(presented, request_id, routes.operation_of(scope))
+            # Not a key that never was: anybody may send those.
+            await refused_requests.record_wrong_key(database, refused, tried, even_unknown=False)
             raise
 
     async def _route(self, scope: Scope, receive: Receive, reply: Headed) -> None:

@@ -206,10 +206,24 @@ def look_up(database: Database, presented: Presented, request_id: str) -> Admini
         return _unexpired(tx, row, request_id)
 
 
-def organization_of(database: Database, key_id: str) -> str | None:
-    """Return the organization of an admin key, valid or not; None if there is no such key."""
-    row = database.peek("SELECT organization_id FROM admin_api_keys WHERE id = :id", id=key_id)
-    return None if row is None else str(row[0])
+def tried(database: Database, presented: Presented, request_id: str) -> tuple[str, Actor] | None:
+    """Return the organization of an admin key, valid or not, and who presents it; None if there is no such key.
+
+    Without its secret that is nobody.
+    """
+    row = database.peek(
+        "SELECT organization_id, secret_sha256, user_id FROM admin_api_keys WHERE id = :id",
+        id=presented.id,
+    )
+    if row is None:
+        return None
+    is_right = hmac.compare_digest(row[1], presented.digest)
+    return row[0], Actor(
+        key_id=presented.id if is_right else None,
+        user_id=row[2] if is_right else None,
+        project_id=None,
+        request_id=request_id,
+    )
 
 
 def api_key_here() -> Error:

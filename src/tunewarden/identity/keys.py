@@ -166,6 +166,26 @@ def organization_of(database: Database, key_id: str) -> str | None:
     return None if row is None else str(row[0])
 
 
+def tried(database: Database, presented: Presented, request_id: str) -> tuple[str, Actor] | None:
+    """Return the organization of a key, valid or not, and who presents it; None if there is no such key.
+
+    Without its secret that is nobody: who knows only an id acts in nobody's name.
+    """
+    row = database.peek(
+        "SELECT organization_id, secret_sha256, user_id, project_id FROM api_keys WHERE id = :id",
+        id=presented.id,
+    )
+    if row is None:
+        return None
+    is_right = hmac.compare_digest(row[1], presented.digest)
+    return row[0], Actor(
+        key_id=presented.id if is_right else None,
+        user_id=row[2] if is_right else None,
+        project_id=row[3] if is_right else None,
+        request_id=request_id,
+    )
+
+
 def actor_of(tx: Tx, key_id: str, request_id: str | None) -> Actor:
     """Return who acted with a key as the actor of an audit event; without a key of that id it is the server."""
     row = tx.row("SELECT user_id, project_id FROM api_keys WHERE id = :id", id=key_id)
