@@ -53,7 +53,7 @@ from tunewarden.registry.imports import Imports
 from tunewarden.registry.model_changes import ModelChanges
 from tunewarden.registry.model_lookup import Target
 from tunewarden.registry.quota import ProjectQuota, Quota
-from tunewarden.registry.rate_limits import NO_LIMIT, RateLimit, RateLimits
+from tunewarden.registry.rate_limits import RateLimits
 from tunewarden.registry.replicas import Replica
 from tunewarden.registry.retention_rules import RetentionRules
 from tunewarden.registry.uploads import Uploads
@@ -240,14 +240,16 @@ def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
     """Return the operations; `plain` is the scratch directory, `counted_in` the memory of rate limits."""
     config = app.config
     buckets = Buckets(counted_in)
-    default = RateLimit(
-        config.requests_per_minute or NO_LIMIT, config.tokens_per_minute or NO_LIMIT
-    )
-    rate_limits = RateLimits(default)
+    rate_limits = RateLimits.of(config)
 
     def read_limits(tx: Tx, caller: Caller, target: Target) -> Metered | None:
-        project, base, key = caller.project_id, target.base.name, caller.key_id
-        limits = rate_limits.of_request(tx, project_id=project, base=base, key_id=key)
+        limits = rate_limits.of_request(
+            tx,
+            organization_id=caller.organization_id,
+            project_id=caller.project_id,
+            base=target.base.name,
+            key_id=caller.key_id,
+        )
         return buckets.metered(limits)
 
     def unseal(n: int, directory: Path) -> None:

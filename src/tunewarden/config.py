@@ -172,6 +172,17 @@ class Config(WebhookSettings, DataDirectory):
         default=0,
         limits=(0, 2**31 - 1),
     )
+    organization_requests_per_minute: int = setting(
+        "requests a minute that each organization may send, all its projects, keys and models together; only the "
+        "operator sets it; 0: no limit",
+        default=0,
+        limits=(0, 2**31 - 1),
+    )
+    organization_tokens_per_minute: int = setting(
+        "the same for tokens, of prompts and of responses",
+        default=0,
+        limits=(0, 2**31 - 1),
+    )
     disk_floor_bytes: int = setting(
         "the least free space on the data directory's file system: below it uploads, imports, jobs and "
         "new keys are refused (507), and only deletions, revocations and what frees room write. 0: a "

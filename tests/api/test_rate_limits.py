@@ -8,12 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, ClassVar
 
 import openai
 import pytest
 from tests.fakes.upstream import PROMPT_TOKENS, WORDS, FakeUpstream
 from tests.support import servers
+from tests.support.access import Administrator
 from tests.support.servers import Reply, Server, wait_until
 
 from tunewarden.identity import key_format
@@ -322,6 +324,28 @@ def test_one_project_at_its_limit_leaves_another_alone(server: Server, key: str)
     limit(server, key, requests=1)
     assert [ask(server, key).status for _ in range(2)] == [200, 429]
     assert ask(server, new_key(server)).status == 200
+
+
+def test_an_organization_has_a_limit_over_all_its_projects(
+    upstream: FakeUpstream, tmp_path: Path
+) -> None:
+    settings = {"organization_requests_per_minute": 12, "organization_tokens_per_minute": 3000}
+    with servers.serving(tmp_path / "data", workers=WORKERS, settings=settings) as server:
+        _add_base(server, upstream)
+        administrator = Administrator(server, f"org-{next(names)}")
+        keys = [administrator.new_holder("member").key for _ in range(4)]
+        began = time.monotonic()
+        replies = [ask(server, key) for _ in range(6) for key in keys]
+        passed = sum(reply.status == 200 for reply in replies)
+        assert 12 <= passed <= 12 + 12 * (time.monotonic() - began) / 60 + 1
+        refused = next(reply for reply in replies if reply.status == 429)
+        assert "for organization org_" in refused.error["message"]
+        assert refused.header("x-ratelimit-limit-requests") == "12"
+        assert refused.header("x-ratelimit-limit-tokens") == "3000"
+        other = server.make_key("owner", organization=f"org-{next(names)}")
+        assert ask(server, other).status == 200
+        refused = ask(server, other, max_tokens=4000)
+        assert (refused.status, refused.error["type"]) == (429, "tokens")
 
 
 def test_a_change_reaches_every_worker_at_once(server: Server, key: str) -> None:

@@ -7,6 +7,7 @@ A row that is missing, or a column that is NULL, means the server's default.
 from dataclasses import dataclass
 from typing import Final
 
+from tunewarden.config import Config
 from tunewarden.db.database import Tx
 from tunewarden.token_buckets.buckets import Limit
 
@@ -36,15 +37,35 @@ class Change:
     tokens: int | None
 
 
+UNLIMITED: Final = RateLimit(NO_LIMIT, NO_LIMIT)
+
+
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """The limits of all projects; `most` is the highest of a project on each base, and what it is unless one is set."""
+    """The limits of all projects; `most` is the highest of a project on each base, and what it is unless one is set.
+
+    `of_organization` is the operator's, over all projects of each organization, which its administrators make.
+    """
 
     most: RateLimit
+    of_organization: RateLimit = UNLIMITED
 
-    def of_request(self, tx: Tx, *, project_id: str, base: str, key_id: str) -> tuple[Limit, ...]:
+    @classmethod
+    def of(cls, config: Config) -> "RateLimits":
+        """Return the limits with what the settings say, where 0 is none."""
+        return cls(
+            RateLimit(config.requests_per_minute or NO_LIMIT, config.tokens_per_minute or NO_LIMIT),
+            RateLimit(
+                config.organization_requests_per_minute or NO_LIMIT,
+                config.organization_tokens_per_minute or NO_LIMIT,
+            ),
+        )
+
+    def of_request(
+        self, tx: Tx, *, organization_id: str, project_id: str, base: str, key_id: str
+    ) -> tuple[Limit, ...]:
         """Return the limits on a request of this key to a base, or to a fine-tune of it."""
-        of_project, of_key = self.most, RateLimit(NO_LIMIT, NO_LIMIT)
+        of_project, of_key = self.most, UNLIMITED
         for is_key, requests, tokens in tx.rows(
             _OF_REQUEST, project=project_id, base=base, key=key_id
         ):
@@ -55,6 +76,7 @@ class RateLimits:
         return (
             *_limits(f"{base} in project {project_id}", of_project),
             *_limits(f"API key {key_id}", of_key),
+            *_limits(f"organization {organization_id}", self.of_organization),
         )
 
     def of_project(self, tx: Tx, project_id: str) -> dict[str, RateLimit]:
@@ -92,8 +114,7 @@ class RateLimits:
 def of_key(tx: Tx, key_id: str) -> RateLimit:
     """Return the limit of a key, over all models."""
     row = tx.row("SELECT requests, tokens FROM key_rate_limits WHERE key_id = :key", key=key_id)
-    none = RateLimit(NO_LIMIT, NO_LIMIT)
-    return none if row is None else _limit(row[0], row[1], none)
+    return UNLIMITED if row is None else _limit(row[0], row[1], UNLIMITED)
 
 
 def set_of_key(tx: Tx, key_id: str, change: Change) -> tuple[RateLimit, bool]:
@@ -110,7 +131,7 @@ def set_of_key(tx: Tx, key_id: str, change: Change) -> tuple[RateLimit, bool]:
         tokens=change.tokens,
     )
     assert row is not None, "it was inserted or updated"
-    return _limit(row[0], row[1], RateLimit(NO_LIMIT, NO_LIMIT)), row != (before or NOT_SET)
+    return _limit(row[0], row[1], UNLIMITED), row != (before or NOT_SET)
 
 
 def copy_of_key(tx: Tx, key_id: str, to_key_id: str) -> None:
