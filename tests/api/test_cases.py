@@ -295,6 +295,29 @@ def test_a_lineage_goes_up_and_down_and_of_the_deleted_says_only_id_and_state(
     assert set(plan(server, file)["learned"]["models"]) == {second.id}
 
 
+@pytest.mark.parametrize(
+    "headers", [{"Idempotency-Key": "erase"}, {"x-stainless-retry-count": "1"}]
+)
+def test_a_cascade_is_no_retry_of_a_deletion_without_one(
+    server: Server, headers: dict[str, str]
+) -> None:
+    file = upload(server)
+    _, model, _ = trained(server, file)
+    client = server.client(max_retries=0)
+    assert client.files.delete(file, extra_headers=headers).deleted
+    assert client.files.delete(file, extra_headers=headers).deleted, "the control: a retry"
+    with pytest.raises(openai.NotFoundError):
+        client.files.delete(file, extra_query=WITH_MODELS, extra_headers=headers)
+    assert model.id in listed(client)
+    whole = upload(server)
+    trained(server, whole)
+    erased = [
+        client.files.delete(whole, extra_query=WITH_MODELS, extra_headers=headers).model_extra
+        for _ in range(2)
+    ]
+    assert erased[0] == erased[1], "a retry of a cascade joins its case"
+
+
 @pytest.mark.parametrize("query", [{"cascade": "everything"}, {"cascade": ""}])
 def test_another_cascade_is_refused(server: Server, query: dict[str, str]) -> None:
     file = upload(server)

@@ -199,7 +199,13 @@ def _asked_again(
     """Return the deletion of an artifact that is deleted or being deleted. Raises like D1."""
     first = records.find_of(tx, artifact.n)
     case = case_rows.of_origin(tx, artifact.n)
-    if first is not None and _is_repetition(first, caller, attempt, to_micros(tx.now)):
+    # Who asks for what learned from it too asks for more than a deletion without a case did.
+    is_answered = case is not None or not attempt.with_models
+    if (
+        first is not None
+        and is_answered
+        and _is_repetition(first, caller, attempt, to_micros(tx.now))
+    ):
         return RequestedDeletion(first, Part.REPEATED, case)
     is_over = artifact.state is State.DELETED and (case is None or case.finished_at is not None)
     if first is None or is_over:
