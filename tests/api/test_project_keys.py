@@ -9,6 +9,7 @@ import openai
 import pytest
 from openai import OpenAI
 from tests.support import administration
+from tests.support.access import Administrator
 from tests.support.administration import make_user
 from tests.support.servers import Server, wait_until
 
@@ -210,3 +211,27 @@ def test_no_secret_is_in_events_lists_or_the_servers_log(
     assert secret not in rows
     assert secret not in server.log() + server.printed()
     assert secret not in repr(list(admin.admin.organization.projects.api_keys.list(project)))
+
+
+def test_who_is_added_to_a_project_again_gets_no_old_key_back(server: Server) -> None:
+    administrator = Administrator(server, "added-again")
+    holder = administrator.new_holder("member")
+    owner = administrator.new_holder("owner", holder.project_id)
+    users = f"/projects/{holder.project_id}/users"
+
+    def works(key: str) -> bool:
+        return server.get("/v1/files", key=key).status == 200
+
+    assert [works(one.key) for one in (holder, owner)] == [True, True]
+    administrator.ask("DELETE", f"{users}/{holder.user_id}")
+    assert not works(holder.key)
+    for one in (holder, owner):
+        administrator.ask("POST", users, {"user_id": one.user_id, "role": "member"})
+    assert [works(one.key) for one in (holder, owner)] == [False, True]
+    path = f"/projects/{holder.project_id}/api_keys"
+    fields = {"user_id": holder.user_id, "name": "new"}
+    assert works(str(administrator.ask("POST", path, fields)["value"]))
+    administrator.ask("POST", f"{users}/{holder.user_id}", {"role": "viewer"})
+    listed = administrator.ask("GET", path)["data"]
+    assert isinstance(listed, list)
+    assert holder.key_id not in {one["id"] for one in listed}

@@ -82,6 +82,14 @@ def test_of_uploads_at_once_no_more_pass_than_fit(server: Server, key: str) -> N
     assert statuses[2:] == [429] * 4
 
 
+def test_small_uploads_at_once_pass_where_little_is_left(server: Server, key: str) -> None:
+    """What each reserves and does not need must not refuse the others."""
+    assert upload(server, key, 900_000).status == 200
+    with ThreadPoolExecutor(6) as pool:
+        replies = list(pool.map(lambda _: upload(server, key, 1000), range(24)))
+    assert [reply.status for reply in replies] == [200] * 24
+
+
 def test_parts_of_unfinished_uploads_count(server: Server, key: str) -> None:
     def begin(size: int) -> Reply:
         wanted = {

@@ -185,12 +185,13 @@ def revoke(tx: Tx, key: KeyRow, actor: Actor) -> None:
         )
 
 
-def revoke_all_of(tx: Tx, user_id: str, actor: Actor) -> None:
-    """Revoke all keys of a user for good."""
+def revoke_all_of(tx: Tx, user_id: str, actor: Actor, *, project_id: str | None = None) -> None:
+    """Revoke all keys of a user for good, or those of one project."""
     rows = tx.rows(
         f"SELECT {COLUMNS} FROM api_keys k WHERE k.user_id = :user AND k.revoked_at IS NULL"
-        " ORDER BY k.id",
+        " AND k.project_id = COALESCE(:project, k.project_id) ORDER BY k.id",
         user=user_id,
+        project=project_id,
     )
     for row in rows:
         revoke(tx, of_row(row), actor)

@@ -8,9 +8,9 @@ from tunewarden.audit import Actor
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import addresses, admin_keys, projects, users
+from tunewarden.identity import addresses, admin_keys, key_rows, projects, users
 from tunewarden.identity.admin_keys import Administrator
-from tunewarden.identity.policy import ProjectRole
+from tunewarden.identity.policy import ProjectRole, Role
 from tunewarden.ids import Prefix
 
 _COLUMNS = "u.id, u.name, u.email, m.role, m.added_at"
@@ -104,7 +104,7 @@ def add(
     email: str | None,
     role: ProjectRole,
 ) -> Member:
-    """Add a person of the organization, by id or address, to a project.
+    """Add a person of the organization, by id or address, to a project. Keys from an earlier membership stay unusable.
 
     Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(INVALID) without one of both, Error(CONFLICT) for who is in it.
     """
@@ -133,6 +133,9 @@ def add(
                 param="user_id",
                 code="already_in_project",
             )
+        if user.role is not Role.OWNER:
+            # From an earlier membership: they could do nothing, and nobody expects that they can again.
+            key_rows.revoke_all_of(tx, user.id, administrator.actor, project_id=project_id)
         assign(
             tx,
             organization,

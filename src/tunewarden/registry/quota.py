@@ -13,6 +13,8 @@ from tunewarden.errors import Error, Kind
 # A draft reserves this much at a time, or what is left: few transactions for a large file.
 STEP_BYTES = 8 * 1024 * 1024
 FIRST_BYTES = 256 * 1024
+# And never more than this part of what is left, unless it needs it: what one does not use must not refuse others.
+PART_OF_REST = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,13 @@ class Quota:
     organization_bytes_max: int
 
     def grant(self, tx: Tx, project_id: str, needed: int, wanted: int) -> int:
-        """Return how many bytes may be reserved, from `needed` to `wanted`. Raises Error(QUOTA_EXCEEDED)."""
+        """Return how many bytes are granted: `needed`, and up to `wanted` where plenty is left. Raises Error(QUOTA_EXCEEDED)."""
         in_project, in_organization = used_bytes(tx, project_id)
         project_bytes_max = self.of(tx, project_id).bytes
         left = min(project_bytes_max - in_project, self.organization_bytes_max - in_organization)
         if left < needed:
             raise self._exceeded(project_bytes_max, in_project, in_organization, needed)
-        return min(left, wanted)
+        return max(needed, min(left // PART_OF_REST, wanted))
 
     def of(self, tx: Tx, project_id: str) -> ProjectQuota:
         """Return the quota of a project."""
