@@ -6,7 +6,7 @@ organization's retention period only; triggers hold that. Refused acts: `refusal
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from tunewarden.clock import from_micros, iso
@@ -110,12 +110,19 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Who did it: ids only, no personal data. The server itself has neither key nor user."""
+    """Who did it: ids only, no personal data. The server itself has neither key nor user.
+
+    `project_id` is the project of the key; of what is done to a project, that one.
+    """
 
     key_id: str | None
     user_id: str | None
     project_id: str | None
     request_id: str | None
+
+    def about(self, project_id: str | None) -> "Actor":
+        """Return the same actor, for an event about what is done to this project."""
+        return replace(self, project_id=project_id)
 
 
 SERVER = Actor(key_id=None, user_id=None, project_id=None, request_id=None)

@@ -109,8 +109,10 @@ def insert(
         tx,
         audit.EventType.API_KEY_CREATED,
         organization_id=organization_id,
-        actor=actor,
+        actor=actor.about(project_id),
         resource_id=secret.id,
+        user_id=user_id,
+        in_project=project_id,
         scopes=list(chosen),
         **details,
     )
@@ -162,7 +164,7 @@ def update(
         tx,
         audit.EventType.API_KEY_UPDATED,
         organization_id=key.organization_id,
-        actor=actor,
+        actor=actor.about(key.project_id),
         resource_id=key.id,
         scopes=list(scopes),
         expires_at=None if expires_at is None else expires_at // SECOND,
@@ -180,7 +182,7 @@ def revoke(tx: Tx, key: KeyRow, actor: Actor) -> None:
             tx,
             audit.EventType.API_KEY_REVOKED,
             organization_id=key.organization_id,
-            actor=actor,
+            actor=actor.about(key.project_id),
             resource_id=key.id,
         )
 

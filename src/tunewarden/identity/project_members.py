@@ -203,7 +203,7 @@ def assign(
         tx,
         audit.EventType.ROLE_ASSIGNED,
         organization_id=organization_id,
-        actor=actor,
+        actor=actor.about(project_id),
         resource_id=user_id,
         in_project=project_id,
         role=role.value,
@@ -238,7 +238,7 @@ def _unassign(tx: Tx, organization_id: str, project_id: str, user_id: str, actor
         tx,
         audit.EventType.ROLE_UNASSIGNED,
         organization_id=organization_id,
-        actor=actor,
+        actor=actor.about(project_id),
         resource_id=user_id,
         in_project=project_id,
     )

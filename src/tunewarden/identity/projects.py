@@ -86,7 +86,7 @@ def rename(
             tx,
             audit.EventType.PROJECT_UPDATED,
             organization_id=organization,
-            actor=administrator.actor,
+            actor=administrator.actor.about(project.id),
             resource_id=project.id,
         )
         return replace(project, name=name)
@@ -119,7 +119,7 @@ def archive(
             tx,
             audit.EventType.PROJECT_ARCHIVED,
             organization_id=organization,
-            actor=administrator.actor,
+            actor=administrator.actor.about(project.id),
             resource_id=project.id,
         )
         return replace(project, archived_at=tx.now_micros)
@@ -185,7 +185,7 @@ def create(tx: Tx, organization_id: str, name: str, actor: Actor, *, is_default:
         tx,
         audit.EventType.PROJECT_CREATED,
         organization_id=organization_id,
-        actor=actor,
+        actor=actor.about(project_id),
         resource_id=project_id,
     )
     return project_id

@@ -167,7 +167,7 @@ def update(
                 tx,
                 audit.EventType.SERVICE_ACCOUNT_UPDATED,
                 organization_id=organization,
-                actor=administrator.actor,
+                actor=administrator.actor.about(project_id),
                 resource_id=account.id,
                 role=changed.role.value,
             )

@@ -213,7 +213,7 @@ def add_service_account(
         tx,
         audit.EventType.SERVICE_ACCOUNT_CREATED,
         organization_id=organization_id,
-        actor=actor,
+        actor=actor.about(project_id),
         resource_id=user_id,
         in_project=project_id,
     )
@@ -228,6 +228,7 @@ def rename_service_account(tx: Tx, user_id: str, name: str) -> None:
 
 def remove_service_account(tx: Tx, organization_id: str, user_id: str, actor: Actor) -> None:
     """Remove a service account: its name is cleared, the id stays."""
+    row = tx.row("SELECT service_project_id FROM users WHERE id = :id", id=user_id)
     tx.run(
         "UPDATE users SET name = '', removed_at = :now WHERE id = :id",
         now=tx.now_micros,
@@ -237,7 +238,7 @@ def remove_service_account(tx: Tx, organization_id: str, user_id: str, actor: Ac
         tx,
         audit.EventType.SERVICE_ACCOUNT_DELETED,
         organization_id=organization_id,
-        actor=actor,
+        actor=actor.about(row[0] if row else None),
         resource_id=user_id,
     )
 

@@ -120,7 +120,7 @@ def _note_rates(
         tx,
         audit.EventType.RATE_LIMIT_UPDATED,
         organization_id=administrator.organization_id,
-        actor=administrator.actor,
+        actor=administrator.actor.about(project_id),
         resource_id=resource_id,
         in_project=project_id,
         **_set(max_requests_per_1_minute=change.requests, max_tokens_per_1_minute=change.tokens),
@@ -132,7 +132,7 @@ def _note_quota(tx: Tx, administrator: Administrator, project_id: str, change: Q
         tx,
         audit.EventType.QUOTA_UPDATED,
         organization_id=administrator.organization_id,
-        actor=administrator.actor,
+        actor=administrator.actor.about(project_id),
         resource_id=project_id,
         **_set(max_bytes=change.bytes, max_files=change.files, max_models=change.models),
     )
