@@ -107,7 +107,7 @@ def test_nothing_expires_after_a_long_absence_until_an_operator_says_so(data: Pa
     with app.database.write() as tx:
         tx.run("UPDATE files SET expires_at = 1 WHERE n = :n", n=file.n)
         before = tx.now_micros - 2 * expiry_pause.JUMP_MICROS
-        tx.run("INSERT INTO clock_seen VALUES (1, :at, NULL, 0)", at=before)
+        tx.run("INSERT INTO clock_seen VALUES (1, :at, NULL, 0, :at)", at=before)
     with _runner(data):
         wait_until(lambda: expiry_pause.pause_of(app.database), "expiry is paused")
         doctor = servers.run_cli("doctor", "--data", str(data))

@@ -190,7 +190,7 @@ CREATE TABLE clock_seen (
   seen_at INTEGER NOT NULL,
   paused_at INTEGER,
   jumped_micros INTEGER NOT NULL
-);
+, mark INTEGER NOT NULL DEFAULT 0);
 
 CREATE TABLE declared_origins (
   n INTEGER NOT NULL REFERENCES models (n),

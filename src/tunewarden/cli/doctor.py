@@ -226,11 +226,13 @@ def _expiry(app: App) -> Finding:
     pause = expiry_pause.pause_of(app.database)
     if pause is None:
         return _well("expiry", "files and uploads expire in time")
-    days = pause.jumped_micros / JUMP_MICROS
+    days = abs(pause.jumped_micros) / JUMP_MICROS
+    said = f"the clock jumped {days:.1f} days ahead, or the server was off for as long"
+    if pause.jumped_micros < 0:
+        said = f"the clock was set {days:.1f} days back"
     return _wrong(
         "expiry",
-        f"paused: the clock jumped {days:.1f} days ahead, or the server was off for as long. Check the"
-        " machine's clock, then run `tunewarden expiry resume`",
+        f"paused: {said}. Check the machine's clock, then run `tunewarden expiry resume`",
     )
 
 

@@ -120,7 +120,7 @@ def test_a_start_long_after_the_last_note_pauses_until_it_is_resumed(
     file = _file(app, owner, expires_at=to_micros(START))
     with app.database.write() as tx:
         noted = to_micros(START - timedelta(days=days))
-        tx.run("INSERT INTO clock_seen VALUES (1, :at, NULL, 0)", at=noted)
+        tx.run("INSERT INTO clock_seen VALUES (1, :at, NULL, 0, :at)", at=noted)
     assert _watched(app, clock).run() == goes
     if goes:
         return

@@ -129,6 +129,117 @@ def test_a_jump_of_the_clock_pauses_until_the_operator_and_an_owner_resume(
     assert machine.run_by_hand() is None
 
 
+@pytest.mark.parametrize("is_running", [True, False])
+def test_what_was_made_by_a_clock_that_was_set_back_waits_until_both_have_looked(
+    data: Path, is_running: bool
+) -> None:
+    machine = Machine(data)
+    make_older(machine.app, machine.model, -100)
+    machine.tick()
+    machine.clock.ahead -= timedelta(days=400)
+    if not is_running:
+        machine.start()
+    machine.tick()
+    make_older(machine.app, machine.model, 400)  # as if it was made now
+    machine.clock.ahead += timedelta(days=400)
+    machine.start()
+    machine.clock.sleep(2 * 3600.0)  # a rule runs each hour
+    assert machine.tick(), "it was deleted by the date of a wrong clock"
+    assert machine.pause() is PauseReason.CLOCK
+    assert machine.run_by_hand() == "retention_paused"
+    found = expiry_pause.pause_of(machine.app.database)
+    assert found is not None
+    assert found.jumped_micros < -399 * expiry_pause.JUMP_MICROS
+    doctor = servers.run_cli("doctor", "--data", str(data))
+    assert "the clock was set 400.0 days back" in doctor.stdout + doctor.stderr
+    with pytest.raises(Error, match="expiry resume"):
+        machine.retention.resume(machine.owner)
+    assert expiry_pause.resume(machine.app.database, machine.clock)
+    assert machine.tick(), "an Owner has not looked"
+    assert machine.retention.resume(machine.owner)
+    assert not machine.tick()
+
+
+def test_a_first_rule_that_is_made_during_the_pause_waits_for_an_owner_too(data: Path) -> None:
+    machine = Machine(data)
+    make_older(machine.app, machine.model, -100)
+    with machine.app.database.write() as tx:
+        tx.run("DELETE FROM retention_pauses")  # as if it had no rules yet
+    machine.tick()
+    machine.clock.ahead -= timedelta(days=400)
+    machine.tick()
+    machine.clock.ahead += timedelta(days=400)
+    make_older(machine.app, machine.model, 400)
+    machine.rule = machine._rule(machine.app)
+    assert expiry_pause.resume(machine.app.database, machine.clock)
+    assert machine.tick()
+    assert machine.pause() is PauseReason.CLOCK
+
+
+def test_a_command_without_a_runner_says_that_the_clock_was_set_back(data: Path) -> None:
+    machine = Machine(data)
+    machine.clock.ahead += timedelta(hours=1)
+    machine.tick()
+    machine.clock.ahead -= timedelta(days=400)
+    assert machine.run_by_hand() == "retention_paused"
+    pause = machine.retention.pause_of(machine.owner)
+    assert pause is not None
+    assert pause.reason is PauseReason.CLOCK
+    assert machine.pause() is None, "the runner pauses the rules, when it sees that"
+
+
+def test_a_clock_that_was_ahead_and_is_right_again_can_be_resumed(data: Path) -> None:
+    """The mark stays ahead: the database is no older copy for that, not now and not at the next start."""
+    machine = Machine(data)
+    make_older(machine.app, machine.model, -1000)
+    machine.clock.ahead += timedelta(days=400)
+    machine.tick()
+    machine.clock.ahead -= timedelta(days=400)
+    machine.tick()
+    assert machine.pause() is PauseReason.CLOCK
+    assert expiry_pause.resume(machine.app.database, machine.clock)
+    assert machine.retention.resume(machine.owner)
+    for _ in range(3):
+        machine.start()
+        machine.clock.sleep(3600.0)
+        assert machine.tick()
+        assert machine.pause() is None
+        assert machine.run_by_hand() is None
+
+
+def test_a_clock_that_is_corrected_by_hours_is_neither_a_jump_nor_a_restore(data: Path) -> None:
+    machine = Machine(data)
+    make_older(machine.app, machine.model, -100)
+    machine.tick()
+    machine.clock.ahead -= timedelta(hours=3)
+    machine.tick()
+    machine.start()
+    assert machine.tick()
+    assert machine.pause() is None
+    assert machine.run_by_hand() is None
+
+
+def test_a_restore_after_a_clock_was_set_back_is_still_seen(data: Path) -> None:
+    machine = Machine(data)
+    make_older(machine.app, machine.model, -100)
+    machine.clock.ahead += timedelta(hours=20)
+    machine.tick()
+    machine.clock.ahead -= timedelta(hours=20)
+    machine.tick()
+    backup = data.parent / "backup.sqlite"
+    machine.app.database.copy_to(backup)
+    machine.clock.sleep(3600.0)
+    machine.tick()
+    del machine.app, machine.retention, machine.watch
+    for path in data.glob("tunewarden.sqlite*"):
+        if not path.name.endswith("-writers"):
+            path.unlink()
+    shutil.copy(backup, data / "tunewarden.sqlite")
+    machine.reopen()
+    machine.tick()
+    assert machine.pause() is PauseReason.RESTORE
+
+
 def test_a_command_without_a_runner_does_not_trust_a_clock_that_jumped(data: Path) -> None:
     machine = Machine(data)
     make_older(machine.app, machine.model, -100)
