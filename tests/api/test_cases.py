@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai import OpenAI
 from tests.support import fine_tuning_rows as rows
-from tests.support.servers import Server, WithoutTorch, serving, wait_until
+from tests.support.servers import LOCAL_BASE, Server, WithoutTorch, serving, wait_until
 
 from tunewarden.finetuning.states import State
 from tunewarden.identity.policy import ProjectRole
@@ -258,7 +258,7 @@ def test_what_an_owner_declares_of_an_import_is_lineage_and_marked(server: Serve
     file = upload(server)
     model = server.make_model()
     member = server.make_key("reader", project_role=ProjectRole.MEMBER)
-    declared = {"metadata": {"trained_on": f"file-elsewhere, {file}"}}
+    declared = {"metadata": {"trained_on": f" {file}, {file}"}}
     refused = server.post(f"/v1/models/{model.id}", declared, key=member)
     assert refused.status == 403
     assert plan(server, file)["learned"]["models"] == []
@@ -272,6 +272,43 @@ def test_what_an_owner_declares_of_an_import_is_lineage_and_marked(server: Serve
     assert server.post(f"/v1/models/{model.id}", {"metadata": {}}, key=member).status == 403
     assert erase(server, file)["deletion_case"]["members"] == 2
     assert model.id not in listed(server.client())
+
+
+def test_what_is_declared_is_known_here_or_refused_and_changes_nothing(server: Server) -> None:
+    """An id that leads nowhere would leave a model behind a case that says `complete`."""
+    file, model = upload(server), server.make_model().id
+    _, second = rows.make_project(server.app)
+    theirs = upload(server, second)
+    alias = f"alias-of-{file}"
+    assert server.post("/v1/aliases", {"name": alias, "model": model}).status == 200
+    mistyped = f"{file[:-1]}{'a' if file[-1] != 'a' else 'b'}"
+    for unknown in (theirs, mistyped, alias, LOCAL_BASE, "file-elsewhere"):
+        declared = {"metadata": {"trained_on": f"{file} {unknown}"}}
+        refused = server.post(f"/v1/models/{model}", declared)
+        assert refused.status == 400, unknown
+        assert refused.json["error"]["param"] == "metadata.trained_on"
+        assert unknown in refused.json["error"]["message"]
+    shown = server.client().models.retrieve(model).model_extra
+    assert shown is not None
+    assert shown["metadata"] == {}
+    assert plan(server, file)["learned"]["models"] == []
+
+
+def test_what_was_declared_stays_when_another_project_writes_the_metadata_again(
+    server: Server,
+) -> None:
+    file, model = upload(server), server.make_model().id
+    _, second = rows.make_project(server.app)
+    declared = {"trained_on": file}
+    assert server.post(f"/v1/models/{model}", {"metadata": declared}).status == 200
+    again = {"metadata": declared | {"team": "b"}}
+    assert server.post(f"/v1/models/{model}", again, key=second).status == 200
+    assert erase(server, file)["deletion_case"]["members"] == 2
+    with pytest.raises(openai.NotFoundError):
+        server.client().models.retrieve(model)
+    kept = server.make_model().id
+    also = {"metadata": {"trained_on": file}}
+    assert server.post(f"/v1/models/{kept}", also).status == 200, "a deleted file is known too"
 
 
 def test_a_lineage_goes_up_and_down_and_of_the_deleted_says_only_id_and_state(
