@@ -161,6 +161,34 @@ def test_a_deleted_file_is_not_searched_and_its_deletion_waits_for_no_search(
     assert "killed" not in server.log()
 
 
+def test_a_search_that_is_made_to_be_slow_stops_nobody(server: Server) -> None:
+    settle(server)
+    slow = _file(server, b'\\"\\\\ ' + b"a " * 2_000_000, name="slow.txt")
+    texts = ["a " * 498 + chr(ord("b") + number) for number in range(20)]
+    workers = servers.descendants(server.process.pid)
+    replies: list[Reply] = []
+    thread = threading.Thread(target=lambda: replies.append(_search(server, *texts)))
+    thread.start()
+    time.sleep(0.5)
+    times: list[float] = []
+    for _ in range(20):
+        began = time.monotonic()
+        assert server.get("/v1/models", key=server.owner_key).status == 200
+        times.append(time.monotonic() - began)
+    began = time.monotonic()
+    deleted = server.request("DELETE", f"/v1/files/{slow}", key=server.owner_key)
+    took = time.monotonic() - began
+    assert thread.is_alive() or replies[0].status == 200
+    assert deleted.status == 200, deleted.body
+    # Of which the search delays it by a step and its rest. A worker that keeps the guard is killed after a second.
+    assert took < 0.9, took
+    assert sorted(times)[len(times) // 2] < 0.1, times
+    thread.join(60)
+    assert _matches(replies[0]) == set()
+    assert servers.descendants(server.process.pid) == workers
+    assert "killed" not in server.log()
+
+
 def test_a_running_search_ends_when_its_key_is_revoked_and_is_not_taken_for_complete(
     server: Server,
 ) -> None:

@@ -1,17 +1,24 @@
 """Texts are found wherever a file is cut, however JSON escapes them, and as people read them."""
 
 import json
+import time
 import tracemalloc
 import unicodedata
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewarden.registry.text_search import LINES_MAX, Found, Search, folded, pattern
+from tunewarden.registry.text_search import LINES_MAX, PIECE_BYTES, Found, Search, folded, pattern
 
 # Of each kind that is treated apart: escapes, marks, a ligature, a character beyond U+FFFF, spaces, line breaks.
 LETTERS = st.text('aAé\u0131"\\/u0dnﬁ😀 \u00a0\u0301\u200bße\n', max_size=40)
+
+
+def _all(work: Iterator[None]) -> None:
+    for _ in work:
+        pass
 
 
 def lines(data: bytes, *texts: str, cut: int = 0) -> list[list[int]]:
@@ -21,8 +28,8 @@ def lines(data: bytes, *texts: str, cut: int = 0) -> list[list[int]]:
     found = Found()
     search = Search([one for one in patterns if one], found)
     for start in range(0, len(data), cut or len(data) or 1):
-        search.feed(data[start : start + (cut or len(data))])
-    search.end()
+        _all(search.feed(data[start : start + (cut or len(data))]))
+    _all(search.end())
     return [sorted(found.lines.get(number, ())) for number in range(len(texts))]
 
 
@@ -42,6 +49,7 @@ def lines(data: bytes, *texts: str, cut: int = 0) -> list[list[int]]:
         ),
         ("office", "oﬃce"),
         ("Jane Roe", "Jane\r\nRoe"),
+        ("Jane Roe", "Jane" + " " * 20_000 + "Roe"),
         ("+49 30 1234", "+49 30 1234"),
         ("😀 Roe", "😀 Roe"),
         ("김철수", unicodedata.normalize("NFD", "김철수")),
@@ -123,8 +131,8 @@ def test_lines_that_are_named_are_bounded_and_that_is_said() -> None:
     assert one is not None
     found = Found()
     search = Search([one], found)
-    search.feed(b"Jane\n" * (LINES_MAX + 5))
-    search.end()
+    _all(search.feed(b"Jane\n" * (LINES_MAX + 5)))
+    _all(search.end())
     assert found.has_more
     assert sorted(found.lines[0]) == list(range(1, LINES_MAX + 1))
 
@@ -135,12 +143,12 @@ def test_memory_is_constant_also_for_one_line_without_an_end(piece: bytes) -> No
     assert one is not None
     search = Search([one], Found())
     data = piece * (256 * 1024 // len(piece))
-    search.feed(data)
+    _all(search.feed(data))
     tracemalloc.start()
     try:
         for _ in range(8):
-            search.feed(data)
-        search.end()
+            _all(search.feed(data))
+        _all(search.end())
         assert tracemalloc.get_traced_memory()[1] < 4 * 1024 * 1024
     finally:
         tracemalloc.stop()
@@ -148,3 +156,49 @@ def test_memory_is_constant_also_for_one_line_without_an_end(piece: bytes) -> No
 
 def test_a_text_of_spaces_and_marks_is_none() -> None:
     assert pattern(" \u0301\u200b\n") is None
+
+
+A_LOT = "a " * 498
+# Texts of which much is in the data again and again, as files that are written to slow a search down have them.
+HOSTILE = {
+    "overlaps": (b'\\"\\\\ ' + b"a " * 60_000, A_LOT),
+    "long words": (b"\\\\ " + b"ab" * 60_000, "ab" * 450),
+    "spaces": (b"\\\\ " + (b"a" + b" " * 63) * 2_000, A_LOT),
+    "lines": (b"\\\\ " + b"a\n" * 60_000, A_LOT),
+    "line ends": (b"\\\\ a" + b"\n" * 120_000, A_LOT),
+    "escapes": (b"\\\\" * 60_000, "\\" * 500),
+    "numbers": (b"\\ud83d\\ude00" * 10_000, "\U0001f600" * 500),
+    "expanded": ("\\\\ \ufdfa".encode() + "\ufdfa".encode() * 40_000, "\ufdfa" * 990),
+    "unknown": (b"\\\\ " + "".join(map(chr, range(0x20000, 0x27000))).encode(), A_LOT),
+    "no text": (bytes(range(128, 256)) * 1_000, "\u00e9" * 500),
+}
+TEXTS = 20
+STEP_SECONDS = 0.02
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_every_bit_of_work_is_short_and_all_of_it_is_linear_whatever_is_searched(name: str) -> None:
+    data, text = HOSTILE[name]
+    patterns = [pattern(text + chr(ord("b") + number)) for number in range(TEXTS)]
+    found = Found()
+    search = Search([one for one in patterns if one], found)
+    times: list[float] = []
+
+    def measure(work: Iterator[None]) -> None:
+        began = time.thread_time()
+        for _ in work:
+            times.append(time.thread_time() - began)
+            began = time.thread_time()
+        times.append(time.thread_time() - began)
+
+    for start in range(0, len(data), PIECE_BYTES):
+        measure(search.feed(data[start : start + PIECE_BYTES]))
+    measure(search.end())
+    # One of them may have met a collection of garbage, or whatever else a busy machine does.
+    assert sorted(times)[-2] < STEP_SECONDS, sorted(times)[-10:]
+    assert sum(times) < 2.0, sum(times)
+
+
+def test_a_text_that_overlaps_itself_is_found_in_each_line_where_it_begins() -> None:
+    assert lines(b"a\na\na\na b\n", "a a b", "a a") == [[3], [1, 2, 3]]
+    assert lines(b"a\na\na\na b\n", "a a b", "a a", cut=1) == [[3], [1, 2, 3]]

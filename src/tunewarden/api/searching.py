@@ -1,7 +1,7 @@
 """Searches in files: a line of JSON for each match, as it is found. Each file is read under its guard, like a download.
 
-Reading and searching run in one thread a worker, a piece at a time, and rest for as long as each piece took: other
-requests come first.
+Reading and searching run in one thread a worker, a short step at a time, and rest for as long as each step took: other
+requests come first. A deletion waits for one step at most, and for nothing that the client of a search does.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from tunewarden.registry import file_rows
 from tunewarden.registry.file_rows import File
 from tunewarden.registry.file_searches import FileSearch
 from tunewarden.registry.files import Files
-from tunewarden.registry.text_search import PIECE_BYTES, Found, Search, folded
+from tunewarden.registry.text_search import PIECE_BYTES, Found, Search
 from tunewarden.serving.admission import Admissions, Serving
 
 # In one request; a client continues with `after`.
@@ -37,7 +37,8 @@ FILES_MAX = 10_000
 SECONDS_MAX = 300.0
 PROGRESS_SECONDS = 1.0
 SEARCHES_MAX = 4  # of a worker; one of each organization
-# Of the time that a piece took: how long it rests after it.
+# How long a step goes on with one bit of work after the other, and how long it rests, of the time that it took.
+STEP_SECONDS = 0.005
 REST = 1.0
 
 T = TypeVar("T")
@@ -119,17 +120,23 @@ class Searching:
         """Search one file, while its guard is held, and yield what was found."""
         found = Found()
         code: str | None = None
+        # Apart from what is sent: a client that reads nothing must not keep the guard.
+        reading = asyncio.create_task(self._read(file, found))
         try:
-            async with aclosing(self._read(file, found)) as steps:
-                async for _ in steps:
-                    if told := self._progress():
-                        yield told
+            while not reading.done():
+                await asyncio.wait({reading}, timeout=PROGRESS_SECONDS)
+                if told := self._progress():
+                    yield told
+            reading.result()
         except Error as error:
             if error.kind in {Kind.UNAUTHENTICATED, Kind.FORBIDDEN}:
                 raise
             if error.kind is Kind.NOT_FOUND:
                 return  # It is deleted by now.
             code = error.code or error.kind.value
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
         for line in await self._step(lambda: list(self._matches(file, found))):
             yield line
         if code is None and found.has_more:
@@ -138,29 +145,30 @@ class Searching:
             self._incomplete += 1
             yield _line(SearchedFile("file.search.incomplete", file.id, file.project_id, code))
 
-    async def _read(self, file: File, found: Found) -> AsyncGenerator[None, None]:
-        """Read and search a file; yield after each piece. Raises Error(NOT_FOUND) if it is deleted, or if access was lost."""
-        searching = Search(self.search.patterns, found)
+    async def _read(self, file: File, found: Found) -> None:
+        """Read and search a file. Raises Error(NOT_FOUND) if it is deleted, or if access was lost."""
         content = _in_pieces(self.searches.files.content(file))
+        work = self._work(content, Search(self.search.patterns, found))
         admissions = self.searches.admissions
         absent = file_rows.missing(file.id)
+        now = asyncio.get_running_loop().time
         with admissions.guarded(
             file.n, self.caller, Action.SEARCH_FILES, absent, lambda: None
         ) as serving:
             try:
-                while await self._step(lambda: self._search_piece(content, searching)):
+                while await self._step(lambda: _goes_on(work, now)):
                     _check(admissions, serving, absent)
-                    yield
                 _check(admissions, serving, absent)
-                await self._step(searching.end)
             finally:
                 await self._close(content)  # Its key is in memory until then.
 
-    def _search_piece(self, content: Generator[bytes, None, None], searching: Search) -> bool:
-        piece = next(content, b"")
-        searching.feed(piece)
-        self._bytes += len(piece)
-        return bool(piece)
+    def _work(self, content: Generator[bytes, None, None], searching: Search) -> Iterator[None]:
+        """Yield after each bit of the work on one file."""
+        for piece in content:
+            yield
+            yield from searching.feed(piece)
+            self._bytes += len(piece)
+        yield from searching.end()
 
     def _matches(self, file: File, found: Found) -> Iterator[bytes]:
         """Yield a file's lines of the response; of its name too, which is decrypted here."""
@@ -168,9 +176,7 @@ class Searching:
         if not named:
             return
         name = named[0].filename
-        in_name = [
-            number for number, one in enumerate(self.search.patterns) if one.search(folded(name))
-        ]
+        in_name = [number for number, one in enumerate(self.search.patterns) if one.is_in(name)]
         self._with_matches += bool(in_name or found.lines)
         for number in range(len(self.search.patterns)):
             lines: list[int | None] = [None] if number in in_name else []
@@ -227,6 +233,12 @@ class Answer(StreamingResponse):
             aclosing(self._lines),
         ):
             await super().__call__(scope, receive, send)
+
+
+def _goes_on(work: Iterator[None], now: Callable[[], float]) -> bool:
+    """Work for the time of one step; return whether there is more to do."""
+    until = now() + STEP_SECONDS
+    return any(now() >= until for _ in work)
 
 
 def _check(admissions: Admissions, serving: Serving, absent: Error) -> None:

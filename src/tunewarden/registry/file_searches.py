@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from re import Pattern
 
 from tunewarden import audit
 from tunewarden.db.database import Database
@@ -11,6 +10,7 @@ from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import file_rows, text_search
 from tunewarden.registry.file_rows import File
+from tunewarden.registry.text_search import Pattern
 
 TEXTS_MAX = 20
 CHARACTERS_MAX = 1000
@@ -24,7 +24,7 @@ class FileSearch:
 
     database: Database
     organization_id: str
-    patterns: tuple[Pattern[str], ...]
+    patterns: tuple[Pattern, ...]
     start: int
     files: int
     bytes: int
@@ -62,7 +62,7 @@ def begin(
     return FileSearch(database, organization_id, patterns, start, files, size)
 
 
-def _patterns(texts: Sequence[str]) -> tuple[Pattern[str], ...]:
+def _patterns(texts: Sequence[str]) -> tuple[Pattern, ...]:
     if not 1 <= len(texts) <= TEXTS_MAX:
         raise _invalid(f"give 1 to {TEXTS_MAX} texts")
     found = []

@@ -7,23 +7,26 @@ folding, then marks dropped), so that a text that is cut anywhere between two ch
 
 Each file is also read with its JSON escapes resolved (`\u00e9`, `\"`, `\n`), once, and once more: the arguments of
 tool calls are JSON in a string of JSON. A line is one of the file's own; an escaped line break begins none.
+
+The time is linear in the data whatever the texts are, and every function that takes data yields after each bit of work,
+so that the caller can rest or stop there.
 """
 
 import codecs
 import re
 import unicodedata
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 # Lines of one file that are named for each text.
 LINES_MAX = 1000
-# Of white space, between two words.
-SPACE_MAX = 64
 ESCAPED_LEVELS = 2
 # A call of C holds the interpreter for as long as one piece takes.
 PIECE_BYTES = 16 * 1024
+# How many matches of a text are taken at a time.
+MATCHES_AT_ONCE = 100
 
-_SPACE = f"[ \\n]{{1,{SPACE_MAX}}}"
 _ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
 _UNFINISHED = re.compile(r"u[0-9a-fA-F]{0,3}\Z|\Z")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -57,10 +60,27 @@ def folded(text: str) -> str:
     return text.translate(_FOLDING)
 
 
-def pattern(text: str) -> re.Pattern[str] | None:
-    """Return what finds a text in folded text; None if nothing of it is compared, such as for spaces."""
-    words = folded(text).split()
-    return re.compile(_SPACE.join(map(re.escape, words))) if words else None
+def spaced(text: str) -> str:
+    """Return text as it is compared, with one space between its words."""
+    return " ".join(folded(text).split())
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Finds a text in `spaced` text. Of literal characters only: `re` does that in linear time (Knuth-Morris-Pratt)."""
+
+    literal: re.Pattern[str]
+    length: int
+
+    def is_in(self, text: str) -> bool:
+        """Return whether a whole text has it."""
+        return self.literal.search(spaced(text)) is not None
+
+
+def pattern(text: str) -> Pattern | None:
+    """Return the pattern of a text; None if nothing of it is compared, such as for spaces."""
+    words = spaced(text)
+    return Pattern(re.compile(re.escape(words)), len(words)) if words else None
 
 
 def compared_length(text: str) -> int:
@@ -75,14 +95,13 @@ class Found:
     lines: dict[int, set[int]] = field(default_factory=dict)
     has_more: bool = False
 
-    def add(self, number: int, line: int) -> bool:
-        """Add a line; return whether there is room for more of this text."""
+    def add(self, number: int, line: int) -> None:
+        """Add a line of a text, if there is room for it."""
         known = self.lines.setdefault(number, set())
         if len(known) >= LINES_MAX and line not in known:
             self.has_more = True
-            return False
-        known.add(line)
-        return True
+        else:
+            known.add(line)
 
     def is_full(self, number: int) -> bool:
         """Return whether no further line of this text is needed."""
@@ -90,14 +109,14 @@ class Found:
 
 
 class Search:
-    """Searches one file: `feed` its bytes in order, then `end`."""
+    """Searches one file: `feed` its bytes in order, then `end`. Both work as far as they are iterated."""
 
-    def __init__(self, patterns: Sequence[re.Pattern[str]], found: Found) -> None:
+    def __init__(self, patterns: Sequence[Pattern], found: Found) -> None:
         self._top = _Level(_Matcher(patterns, found), ESCAPED_LEVELS)
         self._decoder: codecs.IncrementalDecoder | None = None
         self._first = b""
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> Iterator[None]:
         """Search the next bytes, however they are cut."""
         if self._decoder is None:
             data = self._first + data
@@ -106,24 +125,24 @@ class Search:
                 return
             self._begin(data)
         for start in range(0, len(data), PIECE_BYTES):
-            self._give(data[start : start + PIECE_BYTES], is_last=False)
+            yield from self._give(data[start : start + PIECE_BYTES], is_last=False)
 
-    def end(self) -> None:
+    def end(self) -> Iterator[None]:
         """Search what was held back at the end."""
         if self._decoder is None:
             self._begin(self._first)
-            self._give(self._first, is_last=True)
+            yield from self._give(self._first, is_last=True)
         else:
-            self._give(b"", is_last=True)
+            yield from self._give(b"", is_last=True)
 
     def _begin(self, data: bytes) -> None:
         name = next((name for mark, name in _BYTE_ORDER if data.startswith(mark)), "utf-8")
         # What is no text is replaced: a damaged character hides itself, not its line.
         self._decoder = codecs.getincrementaldecoder(name)("replace")
 
-    def _give(self, data: bytes, *, is_last: bool) -> None:
+    def _give(self, data: bytes, *, is_last: bool) -> Iterator[None]:
         assert self._decoder is not None, "it has begun"
-        self._top.feed(self._decoder.decode(data, is_last), is_last=is_last)
+        return self._top.feed(self._decoder.decode(data, is_last), is_last=is_last)
 
 
 class _Level:
@@ -135,13 +154,15 @@ class _Level:
         self._deeper: _Level | None = None
         self._unescaped = _Unescaped()
 
-    def feed(self, text: str, *, is_last: bool) -> None:
+    def feed(self, text: str, *, is_last: bool) -> Iterator[None]:
         if self._deeper is None and self._deeper_levels and "\\" in text:
             # So far both are the same.
             self._deeper = _Level(self._matcher.copy(), self._deeper_levels - 1)
         if self._deeper is not None:
-            self._deeper.feed(self._unescaped.take(text, is_last=is_last), is_last=is_last)
-        self._matcher.feed(text)
+            resolved = self._unescaped.take(text, is_last=is_last)
+            yield
+            yield from self._deeper.feed(resolved, is_last=is_last)
+        yield from self._matcher.feed(text)
 
 
 class _Unescaped:
@@ -188,35 +209,91 @@ def _joined(match: re.Match[str]) -> str:
 class _Matcher:
     """Searches text in pieces: the end of what was searched is kept, because a text may go on in the next piece."""
 
-    def __init__(self, patterns: Sequence[re.Pattern[str]], found: Found) -> None:
+    def __init__(self, patterns: Sequence[Pattern], found: Found) -> None:
         self._patterns = patterns
         self._found = found
-        spaces = max(one.pattern.count(_SPACE) for one in patterns)
-        longest = max(len(one.pattern) for one in patterns)
-        self._kept_length = longest + SPACE_MAX * spaces
-        self._kept = ""
-        self._lines_before = 0
+        self._kept_length = max(one.length for one in patterns) - 1
+        self._text = _SpacedText()
 
     def copy(self) -> "_Matcher":
         other = _Matcher(self._patterns, self._found)
-        other._kept, other._lines_before = self._kept, self._lines_before
+        other._text = self._text.copy()
         return other
 
-    def feed(self, text: str) -> None:
-        searched = self._kept + folded(text)
+    def feed(self, text: str) -> Iterator[None]:
+        known = len(self._text.text)
+        self._text.add(folded(text))
+        yield
         for number, one in enumerate(self._patterns):
-            self._look(number, one, searched)
-        dropped = max(0, len(searched) - self._kept_length)
-        self._lines_before += searched.count("\n", 0, dropped)
-        self._kept = searched[dropped:]
+            yield from self._look(number, one, known)
+        self._text.keep(self._kept_length)
 
-    def _look(self, number: int, one: re.Pattern[str], searched: str) -> None:
-        line, counted = self._lines_before + 1, 0
-        if self._found.is_full(number):
-            return
-        for match in one.finditer(searched):
-            if match.end() > len(self._kept):  # else it was found before
-                line += searched.count("\n", counted, match.start())
-                counted = match.start()
-                if not self._found.add(number, line):
-                    return
+    def _look(self, number: int, one: Pattern, known: int) -> Iterator[None]:
+        """Find the lines in which a text begins. What ends in the part that is `known` was found before."""
+        text, taken = self._text.text, 0
+        start: int | None = max(0, known - one.length + 1)
+        while start is not None and not self._found.is_full(number):
+            match = one.literal.search(text, start)
+            if match is None:
+                break
+            self._found.add(number, self._text.line(match.start()))
+            start = self._text.next_line(match.start())
+            taken += 1
+            if taken % MATCHES_AT_ONCE == 0:
+                yield
+        yield
+
+
+class _SpacedText:
+    """The end of a text with one space between words, and where its lines begin; those without words are left out."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self._begins: list[int] = []
+        self._lines: list[int] = []
+        self._line = 1
+        self._is_spaced = False
+
+    def copy(self) -> "_SpacedText":
+        other = _SpacedText()
+        other.text, other._line, other._is_spaced = self.text, self._line, self._is_spaced
+        other._begins, other._lines = self._begins.copy(), self._lines.copy()
+        return other
+
+    def add(self, more: str) -> None:
+        """Add folded text."""
+        parts = [self.text]
+        length = len(self.text)
+        for number, line in enumerate(more.split("\n")):
+            if number:
+                self._line += 1
+                self._is_spaced = True
+            words = " ".join(line.split())
+            if words:
+                if self._is_spaced or line[0] == " ":
+                    words = " " + words
+                if not self._lines or self._lines[-1] != self._line:
+                    self._begins.append(length + (words[0] == " "))
+                    self._lines.append(self._line)
+                parts.append(words)
+                length += len(words)
+            if line:
+                self._is_spaced = line[-1] == " "
+        self.text = "".join(parts)
+
+    def line(self, at: int) -> int:
+        """Return the number of the line that has this character, which is no space."""
+        return self._lines[bisect_right(self._begins, at) - 1]
+
+    def next_line(self, at: int) -> int | None:
+        """Return where the next line begins after the one that has this character."""
+        index = bisect_right(self._begins, at)
+        return self._begins[index] if index < len(self._begins) else None
+
+    def keep(self, length: int) -> None:
+        """Forget all but the last characters."""
+        dropped = max(0, len(self.text) - length)
+        self.text = self.text[dropped:]
+        first = max(0, bisect_right(self._begins, dropped) - 1)
+        self._begins = [max(0, begin - dropped) for begin in self._begins[first:]]
+        self._lines = self._lines[first:]
