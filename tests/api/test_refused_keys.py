@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from tests.support import administration
 from tests.support.administration import ask
-from tests.support.servers import Server, WithoutTorch, serving
+from tests.support.servers import Server, WithoutTorch, serving, wait_until
 
 from tunewarden.audit.refusals import LISTED_MAX
 from tunewarden.identity import key_format
@@ -115,6 +115,18 @@ def test_one_leaver_hides_no_attempt_of_another(server: Server) -> None:
     assert ask(server, "GET", "/users", quiet).status == 401
     assert len(_refused(server, admin_key, loud)) == LISTED_MAX
     assert len(_refused(server, admin_key, quiet)) == 2
+    loud_id = key_format.present(loud).id
+    sql = "SELECT counted FROM audit_refusals WHERE key_id = :key"
+    wait_until(
+        lambda: server.app.database.peek(sql, key=loud_id) == (5,), "the worker wrote its counts"
+    )
+    with server.app.database.write() as tx:
+        tx.run("UPDATE audit_refusals SET hour_at = 0 WHERE key_id = :key", key=loud_id)
+    query = f"resource_ids[]={loud_id}&event_types[]=request.refusals_counted"
+    wait_until(
+        lambda: len(ask(server, "GET", f"/audit_logs?{query}", admin_key).json["data"]) == 1,
+        "the hour is over",
+    )
 
 
 def test_a_key_that_never_was_leaves_nothing_outside_administration(server: Server) -> None:
