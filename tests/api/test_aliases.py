@@ -104,6 +104,34 @@ def test_deleting_never_follows_an_alias_and_a_target_needs_force(server: Server
     assert server.get("/v1/aliases/production", key=server.owner_key).status == 404
 
 
+def test_who_looks_before_deleting_is_told_of_an_alias_as_who_deletes(server: Server) -> None:
+    model = server.make_model().id
+    point(server, "looked-at", model)
+    client = server.client(max_retries=0)
+    reader = server.client(server.make_key("reader"), max_retries=0)
+    with pytest.raises(openai.ConflictError) as deleted:
+        client.models.delete("looked-at")
+    with pytest.raises(openai.ConflictError) as dry:
+        client.models.delete("looked-at", extra_query={"dry_run": True})
+    with pytest.raises(openai.ConflictError) as planned:
+        reader.get("/models/looked-at/deletion_plan", cast_to=object)
+    assert model in deleted.value.message
+    assert deleted.value.body == dry.value.body == planned.value.body
+    with pytest.raises(openai.PermissionDeniedError):
+        reader.models.delete("looked-at", extra_query={"dry_run": True})
+    stranger = server.client(server.make_key("owner", organization="elsewhere"), max_retries=0)
+    with pytest.raises(openai.NotFoundError):
+        stranger.models.delete("looked-at", extra_query={"dry_run": True})
+    settings = {
+        "TUNEWARDEN_URL": server.url.removesuffix("/v1"),
+        "TUNEWARDEN_API_KEY": server.owner_key,
+    }
+    for how in (["--dry-run"], [], ["--yes"]):
+        ended = run_cli("models", "delete", "looked-at", *how, settings=settings, stdin="looked-at")
+        assert (ended.returncode, model in ended.stderr) == (5, True), ended
+    assert served_by(server, "looked-at") == model
+
+
 def test_a_rollback_to_a_deleted_model_is_refused(server: Server) -> None:
     one, two = server.make_model().id, server.make_model().id
     point(server, "rolled", one)

@@ -14,7 +14,8 @@ def shown(
 ) -> deletion_schemas.DeletionPlan:
     """Return the plan of deleting a model or a file. Blocks until the engines have answered.
 
-    Raises Error(FORBIDDEN), Error(NOT_FOUND). `needed`: what the caller must be allowed to do, beside reading.
+    Raises Error(FORBIDDEN), Error(NOT_FOUND), Error(CONFLICT) for an alias. `needed`: what the caller must be allowed to
+    do, beside reading.
     """
     of = context.operations
     found = plan.plan(

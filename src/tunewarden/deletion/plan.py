@@ -13,7 +13,16 @@ from tunewarden.deletion.cases.cascade import Cascade
 from tunewarden.deletion.use import IsServed, not_seen
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import artifacts, bases, export_rows, file_rows, lineage, models
+from tunewarden.registry import (
+    alias_rows,
+    aliases,
+    artifacts,
+    bases,
+    export_rows,
+    file_rows,
+    lineage,
+    models,
+)
 from tunewarden.registry.artifacts import ID_LENGTH_MAX, Artifact, ArtifactKind
 from tunewarden.registry.export_rows import Export
 from tunewarden.registry.file_rows import File
@@ -74,13 +83,16 @@ def plan(
     needed: Action | None = None,
     is_served: IsServed = not_seen,
 ) -> Plan:
-    """Return the plan of deleting a model or a file. Raises Error(FORBIDDEN), Error(NOT_FOUND).
+    """Return the plan of deleting a model or a file.
 
-    `needed`: an action that the caller must be allowed to do, beside reading.
+    Raises Error(FORBIDDEN), Error(NOT_FOUND), Error(CONFLICT) for an alias. `needed`: an action that the caller must be
+    allowed to do, beside reading.
     """
     is_model = kind is ArtifactKind.MODEL
     found = (
-        _model(database, caller, artifact_id) if is_model else _file(database, caller, artifact_id)
+        _model(database, caller, artifact_id, needed)
+        if is_model
+        else _file(database, caller, artifact_id)
     )
     if needed is not None:
         authorize(caller, needed)
@@ -162,13 +174,20 @@ def base_refused(name: str) -> Error:
     )
 
 
-def _model(database: Database, caller: Caller, model_id: str) -> Model:
+def _model(database: Database, caller: Caller, model_id: str, needed: Action | None) -> Model:
     authorize(caller, Action.READ_MODELS)
     model = models.find(database, caller, model_id)
-    if model is None:
-        is_base = bases.find(database, model_id) is not None
-        raise base_refused(model_id) if is_base else models.missing(model_id)
-    return model
+    if model is not None:
+        return model
+    if bases.find(database, model_id) is not None:
+        raise base_refused(model_id)
+    with database.read() as tx:
+        alias = alias_rows.find(tx, caller.organization_id, model_id)
+    if alias is None:
+        raise models.missing(model_id)
+    # The deletion itself answers so too.
+    authorize(caller, needed or Action.READ_MODELS)
+    raise aliases.is_alias(alias)
 
 
 def _file(database: Database, caller: Caller, file_id: str) -> File:
