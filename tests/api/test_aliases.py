@@ -80,6 +80,12 @@ def test_a_split_is_by_weight_and_the_same_user_stays(server: Server) -> None:
         assert served_by(server, "split", user=f"user-{user}", seed=user) == by_user[user]
         keyed = {served_by(server, "split", prompt_cache_key=f"{user}", seed=n) for n in range(4)}
         assert len(keyed) == 1
+        # A person's chats have keys of their own: the person stays all the same.
+        chats = {
+            served_by(server, "split", user=f"user-{user}", prompt_cache_key=f"chat-{n}")
+            for n in range(6)
+        }
+        assert chats == {by_user[user]}
     assert len({served_by(server, "split", seed=7) for _ in range(6)}) == 1, "a retry agrees"
     assert len({served_by(server, "split", seed=n) for n in range(40)}) == 2
 

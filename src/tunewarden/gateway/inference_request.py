@@ -153,7 +153,7 @@ class InferenceRequest:
     def draw(self) -> int:
         """Return the number that chooses among an alias's targets: the same for a retry, and for all of one user.
 
-        It is a hash of `prompt_cache_key`, else of `user`, else of the whole body.
+        It is a hash of `user`, else of `prompt_cache_key`, else of the whole body.
         """
         if self._drawn is not None:
             return self._drawn
@@ -161,7 +161,7 @@ class InferenceRequest:
             named = _drawn_by.decode(self._body)
         except UNREADABLE:
             named = _DrawnBy()
-        given = named.prompt_cache_key or named.user
+        given = named.user or named.prompt_cache_key
         chosen = given.encode() if isinstance(given, str) else self._body
         return int.from_bytes(blake2b(chosen, digest_size=8).digest())
 
