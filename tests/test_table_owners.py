@@ -160,6 +160,7 @@ UNSAID = {
     },
     "finetuning/permissions.py": {"compared": "< or >", "order": "ASC or DESC"},
     "db/cursors.py": {
+        "self.cursors or self.rows": "the rows that a cursor of a list may name",
         "self.columns": "of a list, in the module of its table's owner",
         "self.rows": "the same, with the tables",
         "self.time": "one of these columns",

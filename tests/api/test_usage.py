@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +359,14 @@ def test_the_commands_of_the_guide_show_the_same_counts(
     assert by_project[0] == "project,kind,requests,input_tokens,cached_tokens,output_tokens"
     by_user = json.loads(shown["usage --by user --since 2026-01-01 --json"])["data"]
     assert sum(one["requests"] for one in by_user if one["kind"] == "completions") == total[0]
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    earlier = in_process.run_cli(
+        *("usage", "--since", "2d", "--until", today, "--by", "key"), settings=settings
+    )
+    assert earlier.returncode == 0, earlier.stderr
+    assert _key_id(key) not in earlier.stdout, "the end is not part of it"
+    ends = in_process.run_cli("usage", "--since", today, "--until", "2d", settings=settings)
+    assert (ends.returncode, "--until must be after --since" in ends.stderr) == (2, True)
     local = server.cli("usage", "--since", "1d")
     assert local.returncode == 0, local.stderr
     wrong = in_process.run_cli("usage", "--since", "yesterday", settings=settings)

@@ -38,6 +38,9 @@ def test_people_are_listed_shown_changed_and_removed(
     assert shown in _lines(run("list"))
     assert json.loads(run("list", "--limit", "1", "--json"))["data"][0]["id"] == user
     assert "role: reader\n" in run("show", "Ada@Example.com")
+    dry = run("set-role", "ada@example.com", "owner", "--dry-run")
+    assert "role: reader\n" in dry
+    assert json.loads(run("show", user, "--json"))["role"] == "reader"
     assert run("set-role", "ada@example.com", "owner") == f"{user}\towner\n"
     assert json.loads(run("show", user, "--json"))["role"] == "owner"
     assert f"id: {user}\n" in run("remove", user, "--dry-run")

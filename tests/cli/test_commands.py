@@ -102,6 +102,7 @@ def test_every_command_that_prints_can_print_json_and_every_one_that_destroys_ca
         ("retention", "run"),
         ("service-accounts", "delete"),
         ("users", "remove"),
+        ("users", "set-role"),
         ("webhooks", "delete"),
     }
 

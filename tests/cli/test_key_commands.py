@@ -268,3 +268,25 @@ def test_the_operator_is_not_locked_out_by_the_owner_key(server: Server) -> None
             assert server.get("/v1/organization/users", key=key).status == 200
     finally:
         owner_key.write_text(kept, "utf-8")
+
+
+def test_a_keys_scopes_and_expiry_and_an_accounts_name_are_changed(
+    variables: dict[str, str], project: str
+) -> None:
+    made = _json(variables, "service-accounts", "create", project, "ci")
+    where = (made["api_key"]["id"], "--project", project)
+    scoped = _json(variables, "keys", "update", *where, "--scope", "api.model.read")
+    assert (scoped["scopes"], scoped["expires_at"]) == (["api.model.read"], None)
+    short = _json(variables, "keys", "update", *where, "--expires", "1h")
+    assert short["scopes"] == ["api.model.read"]
+    assert 3590 < short["expires_at"] - time.time() <= 3601
+    free = _json(variables, "keys", "update", *where, "--unrestricted")
+    assert (free["scopes"], free["expires_at"]) == ([], short["expires_at"])
+    assert where[0] in _ran(variables, "keys", "update", *where, "--expires", "2h")
+    for wrong in ((), ("--unrestricted", "--scope", "api.model.read")):
+        ran = in_process.run_cli("keys", "update", *where, *wrong, settings=variables)
+        assert ran.returncode == ExitCode.USAGE
+    account = made["id"]
+    renamed = _ran(variables, "service-accounts", "rename", project, account, "deploy")
+    assert renamed == f"{account}\tdeploy\n"
+    assert "deploy" in _ran(variables, "service-accounts", "list", project)

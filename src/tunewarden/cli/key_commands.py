@@ -10,7 +10,14 @@ from tunewarden.cli.client import Object
 from tunewarden.cli.confirmation import was_dry_run
 from tunewarden.cli.durations import Duration, expires_option
 from tunewarden.cli.new_keys import show_key
-from tunewarden.cli.options import data_option, dry_run_option, json_option, limit_option, refusing
+from tunewarden.cli.options import (
+    administering_option,
+    data_option,
+    dry_run_option,
+    json_option,
+    limit_option,
+    refusing,
+)
 from tunewarden.cli.output import listing, say_if_more, show_json, show_table, shown_time
 
 GRACE_SECONDS = 24 * 3600
@@ -103,6 +110,47 @@ def keys_list(project: str | None, limit: int | None, data: Path | None, *, as_j
         return
     for key in found:
         click.echo(_line(key))
+
+
+@keys.command(
+    "update",
+    epilog="\b\nExample:\n  tunewarden keys update key_… --project proj_… --scope api.model.read --expires 30d",
+)
+@click.argument("key_id")
+@click.option("--project", required=True, help="The key's project.")
+@click.option("--scope", "scopes", multiple=True, help="Restrict the key to these; repeatable.")
+@click.option("--unrestricted", is_flag=True, help="Let the key do all that its user may.")
+@click.option("--expires", type=Duration(), help="For how long it is valid from now on: 24h, 30d.")
+@json_option
+@administering_option
+@refusing
+def keys_update(
+    key_id: str,
+    project: str,
+    scopes: tuple[str, ...],
+    expires: int | None,
+    data: Path | None,
+    *,
+    unrestricted: bool,
+    as_json: bool,
+) -> None:
+    """Give a key other scopes, or another expiry, with an admin key: from the next request on.
+
+    What is not named stays as it is.
+    """
+    if scopes and unrestricted:
+        raise click.UsageError("Use --scope or --unrestricted, not both.")
+    if not scopes and not unrestricted and expires is None:
+        raise click.UsageError("Give --scope, --unrestricted or --expires.")
+    fields: Object = {} if expires is None else {"expires_in_seconds": expires}
+    if scopes or unrestricted:
+        fields["scopes"] = list(scopes)
+    with client.administering(data) as server:
+        changed = server.post(*project_keys.path(project), key_id, fields=fields)
+    if as_json:
+        show_json(changed)
+    else:
+        show_table(project_keys.FIELDS, [project_keys.row(changed)])
 
 
 @keys.command(

@@ -123,6 +123,25 @@ def accounts_set_role(
     _say(changed, as_json=as_json)
 
 
+@service_accounts.command("rename")
+@PROJECT
+@ACCOUNT
+@click.argument("name")
+@json_option
+@administering_option
+@refusing
+def accounts_rename(
+    project_id: str, account_id: str, name: str, data: Path | None, *, as_json: bool
+) -> None:
+    """Give a service account another name."""
+    with client.administering(data) as server:
+        changed = server.post(*_path(project_id), account_id, fields={"name": name})
+    if as_json:
+        show_json(changed)
+    else:
+        click.echo(f"{changed['id']}\t{plain(changed['name'])}")
+
+
 @service_accounts.command("delete")
 @PROJECT
 @ACCOUNT

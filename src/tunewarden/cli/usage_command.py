@@ -26,10 +26,10 @@ HOURLY_SECONDS = 30 * DAY
 PAGES = {"1h": 168, "1d": 31}
 
 
-class _Since(click.ParamType[int]):
+class _Time(click.ParamType[int]):
     """A time: some hours or days ago, or a day (UTC)."""
 
-    name = "SINCE"
+    name = "TIME"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -56,33 +56,44 @@ class _Since(click.ParamType[int]):
     show_default=True,
     help="What to add up by.",
 )
+@click.option("--since", type=_Time(), default="7d", show_default=True, help="24h, 7d, 2027-01-31.")
 @click.option(
-    "--since", type=_Since(), default="7d", show_default=True, help="24h, 7d, 2027-01-31."
+    "--until", type=_Time(), help="The same, the end, which is not part of it. [default: now]"
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values with headings.")
 @json_option
 @administering_option
 @refusing
-def usage(by: str, since: int, data: Path | None, *, as_csv: bool, as_json: bool) -> None:
+def usage(
+    by: str, since: int, until: int | None, data: Path | None, *, as_csv: bool, as_json: bool
+) -> None:
     """Show requests and tokens, the most requests first.
 
     Chats and responses count as completions. Times are full hours, or full days (UTC) if it is more than 30 days.
     """
     if as_csv and as_json:
         raise click.UsageError("Use --csv or --json, not both.")
-    now = int(SystemClock().now().timestamp())
-    width = "1h" if now - since <= HOURLY_SECONDS else "1d"
+    end = int(SystemClock().now().timestamp()) if until is None else until
+    if end <= since:
+        raise click.UsageError("--until must be after --since.")
+    width = "1h" if end - since <= HOURLY_SECONDS else "1d"
     with client.administering(data) as server:
         found = [
             (value, kind, counts)
             for kind in KINDS
-            for value, counts in _sums(server, kind, GROUPS[by], since, width).items()
+            for value, counts in _sums(server, kind, GROUPS[by], (since, until), width).items()
         ]
     found.sort(key=lambda one: (-one[2][0], one[0], one[1]))
     rows: list[tuple[str | int, ...]] = [(value, kind, *counts) for value, kind, counts in found]
     headings = (by, "kind", *HEADINGS)
     if as_json:
-        show_json({"since": since, "data": [dict(zip(headings, row, strict=True)) for row in rows]})
+        show_json(
+            {
+                "since": since,
+                "until": end,
+                "data": [dict(zip(headings, row, strict=True)) for row in rows],
+            }
+        )
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerows([headings, *rows])
@@ -91,7 +102,7 @@ def usage(by: str, since: int, data: Path | None, *, as_csv: bool, as_json: bool
 
 
 def _sums(
-    server: Client, kind: str, field: str, since: int, width: str
+    server: Client, kind: str, field: str, times: tuple[int, int | None], width: str
 ) -> dict[str, tuple[int, ...]]:
     """Return the counts of each group; usage whose key or user was not recorded has the group "-"."""
     found: dict[str, tuple[int, ...]] = {}
@@ -102,7 +113,8 @@ def _sums(
             "organization",
             "usage",
             kind,
-            start_time=since,
+            start_time=times[0],
+            end_time=times[1],
             bucket_width=width,
             limit=PAGES[width],
             page=page,

@@ -57,12 +57,22 @@ def users_show(user: str, data: Path | None, *, as_json: bool) -> None:
 @users.command("set-role", epilog="\b\nExample:\n  tunewarden users set-role ada@example.com owner")
 @USER
 @click.argument("role", type=click.Choice(["owner", "reader"]))
+@dry_run_option
 @json_option
 @administering_option
 @refusing
-def users_set_role(user: str, role: str, data: Path | None, *, as_json: bool) -> None:
-    """Make a person an Owner of the organization, or a reader: from the next request on."""
+def users_set_role(
+    user: str, role: str, data: Path | None, *, dry_run: bool, as_json: bool
+) -> None:
+    """Make a person an Owner of the organization, or a reader: from the next request on.
+
+    Who becomes a reader loses all admin keys for good, and the invites that nobody accepted yet.
+    """
     with client.administering(data) as server:
+        if dry_run:
+            _show(people.find(server, user), as_json=as_json)
+            was_dry_run("changed")
+            return
         user_id = people.id_of(server, user)
         changed = server.post("organization", "users", user_id, fields={"role": role})
     if as_json:

@@ -62,9 +62,10 @@ class ByTime:
         first = BEFORE_ALL if is_ascending else AFTER_ALL, ""
         if after is None:
             return first
-        rows = self.rows if self.cursors is None else self.cursors
         found = tx.row(
-            f"SELECT {self.time} {rows} AND {self.id} = :after", after=after, **parameters
+            f"SELECT {self.time} {self.cursors or self.rows} AND {self.id} = :after",
+            after=after,
+            **parameters,
         )
         if found is None and self.may_be_gone and ids.is_minted(after, self.may_be_gone):
             return first
