@@ -228,6 +228,9 @@ class Access(RuleBasedStateMachine):
             project_members.add(
                 self.database, self.admin, project, user_id=user.id, email=None, role=role
             )
+            if not user.is_owner:
+                for key in self.keys:  # of an earlier membership
+                    key.is_revoked |= key.user is user and key.project == project
         self.members[user.id, project] = role.value
 
     @rule(which=CHOSEN)
