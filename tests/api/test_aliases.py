@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 import pytest
+from tests.fakes.upstream import FakeUpstream
 from tests.support.servers import (
     LOCAL_BASE,
     Reply,
@@ -215,6 +216,32 @@ def test_a_switch_is_atomic_on_every_worker(server: Server) -> None:
 def test_a_name_that_cannot_be_an_alias_is_refused(server: Server, name: str, status: int) -> None:
     answer = point(server, name, server.make_model().id)
     assert (answer.status, answer.json["error"]["param"]) == (status, "name")
+
+
+def test_a_base_takes_no_aliass_name(server: Server) -> None:
+    """Else what asks for the alias would be answered by the raw base, without a word."""
+    other = server.make_key("owner", organization="alias-holders")
+    model = server.make_model(key=other).id
+    alias = {"name": "taken", "model": model}
+    assert server.post("/v1/aliases", alias, key=other).status == 200
+    with FakeUpstream(models=("taken", "free")) as upstream:
+        address = ("--engine-url", upstream.url)
+        for words in (
+            ("bases", "add", "taken", *address),
+            ("bases", "add", "free", *address, "--also-named", "taken"),
+            ("bases", "name", LOCAL_BASE, "--also-named", "taken"),
+        ):
+            refused = server.cli(*words)
+            assert refused.returncode == 5, refused
+            assert "'taken' is an alias of the organization alias-holders" in refused.stderr
+        assert "free" not in server.cli("bases", "list").stdout, "nothing was registered"
+        asked = server.client(other, max_retries=0).chat.completions.create(
+            model="taken", messages=SAID, max_tokens=1
+        )
+        assert asked.model == model
+        assert server.request("DELETE", "/v1/aliases/taken", key=other).status == 200
+        added = server.cli("bases", "add", "taken", *address)
+        assert added.returncode == 0, added.stderr
 
 
 def test_an_alias_takes_no_id_that_a_model_of_its_organization_ever_had(server: Server) -> None:

@@ -7,6 +7,8 @@ from tunewarden.db.database import Database, Row, Tx
 
 # Of the history that is read; older versions stay.
 VERSIONS_SHOWN_MAX = 100
+# Of the organizations that have an alias of one name.
+ORGANIZATIONS_SHOWN_MAX = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,20 @@ def exists(database: Database, organization_id: str, name: str) -> bool:
         name=name,
     )
     return row is not None
+
+
+def organizations_with(tx: Tx, name: str) -> list[str]:
+    """Return the ids of organizations that have this alias, at most ORGANIZATIONS_SHOWN_MAX.
+
+    It looks at every alias, so it is for the operator, who adds a base or names one.
+    """
+    rows = tx.rows(
+        "SELECT organization_id FROM aliases WHERE name = :name AND deleted_at IS NULL"
+        " ORDER BY organization_id LIMIT :limit",
+        name=name,
+        limit=ORGANIZATIONS_SHOWN_MAX,
+    )
+    return [str(row[0]) for row in rows]
 
 
 def page(tx: Tx, organization_id: str, *, after: str | None, limit: int) -> list[Alias]:

@@ -14,7 +14,8 @@ from typing import Any
 from tunewarden import audit
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.registry import replicas
+from tunewarden.identity import organizations
+from tunewarden.registry import alias_rows, replicas
 
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 # Other names may have slashes, as ids on hubs have. No segment has dots only: clients remove those from a path.
@@ -77,7 +78,7 @@ def add(
 ) -> Base:
     """Register a base; the location of a remote one is the URL of its first replica.
 
-    Raises Error(INVALID) for a bad name, Error(CONFLICT) for one in use.
+    Raises Error(INVALID) for a bad name, Error(CONFLICT) for one in use, also as an alias.
     """
     if not NAME.fullmatch(name) or name.startswith("ft"):
         raise Error(
@@ -88,8 +89,7 @@ def add(
         )
     directory = location if kind is BaseKind.LOCAL else ""
     base = Base(name, kind, directory, engine_model, json.dumps(modules), tx.now_micros, rank_max)
-    if exists(tx, name):
-        raise _in_use(name)
+    _check_free(tx, name)
     tx.run(
         f"INSERT INTO bases ({COLUMNS}) VALUES (:name, :kind, :location, :engine_model, :modules, :now, :rank_max)",
         name=name,
@@ -123,8 +123,7 @@ def also_name(tx: Tx, base: str, name: str) -> None:
         raise Error(Kind.NOT_FOUND, f"There is no base named '{base}'.", param="base")
     if tx.row("SELECT 1 FROM base_names WHERE name = :name AND base = :base", name=name, base=base):
         return
-    if exists(tx, name):
-        raise _in_use(name)
+    _check_free(tx, name)
     tx.run("INSERT INTO base_names (name, base) VALUES (:name, :base)", name=name, base=base)
     audit.record(
         tx,
@@ -139,8 +138,8 @@ def also_name(tx: Tx, base: str, name: str) -> None:
 def check_other_name(database: Database, name: str) -> None:
     """Check that a new base can have another name. Raises Error(INVALID), Error(CONFLICT)."""
     _check_other_name(name)
-    if find(database, name) is not None:
-        raise _in_use(name)
+    with database.read() as tx:
+        _check_free(tx, name)
 
 
 def find(database: Database, name: str) -> Base | None:
@@ -183,8 +182,17 @@ def _check_other_name(name: str) -> None:
         )
 
 
-def _in_use(name: str) -> Error:
-    return Error(Kind.CONFLICT, f"A base named '{name}' already exists. Choose another name.")
+def _check_free(tx: Tx, name: str) -> None:
+    """Check that no base has the name, and no alias: its requests would go to the base. Raises Error(CONFLICT)."""
+    if exists(tx, name):
+        raise Error(Kind.CONFLICT, f"A base named '{name}' already exists. Choose another name.")
+    holders = [organizations.name_of(tx, one) for one in alias_rows.organizations_with(tx, name)]
+    if holders:
+        raise Error(
+            Kind.CONFLICT,
+            f"'{name}' is an alias of the organization {', '.join(holders)}, whose requests would go to the base."
+            " Choose another name, or let an Owner there delete the alias.",
+        )
 
 
 def _base(row: tuple[Any, ...]) -> Base:
