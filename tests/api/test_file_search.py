@@ -91,6 +91,16 @@ def test_a_name_of_a_file_is_found_too(server: Server) -> None:
     assert _matches(_search(server, "muller, anna")) == {(file, 1, None)}
 
 
+def test_names_are_found_however_programs_write_them(server: Server) -> None:
+    curly = _file(server, "x\nLiam O\u2019Brien-Yilmaz\n".encode(), name="curly.txt")
+    capitals = _file(server, "LIAM O'BRIEN\u2011YILMAZ".encode(), name="capitals.txt")
+    latin = _file(server, "M\u00fcller, Li\u00e9m;x\n".encode("latin-1"), name="latin.csv")
+    wide = _file(server, "\nM\u00fcller,   Li\u00e9m\n".encode("utf-16-le"), name="wide.csv")
+    spaces = _file(server, b"Muller," + b" " * 5_000 + b"Liem", name="spaces.txt")
+    found = _matches(_search(server, "Liam O'Brien-Y\u0131lmaz", "M\u00fcller, Li\u00e9m"))
+    assert found == {(curly, 1, 2), (capitals, 1, 1), (latin, 2, 1), (wide, 2, 2), (spaces, 2, 1)}
+
+
 def test_only_owners_search(server: Server) -> None:
     for key in (
         server.make_key("reader"),

@@ -52,6 +52,15 @@ def lines(data: bytes, *texts: str, cut: int = 0) -> list[list[int]]:
         ("Jane Roe", "Jane" + " " * 20_000 + "Roe"),
         ("+49 30 1234", "+49 30 1234"),
         ("😀 Roe", "😀 Roe"),
+        ("O'Brien", "O\u2019Brien"),
+        ("O\u2018Brien", "O'Brien"),
+        ("O'Brien", "O\u00b4Brien"),
+        ("Anna-Maria", "Anna\u2011Maria"),
+        ("Anna\u2013Maria", "Anna-Maria"),
+        ("Anna-Maria", "Anna\u2212Maria"),
+        ("Y\u0131lmaz", "YILMAZ"),
+        ("yilmaz", "Y\u0131lmaz"),
+        ("İpek", "ipek"),
         ("김철수", unicodedata.normalize("NFD", "김철수")),
     ],
 )
@@ -116,10 +125,25 @@ def test_folding_keeps_lines_and_is_done_once(text: str) -> None:
     assert folded(folded(text)) == folded(text)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"],
+)
 @pytest.mark.parametrize("cut", [0, 1, 3])
 def test_the_encodings_of_text_files_are_read(encoding: str, cut: int) -> None:
     assert lines("first\nJosé\n".encode(encoding), "josé", cut=cut) == [[2]]
+
+
+def test_utf16_without_a_mark_that_is_long_or_has_few_other_letters_is_read() -> None:
+    text = "first\n" + "Größe 김철수 und mehr\n" * 4_000 + "Jürgen Müller\n"
+    for encoding in ("utf-16-le", "utf-16-be"):
+        assert lines(text.encode(encoding), "Jürgen Müller", cut=4_096) == [[4_002]]
+
+
+def test_what_only_looks_like_utf16_is_read_as_it_is_too() -> None:
+    numbers = b"".join(number.to_bytes(2, "little") for number in range(1, 200)) * 4
+    assert lines(numbers + b"\nJane Roe\n", "jane roe", "nobody")[0]
+    assert lines("José Roe\n".encode("cp1252") + "José Roe\n".encode(), "josé roe") == [[1, 2]]
 
 
 def test_bytes_that_are_no_text_hide_nothing_after_them() -> None:

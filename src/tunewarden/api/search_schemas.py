@@ -6,7 +6,11 @@ from msgspec import Struct
 
 
 class FileSearch(Struct, forbid_unknown_fields=True):
-    """Texts to look for in every file of the organization. `after` is a file's id: the search goes on after it."""
+    """Texts to look for in every file of the organization. `after` is a file's id: the search goes on after it.
+
+    Files are read as UTF-8, Latin-1 (Windows-1252) or UTF-16, and with JSON's escapes resolved twice. Other encodings,
+    HTML's entities, percent-encoding, base64 and compressed content are not searched.
+    """
 
     texts: list[str]
     after: str | None = None
@@ -43,7 +47,10 @@ class SearchProgress(Struct, forbid_unknown_fields=True):
 
 
 class SearchSummary(Struct, forbid_unknown_fields=True):
-    """The last line. Not `is_complete`: continue with `after`. Without this line the search was cut off."""
+    """The last line. Not `is_complete`: continue with `after`. Without this line the search was cut off.
+
+    It is complete when every file was read, which says nothing of forms that are not searched: see the request.
+    """
 
     object: Literal["file.search.summary"]
     is_complete: bool

@@ -1,9 +1,9 @@
 r"""Looks for texts in the bytes of a file as they come, in constant memory. Pure: no I/O.
 
 Texts are compared as people read them: without regard to case, accents and other combining marks, width, ligatures,
-invisible formatting characters, and which white space, and how much of it, is between words. For finding too much is
-looked at by a person; finding too little is not. The rule is one function of a single character (Unicode's NFKD and case
-folding, then marks dropped), so that a text that is cut anywhere between two characters is compared in the same way.
+invisible formatting characters, which apostrophe, which hyphen or dash, and which white space, and how much of it, is
+between words. For finding too much is looked at by a person; finding too little is not. The rule is one function of a single character (Unicode's NFKD and case
+folding, then marks dropped and what looks alike made one), so that a text that is cut anywhere between two characters is compared in the same way.
 
 Each file is also read with its JSON escapes resolved (`\u00e9`, `\"`, `\n`), once, and once more: the arguments of
 tool calls are JSON in a string of JSON. A line is one of the file's own; an escaped line break begins none.
@@ -30,8 +30,18 @@ MATCHES_AT_ONCE = 100
 _ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
 _UNFINISHED = re.compile(r"u[0-9a-fA-F]{0,3}\Z|\Z")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_BYTE_ORDER = ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-_FORMATTING = "Cf"
+_LITTLE, _BIG = "utf-16-le", "utf-16-be"
+_BYTE_ORDER = ((codecs.BOM_UTF16_LE, _LITTLE), (codecs.BOM_UTF16_BE, _BIG))
+# In how many bytes of a file UTF-16 without a byte order mark is recognized: of its characters, at least half have one
+# byte that is 0, always on the same side.
+FIRST_BYTES = 1024
+_ZEROS_MIN = 0.5
+_OTHER_ZEROS_MAX = 0.1
+_FORMATTING, _DASH = "Cf", "Pd"
+_APOSTROPHES = "'`\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\ua78c"
+# A minus, a hyphen bullet; the others are of the category.
+_HYPHENS = "\u2212\u2043"
+_ALIKE = dict.fromkeys(_APOSTROPHES, "'") | dict.fromkeys(_HYPHENS, "-") | {"\u0131": "i"}
 
 
 class _Folding(dict[int, str]):
@@ -40,9 +50,11 @@ class _Folding(dict[int, str]):
     ROOM = 20_000
 
     def __missing__(self, code: int) -> str:
-        plain = unicodedata.normalize("NFKD", chr(code)).casefold()
+        # First of all, for an acute accent of its own is decomposed.
+        one = _ALIKE.get(chr(code), chr(code))
+        plain = unicodedata.normalize("NFKD", one).casefold()
         kept = [one for one in unicodedata.normalize("NFKD", plain) if _is_kept(one)]
-        found = "".join(" " if one.isspace() else one for one in kept)
+        found = "".join(map(_alike, kept))
         if len(self) < self.ROOM:
             self[code] = found
         return found
@@ -50,6 +62,12 @@ class _Folding(dict[int, str]):
 
 def _is_kept(one: str) -> bool:
     return not unicodedata.combining(one) and unicodedata.category(one) != _FORMATTING
+
+
+def _alike(one: str) -> str:
+    if one.isspace():
+        return " "
+    return "-" if unicodedata.category(one) == _DASH else _ALIKE.get(one, one)
 
 
 _FOLDING = _Folding({ord("\n"): "\n"})
@@ -112,15 +130,16 @@ class Search:
     """Searches one file: `feed` its bytes in order, then `end`. Both work as far as they are iterated."""
 
     def __init__(self, patterns: Sequence[Pattern], found: Found) -> None:
-        self._top = _Level(_Matcher(patterns, found), ESCAPED_LEVELS)
-        self._decoder: codecs.IncrementalDecoder | None = None
+        self._patterns = patterns
+        self._found = found
+        self._readings: list[_Reading] = []
         self._first = b""
 
     def feed(self, data: bytes) -> Iterator[None]:
         """Search the next bytes, however they are cut."""
-        if self._decoder is None:
+        if not self._readings:
             data = self._first + data
-            if len(data) < len(codecs.BOM_UTF16_LE):
+            if len(data) < FIRST_BYTES:
                 self._first = data
                 return
             self._begin(data)
@@ -129,20 +148,54 @@ class Search:
 
     def end(self) -> Iterator[None]:
         """Search what was held back at the end."""
-        if self._decoder is None:
+        if self._readings:
+            yield from self._give(b"", is_last=True)
+        else:
             self._begin(self._first)
             yield from self._give(self._first, is_last=True)
-        else:
-            yield from self._give(b"", is_last=True)
 
     def _begin(self, data: bytes) -> None:
-        name = next((name for mark, name in _BYTE_ORDER if data.startswith(mark)), "utf-8")
-        # What is no text is replaced: a damaged character hides itself, not its line.
-        self._decoder = codecs.getincrementaldecoder(name)("replace")
+        marked = next((name for mark, name in _BYTE_ORDER if data.startswith(mark)), None)
+        # What looks like UTF-16 may be something else with ASCII in it: it is read in both ways.
+        names = [marked] if marked else ["utf-8", *_unmarked(data[:FIRST_BYTES])]
+        self._readings = [_Reading(name, self._patterns, self._found) for name in names]
 
     def _give(self, data: bytes, *, is_last: bool) -> Iterator[None]:
-        assert self._decoder is not None, "it has begun"
-        return self._top.feed(self._decoder.decode(data, is_last), is_last=is_last)
+        for one in self._readings:
+            yield from one.feed(data, is_last=is_last)
+
+
+def _unmarked(data: bytes) -> list[str]:
+    """Return the order of bytes in which the begin of a file without a mark looks like UTF-16, if it does."""
+    pairs = max(1, len(data) // 2)
+    even, odd = data[::2].count(0) / pairs, data[1::2].count(0) / pairs
+    if odd >= _ZEROS_MIN and even <= _OTHER_ZEROS_MAX:
+        return [_LITTLE]
+    return [_BIG] if even >= _ZEROS_MIN and odd <= _OTHER_ZEROS_MAX else []
+
+
+def _as_windows(error: UnicodeError) -> tuple[str, int]:
+    """Read bytes that are no UTF-8 as Windows-1252, which is Latin-1 too: what is damaged hides nothing after it."""
+    assert isinstance(error, UnicodeDecodeError), "nothing is encoded with it"
+    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
+
+
+_AS_WINDOWS = "tunewarden.windows-1252"
+codecs.register_error(_AS_WINDOWS, _as_windows)
+
+
+class _Reading:
+    """Searches a file as text in one encoding."""
+
+    def __init__(self, name: str, patterns: Sequence[Pattern], found: Found) -> None:
+        errors = _AS_WINDOWS if name == "utf-8" else "replace"
+        self._decoder = codecs.getincrementaldecoder(name)(errors)
+        self._top = _Level(_Matcher(patterns, found), ESCAPED_LEVELS)
+
+    def feed(self, data: bytes, *, is_last: bool) -> Iterator[None]:
+        text = self._decoder.decode(data, is_last)
+        yield
+        yield from self._top.feed(text, is_last=is_last)
 
 
 class _Level:
