@@ -27,7 +27,7 @@ def declare(tx: Tx, caller: Caller, model: Model, metadata: Mapping[str, str]) -
     Raises Error(INVALID) for an id that is not known here.
     """
     named = dict.fromkeys(name for name in _BETWEEN.split(metadata.get(MEMBER, "")) if name)
-    # What is declared already stays so, whoever writes the metadata again: a file of another project too.
+    # What is declared already stays so when the metadata are written again, by a key of another project too.
     declared = {artifacts.by_n(tx, n)[1].id: n for n in lineage.declared_origins_of(tx, model.n)}
     found = {declared[name] if name in declared else _seen(tx, caller, name) for name in named}
     if lineage.declare(tx, model.n, found - {model.n}):
