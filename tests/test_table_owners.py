@@ -133,6 +133,9 @@ READS = {
     "registry/old_models.py": {
         "checkpoint_permissions": "who sees a model: by `models.SEEN_BY`",
     },
+    "registry/holds.py": {
+        "checkpoint_permissions": "who sees a model that is held: by `models.IS_SEEN`",
+    },
     "registry/quota.py": {
         "projects": "what an organization has stored, in one statement",
     },

@@ -28,7 +28,7 @@ from tunewarden.api.administration.routers import ROUTERS as ADMINISTRATION
 from tunewarden.api.routes import PUBLIC, ROUTERS
 from tunewarden.finetuning.states import State
 from tunewarden.gateway.inference import ROUTES
-from tunewarden.identity.policy import SCOPES, ProjectRole, Role, ServiceAccountRole
+from tunewarden.identity.policy import SCOPES, ProjectRole, ServiceAccountRole
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "authorization.txt"
 IN = 0
@@ -111,19 +111,9 @@ def _account(server: Server, admin: str, role: str) -> str:
     return str(made["api_key"]["value"])
 
 
-def _elsewhere(server: Server) -> str:
-    """Make a key of an Owner in another project of the organization."""
-    admin = administration.make_admin_key(server.app)
-    project = administration.ask(server, "POST", "/projects", admin, {"name": "e"}).json["id"]
-    user = administration.make_user(server.app, "elsewhere", role=Role.OWNER)
-    fields = {"user_id": user, "name": "elsewhere"}
-    made = administration.ask(server, "POST", f"/projects/{project}/api_keys", admin, fields)
-    return str(made.json["value"])
-
-
 def _rows(server: Server) -> Iterator[Row]:
     yield from _rows_with(server, server.make_key("owner", organization="others"))
-    for route, target, ask in _rows_with(server, _elsewhere(server)):
+    for route, target, ask in _rows_with(server, administration.make_key_elsewhere(server)):
         if target == "foreign" and not route.startswith(ONCE):
             yield route, "elsewhere", ask
 

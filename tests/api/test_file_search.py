@@ -11,7 +11,7 @@ from tests.support import administration, servers
 from tests.support.servers import Reply, Server
 from tests.support.uploading import Field, post, settle
 
-from tunewarden.identity.policy import ProjectRole, Role
+from tunewarden.identity.policy import ProjectRole
 
 SEARCH = "/v1/files/search"
 MARK = "Zebra-Quartz 4711"  # in no other place of the server
@@ -61,21 +61,13 @@ def _matches(reply: Reply) -> set[tuple[str, int, int | None]]:
     }
 
 
-def _other_project(server: Server) -> str:
-    """Return a key of an Owner in another project of the organization."""
-    admin = administration.make_admin_key(server.app)
-    project = administration.ask(server, "POST", "/projects", admin, {"name": "other"}).json["id"]
-    user = administration.make_user(server.app, "other-owner", role=Role.OWNER)
-    fields = {"user_id": user, "name": "other"}
-    made = administration.ask(server, "POST", f"/projects/{project}/api_keys", admin, fields)
-    return str(made.json["value"])
-
-
 def test_file_and_line_are_named_in_all_projects_and_in_no_other_organization(
     server: Server,
 ) -> None:
     chats = _file(server, CHATS, name="chats.jsonl")
-    elsewhere = _file(server, b"x\nJane ROE\nJane Roe\n", key=_other_project(server))
+    elsewhere = _file(
+        server, b"x\nJane ROE\nJane Roe\n", key=administration.make_key_elsewhere(server)
+    )
     foreign = server.make_key("owner", organization="others")
     _file(server, b"Jane Roe, Jose Garcia", key=foreign)
     found = _matches(_search(server, "José García", "jane roe", "nobody was here"))

@@ -47,6 +47,16 @@ def make_user_in(
     return users.add(tx, organization_id, name=name, email=email, role=role, actor=audit.SERVER)
 
 
+def make_key_elsewhere(server: Server) -> str:
+    """Make a key of an Owner in another project of the organization."""
+    admin = make_admin_key(server.app)
+    project = ask(server, "POST", "/projects", admin, {"name": "elsewhere"}).json["id"]
+    user = make_user(server.app, "elsewhere", role=Role.OWNER)
+    fields = {"user_id": user, "name": "elsewhere"}
+    made = ask(server, "POST", f"/projects/{project}/api_keys", admin, fields)
+    return str(made.json["value"])
+
+
 def make_digest(app: App) -> None:
     """Make a digest of the audit log, as the runner does on the next day."""
     another_day = HandClock()

@@ -175,7 +175,10 @@ class NewHold(Struct, forbid_unknown_fields=True):
 
 
 class Hold(Struct, forbid_unknown_fields=True):
-    """A hold: while it is `in_force`, nothing deletes its `model` or `file`. `reason` is null once that is deleted."""
+    """A hold: while it is `in_force`, nothing deletes its `model` or `file`.
+
+    `reason` is null once that is deleted, and for who is no Owner.
+    """
 
     id: str
     object: Literal["hold"]

@@ -1,4 +1,4 @@
-"""`/v1/holds`: what must not be deleted, and why. Owners place and lift; the organization reads."""
+"""`/v1/holds`: what must not be deleted, and why. Owners place, lift and read why; others read that there is a hold."""
 
 from typing import Annotated
 
@@ -42,7 +42,10 @@ def list_holds(
     limit: Annotated[int, Query(ge=1, le=1000)] = 20,
     after: str | None = None,
 ) -> Response:
-    """List the organization's holds, newest first; of one model or file, or only those in force."""
+    """List holds, newest first; of one model or file, or only those in force.
+
+    Owners see those of all projects and their reasons; others those of what they can see, without reasons.
+    """
     found = context.operations.holds.page(
         context.caller, artifact_id=artifact, is_in_force=in_force, after=after, limit=limit + 1
     )

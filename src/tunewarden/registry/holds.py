@@ -1,6 +1,7 @@
 """Holds: while one is in force, nothing deletes its model or file: no request, no expiry, no retention.
 
-Owners place and lift them, with a reason that is sealed under the artifact's key and goes with it.
+Owners place and lift them in all projects, with a reason that is sealed under the artifact's key and goes with it.
+Reasons are personal: only Owners read them. Others read the holds, without reasons, of what their project may see.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
-from tunewarden.identity.policy import Action, Caller, authorize
+from tunewarden.identity.policy import Action, Caller, Role, authorize
 from tunewarden.ids import Prefix, mint, shown
 from tunewarden.registry import artifacts, file_rows, models
 from tunewarden.registry.artifacts import VISIBLE, Artifact, ArtifactKind
@@ -25,20 +26,23 @@ IN_FORCE_MAX = 100
 # In a report, of one artifact.
 LISTED_MAX = 1000
 COLUMNS = (
-    "h.n, h.id, h.organization_id, a.kind, a.id, a.internal_id, a.key_id, h.placed_by, h.placed_at, h.lifted_by,"
-    " h.lifted_at, h.sealed_reason"
+    "h.n, h.id, a.kind, a.id, a.internal_id, a.key_id, h.placed_by, h.placed_at, h.lifted_by, h.lifted_at,"
+    " h.sealed_reason"
 )
 FROM = "FROM holds h JOIN artifacts a ON a.n = h.artifact_n"
+IS_READ = (
+    "h.organization_id = :organization AND"
+    f" (:is_owner = 1 OR {models.IS_SEEN} OR (a.kind = 'file' AND a.project_id = :project))"
+)
 MISSING = {ArtifactKind.MODEL: models.missing, ArtifactKind.FILE: file_rows.missing}
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A hold. Times are microseconds since 1970; `reason` is None once the artifact was deleted."""
+    """A hold. Times are microseconds since 1970; `reason` is None once the artifact was deleted, and for who is no Owner."""
 
     n: int
     id: str
-    organization_id: str
     kind: ArtifactKind
     artifact_id: str
     placed_by: str
@@ -56,21 +60,21 @@ class Holds:
     keyring: Keyring
 
     def place(self, caller: Caller, kind: ArtifactKind, artifact_id: str, reason: str) -> Hold:
-        """Place a hold on a model or a file that the caller can see.
+        """Place a hold on a model or a file of any project of the organization.
 
         Raises Error(FORBIDDEN), Error(NOT_FOUND), Error(INVALID) for a reason that is none, Error(CONFLICT) for too many.
         """
         authorize(caller, Action.HOLD)
         check_reason(reason)
         with self.database.read() as tx:
-            artifact = _seen(tx, caller, kind, artifact_id)
+            artifact = _present(tx, caller, kind, artifact_id)
         try:
             secret = sealed_text.key_of(self.keyring, artifact.key_id)
         except KeyErased as error:
             raise MISSING[kind](artifact_id) from error
         with self.database.write() as tx:
             keys.authorize_now(tx, caller, Action.HOLD)
-            _seen(tx, caller, kind, artifact_id)
+            _present(tx, caller, kind, artifact_id)
             if len(in_force_on(tx, artifact.n)) >= IN_FORCE_MAX:
                 raise Error(
                     Kind.CONFLICT,
@@ -89,15 +93,19 @@ class Holds:
                 now=tx.now_micros,
             )
             _record(tx, caller, audit.EventType.HOLD_PLACED, artifact_id, hold_id)
-        return self._found(hold_id)
+        return self._found(caller, hold_id)
 
     def lift(self, caller: Caller, hold_id: str) -> Hold:
         """Lift a hold; idempotent. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
         authorize(caller, Action.HOLD)
         with self.database.write(below_floor=True) as tx:
             keys.authorize_now(tx, caller, Action.HOLD)
-            row = tx.row(f"SELECT {COLUMNS} {FROM} WHERE h.id = :id", id=hold_id)
-            if row is None or row[2] != caller.organization_id:
+            row = tx.row(
+                f"SELECT {COLUMNS} {FROM} WHERE h.id = :id AND {IS_READ}",
+                id=hold_id,
+                **_reader(caller),
+            )
+            if row is None:
                 raise missing(hold_id)
             if tx.run(
                 "UPDATE holds SET lifted_by = :by, lifted_at = :now WHERE id = :id AND lifted_at IS NULL",
@@ -105,23 +113,23 @@ class Holds:
                 now=tx.now_micros,
                 id=hold_id,
             ):
-                _record(tx, caller, audit.EventType.HOLD_LIFTED, row[4], hold_id)
-        return self._found(hold_id)
+                _record(tx, caller, audit.EventType.HOLD_LIFTED, row[3], hold_id)
+        return self._found(caller, hold_id)
 
     def find(self, caller: Caller, hold_id: str) -> Hold:
-        """Return a hold of the caller's organization. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
+        """Return a hold that the caller may read. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
         authorize(caller, Action.READ_HOLDS)
-        found = self._found(hold_id)
-        if found.organization_id != caller.organization_id:
-            raise missing(hold_id)
-        return found
+        return self._found(caller, hold_id)
 
-    def _found(self, hold_id: str) -> Hold:
-        """Return a hold of any organization. Raises Error(NOT_FOUND)."""
-        row = self.database.peek(f"SELECT {COLUMNS} {FROM} WHERE h.id = :id", id=hold_id)
+    def _found(self, caller: Caller, hold_id: str) -> Hold:
+        row = self.database.peek(
+            f"SELECT {COLUMNS} {FROM} WHERE h.id = :id AND {IS_READ}",
+            id=hold_id,
+            **_reader(caller),
+        )
         if row is None:
             raise missing(hold_id)
-        [found] = self._opened([row])
+        [found] = self._opened(caller, [row])
         return found
 
     def page(
@@ -133,49 +141,54 @@ class Holds:
         after: str | None,
         limit: int,
     ) -> Sequence[Hold]:
-        """Return the organization's holds, newest first; of one artifact if it is named. Raises Error(FORBIDDEN, INVALID)."""
+        """Return the holds that the caller may read, newest first; of one artifact if it is named.
+
+        Raises Error(FORBIDDEN), Error(INVALID).
+        """
         authorize(caller, Action.READ_HOLDS)
         with self.database.read() as tx:
             before = cursors.position(
                 tx.row,
-                "SELECT n FROM holds WHERE id = :after AND organization_id = :organization",
+                f"SELECT h.n {FROM} WHERE h.id = :after AND {IS_READ}",
                 after=after,
                 first=cursors.AFTER_ALL,
                 organization=caller.organization_id,
+                project=caller.project_id,
+                is_owner=int(caller.role is Role.OWNER),
             )
             rows = tx.rows(
-                f"SELECT {COLUMNS} {FROM} WHERE h.organization_id = :organization AND h.n < :before"
+                f"SELECT {COLUMNS} {FROM} WHERE {IS_READ} AND h.n < :before"
                 " AND a.id = COALESCE(:artifact, a.id)"
                 " AND (CASE WHEN h.lifted_at IS NULL THEN 1 ELSE 0 END)"
                 "  = COALESCE(:in_force, CASE WHEN h.lifted_at IS NULL THEN 1 ELSE 0 END)"
                 " ORDER BY h.n DESC LIMIT :limit",
-                organization=caller.organization_id,
                 before=before,
                 artifact=artifact_id,
                 in_force=None if is_in_force is None else int(is_in_force),
                 limit=limit,
+                **_reader(caller),
             )
-        return self._opened(rows)
+        return self._opened(caller, rows)
 
-    def _opened(self, rows: Sequence[Row]) -> list[Hold]:
-        """Return holds of rows of COLUMNS, with their reasons decrypted where the key exists."""
-        secrets = sealed_text.keys_of(self.keyring, {row[6] for row in rows})
+    def _opened(self, caller: Caller, rows: Sequence[Row]) -> list[Hold]:
+        """Return holds of rows of COLUMNS, for Owners with their reasons, decrypted where the key exists."""
+        is_owner = caller.role is Role.OWNER
+        secrets = sealed_text.keys_of(self.keyring, {row[5] for row in rows if is_owner})
         found = []
         for row in rows:
-            secret, sealed = secrets.get(row[6]), row[11]
+            secret, sealed = secrets.get(row[5]), row[10]
             has_reason = secret is not None and sealed is not None
-            reason = sealed_text.unseal(secret, row[5], sealed) if has_reason and secret else None
+            reason = sealed_text.unseal(secret, row[4], sealed) if has_reason and secret else None
             found.append(
                 Hold(
                     n=row[0],
                     id=row[1],
-                    organization_id=row[2],
-                    kind=ArtifactKind(row[3]),
-                    artifact_id=row[4],
-                    placed_by=row[7],
-                    placed_at=row[8],
-                    lifted_by=row[9],
-                    lifted_at=row[10],
+                    kind=ArtifactKind(row[2]),
+                    artifact_id=row[3],
+                    placed_by=row[6],
+                    placed_at=row[7],
+                    lifted_by=row[8],
+                    lifted_at=row[9],
                     reason=reason,
                 )
             )
@@ -237,18 +250,20 @@ def missing(hold_id: str) -> Error:
     )
 
 
-def _seen(tx: Tx, caller: Caller, kind: ArtifactKind, artifact_id: str) -> Artifact:
+def _present(tx: Tx, caller: Caller, kind: ArtifactKind, artifact_id: str) -> Artifact:
     found = artifacts.find_any(tx, kind, caller.organization_id, artifact_id)
-    if found is not None and found.state in VISIBLE:
-        is_model = kind is ArtifactKind.MODEL
-        is_seen = (
-            models.is_seen_by(tx, caller, found.n)
-            if is_model
-            else found.project_id == caller.project_id
-        )
-        if is_seen:
-            return found
-    raise MISSING[kind](artifact_id)
+    if found is None or found.state not in VISIBLE:
+        raise MISSING[kind](artifact_id)
+    return found
+
+
+def _reader(caller: Caller) -> dict[str, str | int]:
+    """Return the parameters of IS_READ."""
+    return {
+        "organization": caller.organization_id,
+        "project": caller.project_id,
+        "is_owner": int(caller.role is Role.OWNER),
+    }
 
 
 def _record(tx: Tx, caller: Caller, event: audit.EventType, artifact_id: str, hold_id: str) -> None:

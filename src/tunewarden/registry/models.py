@@ -28,6 +28,8 @@ SEEN_BY = (
     "(m.step IS NULL OR a.project_id = :project OR EXISTS (SELECT 1 FROM checkpoint_permissions p"
     " WHERE p.model_n = m.n AND p.project_id = :project))"
 )
+# Of an artifact `a`: whether it is a model that the caller's project may see.
+IS_SEEN = f"EXISTS (SELECT 1 FROM models m WHERE m.n = a.n AND {SEEN_BY})"
 
 
 @dataclass(frozen=True, slots=True)
