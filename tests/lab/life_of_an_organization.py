@@ -242,7 +242,10 @@ class Living(RuleBasedStateMachine):
 
     def _hold(self, who: Person, thing: Thing) -> None:
         app = self.world.app
-        with self._unless(self._refusal(who, thing)):
+        # In all projects, as it is lifted.
+        is_there = not thing.is_gone and thing.organization == who.organization
+        can = is_there and self.known.is_owner(who)
+        with self._unless(set() if can else MISSING):
             hold = Holds(app.database, app.keyring).place(
                 self._caller(who), self._kind(thing), self._id(thing), "a matter"
             )
