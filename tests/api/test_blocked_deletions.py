@@ -92,16 +92,34 @@ def test_if_match_deletes_what_was_seen_and_nothing_else(server: Server) -> None
     assert plan(server, model)["fingerprint"] == seen
     server.post(f"/v1/models/{model}", {"protected": True})
     for tag in (seen, f'"{seen}"', '"nothing"'):
-        with pytest.raises(openai.APIStatusError) as caught:
-            server.client().models.delete(
-                model, extra_headers={"If-Match": tag}, extra_query={"force": True}
-            )
-        assert (caught.value.status_code, caught.value.code) == (412, "plan_changed")
+        for query in ({"force": True}, {"dry_run": True}):
+            with pytest.raises(openai.APIStatusError) as caught:
+                server.client().models.delete(
+                    model, extra_headers={"If-Match": tag}, extra_query=query
+                )
+            assert (caught.value.status_code, caught.value.code) == (412, "plan_changed")
     now = plan(server, model)["fingerprint"]
+    still = server.client().models.delete(
+        model, extra_headers={"If-Match": f'"{now}"'}, extra_query={"dry_run": True}
+    )
+    assert not still.deleted
     deleted = server.client().models.delete(
         model, extra_headers={"If-Match": f'"{now}"'}, extra_query={"force": True}
     )
     assert deleted.deleted
+
+
+def test_a_dry_run_of_a_file_says_too_that_its_plan_changed(server: Server) -> None:
+    client = server.client()
+    file = client.files.create(file=("a.txt", b"x"), purpose="user_data").id
+    query = {"dry_run": True}
+    seen = server.get(f"/v1/files/{file}/deletion_plan", key=server.owner_key).json["fingerprint"]
+    asked = client.files.delete(file, extra_headers={"If-Match": seen}, extra_query=query)
+    assert not asked.deleted
+    assert server.post("/v1/holds", {"file": file, "reason": "case 17"}).status == 200
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.files.delete(file, extra_headers={"If-Match": seen}, extra_query=query)
+    assert (caught.value.status_code, caught.value.code) == (412, "plan_changed")
 
 
 def test_an_archived_model_is_listed_and_not_served_until_it_is_active_again(

@@ -94,9 +94,10 @@ def test_what_was_seen_is_deleted_or_nothing(server: Server, suffix: str) -> Non
     _, seen = ask(client, "/deletions", body, dry_run=True)
     two = old_model(server, 100, suffix)
     headers = {"If-Match": f'"{seen["fingerprint"]}"'}
-    with pytest.raises(openai.APIStatusError) as caught:
-        client.post("/deletions", cast_to=httpx2.Response, body=body, options={"headers": headers})
-    assert (caught.value.status_code, caught.value.code) == (412, "plan_changed")
+    for path in ("/deletions", "/deletions?dry_run=true"):
+        with pytest.raises(openai.APIStatusError) as caught:
+            client.post(path, cast_to=httpx2.Response, body=body, options={"headers": headers})
+        assert (caught.value.status_code, caught.value.code) == (412, "plan_changed")
     assert {one, two} <= {model.id for model in client.models.list()}
     _, seen = ask(client, "/deletions", body, dry_run=True)
     headers = {"If-Match": seen["fingerprint"]}

@@ -21,6 +21,7 @@ async def create_deletions(
     """Delete models and files by `ids`, or the models that a `filter` chooses; `dry_run` only says which.
 
     The same `Idempotency-Key` continues a request that broke off. `If-Match` takes the fingerprint of a dry run.
+    With `dry_run` it tells whether that still holds.
     """
     sent = await read_as(request, bulk_schemas.NewDeletions)
     if attempt.force:
@@ -30,7 +31,7 @@ async def create_deletions(
     wanted = Wanted(tuple(sent.ids or ()), criteria)
     bulk = context.operations.bulk_deletions
     begin = (
-        partial(bulk.plan, context.caller, wanted)
+        partial(bulk.plan, context.caller, wanted, if_match=attempt.if_match)
         if dry_run
         else partial(bulk.delete, context.caller, wanted, attempt)
     )

@@ -23,7 +23,9 @@ async def answer(
 ) -> JsonAnswer:
     """Answer a DELETE: delete the artifact, or say what that would do."""
     if is_dry_run:
-        shown = await run_in_threadpool(plans.shown, context, kind, artifact_id, Action.DELETE)
+        shown = await run_in_threadpool(
+            plans.shown, context, kind, artifact_id, Action.DELETE, if_match=attempt.if_match
+        )
         return JsonAnswer(
             deletion_schemas.DeleteAnswer(artifact_id, kind.value, deleted=False, plan=shown)
         )

@@ -10,12 +10,17 @@ from tunewarden.registry.models import Model
 
 
 def shown(
-    context: Context, kind: ArtifactKind, artifact_id: str, needed: Action | None = None
+    context: Context,
+    kind: ArtifactKind,
+    artifact_id: str,
+    needed: Action | None = None,
+    *,
+    if_match: str | None = None,
 ) -> deletion_schemas.DeletionPlan:
     """Return the plan of deleting a model or a file. Blocks until the engines have answered.
 
-    Raises Error(FORBIDDEN), Error(NOT_FOUND), Error(CONFLICT) for an alias. `needed`: what the caller must be allowed to
-    do, beside reading.
+    Raises Error(FORBIDDEN), Error(NOT_FOUND), Error(CONFLICT) for an alias, Error(PRECONDITION_FAILED) if it is not the
+    plan that `if_match` names. `needed`: what the caller must be allowed to do, beside reading.
     """
     of = context.operations
     found = plan.plan(
@@ -26,6 +31,7 @@ def shown(
         needed=needed,
         is_served=of.executor.is_served,
     )
+    plan.check_seen(found, if_match)
     said = views.plan_object(found)
     model = found.artifact
     if isinstance(model, Model):

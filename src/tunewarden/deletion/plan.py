@@ -134,15 +134,20 @@ def check(found: Plan, *, force: bool, if_match: str | None, with_models: bool =
     `with_models`: all that learned from a file is deleted too. Raises Error(PRECONDITION_FAILED); Error(CONFLICT), naming
     the blockers.
     """
-    if if_match is not None:
-        said = f"What deleting '{found.artifact.id}' would do has changed"
-        check_match(if_match, found.fingerprint, said)
+    check_seen(found, if_match)
     if with_models and found.cascade is not None:
         if not found.cascade.learned.is_whole:
             raise together.too_large()
         blockers.check_members(found.artifact.id, found.cascade.blockers, force=force)
     else:
         blockers.check(found.artifact.id, found.blockers, force=force)
+
+
+def check_seen(found: Plan, if_match: str | None) -> None:
+    """Check that the plan is the one that an If-Match header names, if there is one. Raises Error(PRECONDITION_FAILED)."""
+    if if_match is not None:
+        said = f"What deleting '{found.artifact.id}' would do has changed"
+        check_match(if_match, found.fingerprint, said)
 
 
 def check_match(if_match: str, fingerprint: str, said: str) -> None:

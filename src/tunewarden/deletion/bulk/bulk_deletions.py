@@ -65,16 +65,17 @@ class BulkDeletions:
     database: Database
     executor: Executor
 
-    def plan(self, caller: Caller, wanted: Wanted) -> Results:
+    def plan(self, caller: Caller, wanted: Wanted, *, if_match: str | None = None) -> Results:
         """Return what would be deleted and what would be spared, each with its reasons; nothing changes.
 
-        Raises Error(FORBIDDEN), Error(INVALID).
+        Raises Error(FORBIDDEN), Error(INVALID); Error(PRECONDITION_FAILED) if it is not what `if_match` names.
         """
         wanted.check()
         authorize(caller, Action.DELETE)
         with self.database.read() as tx:
             keys.authorize_now(tx, caller, Action.DELETE)
             now = tx.now_micros
+        self._check_fingerprint(caller, wanted, now, if_match)
         return self._planned(caller, wanted, now)
 
     def delete(self, caller: Caller, wanted: Wanted, attempt: Attempt) -> Results:
@@ -105,8 +106,7 @@ class BulkDeletions:
             now = tx.now_micros
         if found is not None:
             return found
-        if attempt.if_match is not None:
-            self._check_fingerprint(caller, wanted, now, attempt.if_match)
+        self._check_fingerprint(caller, wanted, now, attempt.if_match)
         chosen, has_more = self._chosen(caller, wanted.criteria, now)
         bulk = _new(caller, wanted, attempt, now, has_more=has_more)
         if attempt.idempotency_key is not None:
@@ -154,7 +154,11 @@ class BulkDeletions:
         has_more = len(found) > ITEMS_MAX
         return list(found)[:ITEMS_MAX], has_more
 
-    def _check_fingerprint(self, caller: Caller, wanted: Wanted, now: int, if_match: str) -> None:
+    def _check_fingerprint(
+        self, caller: Caller, wanted: Wanted, now: int, if_match: str | None
+    ) -> None:
+        if if_match is None:
+            return
         for one in self._planned(caller, wanted, now):
             if isinstance(one, Summary) and one.fingerprint is not None:
                 plan.check_match(if_match, one.fingerprint, "What would be deleted has changed")
