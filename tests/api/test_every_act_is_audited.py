@@ -165,7 +165,7 @@ def _key(place: Place) -> str:
 def _pause_expiry(place: Place) -> tuple[str, ...]:
     with place.app.database.write() as tx:
         tx.run("DELETE FROM clock_seen")
-        tx.run("INSERT INTO clock_seen VALUES (1, 1, 1, 1)")
+        tx.run("INSERT INTO clock_seen VALUES (1, 1, 1, 1, 1)")
     return ()
 
 
