@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -62,6 +63,10 @@ def _deletion_of(server: SlowTrainerServer, file: str) -> tuple[bool, bool]:
     return row is not None, row is not None and row[0] is not None
 
 
+def _is_done(server: SlowTrainerServer, file: str) -> bool:
+    return _deletion_of(server, file)[1]
+
+
 def test_a_forced_deletion_that_was_committed_ends_whatever_was_killed(data: Path) -> None:
     seed = int(os.environ.get("TUNEWARDEN_SEED") or time.time_ns() % 2**32)
     numbers = random.Random(seed)
@@ -85,7 +90,7 @@ def test_a_forced_deletion_that_was_committed_ends_whatever_was_killed(data: Pat
             if not is_committed:
                 assert client.fine_tuning.jobs.retrieve(job).status != "cancelled"
                 assert client.files.delete(file, extra_query={"force": True}).deleted
-            servers.wait_until(lambda file=file: _deletion_of(server, file)[1], "it is deleted")  # type: ignore[misc]
+            servers.wait_until(partial(_is_done, server, file), "it is deleted")
             assert client.fine_tuning.jobs.retrieve(job).status == "cancelled"
             assert not server.running(TRAINER)
         assert not list(server.scratch.glob("*/*"))
