@@ -94,7 +94,7 @@ def test_json_is_what_the_api_answers(server: Server) -> None:
     commands = {
         ("models", "list"): "models",
         ("models", "delete", model.id, "--dry-run"): f"models/{model.id}/deletion_plan",
-        ("files", "list"): "files?limit=100",
+        ("files", "list"): "files?limit=10000",
         ("files", "delete", file, "--dry-run"): f"files/{file}/deletion_plan",
         ("fine-tunes", "list"): "fine_tuning/jobs?limit=20",
         ("fine-tunes", "cancel", job, "--dry-run"): f"fine_tuning/jobs/{job}",

@@ -118,12 +118,18 @@ def test_nothing_foreign_is_listed(world: World) -> None:
         assert not [one for one in world.ids.values() if one in body]
 
 
-@pytest.mark.parametrize("path", ["users", "projects", "invites"])
-def test_a_foreign_cursor_is_answered_as_an_unknown_one(world: World, path: str) -> None:
+@pytest.mark.parametrize(
+    # Rows of deleted invites do not stay, so that an unknown one may be one: its list begins anew.
+    ("path", "status"),
+    [("users", 400), ("projects", 400), ("invites", 200)],
+)
+def test_a_foreign_cursor_is_answered_as_an_unknown_one(
+    world: World, path: str, status: int
+) -> None:
     foreign = world.ids[path.removesuffix("s")]
     unknown = foreign[:-24] + "x" * 24
     answers = [world.ask("GET", f"{path}?after={one}", {}) for one in (foreign, unknown)]
-    assert answers[0][0] == answers[1][0] == 400
+    assert answers[0][0] == answers[1][0] == status
     assert answers[0][1].replace(foreign.encode(), b"") == answers[1][1].replace(
         unknown.encode(), b""
     )
