@@ -50,7 +50,15 @@ def test_the_one_line_deletes_what_its_preview_showed(server: Server) -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=["the loop", "one request"])
 def test_a_program_deletes_what_is_old(server: Server, program: str) -> None:
+    """What is blocked stays, and does not keep the rest: an alias's model, a held and a protected one."""
+    client = server.client()
+    spared = [old_model(server, 92) for _ in range(3)]
     old, young = old_model(server, 91), old_model(server, 89)
+    last = old_model(server, 93)
+    _point_alias(server, spared[0])
+    hold = {"model": spared[1], "reason": "a case"}
+    held = client.post("/holds", body=hold, cast_to=dict[str, object])
+    client.post(f"/models/{spared[2]}", body={"protected": True}, cast_to=object)
     assert "http://127.0.0.1:8800/v1" in program
     ran = subprocess.run(
         [sys.executable, "-c", program.replace("http://127.0.0.1:8800/v1", server.url)],
@@ -61,9 +69,20 @@ def test_a_program_deletes_what_is_old(server: Server, program: str) -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert old in ran.stdout
-    left = {one.id for one in server.client().models.list()}
-    assert young in left
-    assert old not in left
+    assert all(one in ran.stdout for one in spared), "it says what it kept"
+    left = {one.id for one in client.models.list()}
+    assert left >= {young, *spared}
+    assert not left & {old, last}
+    client.post(f"/holds/{held['id']}/lift", cast_to=object)
+    client.delete("/aliases/production", cast_to=object)
+    for one in spared:
+        assert client.models.delete(one, extra_query={"force": True}).deleted
+
+
+def _point_alias(server: Server, model: str) -> None:
+    body = {"name": "production", "model": model}
+    made = server.client().post("/aliases", body=body, cast_to=dict[str, object])
+    assert made["name"] == "production"
 
 
 def test_the_rule_is_made_previewed_and_enabled_and_retention_acts(server: Server) -> None:
