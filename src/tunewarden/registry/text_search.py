@@ -24,6 +24,8 @@ LINES_MAX = 1000
 ESCAPED_LEVELS = 2
 # A call of C holds the interpreter for as long as one piece takes.
 PIECE_BYTES = 16 * 1024
+# Bytes that are decoded, and characters that are folded, at a time: each may cost a call of Python.
+_AT_ONCE = 2 * 1024
 # How many matches of a text are taken at a time.
 MATCHES_AT_ONCE = 100
 
@@ -55,8 +57,10 @@ class _Folding(dict[int, str]):
         plain = unicodedata.normalize("NFKD", one).casefold()
         kept = [one for one in unicodedata.normalize("NFKD", plain) if _is_kept(one)]
         found = "".join(map(_alike, kept))
-        if len(self) < self.ROOM:
-            self[code] = found
+        if len(self) >= self.ROOM:
+            # Rare characters must not keep the frequent ones out for ever.
+            self.clear()
+        self[code] = found
         return found
 
 
@@ -65,12 +69,14 @@ def _is_kept(one: str) -> bool:
 
 
 def _alike(one: str) -> str:
+    if one == "\n":
+        return one
     if one.isspace():
         return " "
     return "-" if unicodedata.category(one) == _DASH else _ALIKE.get(one, one)
 
 
-_FOLDING = _Folding({ord("\n"): "\n"})
+_FOLDING = _Folding()
 
 
 def folded(text: str) -> str:
@@ -193,9 +199,12 @@ class _Reading:
         self._top = _Level(_Matcher(patterns, found), ESCAPED_LEVELS)
 
     def feed(self, data: bytes, *, is_last: bool) -> Iterator[None]:
-        text = self._decoder.decode(data, is_last)
-        yield
-        yield from self._top.feed(text, is_last=is_last)
+        parts = []
+        for start in range(0, len(data), _AT_ONCE):
+            parts.append(self._decoder.decode(data[start : start + _AT_ONCE]))
+            yield
+        parts.append(self._decoder.decode(b"", is_last))
+        yield from self._top.feed("".join(parts), is_last=is_last)
 
 
 class _Level:
@@ -275,7 +284,11 @@ class _Matcher:
 
     def feed(self, text: str) -> Iterator[None]:
         known = len(self._text.text)
-        self._text.add(folded(text))
+        parts = []
+        for start in range(0, len(text), _AT_ONCE):
+            parts.append(folded(text[start : start + _AT_ONCE]))
+            yield
+        self._text.add("".join(parts))
         yield
         for number, one in enumerate(self._patterns):
             yield from self._look(number, one, known)
