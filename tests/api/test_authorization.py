@@ -312,6 +312,7 @@ def _job_rows(
     for method, suffix in (
         ("GET", ""),
         ("GET", "/events"),
+        ("GET", "/metrics"),
         ("GET", "/checkpoints"),
         ("POST", "/cancel"),
         ("POST", "/pause"),

@@ -3,6 +3,8 @@
 No runner runs here: the states that one would write are written by the tests.
 """
 
+from typing import Any
+
 import openai
 import pytest
 from openai import OpenAI
@@ -21,6 +23,7 @@ def test_a_foreign_job_and_an_unknown_one_give_the_same_answer(worker: LoneWorke
         for method, path in (
             ("GET", ""),
             ("GET", "/events"),
+            ("GET", "/metrics"),
             ("GET", "/checkpoints"),
             ("POST", "/cancel"),
             ("POST", "/pause"),
@@ -92,6 +95,45 @@ def test_events_are_paged_newest_first_and_metrics_carry_data(
     assert (foreign.status, foreign.error["param"]) == (400, "after")
 
 
+def test_curves_of_a_running_job_have_the_extremes_of_each_bucket(
+    worker: LoneWorker, client: OpenAI
+) -> None:
+    job_id = rows.make_job(worker.app, worker.owner_key, state=State.RUNNING)
+    path = f"/fine_tuning/jobs/{job_id}/metrics"
+
+    def read(**query: int) -> dict[str, Any]:
+        answer = client.get(path, cast_to=object, options={"params": query})
+        assert isinstance(answer, dict)
+        return answer
+
+    empty = read()
+    assert (empty["object"], empty["step"], empty["train_loss"]) == (
+        "fine_tuning.job.metrics",
+        None,
+        [],
+    )
+    rows.tell(worker.app, job_id, "Files validated")
+    for step in range(1, 9):
+        data = {"step": step, "total_steps": 16, "train_loss": 5.0 if step == 6 else 8.0 / step}
+        if step >= 4:
+            data |= {"valid_loss": 2.5, "valid_mean_token_accuracy": 0.5}
+        rows.tell(worker.app, job_id, f"Step {step}", data)
+    found = read(points=8)  # four buckets of four steps
+    assert (found["step"], found["total_steps"]) == (8, 16)
+    assert [(one["step"], one["value"]) for one in found["train_loss"]] == [
+        (1, 8.0),
+        (4, 2.0),
+        (6, 5.0),
+        (8, 1.0),
+    ]
+    assert found["valid_loss"] == [{"step": 4, "value": 2.5}]
+    assert len(read()["train_loss"]) == 8
+    assert found["train_mean_token_accuracy"] == []
+    for points in (1, 1001):
+        refused = worker.get(f"/v1{path}?points={points}", key=worker.owner_key)
+        assert (refused.status, refused.error["param"]) == (400, "points")
+
+
 def test_a_job_that_ended_shows_what_it_made_and_that_it_was_deleted(
     worker: LoneWorker, client: OpenAI
 ) -> None:
@@ -142,7 +184,7 @@ def test_a_failed_job_shows_its_error(worker: LoneWorker, client: OpenAI) -> Non
 def test_a_reader_sees_jobs_and_changes_none(worker: LoneWorker, file_id: str) -> None:
     job_id = rows.make_job(worker.app, worker.owner_key)
     reader = worker.make_key("reader")
-    for path in ("", f"/{job_id}", f"/{job_id}/events", f"/{job_id}/checkpoints"):
+    for path in ("", *(f"/{job_id}{one}" for one in ("", "/events", "/metrics", "/checkpoints"))):
         assert worker.get(f"{JOBS}{path}", key=reader).status == 200
     fields = {"model": LOCAL_BASE, "training_file": file_id}
     assert worker.post(JOBS, fields, key=reader).status == 403

@@ -281,6 +281,9 @@ def test_on_a_pipe_events_are_plain_lines_oldest_first(trained: Server, training
     assert in_process.on(trained, "fine-tunes", "events", job).stdout == followed.stdout
     http = in_process.run_cli("fine-tunes", "events", job, settings=over_http(trained))
     assert http.stdout == followed.stdout
+    curves = in_process.on(trained, "fine-tunes", "metrics", job).stdout.splitlines()
+    assert curves[-1].split("\t")[0] == str(STEPS)
+    assert all(re.fullmatch(r"\d+(\t(\d+\.\d{4}|-)){4}", line) for line in curves)
 
 
 @pytest.mark.parametrize("where", ["terminal", "pipe"])

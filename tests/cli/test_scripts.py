@@ -98,6 +98,7 @@ def test_json_is_what_the_api_answers(server: Server) -> None:
         ("files", "delete", file, "--dry-run"): f"files/{file}/deletion_plan",
         ("fine-tunes", "list"): "fine_tuning/jobs?limit=20",
         ("fine-tunes", "cancel", job, "--dry-run"): f"fine_tuning/jobs/{job}",
+        ("fine-tunes", "metrics", job, "--points", "9"): f"fine_tuning/jobs/{job}/metrics?points=9",
         ("deletions", "list"): "deletions?limit=1000",
         ("deletions", "show", deletion): f"deletions/{deletion}",
     }

@@ -18,6 +18,7 @@ from tunewarden.finetuning import (
     checkpoints,
     commands,
     creation,
+    curves,
     events,
     jobs,
     metadata,
@@ -90,6 +91,19 @@ def list_events(
     database = context.operations.database
     found = events.page(database, context.caller, job_id, after=after, limit=limit + 1)
     return listing.page(map(views.event_object, found), limit)
+
+
+@routes.get(f"{JOB}/metrics")
+def retrieve_metrics(
+    context: InContext,
+    job_id: Segment,
+    points: Annotated[
+        int, Query(ge=curves.POINTS_MIN, le=curves.POINTS_MAX)
+    ] = curves.POINTS_DEFAULT,
+) -> JsonAnswer:
+    """Return a job's loss and accuracy by step, each in at most `points`; also while it runs."""
+    found = curves.retrieve(context.operations.database, context.caller, job_id, points=points)
+    return JsonAnswer(views.metrics_object(found))
 
 
 @routes.get(f"{JOB}/checkpoints")

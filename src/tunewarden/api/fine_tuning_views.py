@@ -4,6 +4,7 @@ from msgspec import UNSET
 
 from tunewarden.api import schemas
 from tunewarden.finetuning.checkpoints import Checkpoint
+from tunewarden.finetuning.curves import Curves
 from tunewarden.finetuning.events import JobEvent
 from tunewarden.finetuning.jobs import NamedJob
 from tunewarden.finetuning.permissions import Permission
@@ -60,6 +61,20 @@ def event_object(event: JobEvent) -> schemas.JobEvent:
         type=event.type,
         message=event.message,
         data=UNSET if event.data is None else event.data,
+    )
+
+
+def metrics_object(curves: Curves) -> schemas.JobMetrics:
+    """Return a job's curves."""
+    return schemas.JobMetrics(
+        object="fine_tuning.job.metrics",
+        job_id=curves.job_id,
+        step=curves.step,
+        total_steps=curves.total_steps,
+        **{
+            name: [schemas.MetricPoint(point.step, point.value) for point in points]
+            for name, points in curves.points.items()
+        },
     )
 
 

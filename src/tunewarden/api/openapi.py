@@ -128,6 +128,7 @@ ROUTED = {
     f"GET {JOBS}/{{job_id}}/events": Described(
         "listFineTuningEvents", schemas.Listing[schemas.JobEvent]
     ),
+    f"GET {JOBS}/{{job_id}}/metrics": Described("retrieveFineTuningMetrics", schemas.JobMetrics),
     f"GET {JOBS}/{{job_id}}/checkpoints": Described(
         "listFineTuningJobCheckpoints", schemas.Listing[schemas.Checkpoint]
     ),

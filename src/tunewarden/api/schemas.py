@@ -249,6 +249,29 @@ class JobEvent(Struct, forbid_unknown_fields=True):
     data: dict[str, Any] | UnsetType = UNSET
 
 
+class MetricPoint(Struct, forbid_unknown_fields=True):
+    """A value of a curve, and the step that it was measured at."""
+
+    step: int
+    value: float
+
+
+class JobMetrics(Struct, forbid_unknown_fields=True):
+    """A job's curves. `step`: the last one that was recorded, of `total_steps`; null before the first.
+
+    The steps are divided into buckets; of each, a curve has its least and its greatest value, in the order of steps.
+    """
+
+    object: Literal["fine_tuning.job.metrics"]
+    job_id: str
+    step: int | None
+    total_steps: int | None
+    train_loss: list[MetricPoint]
+    train_mean_token_accuracy: list[MetricPoint]
+    valid_loss: list[MetricPoint]
+    valid_mean_token_accuracy: list[MetricPoint]
+
+
 class Checkpoint(Struct, forbid_unknown_fields=True):
     """The model at one step of its job; `deleted` is present if it was deleted."""
 

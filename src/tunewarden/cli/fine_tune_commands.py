@@ -21,7 +21,7 @@ from tunewarden.cli.options import (
 )
 from tunewarden.cli.output import plain, say_if_more, show_json, show_table, shown_time
 from tunewarden.clock import SystemClock
-from tunewarden.finetuning import creation
+from tunewarden.finetuning import creation, curves
 from tunewarden.finetuning.states import ENDED
 
 TIMES = frozenset({"created_at", "finished_at", "estimated_finish"})
@@ -190,6 +190,37 @@ def fine_tunes_events(job_id: str, data: Path | None, *, follow: bool, as_json: 
                 click.echo(following.line_of(event))
 
 
+@fine_tunes.command("metrics", epilog="\b\nExample:\n  tunewarden fine-tunes metrics ftjob-…")
+@click.argument("job_id")
+@click.option(
+    "--points",
+    type=click.IntRange(curves.POINTS_MIN, curves.POINTS_MAX),
+    default=curves.POINTS_DEFAULT,
+    show_default=True,
+    help="Show at most so many values of each curve.",
+)
+@json_option
+@data_option
+@refusing
+def fine_tunes_metrics(job_id: str, data: Path | None, *, points: int, as_json: bool) -> None:
+    """Show a job's curves: step, training and validation loss, training and validation accuracy.
+
+    Of each bucket of steps a curve has its least and its greatest value, so that no peak is lost.
+    """
+    with client.opened(data) as server:
+        found = server.get(*JOBS, job_id, "metrics", points=points)
+    if as_json:
+        show_json(found)
+        return
+    names = ("train_loss", "valid_loss", "train_mean_token_accuracy", "valid_mean_token_accuracy")
+    values = {name: {one["step"]: one["value"] for one in found[name]} for name in names}
+    steps = sorted(set().union(*values.values()))
+    show_table(
+        ("step", "loss", "validation loss", "accuracy", "validation accuracy"),
+        [(step, *(_figure(values[name].get(step)) for name in names)) for step in steps],
+    )
+
+
 @fine_tunes.command("cancel", epilog="\b\nExample:\n  tunewarden fine-tunes cancel ftjob-…")
 @click.argument("job_id")
 @dry_run_option
@@ -282,6 +313,10 @@ def _say_if_unserved(server: Client) -> None:
         click.echo(
             "No server is running on this data directory; the job continues when one is.", err=True
         )
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _fine_tuned(job: Object) -> str:

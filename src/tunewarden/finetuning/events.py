@@ -1,6 +1,7 @@
 """Events of jobs: messages and metrics. Append-only."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from tunewarden.identity.policy import Caller
 from tunewarden.ids import Prefix, mint
 
 Level = Literal["info", "warn", "error"]
+METRICS_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +82,22 @@ def page(
         JobEvent(event_id, at, level, kind, message, None if data is None else json.loads(data))
         for event_id, at, level, kind, message, data in rows
     ]
+
+
+def newest_metrics(database: Database, job_n: int, *, limit: int) -> Iterator[dict[str, Any]]:
+    """Yield the data of up to `limit` events with metrics, newest first: page by page, in constant memory."""
+    before, left = cursors.AFTER_ALL, limit
+    while left > 0:
+        size = min(left, METRICS_PAGE)
+        with database.read() as tx:
+            rows = tx.rows(
+                "SELECT n, data FROM job_events WHERE job_n = :job AND n < :before"
+                " AND type = 'metrics' ORDER BY n DESC LIMIT :size",
+                job=job_n,
+                before=before,
+                size=size,
+            )
+        yield from (json.loads(data) for _, data in rows)
+        if len(rows) < size:
+            return
+        before, left = rows[-1][0], left - size
