@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable packages/receipts --editable . \
   --editable packages/vllm
 
-.PHONY: run test test-again test-vllm test-clients test-image fuzz-api batteries quick check conformance torture bench bench-guard setup lock lock-clients lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
+.PHONY: run test test-again test-vllm test-clients test-image fuzz-api batteries quick check docs conformance torture bench bench-guard setup lock lock-clients lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
 
 run: $(VENV)/.local
 	$(BIN)/tunewarden serve --demo --data data
@@ -64,11 +64,19 @@ batteries: $(VENV)/.ready
 quick: $(VENV)/.dev
 	$(BIN)/python -m pytest --group quick --numprocesses 2 $(PARALLEL)
 
-check: $(VENV)/.ready
+check: $(VENV)/.ready docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The documents as a site, in site/: offline, in ten seconds. A page outside of the navigation, a broken link or anchor,
+# and anything that a page would fetch from elsewhere make it fail (docs/decisions/0045).
+docs: $(VENV)/.docs
+	rm -rf site
+	PYTHONPATH=$(VENV)/docs $(BIN)/python -m sphinx --builder html --conf-dir docs --fresh-env --fail-on-warning \
+	  --keep-going --quiet --doctree-dir .cache/docs . site
+	$(BIN)/python -m tests.support.built_site site
 
 # Writes docs/reference/conformance.md anew; `make test` only compares.
 conformance: $(VENV)/.ready $(SDK_TESTS)
@@ -171,6 +179,10 @@ $(VENV)/.tools: requirements/suite.txt requirements/openai2.txt Makefile | $(VEN
 $(VENV)/.ready: $(VENV)/.core $(VENV)/.local $(VENV)/.tools $(UV)/bin/uv
 	touch $@
 
+$(VENV)/.docs: requirements/docs.txt | $(VENV)/.dev
+	$(LOCKED) --upgrade --target $(VENV)/docs --requirement requirements/docs.txt
+	touch $@
+
 # pip checks the archive's digest. These tests run with the SDK in it, so that none is installed for them.
 .cache/openai-sdist/.ready: tests/conformance/sdk.txt | $(VENV)/.tools
 	$(PIP) download --require-hashes --no-deps --no-binary openai --dest $(@D) --requirement $<
@@ -197,4 +209,4 @@ $(UV)/bin/uv: requirements/uv.txt | $(VENV)/.core
 	touch $@
 
 clean:
-	rm -rf $(VENV) .cache dist
+	rm -rf $(VENV) .cache dist site

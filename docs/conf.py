@@ -1,0 +1,52 @@
+"""How Sphinx builds these pages: `make docs` (docs/decisions/0045-pages-by-sphinx.md)."""
+
+import re
+from typing import Any
+
+project = "Tunewarden"
+copyright = "The Tunewarden authors, Apache-2.0"  # noqa: A001  Sphinx's name
+extensions = ["myst_parser"]
+# The documents in the repository's root are pages too, so that links between all of them are as they are there.
+root_doc = "docs/index"
+include_patterns = ["*.md", "docs/**.md"]
+myst_heading_anchors = 4
+nitpicky = True
+html_theme = "furo"
+html_title = "Tunewarden"
+html_show_sphinx = False
+# Nobody needs the Markdown a second time.
+html_copy_source = False
+
+HEADING = re.compile(r"^##+ (.+)$", re.MULTILINE)
+ITEM = re.compile(r"^- \[([^]]+)\]\(([^)#]+)\.md\)", re.MULTILINE)
+
+
+def navigation(text: str) -> str:
+    """Return the toctrees of an index: one for each heading, with the pages that its list links to."""
+    _, *parts = HEADING.split(text)
+    trees = [
+        "\n".join(
+            (
+                "```{toctree}",
+                ":hidden:",
+                f":caption: {heading}",
+                "",
+                *(f"{title} <{page}>" for title, page in items),
+                "```",
+            )
+        )
+        for heading, items in zip(parts[::2], map(ITEM.findall, parts[1::2]), strict=True)
+        if items
+    ]
+    return "\n\n".join(trees)
+
+
+def add_navigation(_: Any, page: str, source: list[str]) -> None:
+    """The lists of the index are the navigation, too."""
+    if page == root_doc:
+        source[0] += f"\n\n{navigation(source[0])}\n"
+
+
+def setup(app: Any) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", add_navigation)
