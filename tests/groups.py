@@ -45,6 +45,7 @@ BATTERIES = (
     "api/test_hostile_constraints.py",
     "api/test_tool_circle.py",
     "chaos",
+    "console/test_receipt_module.py",
     "properties/test_case_crashes.py",
     "properties/test_deletion_of_parts.py",
     "properties/test_deletions_together.py",

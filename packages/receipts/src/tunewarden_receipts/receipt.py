@@ -167,6 +167,8 @@ def verify(receipt: bytes, log_key: bytes) -> VerifiedReceipt:
     statement, facts = _opened(value["envelope"], key)
     disclosed = _disclosed(value, facts)
     envelope = rfc8785.dumps(value["envelope"])
+    if len(envelope) > MAX_ENVELOPE_BYTES:
+        raise ReceiptError("The envelope is larger than an entry of the log can be.")
     with _refusing("The proof is malformed"):
         index, proof, note = _parsed_proof(value["proof"])
     with _refusing("The log's checkpoint cannot be trusted"):
