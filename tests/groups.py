@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent
 # Left out where torch is not installed, and of `make quick`.
 NEED_ENGINE = (
     "cli/test_demo.py",
+    "cli/test_tour.py",
     "conformance",
     "contract/test_embedded_engine.py",
     "packaging/test_demo.py",
@@ -95,6 +96,7 @@ ENGINE_SERVER = (
     "api/test_structured_outputs.py",
     "api/test_tools.py",
     "api/test_usage_of_engines.py",
+    "cli/test_tour.py",
     "docs/test_erase_by_file.py",
 )
 # The longest files, longest first: a long one that began last would be waited for alone. The first stands for all

@@ -1,7 +1,10 @@
 """`tunewarden serve` from its first start to its end, however it ends."""
 
+import base64
+import hashlib
 import json
 import os
+import shlex
 import signal
 import socket
 import stat
@@ -41,6 +44,7 @@ def test_the_first_start_makes_an_owner_and_says_how_to_use_the_server(data: Pat
         assert f"The Owner key is in {data}/owner.key" in server.printed()
         assert key_format.FORMAT.fullmatch(server.owner_key)
         assert server.client().models.list().data == []
+        assert _last_lines(server)["Next"].startswith("no base model yet: tunewarden bases add ")
         mode = stat.S_IMODE((data / "owner.key").stat().st_mode)
         assert oct(mode) == "0o600"
         assert stat.S_IMODE(data.stat().st_mode) == 0o700
@@ -52,11 +56,34 @@ def test_the_first_start_makes_an_owner_and_says_how_to_use_the_server(data: Pat
         assert key not in server.log() + server.printed(), "a service's output is kept in logs"
 
 
+def _last_lines(server: Server) -> dict[str, str]:
+    """Return the four lines that a server's output ends with, by their names."""
+    wait_until(lambda: "\nDocs: " in server.printed(), "the last lines are printed")
+    last = [line.partition(":") for line in server.printed().splitlines()[-4:]]
+    return {name: text.strip() for name, _, text in last}
+
+
+def test_it_ends_with_its_address_the_fingerprint_of_its_log_a_command_and_documents(
+    server: Server,
+) -> None:
+    last = _last_lines(server)
+    assert list(last) == ["API", "Log key", "Next", "Docs"]
+    assert last["API"] == server.url
+    pem = server.get("/.well-known/tunewarden-log-key").body.splitlines()
+    digest = hashlib.sha256(base64.b64decode(pem[1])).hexdigest()
+    assert last["Log key"].split()[0] == f"sha256:{digest}"
+    assert last["Next"] == f"tunewarden keys create --role reader --name app --data {server.data}"
+    docs = last["Docs"].removesuffix(" (with an API key)").removeprefix(server.url[: -len("/v1")])
+    assert server.get(docs, key=server.owner_key).status == 200
+    (made, *_) = servers.run_cli(*shlex.split(last["Next"])[1:]).stdout.splitlines()
+    assert key_format.FORMAT.fullmatch(made)
+
+
 def test_a_terminal_shows_the_first_key_once(data: Path) -> None:
     shown = []
     for _ in range(2):
         with terminal.running("serve", "--port", "0", data=data) as running:
-            running.wait_for("No base model yet")
+            running.wait_for("Docs: ")
             running.interrupt()
             assert running.end() == 0
             shown.append(running.shown)

@@ -82,6 +82,10 @@ COMMANDS = {
         "Old models: preview and delete them, by hand or by rules.",
     ),
     "serve": Lazy("tunewarden.cli.serve_command:serve", "Start the server."),
+    "tour": Lazy(
+        "tunewarden.cli.tour_command:tour",
+        "See what deleting means: a model answers, is deleted in mid-stream, is gone.",
+    ),
     "usage": Lazy(
         "tunewarden.cli.usage_command:usage", "Show requests and tokens, the most requests first."
     ),
