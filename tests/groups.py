@@ -38,6 +38,7 @@ NEED_SERVERS = (
     "docs/test_old_models.py",
     "docs/test_receive_webhooks.py",
     "docs/test_requests_and_audits.py",
+    "docs/test_troubleshooting.py",
     "properties/test_remnants_of_texts.py",
 )
 BATTERIES = (

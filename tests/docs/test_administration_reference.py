@@ -4,10 +4,10 @@ After a change that is meant: `pytest tests/docs/test_administration_reference.p
 difference.
 """
 
-import re
 from pathlib import Path
 
 import pytest
+from tests.support.references import pages
 
 from tunewarden.api.administration import not_offered
 from tunewarden.identity.policy import OF_PROJECT_ROLE, OF_ROLE, Action, ProjectRole, Role
@@ -45,10 +45,5 @@ def _not_offered() -> str:
 def test_the_page_shows_what_the_code_has(pytestconfig: pytest.Config) -> None:
     page = PAGE.read_text("utf-8")
     for name, table in (("roles", _roles()), ("not offered", _not_offered())):
-        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        assert len(pattern.findall(page)) == 1
-        page = pattern.sub((f"{begin}{table}{end}").replace("\\", r"\\"), page)
-    if pytestconfig.getoption("--update-golden"):
-        PAGE.write_text(page, "utf-8")
-    assert PAGE.read_text("utf-8") == page
+        page = pages.with_table(page, name, table)
+    pages.hold(PAGE, page, pytestconfig)

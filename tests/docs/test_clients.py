@@ -9,9 +9,9 @@ import pytest
 from tests.clients import environments
 from tests.clients.catalog import BROWSER, CLIENTS, Client
 from tests.clients.recipes import ROOT, Recipe, recipes
+from tests.support.references import pages
 
 PAGE = ROOT / "docs" / "reference" / "clients.md"
-BEGIN, END = "<!-- clients: begin -->\n", "<!-- clients: end -->"
 CODE_LINES_MAX = 20
 KNOWN = {one.name: one for one in (*CLIENTS, BROWSER)}
 
@@ -26,12 +26,7 @@ def test_a_recipe_is_short_and_its_client_is_tried(recipe: Recipe) -> None:
 
 
 def test_the_reference_shows_what_is_tried(pytestconfig: pytest.Config) -> None:
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page = f"{before}{BEGIN}{_table()}{END}{after}"
-    if pytestconfig.getoption("--update-golden"):
-        PAGE.write_text(page, "utf-8")
-    assert PAGE.read_text("utf-8") == page
+    pages.hold(PAGE, pages.with_table(PAGE.read_text("utf-8"), "clients", _table()), pytestconfig)
 
 
 def test_no_pins_name_a_place_that_packages_came_from() -> None:

@@ -6,24 +6,19 @@ After a change that is meant: `pytest tests/docs/test_configuration.py --update-
 from pathlib import Path
 
 import pytest
+from tests.support.references import pages
 
 from tunewarden.config import SETTINGS
 from tunewarden.settings import BYTES, Setting
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "configuration.md"
-BEGIN, END = "<!-- settings: begin -->\n", "<!-- settings: end -->"
 IEC = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def test_the_reference_shows_the_settings_as_they_are_declared(
     pytestconfig: pytest.Config,
 ) -> None:
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    page = f"{before}{BEGIN}{_table()}{END}{after}"
-    if pytestconfig.getoption("--update-golden"):
-        PAGE.write_text(page, "utf-8")
-    assert PAGE.read_text("utf-8") == page
+    pages.hold(PAGE, pages.with_table(PAGE.read_text("utf-8"), "settings", _table()), pytestconfig)
 
 
 def test_control_the_reference_has_a_row_for_each_setting() -> None:

@@ -6,21 +6,17 @@ After a change that is meant: `pytest tests/docs/test_metrics_reference.py --upd
 from pathlib import Path
 
 import pytest
+from tests.support.references import pages
 
 from tunewarden.metrics.families import FAMILIES, Family
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
-BEGIN, END = "<!-- metrics: begin -->\n", "<!-- metrics: end -->"
 
 
 def test_the_reference_shows_the_metrics_as_they_are_declared(pytestconfig: pytest.Config) -> None:
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
     head = "| metric | type | labels | meaning |\n|---|---|---|---|\n"
-    page = f"{before}{BEGIN}{head}{''.join(map(_row, FAMILIES))}{END}{after}"
-    if pytestconfig.getoption("--update-golden"):
-        PAGE.write_text(page, "utf-8")
-    assert PAGE.read_text("utf-8") == page
+    table = head + "".join(map(_row, FAMILIES))
+    pages.hold(PAGE, pages.with_table(PAGE.read_text("utf-8"), "metrics", table), pytestconfig)
 
 
 def test_names_and_units_are_prometheus() -> None:
