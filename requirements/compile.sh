@@ -36,6 +36,7 @@ one suite.txt --no-deps requirements/suite.in
 # Each of these has a place of its own.
 compile --generate-hashes --output-file requirements/openai2.txt requirements/openai2.in
 compile --generate-hashes --output-file requirements/docs.txt requirements/docs.in
+compile --generate-hashes --output-file requirements/browser.txt requirements/browser.in
 compile --generate-hashes --output-file requirements/uv.txt requirements/uv.in
 # torch's extensions for sound and pictures come as CUDA builds, which do not load beside a CPU build of torch; text needs
 # none of them, and a CPU no triton.

@@ -34,6 +34,7 @@ PROSE_COLUMNS_MAX = 120
 GENERATED = {ROOT / "docs" / "performance.md", ROOT / "docs" / "evidence.md"}
 ASYNC_ROOMS = {
     "api",
+    "console",
     "gateway",
     "serving",
     "engines",
@@ -68,6 +69,7 @@ SERVER_FIXTURES = {"server", "engine_server"}
 BROAD_EXCEPT = {
     "api/flushing.py",
     "api/server.py",
+    "console/site.py",
     "deletion/cases/case_runner.py",
     "deletion/executor.py",
     "deletion/group_commit.py",

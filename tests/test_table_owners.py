@@ -24,6 +24,8 @@ OWNERS = {
     "project_members": "identity/project_members.py",
     "api_keys": "identity/key_rows.py",
     "admin_api_keys": "identity/admin_keys.py",
+    "sessions": "identity/session_rows.py",
+    "sign_in_links": "identity/session_rows.py",
     "bases": "registry/bases.py",
     "members": "registry/members.py",
     "base_names": "registry/bases.py",
@@ -123,6 +125,9 @@ READS = {
     },
     "registry/usage.py": {
         "api_keys": "when users last used a key of theirs, in one statement",
+    },
+    "registry/model_pages.py": {
+        "checkpoint_permissions": "who sees a model: by `models.SEEN_BY`",
     },
     "registry/models.py": {
         "checkpoint_permissions": "who sees a model, in the query that finds it",

@@ -32,6 +32,7 @@ class Prefix(StrEnum):
     USER = "user"
     PROJECT = "proj"
     API_KEY = "key"
+    SESSION = "session"
     ADMIN_KEY = "adminkey"
     INVITE = "invite"
     DELETION = "del"

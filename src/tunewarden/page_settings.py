@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tunewarden.settings import one_line, origins, setting, web_address
+from tunewarden.settings import hosts, one_line, origins, setting, web_address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,14 @@ class PageSettings:
         "it. With `none` they begin with the address that the invite was asked for at, and are not mailed",
         default="none",
         check=web_address,
+    )
+    console_hosts: str = setting(
+        "further names at which people open `/console`, separated by commas, such as `models.example` or "
+        "`models.example:8443`. Beside them are allowed: that of `public_url`, and `localhost`, `127.0.0.1`, `[::1]`. "
+        "All but these three need TLS. Under any other name nothing is shown, so that a page elsewhere cannot pass a "
+        "name of its own off as this server",
+        default="none",
+        check=hosts,
     )
     smtp_host: str = setting(
         "the mail server that sends invites; `none`: nothing is mailed, hand the links out yourself",

@@ -19,6 +19,7 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s,A-Z]+")
 WEB_ADDRESS = re.compile(
     r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?"
 )
+HOST = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?|\[[0-9a-f:.]+\](:[0-9]{1,5})?")
 SECONDS: Final = "seconds"
 BYTES: Final = "bytes"
 
@@ -156,6 +157,18 @@ def origins(text: str) -> frozenset[str]:
             said = (
                 "Setting 'cors_origins' must be origins such as https://chat.example:8443, in lower case and"
                 f" without a path, or *, or none: '{origin}'."
+            )
+            raise Error(Kind.INVALID, said)
+    return frozenset(named)
+
+
+def hosts(text: str) -> frozenset[str]:
+    """Parse comma-separated names of hosts, each with its port or without; "none" is the empty set. Raises Error(INVALID)."""
+    named = [] if text == "none" else [one.strip().lower() for one in text.split(",")]
+    for name in named:
+        if not HOST.fullmatch(name):
+            said = (
+                f"Setting 'console_hosts' must be names such as models.example, or none: '{name}'."
             )
             raise Error(Kind.INVALID, said)
     return frozenset(named)

@@ -162,6 +162,7 @@ def _rows_with(server: Server, other: str) -> Iterator[Row]:
     for path in sorted(ROUTES):
         for target, model_id in targets.items():
             yield f"POST {path}", target, partial(_infer, server, path, model_id)
+    yield "POST /v1/console/links", "-", ask("POST", "/v1/console/links")
     for path in ("/openapi.json", "/docs"):
         yield f"GET {path}", "-", ask("GET", path)
     for route in UNROUTED:

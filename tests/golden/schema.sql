@@ -506,6 +506,22 @@ CREATE TABLE retention_rules (
   last_run_at INTEGER NOT NULL
 );
 
+CREATE TABLE sessions (
+  id TEXT PRIMARY KEY,
+  secret_sha256 BLOB NOT NULL UNIQUE,
+  key_id TEXT NOT NULL REFERENCES api_keys (id),
+  created_at INTEGER NOT NULL,
+  last_seen_at INTEGER NOT NULL,
+  -- When the holder last proved who it is: with the key, or with a link.
+  proof_at INTEGER NOT NULL
+);
+
+CREATE TABLE sign_in_links (
+  secret_sha256 BLOB PRIMARY KEY,
+  key_id TEXT NOT NULL REFERENCES api_keys (id),
+  expires_at INTEGER NOT NULL
+);
+
 CREATE TABLE stored_bytes (
   project_id TEXT PRIMARY KEY REFERENCES projects (id),
   organization_id TEXT NOT NULL REFERENCES organizations (id),
@@ -767,6 +783,14 @@ CREATE INDEX retention_rules_of_organization ON retention_rules (organization_id
 
 CREATE INDEX service_accounts_of_project ON users (service_project_id, created_at, id)
   WHERE service_project_id IS NOT NULL AND removed_at IS NULL;
+
+CREATE INDEX sessions_by_use ON sessions (last_seen_at);
+
+CREATE INDEX sessions_of_key ON sessions (key_id, created_at);
+
+CREATE INDEX sign_in_links_by_expiry ON sign_in_links (expires_at);
+
+CREATE INDEX sign_in_links_of_key ON sign_in_links (key_id);
 
 CREATE INDEX stored_bytes_of_organization ON stored_bytes (organization_id);
 

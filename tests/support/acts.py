@@ -28,7 +28,7 @@ STATE = frozenset(
         "rate_limits",
         "admin_api_keys", "api_keys", "artifacts", "audit_retention", "deletion_settings", "base_names", "bases",
         "checkpoint_permissions", "retention_rules", "files", "holds", "organizations", "project_members", "projects",
-        "replicas", "uploads", "users", "webhook_endpoints",
+        "replicas", "sign_in_links", "uploads", "users", "webhook_endpoints",
     }
 )  # fmt: skip
 
@@ -247,6 +247,7 @@ ACTS: dict[str, Act] = {
     "POST /v1/models/{model_id}": lambda p: (f"/v1/models/{p.model()}", {"archived": True}),
     "DELETE /v1/models/{model_id}": lambda p: (f"/v1/models/{p.model()}", None),
     "GET /v1/models/{model_id}/content": lambda p: (f"/v1/models/{p.model()}/content", None),
+    "POST /v1/console/links": lambda _: ("/v1/console/links", None),
     "POST /v1/holds": lambda p: ("/v1/holds", {"model": p.model(), "reason": "a dispute"}),
     "POST /v1/holds/{hold_id}/lift": lambda p: (
         f"/v1/holds/{p.made('/v1/holds', {'model': p.model(), 'reason': 'a dispute'})}/lift", None,

@@ -72,6 +72,7 @@ ROUTED = {
     ),
     "DELETE /v1/aliases/{name}": Described("deleteAlias", schemas.Deleted),
     **webhooks.ROUTED,
+    "POST /v1/console/links": Described("makeConsoleLink", schemas.ConsoleLink),
     "POST /v1/holds": Described("placeHold", deletion_schemas.Hold, deletion_schemas.NewHold),
     "GET /v1/holds": Described("listHolds", schemas.Listing[deletion_schemas.Hold]),
     "GET /v1/holds/{hold_id}": Described("retrieveHold", deletion_schemas.Hold),

@@ -15,6 +15,7 @@ from tunewarden import problems
 from tunewarden.api import (
     aliases,
     bulk_deletions,
+    console_links,
     deletion_cases,
     deletions,
     docs,
@@ -65,6 +66,7 @@ ROOMS = (
     log,
     docs,
     invite_page,
+    console_links,
 )
 ROUTERS = (*(room.routes for room in ROOMS), *routers.ROUTERS)
 

@@ -72,6 +72,14 @@ class Model(Struct, forbid_unknown_fields=True):
     capabilities: list[str] | UnsetType = UNSET
 
 
+class ConsoleLink(Struct, forbid_unknown_fields=True):
+    """A link that signs in to the console once, until `expires_at`. Treat it like a key."""
+
+    object: Literal["console.link"]
+    url: str
+    expires_at: Seconds
+
+
 class EngineOfModel(Struct, forbid_unknown_fields=True):
     """A fine-tuned model's state in one engine of its base: `embedded`, or BASE/REPLICA.
 

@@ -11,10 +11,10 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tunewarden import problems
 from tunewarden.api import (
@@ -53,6 +53,8 @@ from tunewarden.settings import origins
 
 # Slashes of a path that names one model and nothing below it.
 NAMED_SLASHES = 3
+# The pages for people, which have sessions of their own: no key of this API opens one, and none opens this API.
+CONSOLE = "/console"
 # Public, except for entries of format 1, which need a key.
 LOG_ENTRIES = "/log/tile/entries/"
 CLIENT_REQUEST_ID_LENGTH_MAX = 512
@@ -64,7 +66,9 @@ logger = logging.getLogger(__name__)
 class Server:
     """The ASGI application of one worker."""
 
-    def __init__(self, operations: Operations) -> None:
+    def __init__(
+        self, operations: Operations, new_console: Callable[[Services], ASGIApp] | None = None
+    ) -> None:
         self._operations = operations
         self.connections = Connections(operations.config)
         self.flushes = Flushes()
@@ -81,6 +85,7 @@ class Server:
         services = Services.of(operations)
         self.readiness = services.readiness
         self._routes = routes.application(services)
+        self._console = None if new_console is None else new_console(services)
 
     @property
     def is_draining(self) -> bool:
@@ -99,7 +104,7 @@ class Server:
             self._count(scope, reply)
 
     async def _reply(self, scope: Scope, receive: Receive, reply: Headed) -> None:
-        if self.cors is not None:
+        if self.cors is not None and not _is_console(scope):
             reply.cors = self.cors.headers(scope["headers"])
             if cors.is_preflight(scope["method"], scope["headers"]):
                 # Before authentication: a browser sends no key with it.
@@ -132,9 +137,13 @@ class Server:
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Headed) -> None:
         path: str = scope["path"]
+        if self._console is not None and _is_console(scope):
+            scope["state"] = {"request_id": reply.request_id}
+            await self._route(scope, receive, reply, self._console)
+            return
         if self._is_public(path) and not _is_named(scope):
             scope["state"] = {"request_id": reply.request_id}
-            await self._route(scope, receive, reply)
+            await self._route(scope, receive, reply, self._routes)
             return
         caller: Caller | Administrator
         if path.startswith(routers.PREFIXES):
@@ -147,7 +156,7 @@ class Server:
         check_query(scope["query_string"])
         if path.count("/") > NAMED_SLASHES:
             scope["path"] = models.with_one_segment(self._operations.database, path)
-        await self._route(scope, receive, reply)
+        await self._route(scope, receive, reply, self._routes)
 
     async def _administrator(self, scope: Scope, reply: Headed) -> Administrator:
         """Return the caller of a request that only an admin key may send; a refused one is in the audit log."""
@@ -176,10 +185,10 @@ class Server:
             await refused_requests.record_wrong_key(database, refused, tried, even_unknown=False)
             raise
 
-    async def _route(self, scope: Scope, receive: Receive, reply: Headed) -> None:
+    async def _route(self, scope: Scope, receive: Receive, reply: Headed, routes: ASGIApp) -> None:
         routed = head_requests.as_get(scope)
         try:
-            await self._routes(routed, receive, reply.send)
+            await routes(routed, receive, reply.send)
         finally:
             found = routed.get("route")
             reply.route = found.path if isinstance(found, Route) else OTHER
@@ -240,6 +249,11 @@ def _is_named(scope: Scope) -> bool:
     """Return whether a request to a public route carries a key that matters there."""
     has_key = any(name == b"authorization" for name, _ in scope["headers"])
     return has_key and scope["path"].startswith(LOG_ENTRIES)
+
+
+def _is_console(scope: Scope) -> bool:
+    path: str = scope["raw_path"].decode("latin-1")
+    return path == CONSOLE or path.startswith(f"{CONSOLE}/")
 
 
 def _check_client_request_id(value: bytes) -> None:

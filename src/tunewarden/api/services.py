@@ -42,6 +42,7 @@ class Services:
     mailer: Mailer = field(default_factory=Mailer)
     webhook_threads: WebhookThreads = field(default_factory=WebhookThreads)
     invite_pages: PageRate = field(default_factory=PageRate)
+    sign_ins: PageRate = field(default_factory=PageRate)
     long_work: LongWork = field(default_factory=LongWork)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The page at `/`, for people who open the server's address in a browser. It needs no key and loads nothing."""
+"""`/`: leads people who open the server's address in a browser to the console; to others it says what this is."""
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -22,7 +22,11 @@ routes = APIRouter()
 
 
 @routes.get("/")
-async def show_start_page(_: Request) -> Response:
-    """Return a page that says what this server is."""
+async def show_start_page(request: Request) -> Response:
+    """Lead a browser to the console; return a page that says what this server is to what asks for no page."""
+    if "text/html" in request.headers.get("accept", ""):
+        return Response(status_code=303, headers={"location": "/console", "vary": "accept"})
     policy = f"{POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    return Response(PAGE, media_type="text/html", headers={"content-security-policy": policy})
+    return Response(
+        PAGE, media_type="text/html", headers={"content-security-policy": policy, "vary": "accept"}
+    )

@@ -37,6 +37,10 @@ class EventType(StrEnum):
     API_KEY_CREATED = "api_key.created"
     API_KEY_UPDATED = "api_key.updated"
     API_KEY_REVOKED = "api_key.deleted"
+    # Of the console.
+    LOGIN_LINK_CREATED = "login.link.created"
+    LOGIN_SUCCEEDED = "login.succeeded"
+    LOGOUT_SUCCEEDED = "logout.succeeded"
     ADMIN_KEY_CREATED = "admin_api_key.created"
     ADMIN_KEY_REVOKED = "admin_api_key.deleted"
     SERVICE_ACCOUNT_CREATED = "service_account.created"

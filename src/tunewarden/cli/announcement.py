@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 
 from tunewarden.app import App
 from tunewarden.errors import Error
+from tunewarden.identity import keys, sessions
+from tunewarden.ids import Prefix, mint
 from tunewarden.registry import bases, models
 from tunewarden.server import first_start
 
@@ -86,10 +88,22 @@ class Announcement:
         """Return the last lines: where it is, what to keep, what to do next, where to read on."""
         return [
             f"API:      {self._url}",
+            f"Console:  {self._console()}",
             f"Log key:  {self._log_key()}",
             f"Next:     {self._next_command()}",
             f"Docs:     {self._docs()}",
         ]
+
+    def _console(self) -> str:
+        """Return where the console is: on a terminal with a link that signs in once, as the Owner key."""
+        key = first_start.owner_key(self._app)
+        if key is not None and sys.stdout.isatty():
+            with contextlib.suppress(Error):  # the key was revoked, or the disk is full
+                caller = keys.authenticate(self._app.database, key, mint(Prefix.REQUEST))
+                link = sessions.make_link(self._app.database, caller)
+                return f"{self._root}/console/links/{link.secret} (signs in once, for 10 minutes)"
+        data = self._app.config.data
+        return f"{self._root}/console (sign in with: tunewarden console link --data {data})"
 
     def _log_key(self) -> str:
         """Return the fingerprint of the key that signs receipts; a log whose key is lost says so itself."""

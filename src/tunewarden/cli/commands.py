@@ -41,6 +41,10 @@ COMMANDS = {
         "tunewarden.cli.certificate_commands:certificates",
         "Certificates of engines on other hosts.",
     ),
+    "console": Lazy(
+        "tunewarden.cli.console_commands:console",
+        "The pages for people, at /console of the server.",
+    ),
     "config": Lazy("tunewarden.cli.config_commands:configuration", "Settings."),
     "deletions": Lazy(
         "tunewarden.cli.deletion_commands:deletions", "Deletions and their receipts."

@@ -48,6 +48,8 @@ TABLES = (
     ),
     Place("api_keys", Holds.NOTHING, "hashes of API keys"),
     Place("admin_api_keys", Holds.NOTHING, "hashes of admin keys"),
+    Place("sessions", Holds.NOTHING, "hashes of the console's cookies; of half an hour's use"),
+    Place("sign_in_links", Holds.NOTHING, "hashes of links, of ten minutes"),
     Place("aliases", Holds.NOTHING, "names that organizations give to models"),
     Place("alias_versions", Holds.NOTHING, "when aliases were switched, and by which key"),
     Place("alias_targets", Holds.METADATA, "numbers of models that an alias pointed to"),

@@ -164,6 +164,17 @@ def find_own(database: Database, caller: Caller, deletion_id: str) -> Deletion:
     return deletion
 
 
+def of_artifact(database: Database, caller: Caller, artifact_id: str) -> Deletion | None:
+    """Return the deletion of an artifact of the caller's organization, or None. Raises Error(FORBIDDEN)."""
+    authorize(caller, Action.READ_DELETIONS)
+    row = database.peek(
+        f"SELECT {COLUMNS} {FROM} WHERE a.id = :id AND a.organization_id = :organization",
+        id=artifact_id,
+        organization=caller.organization_id,
+    )
+    return from_row(row) if row else None
+
+
 def receipt_of(deletion: Deletion) -> bytes:
     """Return the exact stored bytes of the receipt. Raises Error(NOT_FOUND) before D8."""
     if deletion.receipt is None:

@@ -13,6 +13,7 @@ from tunewarden import config, logs, processes
 from tunewarden.api.server import Server
 from tunewarden.app import open_app, serving
 from tunewarden.config import Config
+from tunewarden.console.entrance import Console
 from tunewarden.gateway import access_log
 from tunewarden.gateway.protocol import ClientProtocol
 from tunewarden.metrics import recording
@@ -44,7 +45,7 @@ def main(  # noqa: PLR0917  a command line
     descriptors = _take_descriptors()
     listening = socket.socket(fileno=int(descriptor))
     settings = within(given, descriptors)
-    application = Server(serving(open_app(settings), Memory(int(buckets))))
+    application = Server(serving(open_app(settings), Memory(int(buckets))), Console)
     server = DrainingServer(
         uvicorn.Config(
             application,

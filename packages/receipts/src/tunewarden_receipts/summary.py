@@ -31,14 +31,18 @@ ENGINE_SAID = {
 
 def summary(receipt: VerifiedReceipt) -> str:
     """Return what a receipt says."""
+    return "".join(f"{name + ':':<14}{text}\n" for name, text in lines(receipt))
+
+
+def lines(receipt: VerifiedReceipt) -> list[tuple[str, str]]:
+    """Return the same as pairs of a name and a text."""
     facts, checkpoint = receipt.facts, receipt.checkpoint
-    lines = [
+    return [
         *_lines(receipt),
         ("software", facts.software),
         ("log", f"{checkpoint.origin}, entry {receipt.index} of {checkpoint.size}"),
         ("log key", f"sha256:{receipt.key_id}"),
     ]
-    return "".join(f"{name + ':':<14}{text}\n" for name, text in lines)
 
 
 def _lines(receipt: VerifiedReceipt) -> Lines:

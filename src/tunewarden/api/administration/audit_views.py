@@ -12,6 +12,8 @@ OPENAI = frozenset(
     for what, all_done in {
         "api_key": ("created", "updated", "deleted"),
         "checkpoint.permission": ("created", "deleted"),
+        "login": ("succeeded",),
+        "logout": ("succeeded",),
         "invite": ("sent", "accepted", "deleted"),
         "organization": ("updated",),
         "project": ("created", "updated", "archived", "deleted"),

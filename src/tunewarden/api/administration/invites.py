@@ -5,14 +5,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tunewarden.api import listing
+from tunewarden.api import listing, own_address
 from tunewarden.api.administration import invite_schemas as schemas
 from tunewarden.api.administration.bodies import Body, InBody
 from tunewarden.api.administration.pages import LIMIT, Limit
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Administration, InAdministration, Segment
 from tunewarden.api.schemas import Deleted
-from tunewarden.config import Config
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import invites
 from tunewarden.identity.invite_rows import Grant, Invite, Status
@@ -34,7 +33,7 @@ async def create_invite(context: InAdministration, body: InBody, request: Reques
         grants=_grants(body),
     )
     answer = shown(invite, Status.PENDING)
-    answer.link = f"{_address(context.operations.config, request)}/invites/{token}"
+    answer.link = f"{own_address.of(context.operations.config, request)}/invites/{token}"
     answer.mail = await _mailed(context, invite, answer.link)
     # The link is as good as a key.
     return JsonAnswer(answer, headers={"cache-control": "no-store"})
@@ -113,11 +112,3 @@ def _grants(body: Body) -> list[Grant] | None:
     return [
         Grant(one.required_text("id"), one.required_one_of("role", GrantedRole)) for one in wanted
     ]
-
-
-def _address(config: Config, request: Request) -> str:
-    """Return what links begin with: the setting, or the address that this was asked for at."""
-    if config.public_url != "none":
-        return config.public_url
-    host = request.headers.get("host") or f"{config.host}:{config.port}"
-    return f"http://{host}"

@@ -1,0 +1,119 @@
+"""The models of an organization, and one model with everything that hangs on it."""
+
+from collections.abc import Sequence
+
+from starlette.responses import Response
+
+from tunewarden.api import views
+from tunewarden.console import lists, rendering
+from tunewarden.console.paths import Page
+from tunewarden.console.requests import Visit
+from tunewarden.console.shown import segment
+from tunewarden.deletion.cases import model_lineage
+from tunewarden.errors import Error, Kind
+from tunewarden.identity.policy import Action, allows
+from tunewarden.registry import bases, catalog, model_pages
+from tunewarden.registry.artifacts import State
+from tunewarden.registry.holds import Hold
+from tunewarden.registry.model_changes import Changes
+from tunewarden.registry.model_pages import Chosen, ListedModel
+from tunewarden.registry.models import Model
+
+STATES = {state.value: state for state in (State.ACTIVE, State.ARCHIVED)}
+
+
+def list_models(visit: Visit) -> Response:
+    """Return a page of models, the newest first. An id in place of a name leads to that model."""
+    asked, caller, database = visit.asked, visit.caller, visit.operations.database
+    name = asked.asked_for("name").strip()
+    if name.startswith("ft:"):
+        return rendering.to(f"/console/models/{segment(name)}")
+    chosen = Chosen(
+        base=asked.asked_for("base") or None,
+        suffix=name or None,
+        state=STATES.get(asked.asked_for("state")),
+    )
+    found = model_pages.page(
+        database,
+        caller,
+        chosen,
+        after=asked.asked_for("after") or None,
+        limit=lists.PAGE_ROWS + 1,
+    )
+    rows, cursor = lists.cut(found, lambda one: one.model.id)
+    values = {
+        "rows": rows,
+        "chosen": chosen,
+        "bases": [base.name for base in bases.list_all(database)],
+        **lists.paged(visit, cursor),
+    }
+    return rendering.page(visit, "models.html", values)
+
+
+def show_model(visit: Visit) -> Response:
+    """Return one model: its use, its names, what holds it, where it is loaded, what it learned from."""
+    model = found_model(visit)
+    of, caller = visit.operations, visit.caller
+    used = catalog.usage_of(of.database, caller, model.id)
+    held: Sequence[Hold] = ()
+    if allows(caller, Action.READ_HOLDS):
+        held = of.holds.page(
+            caller, artifact_id=model.id, is_in_force=True, after=None, limit=lists.PAGE_ROWS
+        )
+    listed: ListedModel = model_pages.one(of.database, caller, model)
+    values = {
+        "model": model,
+        "listed": listed,
+        "used": used,
+        "held": held,
+        "metadata": of.model_changes.metadata_of(model),
+        "engines": views.engines_object(of.adapter_states.of(model)).data,
+        "delete_action": Action.DELETE,
+        "lineage": model_lineage.of(of.database, caller, model.id),
+    }
+    return rendering.page(visit, "model.html", values)
+
+
+def change_model(visit: Visit) -> Response:
+    """Archive or protect a model, or undo that."""
+    changes = CHANGES.get(visit.asked.sent("change"))
+    if changes is None:
+        raise Error(Kind.INVALID, "The form does not say what to change.")
+    model_id = visit.asked.segments["model_id"]
+    visit.operations.model_changes.change(visit.caller, model_id, changes)
+    return rendering.to(
+        rendering.ours(visit.asked.sent("then"), f"/console/models/{segment(model_id)}")
+    )
+
+
+def lift_hold(visit: Visit) -> Response:
+    """Lift a hold, and go back to what it was on."""
+    hold = visit.operations.holds.lift(visit.caller, visit.asked.segments["hold_id"])
+    where = f"/console/models/{segment(hold.artifact_id)}"
+    return rendering.to(rendering.ours(visit.asked.sent("then"), where))
+
+
+def found_model(visit: Visit) -> Model:
+    """Return the model of the path. Raises Error(NOT_FOUND), also for a base or an alias, which have no such page."""
+    model_id = visit.asked.segments["model_id"]
+    found = catalog.retrieve(visit.operations.database, visit.caller, model_id)
+    if not isinstance(found, Model):
+        said = (
+            f"'{model_id[:100]}' is a base model or an alias. Only fine-tuned models have a page."
+        )
+        raise Error(Kind.NOT_FOUND, said)
+    return found
+
+
+CHANGES = {
+    "archive": Changes(archived=True),
+    "unarchive": Changes(archived=False),
+    "protect": Changes(protected=True),
+    "unprotect": Changes(protected=False),
+}
+PAGES = (
+    Page("GET", "/console/models", list_models),
+    Page("GET", "/console/models/{model_id}", show_model),
+    Page("POST", "/console/models/{model_id}", change_model),
+    Page("POST", "/console/holds/{hold_id}/lift", lift_hold),
+)

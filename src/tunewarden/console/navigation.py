@@ -1,0 +1,20 @@
+"""What the pages lead to, in order, with what a caller must be allowed to do for each."""
+
+from typing import NamedTuple
+
+from tunewarden.identity.policy import Action
+
+
+class Entry(NamedTuple):
+    """An entry. Who may not do `action` is not led there; the page itself refuses all the same."""
+
+    path: str
+    name: str
+    action: Action | None = None
+
+
+NAVIGATION = (
+    Entry("/console", "Home"),
+    Entry("/console/models", "Models", Action.READ_MODELS),
+    Entry("/console/deletions", "Deletions", Action.READ_DELETIONS),
+)

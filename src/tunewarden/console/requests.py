@@ -1,0 +1,95 @@
+"""What the pages get: a request with its path, query and form, and, signed in, the session with its caller."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs
+
+from starlette.requests import Request
+
+from tunewarden.api.operations import Operations
+from tunewarden.api.parameters import Context, read_body
+from tunewarden.api.services import Services
+from tunewarden.artifacts.strict_json import is_text
+from tunewarden.console.guard import Way
+from tunewarden.errors import Error, Kind
+from tunewarden.identity.policy import Caller
+from tunewarden.identity.sessions import Session
+
+FORM = "application/x-www-form-urlencoded"
+BODY_BYTES_MAX = 256 * 1024
+FIELDS_MAX = 256
+
+Fields = Mapping[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request to the console, from anybody."""
+
+    request: Request
+    services: Services
+    way: Way
+    segments: Mapping[str, str]
+    form: Fields = field(default_factory=dict)
+
+    @property
+    def operations(self) -> Operations:
+        """The operations of the API."""
+        return self.services.operations
+
+    @property
+    def request_id(self) -> str:
+        """The id of the request."""
+        return str(self.request.state.request_id)
+
+    def sent(self, name: str) -> str:
+        """Return a field of the form; empty if it was not sent."""
+        return self.form.get(name, [""])[0]
+
+    def asked_for(self, name: str) -> str:
+        """Return a parameter of the query; empty if there is none."""
+        return self.request.query_params.get(name, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A request of somebody who is signed in."""
+
+    asked: Asked
+    session: Session
+
+    @property
+    def caller(self) -> Caller:
+        """The caller of the session, as this request has read it."""
+        return self.session.caller
+
+    @property
+    def context(self) -> Context:
+        """What the API's own functions take."""
+        return Context(self.session.caller, self.asked.services)
+
+    @property
+    def operations(self) -> Operations:
+        """The operations of the API."""
+        return self.asked.operations
+
+
+async def read_form(request: Request) -> Fields:
+    """Return the fields of a form. Raises Error(INVALID), Error(TOO_LARGE), Error(UNSUPPORTED_MEDIA_TYPE)."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != FORM:
+        raise Error(Kind.UNSUPPORTED_MEDIA_TYPE, f"The console reads forms ({FORM}) only.")
+    body = await read_body(request, BODY_BYTES_MAX)
+    try:
+        fields = parse_qs(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            max_num_fields=FIELDS_MAX,
+            errors="strict",
+        )
+    except ValueError as error:
+        said = f"This is no form in UTF-8 with at most {FIELDS_MAX} fields."
+        raise Error(Kind.INVALID, said) from error
+    if not all(is_text(value) for values in fields.values() for value in values):
+        raise Error(Kind.INVALID, "The form has characters that are no text.")
+    return fields

@@ -1,0 +1,67 @@
+"""Figures and times as pages show them: filters of the templates. All times are UTC."""
+
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+from tunewarden.identity.policy import Action, Caller, allows
+
+UNITS = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
+SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def moment(seconds: float | None, otherwise: str = "not yet") -> str:
+    """Return a time as an element that programs can read too."""
+    if seconds is None:
+        return otherwise
+    at = datetime.fromtimestamp(seconds, UTC)
+    return Markup('<time datetime="{}">{} UTC</time>').format(
+        at.strftime("%Y-%m-%dT%H:%M:%SZ"), at.strftime("%Y-%m-%d %H:%M:%S")
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in its largest unit, such as `3 days`; below a second in milliseconds."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for length, name in UNITS:
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    return "0 seconds"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes."""
+    value = float(count)
+    for unit in SIZES:
+        if value < 1024 or unit == SIZES[-1]:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError("the last unit is returned")
+
+
+def number(count: int) -> str:
+    """Return a number with its thousands apart."""
+    return f"{count:,}"
+
+
+def segment(text: str) -> str:
+    """Return a text as one segment of a path."""
+    return quote(text, safe=":@")
+
+
+def may(caller: Caller, action: Action | None) -> bool:
+    """Return whether a caller may do something: what it may not is not offered, and is refused all the same."""
+    return action is None or allows(caller, action)
+
+
+FILTERS = {
+    "moment": moment,
+    "duration": duration,
+    "size": size,
+    "number": number,
+    "segment": segment,
+    "may": may,
+}

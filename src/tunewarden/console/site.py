@@ -1,0 +1,146 @@
+"""All pages behind one door: the host, the origin, the session, then the page. Default deny, like the API's.
+
+A path without a session leads to the sign-in, whether or not there is such a page; only `OpenPage` needs none.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from inspect import iscoroutinefunction
+from typing import TypeVar
+from urllib.parse import quote, unquote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from tunewarden.api import expired_keys, head_requests, refused_requests
+from tunewarden.api.parameters import check_query
+from tunewarden.api.services import Services
+from tunewarden.console import rendering
+from tunewarden.console.guard import SAFE, Guard, Way
+from tunewarden.console.pages import PAGES
+from tunewarden.console.paths import Answer, OpenPage, Page
+from tunewarden.console.requests import Asked, Visit, read_form
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import sessions
+from tunewarden.identity.sessions import Session
+
+SIGN_IN = "/console/sign-in"
+AnyPage = Page | OpenPage
+T = TypeVar("T")
+
+
+class Site:
+    """The pages of one worker."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._guard = Guard(services.operations.config)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request with a page, whatever goes wrong."""
+        request = Request(scope, receive)
+        visit: list[Visit] = []
+        try:
+            response = await self._answer(request, visit)
+        except Error as error:
+            response = await self._refusal(request, error, visit)
+        except Exception as error:
+            # The server logs it with the request's id.
+            response = rendering.refusal(error, visit[0] if visit else None)
+            await _finished(response)(scope, receive, send)
+            raise
+        await _finished(response)(scope, receive, send)
+
+    async def _answer(self, request: Request, visits: list[Visit]) -> Response:
+        way = self._guard.way_of(request.headers)
+        self._guard.check_origin(request.method, request.headers)
+        check_query(request.scope["query_string"])
+        page, segments = self._found(request)
+        asked = Asked(request, self._services, way, segments)
+        if isinstance(page, OpenPage):
+            return await _run(page.answer, await _with_form(asked))
+        try:
+            session = await self._session(request, way)
+        except Error as refused:
+            if refused.kind is not Kind.UNAUTHENTICATED or request.method not in SAFE:
+                raise
+            return _to_sign_in(request)
+        request.scope["state"]["caller"] = session.caller
+        visits.append(Visit(asked, session))
+        if page is None:
+            raise Error(Kind.NOT_FOUND, "There is no such page.")
+        visits[0] = visit = Visit(await _with_form(asked), session)
+        return await _run(page.answer, visit)
+
+    async def _session(self, request: Request, way: Way) -> Session:
+        secret = request.cookies.get(way.cookie)
+        if secret is None:
+            raise sessions.ended()
+        of, request_id = self._services.operations, request.state.request_id
+        session = await run_in_threadpool(sessions.current, of.database, secret, request_id)
+        of.usage.note_key(session.caller.organization_id, session.caller.key_id)
+        return session
+
+    def _found(self, request: Request) -> tuple[AnyPage | None, Mapping[str, str]]:
+        """Return the page of a path, and what its segments say. Raises Error(METHOD_NOT_ALLOWED) for an open one."""
+        path = request.scope["path"]
+        is_there = False
+        for page in PAGES:
+            found = page.route.path_regex.fullmatch(path)
+            if found and page.method == request.method:
+                segments = {name: _decoded(text) for name, text in found.groupdict().items()}
+                request.scope.update(route=page.route, path_params=segments)
+                return page, segments
+            is_there = is_there or (found is not None and isinstance(page, OpenPage))
+        if is_there:
+            said = f"Not allowed to {head_requests.method(request.scope)} this page."
+            raise Error(Kind.METHOD_NOT_ALLOWED, said)
+        return None, {}
+
+    async def _refusal(self, request: Request, error: Error, visits: list[Visit]) -> Response:
+        database = self._services.operations.database
+        await expired_keys.note(database, error)
+        if visits:
+            await refused_requests.record(database, request.scope, error)
+        return await run_in_threadpool(rendering.refusal, error, visits[0] if visits else None)
+
+
+async def _run(answer: Callable[[T], Answer], given: T) -> Response:
+    """Return a page's answer; a function's that is no coroutine from a thread."""
+    if iscoroutinefunction(answer):
+        response = await answer(given)
+    else:
+        response = await run_in_threadpool(answer, given)
+    assert isinstance(response, Response), "what every page returns"
+    return response
+
+
+async def _with_form(asked: Asked) -> Asked:
+    """Return a request with its form, once it is known that somebody may send it."""
+    request = asked.request
+    if request.method in SAFE:
+        return asked
+    return replace(asked, form=await read_form(request))
+
+
+def _finished(response: Response) -> Response:
+    """Return a response with what every page's has."""
+    for name, value in rendering.HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+def _to_sign_in(request: Request) -> Response:
+    query = request.url.query
+    wanted = request.scope["path"] + (f"?{query}" if query else "")
+    after = "" if wanted == "/console" else f"?next={quote(wanted, safe='')}"
+    return Response(status_code=303, headers={"location": SIGN_IN + after})
+
+
+def _decoded(segment: str) -> str:
+    try:
+        return unquote(segment, errors="strict").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    except UnicodeDecodeError as error:
+        raise Error(Kind.INVALID, "The path is not UTF-8.") from error

@@ -1,0 +1,131 @@
+"""Rows of the console's sessions and of the links that open one. Their secrets have 256 bits and are stored as SHA-256."""
+
+import hashlib
+from dataclasses import dataclass
+
+from tunewarden.db.database import Tx
+from tunewarden.ids import Prefix, mint, token
+
+SECRET_LENGTH = 43  # 43 alphanumerics carry 256 bits
+SECOND = 1_000_000
+IDLE_MICROS = 30 * 60 * SECOND
+LIFE_MICROS = 12 * 3600 * SECOND
+LINK_MICROS = 10 * 60 * SECOND
+# A clock that is set back by more ends a session: how old it is cannot be known.
+CLOCK_MICROS = 60 * SECOND
+# How much older than the truth `last_seen_at` may be, so that few requests write.
+SEEN_MICROS = 60 * SECOND
+# Of one key. One more takes the place of the oldest.
+SESSIONS_MAX = 20
+LINKS_MAX = 5
+COLUMNS = "id, key_id, created_at, last_seen_at, proof_at"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session. Times are in microseconds."""
+
+    id: str
+    key_id: str
+    created_at: int
+    last_seen_at: int
+    proof_at: int
+
+    def is_over(self, now: int) -> bool:
+        """Return whether it has ended: by its age, by not being used, or because the clock was set back."""
+        return (
+            now - self.created_at >= LIFE_MICROS
+            or now - self.last_seen_at >= IDLE_MICROS
+            or self.created_at - now > CLOCK_MICROS
+        )
+
+
+def insert(tx: Tx, key_id: str) -> tuple[SessionRow, str]:
+    """Add a session of a key; return it and its secret. Removes what has ended, and the key's oldest above the bound."""
+    now = tx.now_micros
+    tx.run(
+        "DELETE FROM sessions WHERE last_seen_at <= :idle OR created_at <= :old",
+        idle=now - IDLE_MICROS,
+        old=now - LIFE_MICROS,
+    )
+    tx.run(
+        "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE key_id = :key"
+        " ORDER BY created_at DESC, id LIMIT 1000 OFFSET :kept)",
+        key=key_id,
+        kept=SESSIONS_MAX - 1,
+    )
+    secret = token(SECRET_LENGTH)
+    session = SessionRow(mint(Prefix.SESSION), key_id, now, now, now)
+    tx.run(
+        "INSERT INTO sessions (id, secret_sha256, key_id, created_at, last_seen_at, proof_at)"
+        " VALUES (:id, :sha, :key, :now, :now, :now)",
+        id=session.id,
+        sha=_digest(secret),
+        key=key_id,
+        now=now,
+    )
+    return session, secret
+
+
+def of_secret(tx: Tx, secret: str) -> SessionRow | None:
+    """Return the session of a cookie's secret, ended or not."""
+    row = tx.row(f"SELECT {COLUMNS} FROM sessions WHERE secret_sha256 = :sha", sha=_digest(secret))
+    return None if row is None else SessionRow(*row)
+
+
+def note_use(tx: Tx, session: SessionRow) -> None:
+    """Note that a session is used now."""
+    tx.run(
+        "UPDATE sessions SET last_seen_at = :now WHERE id = :id", now=tx.now_micros, id=session.id
+    )
+
+
+def note_proof(tx: Tx, session: SessionRow) -> None:
+    """Note that a session's holder has proved again who it is."""
+    tx.run("UPDATE sessions SET proof_at = :now WHERE id = :id", now=tx.now_micros, id=session.id)
+
+
+def delete(tx: Tx, session: SessionRow) -> bool:
+    """End a session; return whether it was there."""
+    return tx.run("DELETE FROM sessions WHERE id = :id", id=session.id) > 0
+
+
+def insert_link(tx: Tx, key_id: str) -> tuple[str, int]:
+    """Add a link for a key; return its secret and when it expires. Removes what has expired, and above the bound."""
+    now = tx.now_micros
+    tx.run("DELETE FROM sign_in_links WHERE expires_at <= :now", now=now)
+    tx.run(
+        "DELETE FROM sign_in_links WHERE secret_sha256 IN (SELECT secret_sha256 FROM sign_in_links WHERE key_id = :key"
+        " ORDER BY expires_at DESC LIMIT 1000 OFFSET :kept)",
+        key=key_id,
+        kept=LINKS_MAX - 1,
+    )
+    secret, expires_at = token(SECRET_LENGTH), now + LINK_MICROS
+    tx.run(
+        "INSERT INTO sign_in_links (secret_sha256, key_id, expires_at) VALUES (:sha, :key, :expires)",
+        sha=_digest(secret),
+        key=key_id,
+        expires=expires_at,
+    )
+    return secret, expires_at
+
+
+def key_of_link(tx: Tx, secret: str) -> str | None:
+    """Return the key of a link that has not expired."""
+    row = tx.row(
+        "SELECT key_id FROM sign_in_links WHERE secret_sha256 = :sha AND expires_at > :now"
+        " AND expires_at <= :latest",
+        sha=_digest(secret),
+        now=tx.now_micros,
+        latest=tx.now_micros + LINK_MICROS + CLOCK_MICROS,
+    )
+    return None if row is None else str(row[0])
+
+
+def delete_link(tx: Tx, secret: str) -> None:
+    """Remove a link, so that it opens nothing again."""
+    tx.run("DELETE FROM sign_in_links WHERE secret_sha256 = :sha", sha=_digest(secret))
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

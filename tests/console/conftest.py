@@ -1,0 +1,21 @@
+"""One server for all tests of the console that leave it as it is: two workers, which share nothing but the data."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support import servers
+from tests.support.console import Visitor
+from tests.support.servers import Server, WithoutTorch
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data: Path = tmp_path_factory.mktemp("console") / "data"
+    with servers.serving(data, workers=2, local_base=True, kind=WithoutTorch) as running:
+        yield running
+
+
+@pytest.fixture
+def owner(server: Server) -> Visitor:
+    return Visitor(server, server.owner_key)

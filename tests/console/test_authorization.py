@@ -1,0 +1,116 @@
+"""Every page of the console, for every kind of visitor, on every kind of target: a golden table beside the API's.
+
+After a change that is meant: `pytest tests/console/test_authorization.py --update-golden`, and read the difference.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.console import Visitor
+from tests.support.servers import LOCAL_BASE, Server
+
+from tunewarden.console.pages import PAGES
+from tunewarden.console.paths import OpenPage
+from tunewarden.identity.policy import ProjectRole
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "console_authorization.txt"
+HEADER = """\
+# Who may open which page of the console, as a status code: each page, on each kind of target, for each kind of visitor.
+# 303 without a session: led to the sign-in. Written by: pytest tests/console/test_authorization.py --update-golden
+
+"""
+UNKNOWN = f"ft:{LOCAL_BASE}:my-org::00000000"
+ROLES = ("nobody", "owner", "member", "viewer", "others", "read only")
+Row = tuple[str, str, tuple[int, ...]]
+
+
+@pytest.fixture(scope="module")
+def visitors(server: Server) -> dict[str, Visitor]:
+    keys = {
+        "owner": server.owner_key,
+        "member": server.make_key("reader", project_role=ProjectRole.MEMBER),
+        "viewer": server.make_key("reader"),
+        "others": server.make_key("owner", organization="others"),
+        "read only": server.make_key("owner", "api.all.read"),
+    }
+    return {"nobody": Visitor(server), **{role: Visitor(server, key) for role, key in keys.items()}}
+
+
+@pytest.fixture(scope="module")
+def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
+    """What stands for each name in a path: (kind of target, value). What changes something gets what is not there."""
+    model, gone = server.make_model().id, server.make_model().id
+    deleted = server.request("DELETE", f"/v1/models/{gone}", key=server.owner_key)
+    return {
+        "model_id": [("own", model), ("unknown", UNKNOWN)],
+        "deletion_id": [
+            ("own", str(deleted.header("tunewarden-deletion"))),
+            ("unknown", "del_nobody"),
+        ],
+        "hold_id": [("unknown", "hold_nobody")],
+        "name": [("own", "console.css"), ("unknown", "nothing.css")],
+        "token": [("unknown", "nothing")],
+    }
+
+
+# Of forms: they say nothing that could be done, so that whoever may do it is told so (400).
+EMPTY_FORM = {"nothing": ""}
+# Each ends the session that the next row needs.
+ONCE = ("POST /console/sign-out",)
+
+
+def _rows(visitors: dict[str, Visitor], targets: dict[str, list[tuple[str, str]]]) -> Iterator[Row]:
+    for page in PAGES:
+        route = f"{page.method} {page.path}"
+        if route in ONCE:
+            continue
+        names = list(page.route.param_convertors)
+        assert len(names) <= 1, route
+        for target, value in targets[names[0]] if names else [("-", "")]:
+            path = page.path.replace(f"{{{names[0]}}}", value) if names else page.path
+            yield route, target, tuple(_status(visitors[one], page.method, path) for one in ROLES)
+
+
+def _status(visitor: Visitor, method: str, path: str) -> int:
+    cookie = visitor.cookie
+    reply = visitor.get(path) if method == "GET" else visitor.post(path, EMPTY_FORM)
+    visitor.cookie = cookie
+    return reply.status
+
+
+def test_every_cell_is_as_the_golden_table_says(
+    visitors: dict[str, Visitor],
+    targets: dict[str, list[tuple[str, str]]],
+    request: pytest.FixtureRequest,
+) -> None:
+    rows = list(_rows(visitors, targets))
+    lines = [f"{'page':<48} {'target':<8} " + " ".join(f"{one:<9}" for one in ROLES).rstrip()]
+    for route, target, found in rows:
+        statuses = " ".join(f"{one:<9}" for one in found).rstrip()
+        lines.append(f"{route:<48} {target:<8} {statuses}")
+    table = HEADER + "\n".join(lines) + "\n"
+    if request.config.getoption("--update-golden"):
+        GOLDEN.write_text(table, "utf-8")
+    assert table == GOLDEN.read_text("utf-8")
+    opened = {f"{page.method} {page.path}" for page in PAGES if isinstance(page, OpenPage)}
+    for route, _, (nobody, *others) in rows:
+        if route not in opened:
+            # A form without a session is refused, a page leads to the sign-in; nothing else is said.
+            assert nobody == (303 if route.startswith("GET") else 401), route
+        assert 500 not in others, route
+
+
+def test_who_belongs_to_another_organization_sees_of_this_what_is_unknown_to_all(
+    visitors: dict[str, Visitor], targets: dict[str, list[tuple[str, str]]]
+) -> None:
+    """Byte for byte the page of what never was, but for its id (I9)."""
+    for name, path in (
+        ("model_id", "/console/models/{}"),
+        ("deletion_id", "/console/deletions/{}"),
+    ):
+        (_, own), (_, unknown) = targets[name]
+        assert visitors["owner"].get(path.format(own)).status == 200
+        there, nowhere = (visitors["others"].get(path.format(one)) for one in (own, unknown))
+        assert there.status == nowhere.status == 404
+        assert there.body.replace(own.encode(), b"") == nowhere.body.replace(unknown.encode(), b"")

@@ -1,0 +1,56 @@
+"""A person at the console, without a browser: keeps the cookie, reads forms, and sends them as a browser does."""
+
+import html
+import re
+from collections.abc import Mapping
+from urllib.parse import urlencode
+
+from tests.support.servers import Reply, Server
+
+FORM = "application/x-www-form-urlencoded"
+HIDDEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
+
+
+class Visitor:
+    """Somebody who opens pages of one server."""
+
+    def __init__(self, server: Server, key: str | None = None) -> None:
+        """Sign in with a key, if there is one."""
+        self.server = server
+        self.host = "{}:{}".format(*server.address)
+        self.cookie: str | None = None
+        if key is not None:
+            signed_in = self.post("/console/sign-in", {"key": key, "next": ""})
+            assert signed_in.status == 303, signed_in.body
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
+        return self._ask("GET", path, dict(headers or {}))
+
+    def text(self, path: str) -> str:
+        """Return a page that must be there."""
+        reply = self.get(path)
+        assert reply.status == 200, (path, reply.status, reply.body)
+        return reply.body.decode()
+
+    def post(
+        self, path: str, fields: Mapping[str, str], headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Send a form from a page of the console."""
+        sent = {"sec-fetch-site": "same-origin", **(headers or {}), "content-type": FORM}
+        return self._ask("POST", path, sent, urlencode(fields).encode())
+
+    def _ask(
+        self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+    ) -> Reply:
+        if self.cookie is not None:
+            headers = {"cookie": self.cookie, **headers}
+        reply = self.server.request(method, path, headers=headers, body=body)
+        set_cookie = reply.header("set-cookie")
+        if set_cookie is not None:
+            self.cookie = set_cookie.partition(";")[0]
+        return reply
+
+
+def hidden(page: str) -> dict[str, str]:
+    """Return what a page's forms send beside what is typed."""
+    return {name: html.unescape(value) for name, value in HIDDEN.findall(page)}
