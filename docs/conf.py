@@ -9,6 +9,17 @@ extensions = ["myst_parser"]
 # The documents in the repository's root are pages too, so that links between all of them are as they are there.
 root_doc = "docs/index"
 include_patterns = ["*.md", "docs/**.md"]
+# Walking through an environment takes longer than reading the pages.
+exclude_patterns = [
+    ".*",
+    "benchmarks",
+    "deploy",
+    "packages",
+    "requirements",
+    "site",
+    "src",
+    "tests",
+]
 myst_heading_anchors = 4
 nitpicky = True
 html_theme = "furo"
