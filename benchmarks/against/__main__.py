@@ -4,6 +4,7 @@ TREE is a checkout with its own `.venv` (`git worktree add TREE COMMIT`, `make -
 settings cost: `python -m benchmarks.against . --set tokens_per_minute=1000000000` sets it here only. Both servers run at
 once, each with one worker on processor 0; load generator and the engine's stand-in are on processor 1. A round takes
 one sample of each side, in random order, so that what disturbs the machine disturbs both. Take the ratios only.
+`--bulk N` measures only how fast one request deletes N models.
 """
 
 import argparse
@@ -35,6 +36,7 @@ SECONDS = 0.8
 DELETES_A_ROUND = 5
 QUANTITIES = {"rate": "requests/s", "cpu_us": "processor time of a request, µs"}
 DELETE = "time of a DELETE, ms"
+BULK = "models deleted a second by one request"
 
 
 def main() -> None:
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="SETTING=VALUE", help="here only"
     )
+    parser.add_argument("--bulk", type=int, default=0, metavar="N", help="models by one request")
     asked = parser.parse_args()
     pairs = (one.partition("=") for one in asked.set)
     settings = {f"TUNEWARDEN_{name.upper()}": value for name, _, value in pairs}
@@ -57,7 +60,8 @@ def main() -> None:
         sampler = Sampler(compiled(here, "load"), SECONDS, patience_seconds=20.0 * asked.rounds)
         found: dict[str, tuple[list[float | None], list[float | None]]] = {}
         for number in range(asked.rounds):
-            for what, values in _round(sides, sampler).items():
+            taken = _bulk_round(sides, asked.bulk) if asked.bulk else _round(sides, sampler)
+            for what, values in taken.items():
                 for side, value in enumerate(values):
                     found.setdefault(what, ([], []))[side].append(value)
             print(f"round {number + 1} of {asked.rounds}", file=sys.stderr, flush=True)
@@ -83,6 +87,15 @@ class Side:
         self._request("DELETE", f"/v1/models/{model}")
         return (time.perf_counter() - began) * 1000
 
+    def delete_together(self, models: list[str]) -> float:
+        """Return how many models a second one request deleted."""
+        began = time.perf_counter()
+        answer = self._request("POST", "/v1/deletions", json.dumps({"ids": models}).encode())
+        took = time.perf_counter() - began
+        if answer["counts"] != {"deleted": len(models)}:
+            sys.exit(f"{self.subject.name}: {answer}")
+        return len(models) / took
+
     def new_model(self) -> str:
         """Import the tiny adapter over HTTP; return the model's id."""
         adapter = bases.adapter()
@@ -102,7 +115,7 @@ class Side:
         text = answer.read()
         if answer.status != 200:
             sys.exit(f"{method} {path}: {answer.status} {text!r}")
-        return json.loads(text)
+        return json.loads(text.splitlines()[-1])
 
 
 @contextlib.contextmanager
@@ -148,6 +161,15 @@ def _round(sides: list[Side], sampler: Sampler) -> dict[str, list[float | None]]
             took[side].append(sides[side].delete(sides[side].new_model()))
     found[DELETE] = [statistics.median(values) for values in took]
     return found
+
+
+def _bulk_round(sides: list[Side], count: int) -> dict[str, list[float | None]]:
+    """Return how many models a second each side deletes, of so many."""
+    found: list[float | None] = [None] * len(sides)
+    for side in random.sample(range(len(sides)), len(sides)):
+        models = [sides[side].new_model() for _ in range(count)]
+        found[side] = sides[side].delete_together(models)
+    return {BULK: found}
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from tunewarden.clock import Clock
-from tunewarden.engines.port import Evicted, Eviction
+from tunewarden.engines.port import EngineControl, Evicted, Eviction
 from tunewarden.errors import Error, Kind
 
 
-class FakeEngine:
+class FakeEngine(EngineControl):
     """An `EngineControl`. `failures` counts the calls that it refuses; a hanging one is started anew."""
 
     # The truth, for judging receipts: what was overwritten and read back, and what an engine that ended had.

@@ -204,7 +204,7 @@ class CuttingFence:
         return self._fence.sweep()
 
 
-class CuttingEngine:
+class CuttingEngine(EngineControl):
     """An engine whose caller can die before the call and before it hears the answer."""
 
     def __init__(self, power: Power, engine: EngineControl) -> None:

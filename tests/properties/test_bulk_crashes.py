@@ -26,7 +26,7 @@ def start() -> Iterator[Start]:
 
 def _delete(world: World, start: Start, wanted: Wanted) -> list[Result | Summary]:
     bulk = BulkDeletions(world.app.database, world.app.executor)
-    return list(bulk.delete(start.owner, wanted, ATTEMPT))
+    return [one for group in bulk.delete(start.owner, wanted, ATTEMPT) for one in group]
 
 
 @pytest.mark.long

@@ -31,7 +31,7 @@ async def create_deletions(
     wanted = Wanted(tuple(sent.ids or ()), criteria)
     bulk = context.operations.bulk_deletions
     begin = (
-        partial(bulk.plan, context.caller, wanted, if_match=attempt.if_match)
+        json_lines.singly(partial(bulk.plan, context.caller, wanted, if_match=attempt.if_match))
         if dry_run
         else partial(bulk.delete, context.caller, wanted, attempt)
     )

@@ -92,7 +92,9 @@ def delete_rule(context: InContext, rule_id: Segment) -> JsonAnswer:
 @routes.get("/rules/{rule_id}/preview")
 async def preview_rule(context: InContext, rule_id: Segment) -> StreamingResponse:
     """Say what a run would do with each model that the rule is about, and why; nothing changes."""
-    begin = partial(context.operations.retention.preview, context.caller, rule_id)
+    begin = json_lines.singly(
+        partial(context.operations.retention.preview, context.caller, rule_id)
+    )
     return await json_lines.answer(
         context.services.long_work, context.caller.organization_id, begin, bulk_views.line
     )
@@ -101,7 +103,7 @@ async def preview_rule(context: InContext, rule_id: Segment) -> StreamingRespons
 @routes.post("/rules/{rule_id}/run")
 async def run_rule(context: InContext, rule_id: Segment) -> StreamingResponse:
     """Run a rule now, enabled or not; say what became of each model."""
-    begin = partial(context.operations.retention.run, context.caller, rule_id)
+    begin = json_lines.singly(partial(context.operations.retention.run, context.caller, rule_id))
     return await json_lines.answer(
         context.services.long_work, context.caller.organization_id, begin, bulk_views.line
     )

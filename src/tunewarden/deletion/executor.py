@@ -19,6 +19,7 @@ from tunewarden.deletion.case_rows import Case
 from tunewarden.deletion.cases.case_runner import CaseRunner
 from tunewarden.deletion.claims import Claims
 from tunewarden.deletion.group_commit import GroupCommit
+from tunewarden.deletion.group_runner import GroupRunner
 from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.requests import (
@@ -80,7 +81,8 @@ class Executor:
         self._bound_seconds = bound_seconds
         self._runner = StepRunner(database, steps, clock, ballast)
         self._group_commit = self.group_commit_type(self._runner, clock, lock_file)
-        self._cases = CaseRunner(database, clock, self._runner, self._group_commit, self._claims)
+        self._groups = GroupRunner(self._runner, self._group_commit, self._claims)
+        self._cases = CaseRunner(database, clock, self._runner, self._groups)
 
     def delete(
         self, caller: Caller, kind: ArtifactKind, artifact_id: str, attempt: Attempt
@@ -141,25 +143,22 @@ class Executor:
         fails, is not deleted yet and continues in the background (I13).
         """
         deadline = self._clock.monotonic() + self._bound_seconds
-        parts = [part for one in deletions for part in records.parts_of(self._database, one)]
-        self._evict_together([*parts, *deletions])
-        for one in (*parts, *deletions):
+        numbers = records.with_parts(self._database, [one.n for one in deletions])
+        done = {one.n: one for one in self._finished_together(numbers, deadline)}
+        left = [n for n in numbers if n not in done]
+        for one in records.stored(self._database, left):
             with suppress(Error):  # logged there
-                self._finished(one, deadline)
-        return [self._again(one) for one in deletions]
+                done[one.n] = self._finished(one, deadline)
+        return [done.get(one.n, one) for one in deletions]
 
-    def _evict_together(self, deletions: Sequence[Deletion]) -> None:
-        """Do D4 and D5 for those that no process works on, and store it, so that one group commit finishes them."""
-        with ExitStack() as claims:
-            claimed = [
-                one for one in deletions if claims.enter_context(self._claims.claimed(one.n))
-            ]
-            mine = [self._again(one) for one in claimed]
-            try:
-                self._runner.evict(mine)
-            except Exception as error:  # noqa: BLE001 - logged below
-                # Outer boundary: each is tried alone after this.
-                self._runner.log(error, f"{len(mine)} deletions failed as a group")
+    def _finished_together(self, numbers: Sequence[int], deadline: float) -> list[Deletion]:
+        """Finish those that no process works on; return them, or none if they failed as a group."""
+        try:
+            return self._groups.finish(numbers, deadline)
+        except Exception as error:  # noqa: BLE001 - logged below
+            # Outer boundary: each is tried alone after this.
+            self._runner.log(error, f"{len(numbers)} deletions failed as a group")
+            return []
 
     def _finish_case(self, case: Case, deletion: Deletion, deadline: float) -> None:
         try:

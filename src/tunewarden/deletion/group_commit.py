@@ -49,6 +49,35 @@ class GroupCommit:
         finally:
             give_back(lock)
 
+    def lead_or_follow_all(
+        self, deletions: Sequence[Deletion], unstored: set[int], deadline: float
+    ) -> list[Deletion]:
+        """Like `lead_or_follow`, for several as one group; return them in this order. If it raises, each is run alone.
+
+        `unstored`: the numbers of those whose D4 and D5 are only in memory, so that no other leader includes them.
+        """
+        lock = try_take(self._lock_file)
+        if lock is None:
+            due = [one for one in deletions if one.n in unstored]
+            if due:
+                self._runner.with_room(partial(self._runner.steps.note, *due))
+            lock = self._wait_for_turn(deadline)
+            unstored = set()
+        try:
+            again = [one.n for one in deletions if one.n not in unstored]
+            found = {one.n: one for one in records.stored(self._runner.database, again)}
+            own = [found.get(one.n, one) for one in deletions]
+            waiting = records.evicted(self._runner.database, limit=GROUP_MAX)
+            numbers = {one.n for one in own}
+            followers = [one for one in waiting if one.n not in numbers | self._alone]
+            try:
+                return list(self._commit([*own, *followers])[: len(own)])
+            except Exception:
+                self._alone |= {one.n for one in (*own, *followers)}
+                raise
+        finally:
+            give_back(lock)
+
     def _wait_for_turn(self, deadline: float) -> ByteLocks:
         return take(self._lock_file, min(deadline - self._clock.monotonic(), WAIT_SECONDS))
 
@@ -57,22 +86,21 @@ class GroupCommit:
         followers = [one for one in waiting if one.n != own.n and one.n not in self._alone]
         if followers and own.n not in self._alone:
             try:
-                return self._commit([own, *followers])
+                return self._commit([own, *followers])[0]
             except Exception as error:  # noqa: BLE001 - logged below
                 # Outer boundary: one failing deletion must not stop the others.
                 self._runner.log(error, f"{len(followers) + 1} deletions failed as a group")
                 self._alone |= {own.n, *(one.n for one in followers)}
                 own = self._stored(own)
-        return self._commit([own])
+        return self._commit([own])[0]
 
-    def _commit(self, group: Sequence[Deletion]) -> Deletion:
-        """Do D6 to D8 of each that needs it; return the first."""
-        own = group[0].n
+    def _commit(self, group: Sequence[Deletion]) -> Sequence[Deletion]:
+        """Do D6 to D8 of each that needs it; return them."""
         for step in STEPS:
             due = [one for one in group if one.next_step is step]
             done = {one.n: one for one in self._runner.do(step, due)} if due else {}
             group = [done.get(one.n, one) for one in group]
-        return next(one for one in group if one.n == own)
+        return group
 
     def _stored(self, deletion: Deletion) -> Deletion:
         """Return what is stored of a deletion; `deletion` itself if D5 is not stored yet."""

@@ -14,7 +14,7 @@ NewControl = Callable[[Base, Replica, str], RemoteControl]
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaOfModel:
+class ReplicaOfModel(Evicting):
     """A replica that may have model `n`: it has its own record of which process loaded it."""
 
     database: Database

@@ -199,6 +199,23 @@ def is_deleted(database: Database, n: int) -> bool:
     return row is not None and row[0] is not None
 
 
+def stored(database: Database, numbers: Sequence[int]) -> list[Deletion]:
+    """Return deletions as they are now, by their numbers, in this order."""
+    with database.read() as tx:
+        rows = [tx.row(f"SELECT {COLUMNS} {FROM} WHERE d.n = :n", n=n) for n in numbers]
+    return [from_row(row) for row in rows if row is not None]
+
+
+def with_parts(database: Database, numbers: Sequence[int]) -> list[int]:
+    """Return the numbers of deletions, each after those that it includes."""
+    with database.read() as tx:
+        parts = {
+            n: tx.rows("SELECT n FROM deletions WHERE parent_n = :n ORDER BY n", n=n)
+            for n in numbers
+        }
+    return [found for n in numbers for found in (*(int(row[0]) for row in parts[n]), n)]
+
+
 def parts_of(database: Database, deletion: Deletion) -> list[Deletion]:
     """Return the deletions that this one includes."""
     with database.read() as tx:

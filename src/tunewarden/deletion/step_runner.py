@@ -43,15 +43,12 @@ class StepRunner:
         return done
 
     def evict(self, deletions: Sequence[Deletion]) -> list[Deletion]:
-        """Do D4 and D5 of those that need it, and store that, so that one group commit includes them; return all."""
+        """Do D4 and D5 of those that need it, without storing it; return all."""
         found = list(deletions)
-        unnoted = {one.n for one in found if one.evicted_at is None}
         for step in (Step.FENCE, Step.EVICT):
             due = [one for one in found if one.next_step is step]
             done = {one.n: one for one in self.do(step, due)} if due else {}
             found = [done.get(one.n, one) for one in found]
-        noted = [one for one in found if one.n in unnoted and one.next_step is Step.ERASE_KEY]
-        self.with_room(lambda: self.steps.note(*noted))
         return found
 
     def with_room(self, work: Callable[[], T]) -> T:

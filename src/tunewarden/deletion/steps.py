@@ -10,7 +10,6 @@ before that repeats them, which is cheap, and a crash after it finds the same fa
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from msgspec import structs
 
@@ -19,13 +18,12 @@ from tunewarden.artifacts.blobs import ErasableBlobs
 from tunewarden.artifacts.keyring import Keyring
 from tunewarden.clock import Clock, from_micros, iso, to_micros
 from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import protocol, records
+from tunewarden.deletion import eviction, protocol, records
 from tunewarden.deletion.disclosure import opened_by, read_disclosure
+from tunewarden.deletion.eviction import EnginesOf
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
-from tunewarden.deletion.reports import BlobsReport, EngineReport, KeyReport
-from tunewarden.engines.parallel import in_parallel
-from tunewarden.engines.port import Evicted, Evicting
+from tunewarden.deletion.reports import BlobsReport, KeyReport
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import jobs
 from tunewarden.identity import keys
@@ -68,6 +66,7 @@ JOB_POLL_SECONDS = 0.02
 
 # The stored results of D4 and D5.
 FOUND_BEFORE_D6 = ("fenced_at", "fence_report", "evicted_at", "evict_report")
+FOUND_BEFORE_D7 = (*FOUND_BEFORE_D6, "key_erased_at", "key_report", "statement")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,7 @@ class Steps:
     database: Database
     clock: Clock
     fence: Fence
-    # By a model's number: the engines that may have it.
-    engines_of: Callable[[int], Sequence[Evicting]]
+    engines_of: EnginesOf
     keyring: Keyring
     blobs: ErasableBlobs
     open_log: Callable[[], tuple[Log, LogSigner]]
@@ -134,8 +132,10 @@ class Steps:
     def _fence(self, deletions: Sequence[Deletion]) -> list[Deletion]:
         """D4: no worker serves the model any more; one that keeps the guard is killed."""
         fenced = []
+        needed = self._needed(deletions)  # nothing new can need them after D3
         for deletion in deletions:
-            self._await_jobs(deletion)
+            if deletion.n in needed:
+                self._await_jobs(deletion)
             with recording.timed(families.FENCE_WAIT):
                 workers = self.fence.fence(deletion.artifact_n, within_seconds=self.fence_seconds)
             for worker in workers:
@@ -146,7 +146,7 @@ class Steps:
     def _await_jobs(self, deletion: Deletion) -> None:
         """Wait until no trainer reads the artifact: a forced deletion cancelled the jobs (D3). Raises Error(UNAVAILABLE)."""
         deadline = self.clock.monotonic() + self.fence_seconds
-        while self._is_needed(deletion):
+        while self._needed([deletion]):
             if self.clock.monotonic() > deadline:
                 raise Error(
                     Kind.UNAVAILABLE,
@@ -154,28 +154,21 @@ class Steps:
                 )
             self.clock.sleep(JOB_POLL_SECONDS)
 
-    def _is_needed(self, deletion: Deletion) -> bool:
+    def _needed(self, deletions: Sequence[Deletion]) -> set[int]:
+        """Return the numbers of the deletions whose artifacts a job needs."""
         with self.database.read() as tx:
-            return bool(jobs.that_need(tx, deletion.artifact_n))
+            return {one.n for one in deletions if jobs.that_need(tx, one.artifact_n)}
 
     def _evict(self, deletions: Sequence[Deletion]) -> list[Deletion]:
-        """D5: every engine that could hold the weights has evicted them. No engine holds files."""
-        evicted = []
-        for deletion in deletions:
-            is_model = deletion.kind == ArtifactKind.MODEL
-            holding = self.engines_of(deletion.artifact_n) if is_model else ()
-            # Read after D4, when no load can begin any more.
-            loaded_by = models.loaded_by(self.database, deletion.artifact_n) if holding else None
-            evict = partial(
-                _evicted,
-                internal_id=deletion.internal_id,
-                loaded_by=loaded_by,
-                within_seconds=self.evict_seconds,
-            )
-            found = in_parallel(evict, holding)
-            report = tuple(EngineReport.of(engine) for engine in found)
-            evicted.append(replace(deletion, evicted_at=self._now(), evict_report=report))
-        return evicted
+        """D5: every engine that could hold the weights has evicted them."""
+        reports = eviction.evict(
+            self.database, self.engines_of, deletions, within_seconds=self.evict_seconds
+        )
+        now = self._now()
+        return [
+            replace(one, evicted_at=now, evict_report=report)
+            for one, report in zip(deletions, reports, strict=True)
+        ]
 
     def _erase_keys(self, deletions: Sequence[Deletion]) -> list[Deletion]:
         """D6: no key decrypts the models' blobs any more."""
@@ -213,8 +206,9 @@ class Steps:
                     _leaf(deletion, shown, self.memory(tx, deletion.artifact_n))
                 )
                 said = replace(deletion, statement=statement)
-                _record_statement(tx, said)
+                records.record_facts(tx, said, *FOUND_BEFORE_D7)
                 stated.append((said, shown))
+            _see_keyring(tx, [one for one, _ in stated])
         return stated
 
     def _finish(self, deletions: Sequence[Deletion]) -> list[Deletion]:
@@ -289,17 +283,15 @@ class Steps:
         ]
 
 
-def _evicted(
-    engine: Evicting, *, internal_id: str, loaded_by: str | None, within_seconds: float
-) -> Evicted:
-    return engine.evict(internal_id, loaded_by=loaded_by, within_seconds=within_seconds)
-
-
-def _record_statement(tx: Tx, deletion: Deletion) -> None:
-    assert deletion.key_report is not None, "D6 comes before D7"
-    records.record_facts(tx, deletion, *FOUND_BEFORE_D6, "key_erased_at", "key_report", "statement")
-    key = deletion.key_report
-    restore_marks.see_keyring(tx, int(key.shard), key.generation_after)
+def _see_keyring(tx: Tx, deletions: Sequence[Deletion]) -> None:
+    """Store the newest generation of each shard that these deletions have seen."""
+    newest: dict[int, int] = {}
+    for one in deletions:
+        assert one.key_report is not None, "D6 comes before D7"
+        shard = int(one.key_report.shard)
+        newest[shard] = max(newest.get(shard, 0), one.key_report.generation_after)
+    for shard, generation in newest.items():
+        restore_marks.see_keyring(tx, shard, generation)
 
 
 def _record_end(tx: Tx, deletion: Deletion) -> None:

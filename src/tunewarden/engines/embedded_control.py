@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tunewarden import processes
 from tunewarden.clock import Clock
 from tunewarden.engine_protocol import paths
 from tunewarden.engine_protocol.messages import (
+    EVICTIONS_MAX,
     VERSION,
     EvictedAdapter,
     NewBase,
@@ -24,8 +26,8 @@ from tunewarden.engine_protocol.messages import (
     version_in,
 )
 from tunewarden.engines import scratch
-from tunewarden.engines.eviction_answers import request_of, result_of, seen_in, without_it
-from tunewarden.engines.port import Evicted, Eviction
+from tunewarden.engines.eviction_answers import all_seen_in, request_of, result_of, without_it
+from tunewarden.engines.port import EngineControl, Evicted, Eviction, ToEvict
 from tunewarden.errors import Error, Kind
 from tunewarden.pulse import LOOK_SECONDS, SUFFIX, Pulse
 
@@ -35,7 +37,7 @@ DEATH_SECONDS = 5.0
 NAME = "embedded"
 
 
-class EngineVerbs:
+class EngineVerbs(EngineControl):
     """Client of the embedded engine for deletion and the runner; usable from any process."""
 
     def __init__(
@@ -76,47 +78,60 @@ class EngineVerbs:
 
         Afterwards the scratch directory is clean too: plaintext files of killed workers are removed.
         """
-        evicted = self._evict(internal_id, loaded_by, within_seconds)
-        scratch.erase_all_of(self._scratch, internal_id)
+        one = ToEvict(internal_id, loaded_by)
+        return self.evict_many([one], within_seconds=within_seconds)[0]
+
+    def evict_many(self, models: Sequence[ToEvict], *, within_seconds: float) -> list[Evicted]:
+        """Like `evict`, by one request for EVICTIONS_MAX of them: without proof for one, the engine is killed for all."""
+        evicted = [
+            one
+            for start in range(0, len(models), EVICTIONS_MAX)
+            for one in self._evict(models[start : start + EVICTIONS_MAX], within_seconds)
+        ]
+        scratch.erase_all_of(self._scratch, [one.internal_id for one in models])
         return evicted
 
-    def _evict(self, internal_id: str, loaded_by: str | None, within_seconds: float) -> Evicted:
+    def _evict(self, models: Sequence[ToEvict], within_seconds: float) -> list[Evicted]:
         connection = _UnixConnection(str(self._socket_path), within_seconds)
         try:
             connection.connect()
         except (FileNotFoundError, ConnectionRefusedError):
             # No process listens, so none holds weights; a later one starts without adapters.
-            return without_it(NAME, None, loaded_by=loaded_by)
+            return [without_it(NAME, None, loaded_by=one.loaded_by) for one in models]
         except OSError as error:
             # It hangs and its backlog is full: identify it by its pid file only.
-            return self._kill_by_note(error)
+            return [self._kill_by_note(error)] * len(models)
         try:
-            found = self._ask(connection, internal_id, within_seconds)
+            found = self._ask(connection, [one.internal_id for one in models], within_seconds)
             if found is not None:
-                return result_of(NAME, *found, loaded_by=loaded_by)
+                results, incarnation = found
+                return [
+                    result_of(NAME, seen, incarnation, loaded_by=one.loaded_by)
+                    for one, seen in zip(models, results, strict=True)
+                ]
             if connection.kill_peer():
-                return Evicted(NAME, Eviction.RESTARTED, aborted=0)
+                return [Evicted(NAME, Eviction.RESTARTED, aborted=0)] * len(models)
             raise _not_evicted()
         finally:
             connection.close()
             connection.release_peer()
 
     def _ask(
-        self, connection: "_UnixConnection", internal_id: str, within_seconds: float
-    ) -> tuple[EvictedAdapter, str] | None:
-        """Request the eviction; return the engine's result, and its incarnation.
+        self, connection: "_UnixConnection", internal_ids: Sequence[str], within_seconds: float
+    ) -> tuple[list[EvictedAdapter], str] | None:
+        """Request the evictions; return the engine's results, and its incarnation.
 
         None without proof: no response in time, or one that proves nothing.
         """
         try:
-            connection.request("POST", paths.EVICTIONS, request_of(internal_id))
+            connection.request("POST", paths.EVICTIONS, request_of(*internal_ids))
             if not self._answers(connection, within_seconds):
                 return None
             response = connection.getresponse()
             body = response.read(ANSWER_BYTES_MAX)
         except (OSError, HTTPException):
             return None
-        return seen_in(response.status, body, internal_id)
+        return all_seen_in(response.status, body, internal_ids)
 
     def _answers(self, connection: "_UnixConnection", within_seconds: float) -> bool:
         """Wait for the beginning of a response, with a longer timeout while the engine is alive."""

@@ -1,5 +1,7 @@
 """What an engine's response to an eviction proves."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from tunewarden.engine_protocol.messages import (
@@ -13,9 +15,9 @@ from tunewarden.engine_protocol.messages import (
 from tunewarden.engines.port import Evicted, Eviction
 
 
-def request_of(internal_id: str) -> bytes:
-    """Return the body that asks for an eviction."""
-    return msgspec.json.encode(EvictionRequest([internal_id]))
+def request_of(*internal_ids: str) -> bytes:
+    """Return the body that asks for evictions, EVICTIONS_MAX at most."""
+    return msgspec.json.encode(EvictionRequest(list(internal_ids)))
 
 
 def seen_in(status: int, body: bytes, internal_id: str) -> tuple[EvictedAdapter, str] | None:
@@ -23,16 +25,24 @@ def seen_in(status: int, body: bytes, internal_id: str) -> tuple[EvictedAdapter,
 
     None without proof: a response that is malformed, of another version, about another model, or with residue.
     """
+    found = all_seen_in(status, body, [internal_id])
+    return None if found is None else (found[0][0], found[1])
+
+
+def all_seen_in(
+    status: int, body: bytes, internal_ids: Sequence[str]
+) -> tuple[list[EvictedAdapter], str] | None:
+    """Return the engine's result for each model, in order, and its incarnation; None without proof for all."""
     try:
         if status != 200 or version_in(body) != VERSION:
             return None
         answer = decoded(body, EvictionAnswer)
     except ValueError:
         return None
-    match answer.evicted:
-        case [EvictedAdapter(name=name, residue=0) as seen] if name == internal_id:
-            return seen, answer.incarnation
-    return None
+    is_proven = [one.name for one in answer.evicted] == list(internal_ids) and all(
+        one.residue == 0 for one in answer.evicted
+    )
+    return (answer.evicted, answer.incarnation) if is_proven else None
 
 
 def result_of(

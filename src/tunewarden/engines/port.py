@@ -4,7 +4,7 @@ The gateway uses one HTTP client for every engine, so that deletion can close an
 socket. An engine that serves fine-tuned models can also evict one on demand (D5).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +35,14 @@ class Evicted:
     engine: str
     how: Eviction
     aborted: int
+
+
+@dataclass(frozen=True, slots=True)
+class ToEvict:
+    """A model to evict. `loaded_by`: the incarnation of the engine that last loaded it, None if none did."""
+
+    internal_id: str
+    loaded_by: str | None
 
 
 # Decrypts the files of model `n` into a directory.
@@ -74,6 +82,13 @@ class Evicting(Protocol):
         as zeros, is killed, which frees its memory; the supervisor restarts it. Raises
         Error(UNAVAILABLE) without either.
         """
+
+    def evict_many(self, models: Sequence[ToEvict], *, within_seconds: float) -> list[Evicted]:
+        """Evict several models; return each one's result, in order. Raises like `evict`, and may be repeated then."""
+        return [
+            self.evict(one.internal_id, loaded_by=one.loaded_by, within_seconds=within_seconds)
+            for one in models
+        ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from tunewarden import mounts
@@ -77,14 +78,14 @@ def erase(directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def erase_all_of(scratch: Path, internal_id: str) -> None:
-    """Remove leftovers of killed workers, of a model that cannot be loaded any more (D5).
+def erase_all_of(scratch: Path, internal_ids: Collection[str]) -> None:
+    """Remove leftovers of killed workers, of models that cannot be loaded any more (D5).
 
     Raises Error(UNAVAILABLE) if something could not be removed.
     """
     # One pattern for all models: `glob` would compile a new one per model.
     for directory in scratch.glob("*"):
-        if not directory.name.startswith(f"{internal_id}."):
+        if not any(directory.name.startswith(f"{one}.") for one in internal_ids):
             continue
         erase(directory)
         if directory.exists():

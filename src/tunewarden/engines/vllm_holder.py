@@ -10,7 +10,7 @@ from tunewarden.engine_protocol.messages import EvictedAdapter
 from tunewarden.engines import scratch
 from tunewarden.engines.loading import UNKNOWN
 from tunewarden.engines.member_watch import MemberWatch
-from tunewarden.engines.port import Evicted, Eviction, Residents, Seen
+from tunewarden.engines.port import Evicted, Eviction, RemoteControl, Residents, Seen
 from tunewarden.engines.vllm_control import VllmControl
 from tunewarden.errors import Error, Kind
 from tunewarden.registry.members import Member
@@ -26,7 +26,7 @@ POLL_SECONDS = 0.1
 T = TypeVar("T")
 
 
-class VllmHolder:
+class VllmHolder(RemoteControl):
     """One replica. `evict` may be called from any thread."""
 
     def __init__(
@@ -54,7 +54,7 @@ class VllmHolder:
         while True:
             found = self._look(watch, internal_id, loaded_by, deadline)
             if found is not None:
-                scratch.erase_all_of(self._scratch, internal_id)
+                scratch.erase_all_of(self._scratch, [internal_id])
                 return found
             if self._clock.monotonic() >= deadline:
                 raise Error(

@@ -125,7 +125,7 @@ class Training:
         self._asked_at = None
         self._look(None)
         self._context.database.check_room()
-        scratch.erase_all_of(self._context.scratch, self._job.internal_id)
+        scratch.erase_all_of(self._context.scratch, [self._job.internal_id])
         directory = scratch.new_directory(self._context.scratch, self._job.internal_id)
         try:
             trainer = self._start(directory)
@@ -308,7 +308,7 @@ def fail(context: TrainingContext, job: Job, failed: JobFailed) -> None:
 
 def wind_up(context: TrainingContext, job: Job) -> None:
     """Clean up an ended job: erase its saved state, key first; then it blocks no deletion."""
-    scratch.erase_all_of(context.scratch, job.internal_id)
+    scratch.erase_all_of(context.scratch, [job.internal_id])
     context.states.erase(job)
     with context.database.write(below_floor=True) as tx:
         transitions.finished(tx, job.n)

@@ -21,7 +21,7 @@ from tunewarden.registry.replicas import Replica
 NOTHING: frozenset[str] = frozenset()
 
 
-class Told:
+class Told(RemoteControl):
     """A replica that says what a test has set; None: it does not answer."""
 
     def __init__(self, has: Residents | None) -> None:

@@ -217,9 +217,12 @@ def check_disclosure(leaf: Leaf, disclosure: Disclosure) -> None:
 
 def to_json(value: Any) -> Any:
     """Return the JSON form of facts: members in camel case, tuples as lists."""
-    if is_dataclass(value):
-        return {_camel(field.name): to_json(getattr(value, field.name)) for field in fields(value)}
-    return [to_json(item) for item in value] if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [to_json(item) for item in value]
+    members = _members(value.__class__)
+    if members is None:
+        return value
+    return {member: to_json(getattr(value, name)) for name, member in members}
 
 
 def disclosure_json(disclosure: Disclosure) -> dict[str, Any]:
@@ -235,6 +238,14 @@ def read_disclosure(value: object) -> Disclosure:
         reader(value[name]) if name in value else None for name, reader in _DISCLOSURE.items()
     ]
     return Disclosure(*found)
+
+
+@cache
+def _members(kind: type) -> tuple[tuple[str, str], ...] | None:
+    """Return a dataclass's fields, each with its member of the JSON object; None for another type."""
+    if not is_dataclass(kind):
+        return None
+    return tuple((field.name, _camel(field.name)) for field in fields(kind))
 
 
 @cache

@@ -17,6 +17,7 @@ from tunewarden.deletion.bulk import bulk_rows, choosing, results
 from tunewarden.deletion.bulk.bulk_rows import BulkDeletion
 from tunewarden.deletion.bulk.results import Fingerprint, Outcome, Result, Summary
 from tunewarden.deletion.executor import Executor
+from tunewarden.deletion.group_runner import GROUP_MAX
 from tunewarden.deletion.requests import MISSING, Attempt, Part, RequestedDeletion
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
@@ -27,8 +28,8 @@ from tunewarden.registry.artifacts import Artifact, ArtifactKind
 from tunewarden.registry.criteria import Criteria
 
 ITEMS_MAX = 10_000
-GROUP_MAX = 32
 Results = Iterator[Result | Summary]
+Groups = Iterator[list[Result] | list[Summary]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class BulkDeletions:
         self._check_fingerprint(caller, wanted, now, if_match)
         return self._planned(caller, wanted, now)
 
-    def delete(self, caller: Caller, wanted: Wanted, attempt: Attempt) -> Results:
+    def delete(self, caller: Caller, wanted: Wanted, attempt: Attempt) -> Groups:
         """Delete; yield what became of each, in groups, and a summary. Stopping to read stops what was not begun.
 
         Raises Error(FORBIDDEN), Error(INVALID), Error(CONFLICT) for an Idempotency-Key that belongs to another request,
@@ -208,7 +209,7 @@ class BulkDeletions:
 
     def _deleted(
         self, caller: Caller, bulk: BulkDeletion, ids: Sequence[str], attempt: Attempt
-    ) -> Results:
+    ) -> Groups:
         summary = Summary(id=bulk.id, has_more=bulk.has_more)
         summary.left = len(ids)
         for start in range(0, len(ids), GROUP_MAX):
@@ -222,13 +223,13 @@ class BulkDeletions:
             if isinstance(last, Error) and requests.is_about_caller(last):
                 summary.stopped = last
                 asked.pop()
-            for one in self._finished(group, asked):
-                summary.counts[one.outcome] += 1
-                summary.left -= 1
-                yield one
+            finished = list(self._finished(group, asked))
+            summary.counts.update(one.outcome for one in finished)
+            summary.left -= len(finished)
+            yield finished
             if summary.stopped is not None:
                 break
-        yield summary
+        yield [summary]
 
     def _commit(
         self, caller: Caller, group: Sequence[tuple[ArtifactKind, str]], attempt: Attempt

@@ -5,7 +5,6 @@ the others. Nothing is kept in memory: after a crash the rows say what is left.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from functools import partial
 
 from tunewarden.clock import Clock
@@ -13,8 +12,7 @@ from tunewarden.db.database import Database
 from tunewarden.deletion import case_rows
 from tunewarden.deletion.case_rows import Case
 from tunewarden.deletion.cases.case_summary import CaseSummaries
-from tunewarden.deletion.claims import Claims
-from tunewarden.deletion.group_commit import GROUP_MAX, GroupCommit
+from tunewarden.deletion.group_runner import GROUP_MAX, GroupRunner
 from tunewarden.deletion.step_runner import StepRunner
 
 POLL_SECONDS = 0.01
@@ -28,14 +26,12 @@ class CaseRunner:
         database: Database,
         clock: Clock,
         runner: StepRunner,
-        group_commit: GroupCommit,
-        claims: Claims,
+        groups: GroupRunner,
     ) -> None:
         self._database = database
         self._clock = clock
         self._runner = runner
-        self._group_commit = group_commit
-        self._claims = claims
+        self._groups = groups
         steps = runner.steps
         self._summaries = CaseSummaries(database, clock, steps.open_log, steps.mark_log)
 
@@ -78,25 +74,13 @@ class CaseRunner:
 
     def _delete(self, page: Sequence[tuple[int, str]], deadline: float) -> None:
         """Bring those of a page that no process works on up to D8: together, and if that fails each alone."""
-        with ExitStack() as claims:
-            mine = [
-                deletion_id
-                for n, deletion_id in page
-                if claims.enter_context(self._claims.claimed(n))
-            ]
-            groups = [mine] if mine else []
-            while groups:
-                group = groups.pop()
-                try:
-                    self._delete_together(group, deadline)
-                except Exception as error:  # noqa: BLE001 - logged below
-                    # Outer boundary, as above.
-                    self._runner.log(error, f"{len(group)} members of a case failed")
-                    if len(group) > 1:
-                        groups += [[one] for one in group]
-
-    def _delete_together(self, deletion_ids: Sequence[str], deadline: float) -> None:
-        found = [self._runner.find(deletion_id) for deletion_id in deletion_ids]
-        for one in self._runner.evict([one for one in found if not one.is_deleted]):
-            # The first of them leads the others.
-            self._group_commit.lead_or_follow(one, deadline)
+        groups = [[n for n, _ in page]]
+        while groups:
+            group = groups.pop()
+            try:
+                self._groups.finish(group, deadline)
+            except Exception as error:  # noqa: BLE001 - logged below
+                # Outer boundary, as above.
+                self._runner.log(error, f"{len(group)} members of a case failed")
+                if len(group) > 1:
+                    groups += [[one] for one in group]
