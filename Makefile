@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable packages/receipts --editable . \
   --editable packages/vllm
 
-.PHONY: run test test-again test-vllm test-clients test-image fuzz-api batteries quick check docs conformance torture bench bench-guard setup lock lock-clients lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
+.PHONY: run test test-again test-vllm test-clients test-image test-uvx fuzz-api batteries quick check docs conformance torture bench bench-guard setup lock lock-clients lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
 
 run: $(VENV)/.local
 	$(BIN)/tunewarden serve --demo --data data
@@ -51,6 +51,12 @@ test-clients: $(VENV)/.ready
 # The server's image, built and run: it needs root, and buildah, debootstrap, podman and runc. No registry is asked.
 test-image: $(VENV)/.ready .cache/image/.ready
 	$(BIN)/python -m pytest --group image
+
+# `uvx … tunewarden serve --demo` from the built wheels: how soon it answers. The first time it fills uv's cache with a
+# gigabyte; the CPU build of torch is pip's where pip has one, as above, else PyTorch's.
+test-uvx: $(VENV)/.ready
+	$(PIP) download --no-deps --dest .cache/torch "torch==$(TORCH_VERSION)+cpu" || rm -rf .cache/torch
+	$(BIN)/python -m pytest --group uvx -rs -s
 
 # Requests made up from the API's description, by schemathesis, in minutes; OPENAPI=FILE also reads OpenAI's.
 fuzz-api: $(VENV)/.ready

@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--group",
-        choices=["quick", "test", "batteries", "vllm", "clients", "image", "fuzz"],
+        choices=["quick", "test", "batteries", "vllm", "clients", "image", "uvx", "fuzz"],
         help="Only what `make quick`, `make test`, `make batteries`, `make test-vllm`, `make test-clients`, `make test-image` or `make fuzz-api` runs.",
     )
     parser.addoption(

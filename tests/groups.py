@@ -1,5 +1,5 @@
 """Which tests need what, which begin first, and what each of `make quick`, `make test`, `make batteries`, `make
-test-vllm`, `make test-clients`, `make test-image` and `make fuzz-api` runs.
+test-vllm`, `make test-clients`, `make test-image`, `make test-uvx` and `make fuzz-api` runs.
 
 `make quick`: what needs neither torch nor a server. `make test`: all but the batteries. A battery attacks one promise
 at random, with kills, crashes, power cuts, load or mutants: its short form is `make batteries`, its long one `make
@@ -27,6 +27,8 @@ NEED_VLLM = ("vllm",)
 NEED_CLIENTS = ("clients",)
 # They need root, and tools for containers: `make test-image`.
 NEED_CONTAINERS = ("image",)
+# It fills a cache with a gigabyte: `make test-uvx`.
+NEED_UVX = ("packaging/test_uvx_demo.py",)
 FUZZ = ("fuzz",)
 # Of the quick directories, what starts servers.
 NEED_SERVERS = (
@@ -69,6 +71,7 @@ OF_THEIR_OWN = {
     "vllm": NEED_VLLM,
     "clients": NEED_CLIENTS,
     "image": NEED_CONTAINERS,
+    "uvx": NEED_UVX,
     "fuzz": FUZZ,
 }
 # tests/test_house_rules.py keeps torch and servers out of these.

@@ -60,10 +60,15 @@ def needed(requirements: Iterable[Requirement]) -> set[str]:
     return found
 
 
+def url_of(data: Path) -> str:
+    """Return the address that the server on this data directory has noted."""
+    return str(json.loads((data / "run" / "server.json").read_text())["url"])
+
+
 def is_ready(data: Path) -> bool:
     """Tell whether the server on this data directory answers `/readyz` with 200."""
     try:
-        url = urlsplit(json.loads((data / "run" / "server.json").read_text())["url"])
+        url = urlsplit(url_of(data))
     except FileNotFoundError:
         return False
     connection = HTTPConnection(url.hostname or "", url.port, timeout=5)

@@ -9,6 +9,7 @@ from tests.packaging import installed
 from tests.support import servers
 
 from tunewarden.cli.exit_codes import ExitCode
+from tunewarden.embedded_engine.installed import DEMO_BY_UVX
 
 CACHE = installed.ROOT / ".cache"
 UV = CACHE / "uv" / "bin" / "uv"
@@ -57,5 +58,5 @@ def test_uvx_runs_the_server_from_the_wheel(uvx: list[str], tmp_path: Path) -> N
 def test_uvx_says_what_the_demo_needs(uvx: list[str], tmp_path: Path) -> None:
     ran = _run([*uvx, "serve", "--demo", "--port", "0", "--data", str(tmp_path / "data")])
     assert ran.returncode == ExitCode.UNAVAILABLE
-    assert ran.stderr.startswith("Error: The demo needs the local engine: pip install ")
+    assert ran.stderr.startswith(f"Error: The demo needs the local engine: {DEMO_BY_UVX} (")
     assert ran.stderr.count("\n") == 1

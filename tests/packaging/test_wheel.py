@@ -11,6 +11,7 @@ from tests.packaging.test_metadata import CORE, RECEIPTS
 from tests.support import servers
 
 from tunewarden.cli.exit_codes import ExitCode
+from tunewarden.embedded_engine import installed as engine_installed
 from tunewarden.server import supervisor
 
 ENGINE_NEEDS = ("torch", "transformers", "peft")
@@ -89,7 +90,7 @@ def test_the_demo_without_torch_says_what_to_install(commands: Path, tmp_path: P
     assert ran.returncode == ExitCode.UNAVAILABLE
     assert ran.stdout == ""
     assert ran.stderr.startswith("Error: The demo needs the local engine: ")
-    assert "pip install 'tunewarden[local]'" in ran.stderr
+    assert f"{engine_installed.DEMO_BY_PIP} (missing: " in ran.stderr
     assert ran.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists(), "nothing was made"
 

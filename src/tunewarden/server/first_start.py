@@ -26,7 +26,7 @@ ORGANIZATION = "my-org"
 DEMO_BASE = "demo-base"
 DEMO_SUFFIX = "harbour"
 NO_WEIGHTS = (
-    "The demo's weights are not installed: pip install tunewarden-demo. "
+    "The demo's weights are not installed: pip install tunewarden-demo; for uvx, --with tunewarden-demo. "
     "Or train them here, which takes minutes: tunewarden serve --demo-train"
 )
 

@@ -67,7 +67,7 @@ def require_engine() -> None:
     if missing:
         raise Error(
             Kind.UNAVAILABLE,
-            f"The demo needs the local engine: {installed.REMEDY} (missing: {', '.join(missing)}).",
+            f"The demo needs the local engine: {installed.demo_remedy()} (missing: {', '.join(missing)}).",
         )
 
 
