@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.api.test_authorization import FILE
+from tests.support import fine_tuning_rows, uploading
 from tests.support.console import Visitor
 from tests.support.servers import LOCAL_BASE, Server
 
 from tunewarden.console.pages import PAGES
 from tunewarden.console.paths import OpenPage
+from tunewarden.finetuning.states import State
 from tunewarden.identity.policy import ProjectRole
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "console_authorization.txt"
@@ -40,13 +43,25 @@ def visitors(server: Server) -> dict[str, Visitor]:
 @pytest.fixture(scope="module")
 def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
     """What stands for each name in a path: (kind of target, value). What changes something gets what is not there."""
+    app, key = server.app, server.owner_key
     model, gone = server.make_model().id, server.make_model().id
-    deleted = server.request("DELETE", f"/v1/models/{gone}", key=server.owner_key)
+    deleted = server.request("DELETE", f"/v1/models/{gone}", key=key)
+    file, other = (uploading.post(server, "/v1/files", *FILE).json for _ in range(2))
+    erased = server.request("DELETE", f"/v1/files/{other['id']}?cascade=models", key=key)
     return {
         "model_id": [("own", model), ("unknown", UNKNOWN)],
         "deletion_id": [
             ("own", str(deleted.header("tunewarden-deletion"))),
             ("unknown", "del_nobody"),
+        ],
+        "job_id": [
+            ("own", fine_tuning_rows.make_job(app, key, state=State.SUCCEEDED)),
+            ("unknown", "ftjob-nobody"),
+        ],
+        "file_id": [("own", str(file["id"])), ("unknown", "file-nobody")],
+        "case_id": [
+            ("own", str(erased.header("tunewarden-deletion-case"))),
+            ("unknown", "case_nobody"),
         ],
         "hold_id": [("unknown", "hold_nobody")],
         "name": [("own", "console.css"), ("unknown", "nothing.css")],
@@ -108,6 +123,9 @@ def test_who_belongs_to_another_organization_sees_of_this_what_is_unknown_to_all
     for name, path in (
         ("model_id", "/console/models/{}"),
         ("deletion_id", "/console/deletions/{}"),
+        ("job_id", "/console/jobs/{}"),
+        ("file_id", "/console/files/{}"),
+        ("case_id", "/console/cases/{}"),
     ):
         (_, own), (_, unknown) = targets[name]
         assert visitors["owner"].get(path.format(own)).status == 200

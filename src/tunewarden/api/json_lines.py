@@ -24,7 +24,15 @@ T = TypeVar("T")
 class LongWork:
     """How many such answers one worker gives at once. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        at_once_max: int = AT_ONCE_MAX,
+        of_organization_max: int = OF_ORGANIZATION_MAX,
+        what: str = "bulk deletions, previews and runs of retention rules",
+    ) -> None:
+        self._at_once_max = at_once_max
+        self._of_organization_max = of_organization_max
+        self._what = what
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
 
@@ -32,11 +40,11 @@ class LongWork:
     def held(self, organization_id: str) -> Iterator[None]:
         """Hold a place. Raises Error(UNAVAILABLE) if there is none."""
         with self._lock:
-            is_full = self._held.total() >= AT_ONCE_MAX
-            if is_full or self._held[organization_id] >= OF_ORGANIZATION_MAX:
+            is_full = self._held.total() >= self._at_once_max
+            if is_full or self._held[organization_id] >= self._of_organization_max:
                 raise Error(
                     Kind.UNAVAILABLE,
-                    "Too many bulk deletions, previews and runs of retention rules at once. Try again when one is over.",
+                    f"Too many {self._what} at once. Try again when one is over.",
                     code="too_many_at_once",
                     retry_after_seconds=RETRY_SECONDS,
                 )

@@ -16,5 +16,9 @@ class Entry(NamedTuple):
 NAVIGATION = (
     Entry("/console", "Home"),
     Entry("/console/models", "Models", Action.READ_MODELS),
+    Entry("/console/jobs", "Jobs", Action.READ_JOBS),
+    Entry("/console/files", "Files", Action.READ_FILES),
     Entry("/console/deletions", "Deletions", Action.READ_DELETIONS),
+    Entry("/console/cases", "Cases", Action.READ_DELETIONS),
+    Entry("/console/log", "Log", Action.READ_DELETIONS),
 )

@@ -1,9 +1,13 @@
 """Every page: its method, its path, and the function that answers. The one list of them: tests go through it."""
 
 from tunewarden.console import (
+    case_pages,
     delete_pages,
     deletion_pages,
+    file_pages,
     home_page,
+    job_pages,
+    log_pages,
     model_pages,
     sign_in_pages,
     statics,
@@ -17,4 +21,8 @@ PAGES: tuple[Page | OpenPage, ...] = (
     *model_pages.PAGES,
     *delete_pages.PAGES,
     *deletion_pages.PAGES,
+    *case_pages.PAGES,
+    *job_pages.PAGES,
+    *file_pages.PAGES,
+    *log_pages.PAGES,
 )

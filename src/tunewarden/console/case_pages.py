@@ -1,0 +1,70 @@
+"""Deletion cases: what was deleted together, each member, the receipts, and the report to print."""
+
+from starlette.responses import Response, StreamingResponse
+
+from tunewarden.api import case_report_page, case_views
+from tunewarden.console import lists, rendering
+from tunewarden.console.paths import Page
+from tunewarden.console.requests import Visit
+from tunewarden.deletion import case_rows
+from tunewarden.deletion.case_rows import Case
+from tunewarden.deletion.cases.case_report import CaseReports
+from tunewarden_receipts.receipt import media_type_of
+
+# A case may have thousands; the report has all of them.
+MEMBERS_SHOWN = 200
+
+
+def list_cases(visit: Visit) -> Response:
+    """Return a page of cases, the newest first."""
+    found = case_rows.page(
+        visit.operations.database,
+        visit.caller,
+        after=visit.asked.asked_for("after") or None,
+        limit=lists.PAGE_ROWS + 1,
+    )
+    rows, cursor = lists.cut([case_views.case_object(one) for one in found], lambda one: one.id)
+    return rendering.page(visit, "cases.html", {"rows": rows, **lists.paged(visit, cursor)})
+
+
+def show_case(visit: Visit) -> Response:
+    """Return one case with its members."""
+    case = _find(visit)
+    members = case_rows.members_of(visit.operations.database, case)
+    values = {
+        "case": case_views.case_object(case, members[:MEMBERS_SHOWN]),
+        "more": max(0, len(members) - MEMBERS_SHOWN),
+    }
+    return rendering.page(visit, "case.html", values)
+
+
+def download_receipt(visit: Visit) -> Response:
+    """Return the receipt of a case's summary: the exact stored bytes."""
+    case = _find(visit)
+    stored = case_rows.receipt_of(case)
+    headers = {"content-disposition": f'attachment; filename="{case.id}.receipt.json"'}
+    return Response(stored, media_type=media_type_of(stored), headers=headers)
+
+
+def show_report(visit: Visit) -> Response:
+    """Return the report of a case, to print: its own page, with its own policy."""
+    of = visit.operations
+    report = CaseReports(of.database, of.clock, of.open_log).of(
+        visit.caller, visit.asked.segments["case_id"]
+    )
+    pieces = (piece.encode() for piece in case_report_page.page(report))
+    return StreamingResponse(pieces, media_type="text/html", headers=case_report_page.HEADERS)
+
+
+def _find(visit: Visit) -> Case:
+    return case_rows.find_own(
+        visit.operations.database, visit.caller, visit.asked.segments["case_id"]
+    )
+
+
+PAGES = (
+    Page("GET", "/console/cases", list_cases),
+    Page("GET", "/console/cases/{case_id}", show_case),
+    Page("GET", "/console/cases/{case_id}/receipt", download_receipt),
+    Page("GET", "/console/cases/{case_id}/report", show_report),
+)

@@ -1,0 +1,192 @@
+"""Fine-tuning jobs: the list, and one job with its curves, its events as they come, and its checkpoints."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from tunewarden.console import charts, lists, rendering
+from tunewarden.console.charts import Chart, Drawn, Series
+from tunewarden.console.paths import Page
+from tunewarden.console.requests import Visit
+from tunewarden.console.shown import segment
+from tunewarden.errors import Error, Kind
+from tunewarden.finetuning import checkpoints, commands, curves, events, jobs, metadata
+from tunewarden.finetuning.curves import Curves, Point
+from tunewarden.finetuning.jobs import Job
+from tunewarden.finetuning.states import FINISHED, PAUSED, State
+from tunewarden.identity import sessions
+from tunewarden.identity.policy import Action
+
+POINTS = 200
+CHECKPOINTS_MAX = 100
+# How often what follows a job looks, and for how long at most: then the browser asks again.
+LOOK_SECONDS = 1.0
+FOLLOWING_SECONDS = 300.0
+NO_BUFFERING = {"x-accel-buffering": "no"}
+
+
+def list_jobs(visit: Visit) -> Response:
+    """Return a page of the project's jobs, the newest first."""
+    found = jobs.page(
+        visit.operations.database,
+        visit.caller,
+        after=visit.asked.asked_for("after") or None,
+        limit=lists.PAGE_ROWS + 1,
+    )
+    rows, cursor = lists.cut(found, lambda one: one.job.id)
+    values = {"rows": rows, "status_of": status_of, **lists.paged(visit, cursor)}
+    return rendering.page(visit, "jobs.html", values)
+
+
+def show_job(visit: Visit) -> Response:
+    """Return one job."""
+    database, caller, job_id = (
+        visit.operations.database,
+        visit.caller,
+        visit.asked.segments["job_id"],
+    )
+    named = jobs.retrieve(database, caller, job_id)
+    [named] = metadata.opened(visit.operations.files.keyring, [named])
+    drawn = curves.retrieve(database, caller, job_id, points=POINTS)
+    found = events.page(
+        database,
+        caller,
+        job_id,
+        after=visit.asked.asked_for("after") or None,
+        limit=lists.PAGE_ROWS + 1,
+    )
+    rows, cursor = lists.cut(found, lambda one: one.id)
+    made = checkpoints.page(database, caller, job_id, after=None, limit=CHECKPOINTS_MAX)
+    values = {
+        "named": named,
+        "job": named.job,
+        "status": status_of(named.job),
+        "curves": drawn,
+        "charts": _charts(drawn),
+        "events": rows,
+        "checkpoints": made,
+        "acts": _acts(named.job),
+        "has_ended": named.job.state in FINISHED,
+        "write_action": Action.WRITE_JOBS,
+        **lists.paged(visit, cursor),
+    }
+    return rendering.page(visit, "job.html", values)
+
+
+def change_job(visit: Visit) -> Response:
+    """Pause, resume or cancel a job."""
+    of, caller, job_id = visit.operations, visit.caller, visit.asked.segments["job_id"]
+    act = visit.asked.sent("act")
+    if act == "pause":
+        commands.pause(of.database, of.clock, caller, job_id)
+    elif act == "resume":
+        commands.resume(of.database, caller, job_id)
+    elif act == "cancel":
+        commands.cancel(of.database, of.clock, caller, job_id)
+    else:
+        raise Error(Kind.INVALID, "The form does not say what to do with the job.")
+    return rendering.to(f"/console/jobs/{segment(job_id)}")
+
+
+async def follow_job(visit: Visit) -> Response:
+    """Tell the browser whenever there is more of a job, as server-sent events."""
+    first = await run_in_threadpool(_mark, visit)
+    place = ExitStack()
+    place.enter_context(visit.asked.services.followers.held(visit.caller.organization_id))
+    return _Following(_changes(visit, first), place)
+
+
+class _Following(StreamingResponse):
+    """What a page that follows a job gets. It holds a place among those that do until it ends, however it does."""
+
+    def __init__(self, events: AsyncIterator[str], place: ExitStack) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=NO_BUFFERING)
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        with self._place:
+            await super().__call__(scope, receive, send)
+
+
+async def _changes(visit: Visit, mark: str) -> AsyncIterator[str]:
+    """Yield an event for each change, and one when the job has ended. Ends with the session too (I19)."""
+    services = visit.asked.services
+    yield f"event: changed\ndata: {mark}\n\n"
+    for _ in range(int(FOLLOWING_SECONDS / LOOK_SECONDS)):
+        if mark.startswith("ended") or services.readiness.is_draining:
+            break
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            await run_in_threadpool(_check_session, visit)
+            now = await run_in_threadpool(_mark, visit)
+        except Error:
+            break
+        # A comment, at least: so the server learns of a browser that has gone.
+        yield ":\n\n" if now == mark else f"event: changed\ndata: {now}\n\n"
+        mark = now
+    if mark.startswith("ended"):
+        yield "event: ended\ndata: -\n\n"
+
+
+def _check_session(visit: Visit) -> None:
+    secret = visit.asked.request.cookies.get(visit.asked.way.cookie, "")
+    sessions.current(visit.operations.database, secret, visit.asked.request_id)
+
+
+def _mark(visit: Visit) -> str:
+    """Return what changes whenever the page of a job would."""
+    database, caller, job_id = (
+        visit.operations.database,
+        visit.caller,
+        visit.asked.segments["job_id"],
+    )
+    job = jobs.retrieve(database, caller, job_id).job
+    newest = events.page(database, caller, job_id, after=None, limit=1)
+    last = newest[0].id if newest else "-"
+    return f"{'ended' if job.state in FINISHED else 'open'} {job.state.name} {last}"
+
+
+def status_of(job: Job) -> str:
+    """Return a job's status for people: OpenAI's words have none for a job that is paused."""
+    if job.state in PAUSED:
+        return "pausing" if job.state is State.PAUSING else "paused"
+    return job.status.value
+
+
+def _acts(job: Job) -> list[tuple[str, str]]:
+    if job.state.has_ended:
+        return []
+    if job.state in PAUSED:
+        return [("resume", "Resume"), ("cancel", "Cancel the job")]
+    return [("pause", "Pause"), ("cancel", "Cancel the job")]
+
+
+def _charts(found: Curves) -> list[Drawn]:
+    charted = []
+    for name, title in (("loss", "Loss"), ("mean_token_accuracy", "Accuracy")):
+        trained, validated = found.points[f"train_{name}"], found.points[f"valid_{name}"]
+        if trained or validated:
+            some = [Series("training", _figures(trained))]
+            if validated:
+                some.append(Series("validation", _figures(validated)))
+            x_end = None if found.total_steps is None else float(found.total_steps)
+            chart = Chart(name, title, "step", some, x_end=x_end, y_from_zero=name != "loss")
+            charted.append(charts.lines(chart))
+    return charted
+
+
+def _figures(points: Sequence[Point]) -> list[tuple[float, float]]:
+    return [(float(point.step), point.value) for point in points]
+
+
+PAGES = (
+    Page("GET", "/console/jobs", list_jobs),
+    Page("GET", "/console/jobs/{job_id}", show_job),
+    Page("POST", "/console/jobs/{job_id}", change_job),
+    Page("GET", "/console/jobs/{job_id}/changes", follow_job),
+)
