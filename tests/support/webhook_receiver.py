@@ -121,6 +121,29 @@ def _drip(handler: BaseHTTPRequestHandler, receiver: Receiver) -> None:
             return
 
 
+def _slow_head(handler: BaseHTTPRequestHandler, receiver: Receiver) -> None:
+    """Answer 200 at once, and never come to the end of the head."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    while not receiver.ended.wait(0.1):
+        handler.wfile.write(b"x: y\r\n")
+
+
+def _slow_body(handler: BaseHTTPRequestHandler, receiver: Receiver) -> None:
+    """Answer 200, and then send a byte a moment, for ever."""
+    handler.send_response(200)
+    handler.send_header("content-length", "1000000")
+    handler.end_headers()
+    while not receiver.ended.wait(0.05):
+        handler.wfile.write(b"x")
+
+
+def _busy(handler: BaseHTTPRequestHandler, receiver: Receiver) -> None:
+    """Ask to be tried again after 7200 seconds, `statuses` first."""
+    handler.send_response(receiver.statuses.pop(0) if receiver.statuses else 503)
+    handler.send_header("Retry-After", "7200")
+    handler.end_headers()
+
+
 def _huge(handler: BaseHTTPRequestHandler, receiver: Receiver) -> None:
     handler.send_response(200)
     handler.end_headers()
@@ -151,6 +174,9 @@ _ANSWERS: Mapping[str, Callable[[BaseHTTPRequestHandler, Receiver], None]] = {
     "/redirect": _redirect,
     "/hang": _hang,
     "/drip": _drip,
+    "/slow-head": _slow_head,
+    "/slow-body": _slow_body,
+    "/busy": _busy,
     "/huge": _huge,
     "/long-line": _long_line,
     "/interim": _interim,

@@ -4,7 +4,6 @@ The name is resolved once, and the connection goes to an address of that answer:
 moment later (DNS rebinding) changes nothing. No proxy of the environment is used.
 """
 
-import re
 import socket
 import ssl
 import threading
@@ -15,31 +14,35 @@ from functools import cache
 from ipaddress import ip_address
 
 from tunewarden.clock import Clock
+from tunewarden.webhooks import heads
 from tunewarden.webhooks.addresses import Address, AddressPolicy
 from tunewarden.webhooks.failures import AttemptFailed, Failure, Interrupted
+from tunewarden.webhooks.heads import Head
 from tunewarden.webhooks.names import LookUps, Resolve, resolve
 from tunewarden.webhooks.urls import WebhookUrl
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
 TOTAL_SECONDS = 15.0
-# An answer is read up to the end of its status line. What follows is read for a moment only, so that a receiver that
-# still writes sees no error.
-HEAD_BYTES_MAX = 16 * 1024
+# An answer is read up to the end of its head. What follows is read for a moment only, so that a receiver that still
+# writes sees no error.
 PIECE_BYTES = 16 * 1024
 REST_BYTES_MAX = 64 * 1024
 REST_SECONDS = 0.2
 ADDRESSES_TRIED_MAX = 3
 GONE = 410
-_STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What became of an attempt: the answer's status, or why there is none."""
+    """What became of an attempt: the answer's status, or why there is none.
+
+    `retry_after_seconds` is when a receiver that is busy asks to be tried again, not bounded here.
+    """
 
     status: int | None
     failure: Failure | None
+    retry_after_seconds: int | None = None
 
 
 @cache
@@ -88,7 +91,7 @@ class Attempts:
         """Send one request and return what became of it. Raises Interrupted."""
         deadline = self._clock.monotonic() + self._total_seconds
         try:
-            status = self._send(url, _request(url, headers, body), deadline)
+            head = self._send(url, _request(url, headers, body), deadline)
         except AttemptFailed as error:
             failure = error.failure
         except TimeoutError:
@@ -98,7 +101,7 @@ class Attempts:
         except OSError:
             failure = Failure.CLOSED
         else:
-            return _answer(status)
+            return _answer(head)
         if self._stopped.is_set():
             raise Interrupted
         return Answer(None, failure)
@@ -106,16 +109,16 @@ class Attempts:
     def _allows(self, url: WebhookUrl, address: Address) -> bool:
         return self.policy.allows(address) and (url.is_tls or self.policy.allows_http(address))
 
-    def _send(self, url: WebhookUrl, request: bytes, deadline: float) -> int:
+    def _send(self, url: WebhookUrl, request: bytes, deadline: float) -> Head:
         connection = self._connected(self.check(url), url.port, deadline)
         try:
             if url.is_tls:
                 connection = self._encrypted(connection, url.host, deadline)
             connection.settimeout(self._left(deadline, READ_SECONDS))
             connection.sendall(request)
-            status = self._status(connection, deadline)
+            head = self._head(connection, deadline)
             self._read_rest(connection)
-            return status
+            return head
         finally:
             self._close(connection)
 
@@ -155,26 +158,18 @@ class Attempts:
             raise
         return encrypted
 
-    def _status(self, connection: socket.socket, deadline: float) -> int:
-        """Return the status of the answer; interim ones (1xx) are skipped."""
-        read = b""
+    def _head(self, connection: socket.socket, deadline: float) -> Head:
+        """Return the head of the answer, all of it: what trickles in must be complete by the deadline."""
+        received = b""
         while True:
-            line, is_line, _ = read.partition(b"\n")
-            found = _STATUS.fullmatch(line) if is_line else None
-            if is_line and found is None:
-                raise AttemptFailed(Failure.PROTOCOL)
-            if found is not None and not found[1].startswith(b"1"):
-                return int(found[1])
-            if found is not None and b"\r\n\r\n" in read:
-                read = read.partition(b"\r\n\r\n")[2]
-                continue
-            if len(read) > HEAD_BYTES_MAX:
-                raise AttemptFailed(Failure.PROTOCOL)
             connection.settimeout(self._left(deadline, READ_SECONDS))
             piece = connection.recv(PIECE_BYTES)
             if not piece:
                 raise AttemptFailed(Failure.CLOSED)
-            read += piece
+            received += piece
+            head = heads.read(received, self._clock.now())
+            if head is not None:
+                return head
 
     def _read_rest(self, connection: socket.socket) -> None:
         until = self._clock.monotonic() + REST_SECONDS
@@ -205,10 +200,12 @@ class Attempts:
         connection.close()
 
 
-def _answer(status: int) -> Answer:
+def _answer(head: Head) -> Answer:
+    status = head.status
     if 200 <= status < 300:
         return Answer(status, None)
-    return Answer(status, Failure.REDIRECT if 300 <= status < 400 else Failure.STATUS)
+    failure = Failure.REDIRECT if 300 <= status < 400 else Failure.STATUS
+    return Answer(status, failure, head.retry_after_seconds)
 
 
 def _request(url: WebhookUrl, headers: Mapping[str, str], body: bytes) -> bytes:

@@ -231,10 +231,11 @@ def succeeded(tx: Tx, n: int) -> None:
 
 
 def failed(tx: Tx, n: int, *, retry_at: int) -> None:
-    """Note that an attempt failed, and when the next one may be made."""
+    """Note that an attempt failed, and when the next one may be made: not before an earlier failure said."""
     tx.run(
         "UPDATE webhook_endpoints SET failures = failures + 1,"
-        " failing_since = COALESCE(failing_since, :now), retry_at = :retry WHERE n = :n",
+        " failing_since = COALESCE(failing_since, :now),"
+        " retry_at = CASE WHEN retry_at > :retry THEN retry_at ELSE :retry END WHERE n = :n",
         n=n,
         retry=retry_at,
         now=tx.now_micros,

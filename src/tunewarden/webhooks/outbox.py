@@ -127,12 +127,16 @@ def due(tx: Tx, endpoint_n: int, *, limit: int) -> list[Delivery]:
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """An attempt: when it began, the answer's status or the class of the error, and how long it took."""
+    """An attempt: when it began, the answer's status or the class of the error, and how long it took.
+
+    `retry_after_seconds`: when a receiver that is busy asks to be tried again; it is not stored.
+    """
 
     at: int
     status: int | None
     error: str | None
     milliseconds: int
+    retry_after_seconds: int | None = None
 
 
 def attempted(tx: Tx, delivery: Delivery, attempt: Attempted, *, retry_at: int | None) -> bool:

@@ -38,6 +38,8 @@ JITTER = 0.25
 # After so many failures in a row an endpoint as a whole waits, so that a backlog does not hammer it.
 FAILURES_ALLOWED = 3
 PAUSES_SECONDS = DELAYS_SECONDS[:5]
+# At most so long a receiver that is busy is left alone when it asks for that (Retry-After).
+RETRY_AFTER_SECONDS_MAX = DELAYS_SECONDS[-1]
 # An endpoint is disabled if nothing succeeded for so long, in so many attempts.
 DISABLED_AFTER_MICROS = outbox.WAITING_MICROS
 DISABLED_AFTER_ATTEMPTS = 10
@@ -176,7 +178,7 @@ def made(attempts: Attempts, clock: Clock, delivery: Delivery, details: Details)
     answer = attempts.send(urls.parse(details.url), headers, body)
     milliseconds = int((clock.monotonic() - begun) * 1000)
     failure = None if answer.failure is None else answer.failure.value
-    return Attempted(at, answer.status, failure, milliseconds)
+    return Attempted(at, answer.status, failure, milliseconds, answer.retry_after_seconds)
 
 
 def _record(tx: Tx, one: _Made) -> str:
@@ -189,11 +191,13 @@ def _record(tx: Tx, one: _Made) -> str:
         endpoint_rows.succeeded(tx, endpoint.n)
         outbox.attempted(tx, delivery, attempt, retry_at=None)
         return "delivered"
-    retry_at = tx.now_micros + _delay(DELAYS_SECONDS, delivery.attempts)
-    outbox.attempted(tx, delivery, attempt, retry_at=retry_at)
+    asked = min(attempt.retry_after_seconds or 0, RETRY_AFTER_SECONDS_MAX) * 1_000_000
+    delay = max(_delay(DELAYS_SECONDS, delivery.attempts), asked)
+    outbox.attempted(tx, delivery, attempt, retry_at=tx.now_micros + delay)
+    # What asks to be left alone is asked for nothing else either.
     pause = endpoint.failures + 1 - FAILURES_ALLOWED
-    resumed_at = tx.now_micros + _delay(PAUSES_SECONDS, pause) if pause >= 0 else 0
-    endpoint_rows.failed(tx, endpoint.n, retry_at=resumed_at)
+    wait = max(_delay(PAUSES_SECONDS, pause) if pause >= 0 else 0, asked)
+    endpoint_rows.failed(tx, endpoint.n, retry_at=tx.now_micros + wait if wait else 0)
     _disable_if_hopeless(tx, endpoint, attempt)
     return "retried"
 

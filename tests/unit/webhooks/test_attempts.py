@@ -128,6 +128,9 @@ def test_a_plain_server_where_tls_is_expected_fails(plain: Receiver) -> None:
         ("/close", Answer(None, Failure.CLOSED)),
         ("/hang", Answer(None, Failure.TIMEOUT)),
         ("/drip", Answer(None, Failure.TIMEOUT)),
+        ("/slow-head", Answer(None, Failure.TIMEOUT)),
+        ("/slow-body", Answer(200, None)),
+        ("/busy", Answer(503, Failure.STATUS, 7200)),
     ],
 )
 def test_what_becomes_of_a_receiver_that_answers_in_other_ways(

@@ -258,6 +258,29 @@ def test_what_fails_waits_longer_each_time_and_the_endpoint_as_a_whole_after_thr
     assert len(attempts.bodies) == 7, "nothing is sent to it meanwhile"
 
 
+@pytest.mark.parametrize(("asked", "waited"), [(7200, 7200), (10**9, 28_800)])
+def test_a_busy_receiver_is_left_alone_for_as_long_as_it_asks_but_not_for_longer_than_a_bound(
+    database: SqliteDatabase,
+    clock: MovedClock,
+    sending: tuple[Sender, Answering],
+    asked: int,
+    waited: int,
+) -> None:
+    n = make(database)
+    made, attempts = sending
+    attempts.answers["one.test"] = [Answer(503, Failure.STATUS, asked), Answer(500, Failure.STATUS)]
+    publish(database, "first")
+    publish(database, "second")
+    run_until_idle(made, attempts, 2)
+    clock.ahead += timedelta(seconds=waited - 60)
+    publish(database, "third")
+    made.turn()
+    assert len(attempts.bodies) == 2, "nothing else is sent either, whatever another attempt met"
+    clock.ahead += timedelta(seconds=120)
+    run_until_idle(made, attempts, 5)
+    assert endpoint(database, n).delivered == 3
+
+
 def test_one_success_ends_the_wait(
     database: SqliteDatabase, clock: MovedClock, sending: tuple[Sender, Answering]
 ) -> None:
