@@ -174,9 +174,11 @@ $(VENV)/.dev: requirements/dev.txt | $(VENV)/.core
 	$(LOCKED) --requirement requirements/dev.txt
 	touch $@
 
-$(VENV)/.tools: requirements/suite.txt requirements/openai2.txt Makefile | $(VENV)/.dev
+$(VENV)/.tools: requirements/suite.txt requirements/openai2.txt requirements/browser.txt Makefile | $(VENV)/.dev
 	$(LOCKED) --upgrade --target $(VENV)/openai-suite --requirement requirements/suite.txt
 	$(LOCKED) --upgrade --target $(VENV)/openai-2 --requirement requirements/openai2.txt
+	@# The console is tested in a browser where there is one: apt-get install chromium.
+	$(LOCKED) --upgrade --target $(VENV)/browser --requirement requirements/browser.txt
 	@# The npm SDK is tested where there is npm; it needs a newer Node than most systems have. npm may wait for a
 	@# connection that is dead, without end.
 	! command -v npm >/dev/null || timeout 120 $(NPM) || timeout 300 $(NPM)

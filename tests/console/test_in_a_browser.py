@@ -1,0 +1,195 @@
+"""Every page of the console in a real browser: nothing from elsewhere, no script but ours, for everybody's eyes and hands."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.console.test_authorization import targets, visitors
+from tests.support import browser
+from tests.support.browser import Found, Watched
+from tests.support.console import Visitor
+from tests.support.servers import Server
+
+from tunewarden.console.pages import PAGES
+
+__all__ = ["targets", "visitors"]
+
+pytestmark = pytest.mark.long
+
+# What a page is that is no page: files, streams of events, downloads.
+NO_PAGES = re.compile(r"/static/|/receipt$|/changes$|/report$|/links/")
+ROLES = ("owner", "viewer", "nobody")
+NARROW = {"width": 320, "height": 640}
+WIDE = {"width": 1280, "height": 800}
+FOCUSABLE = (
+    "Array.from(document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea, summary,"
+    ' [tabindex="0"]\')).filter((one) => one.checkVisibility() && !one.disabled).length'
+)
+# Where the keyboard is, and whether that can be seen.
+FOCUSED = """() => {
+  const one = document.activeElement;
+  if (!one || one === document.body) return null;
+  const style = getComputedStyle(one);
+  one.dataset.seen = one.dataset.seen || String(Math.random());
+  return { seen: one.dataset.seen, outline: style.outlineStyle, width: parseFloat(style.outlineWidth) };
+}"""
+
+
+@pytest.fixture(scope="module")
+def found() -> Found:
+    return browser.found()
+
+
+@pytest.fixture(scope="module")
+def chromium(found: Found) -> Iterator[Any]:
+    with browser.launched(found) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def paths(targets: dict[str, list[tuple[str, str]]]) -> list[str]:
+    """Every page that can be looked at, on something real where there is something."""
+    return [
+        re.sub(r"{(\w+)}", lambda name: targets[name[1]][0][1], page.path)
+        for page in PAGES
+        if page.method == "GET" and not NO_PAGES.search(page.path)
+    ]
+
+
+def _tab(chromium: Any, visitor: Visitor, **options: Any) -> Watched:
+    """Open a tab with the session of a visitor."""
+    context = chromium.new_context(viewport=options.pop("viewport", WIDE), **options)
+    address = f"http://{visitor.host}"
+    if visitor.cookie is not None:
+        name, _, value = visitor.cookie.partition("=")
+        context.add_cookies([{"name": name, "value": value, "url": f"{address}/console"}])
+    return Watched(context, address)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_page_asks_nothing_of_anybody_else_and_keeps_its_policy(
+    chromium: Any, visitors: dict[str, Visitor], paths: list[str], role: str
+) -> None:
+    tab = _tab(chromium, visitors[role])
+    for path in paths:
+        assert tab.open(path) in {200, 403, 404}, path
+        if tab.page.locator("script").count():
+            tab.page.wait_for_load_state("networkidle")
+        assert tab.wrong() == [], path
+        assert tab.page.title().endswith("· Tunewarden"), path
+    tab.page.context.close()
+
+
+def test_a_violation_and_a_request_elsewhere_would_be_seen(
+    chromium: Any, visitors: dict[str, Visitor]
+) -> None:
+    """The control: what the test above looks for is there to be found."""
+    tab = _tab(chromium, visitors["owner"])
+    tab.open("/console")
+    assert tab.wrong() == []
+    tab.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<p style=\"color:red\">')")
+    tab.page.wait_for_function("window.violations.length > 0")
+    assert all("style-src-attr" in one for one in tab.wrong())
+    tab.page.goto(f"http://localhost:{visitors['owner'].server.address[1]}/console/sign-in")
+    assert len(tab.elsewhere) >= 1
+    tab.page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_is_clean_by_axe(
+    chromium: Any, visitors: dict[str, Visitor], paths: list[str], found: Found, scheme: str
+) -> None:
+    tab = _tab(chromium, visitors["owner"], color_scheme=scheme)
+    for path in paths:
+        tab.open(path)
+        result = found.axe.run(tab.page)
+        assert result.violations_count == 0, f"{path}: {result.generate_report()}"
+    tab.page.context.close()
+
+
+@pytest.mark.parametrize("viewport", [NARROW, {"width": 640, "height": 400}])
+def test_a_narrow_page_is_never_scrolled_sideways(
+    chromium: Any, visitors: dict[str, Visitor], paths: list[str], viewport: dict[str, int]
+) -> None:
+    """320 px, and 1280 px at 200 %."""
+    tab = _tab(chromium, visitors["owner"], viewport=viewport)
+    for path in paths:
+        tab.open(path)
+        assert not tab.is_wider_than_its_window(), path
+    tab.page.context.close()
+
+
+def test_the_keyboard_reaches_everything_and_one_sees_where_it_is(
+    chromium: Any, visitors: dict[str, Visitor], paths: list[str]
+) -> None:
+    tab = _tab(chromium, visitors["owner"])
+    for path in paths:
+        tab.open(path)
+        tab.page.evaluate("document.activeElement.blur()")
+        reached, wanted = set(), tab.page.evaluate(FOCUSABLE)
+        # From wherever the keyboard was, and once around.
+        for _ in range(2 * wanted + 2):
+            tab.page.keyboard.press("Tab")
+            focus = tab.page.evaluate(FOCUSED)
+            if focus is None:
+                continue
+            assert focus["outline"] != "none", path
+            assert focus["width"] >= 2, path
+            reached.add(focus["seen"])
+            if len(reached) == wanted:
+                break
+        assert len(reached) == wanted, path
+    tab.page.context.close()
+
+
+def test_forced_colours_hide_nothing(
+    chromium: Any, visitors: dict[str, Visitor], paths: list[str]
+) -> None:
+    """Buttons and badges keep a border, which is all that a background said."""
+    tab = _tab(chromium, visitors["owner"], forced_colors="active")
+    bare = (
+        "Array.from(document.querySelectorAll('button, .badge, .alert')).filter((one) =>"
+        " one.checkVisibility() && getComputedStyle(one).borderTopStyle === 'none').map((one) => one.outerHTML)"
+    )
+    for path in paths:
+        tab.open(path)
+        assert tab.page.evaluate(bare) == [], path
+    tab.page.context.close()
+
+
+def test_without_javascript_and_with_the_keyboard_alone_a_model_is_deleted(
+    chromium: Any, server: Server
+) -> None:
+    model = server.make_model(suffix="by-keyboard").id
+    link = server.post("/v1/console/links", {}).json["url"]
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(link)
+    page.keyboard.press("Enter")  # the button has the focus
+    page.wait_for_url("**/console")
+    page.goto(f"http://{'{}:{}'.format(*server.address)}/console/models/{model}")
+    _follow(page, "Delete…")
+    page.wait_for_url("**/delete")
+    _tab_to(page, "Type or paste the id of the model")
+    page.keyboard.type(model)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/console/deletions/del_*")
+    assert page.get_by_role("listitem").filter(has_text="Deleted").count() == 1
+    assert server.get(f"/v1/models/{model}", key=server.owner_key).status == 404
+    context.close()
+
+
+def _follow(page: Any, name: str) -> None:
+    _tab_to(page, name)
+    page.keyboard.press("Enter")
+
+
+def _tab_to(page: Any, name: str) -> None:
+    """Press Tab until the link, button or field of this name has the focus."""
+    wanted = page.get_by_role("link", name=name).or_(page.get_by_label(name))
+    for _ in range(60):
+        if wanted.evaluate("(one) => one === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"the keyboard does not reach {name!r}")

@@ -1,0 +1,106 @@
+"""Debian's Chromium, driven by Playwright, and what it saw of a page: violations of its policy, requests, errors.
+
+Both are asked for only here: without them the tests in a browser are skipped, with their count. `BROWSER_TESTS=required`
+lets them fail instead.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import pytest
+
+# Its own directory of packages (Makefile): nothing else of the tests needs them.
+PACKAGES = Path(sys.prefix) / "browser"
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+# Told to the page before its own scripts run.
+WATCH = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) =>
+  window.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`));
+"""
+
+
+class Found(NamedTuple):
+    """What drives a browser, and which."""
+
+    playwright: Any
+    axe: Any
+    program: str
+
+
+def found() -> Found:
+    """Return both; skip the calling tests where one is missing."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if PACKAGES.is_dir() and str(PACKAGES) not in sys.path:
+        sys.path.append(str(PACKAGES))
+    try:
+        from axe_playwright_python.sync_playwright import Axe  # noqa: PLC0415  may be absent
+        from playwright.sync_api import sync_playwright  # noqa: PLC0415  may be absent
+    except ModuleNotFoundError:
+        return _missing("playwright: run `make setup`")
+    if program is None:
+        return _missing("chromium: apt-get install chromium")
+    return Found(sync_playwright, Axe(), program)
+
+
+def _missing(what: str) -> Found:
+    if os.environ.get("BROWSER_TESTS") == "required":
+        pytest.fail(f"not installed: {what}")
+    pytest.skip(f"not installed: {what}")
+
+
+@contextmanager
+def launched(of: Found) -> Iterator[Any]:
+    """Run a browser for a block; it has no network beyond this machine's loopback."""
+    with of.playwright() as driver:
+        # Root, which tests may run as, gets no sandbox from the kernel.
+        options = [
+            "--no-sandbox",
+            "--disable-gpu",
+            "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
+        ]
+        browser = driver.chromium.launch(executable_path=of.program, args=options)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Watched:
+    """A tab, and what went wrong in it."""
+
+    def __init__(self, context: Any, address: str) -> None:
+        """`address` is the server's; what is asked of any other is noted."""
+        self.page = context.new_page()
+        self.page.add_init_script(WATCH)
+        self.address = address
+        self.elsewhere: list[str] = []
+        self.errors: list[str] = []
+        self.page.on("request", self._note)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def _note(self, request: Any) -> None:
+        parts = urlsplit(request.url)
+        if parts.scheme != "data" and f"{parts.scheme}://{parts.netloc}" != self.address:
+            self.elsewhere.append(request.url)
+
+    def open(self, path: str) -> int:
+        """Open a page of the server; return its status."""
+        answer = self.page.goto(self.address + path)
+        assert answer is not None
+        return int(answer.status)
+
+    def wrong(self) -> list[str]:
+        """Return everything that went wrong on the page that is open."""
+        return [*self.page.evaluate("window.violations"), *self.elsewhere, *self.errors]
+
+    def is_wider_than_its_window(self) -> bool:
+        """Return whether one must scroll sideways."""
+        root = "document.documentElement"
+        return bool(self.page.evaluate(f"{root}.scrollWidth > {root}.clientWidth"))
