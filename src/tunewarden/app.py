@@ -18,11 +18,11 @@ from tunewarden.clock import Clock, SystemClock
 from tunewarden.config import Config
 from tunewarden.db.database import Database, Tx
 from tunewarden.db.sqlite import SqliteDatabase
-from tunewarden.deletion import log_opening
 from tunewarden.deletion.bulk.bulk_deletions import BulkDeletions
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.holders import Holders, NewControl
 from tunewarden.deletion.inventory import Inventory
+from tunewarden.deletion.log_opening import LogOpening
 from tunewarden.deletion.recovery import HighWaterMark, LogMark
 from tunewarden.deletion.reserve import Reserve
 from tunewarden.deletion.retention.expiry import Expiry
@@ -86,6 +86,7 @@ class _Drivers:
     blobs: ErasableBlobs
     keyring: Keyring
     open_log: Callable[[], tuple[Log, LogSigner]]
+    log_opening: LogOpening  # rotates its key
     fence: Fence
     engine: EngineControl
     # A replica that adapters are pushed to, as deletion knows it.
@@ -131,6 +132,8 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
     alive_seconds = min(config.fence_alive_seconds, config.deletion_seconds)
     plain = scratch.location(config.scratch, config.data)
     remotes = RemoteEngines(config, database, clock, plain)
+    mark = _log_mark(config)
+    log_opening = LogOpening(config, database, mark, DirectoryLog, DirectoryLog.create)
     drivers = _Drivers(
         clock=clock,
         floor=floor,
@@ -139,11 +142,8 @@ def open_app(config: Config, *, migrate: bool = False) -> App:
         blobs=DirectoryBlobs(disk, config.blobs, floor),
         keyring=DirectoryKeyring(disk, config.keyring),
         # Lazy: the log loads OpenSSL, which a worker without deletions does not need.
-        open_log=cache(
-            lambda: log_opening.open_log(
-                config, database, _log_mark(config), found=DirectoryLog, new=DirectoryLog.create
-            )
-        ),
+        open_log=cache(log_opening.open),
+        log_opening=log_opening,
         fence=KernelLockFence(config.run, clock, alive_seconds=alive_seconds),
         engine=EngineVerbs(config.engine_socket, plain, clock, alive_seconds=alive_seconds),
         new_embedded=partial(EmbeddedEngine, config.engine_socket),
@@ -300,9 +300,8 @@ def _operations(app: App, plain: Path, counted_in: Memory) -> Operations:
 
 def exports(app: App) -> Exports:
     """Return the export operation."""
-    return Exports(
-        app.database, app.keyring, app.blobs, app.memory, app.open_log, app.log_mark.raise_to
-    )
+    mark = app.log_mark.raise_to
+    return Exports(app.database, app.keyring, app.blobs, app.memory, app.open_log, mark)
 
 
 def training(app: App) -> TrainingContext:

@@ -37,7 +37,7 @@ class DataDirectory:
 
     @property
     def signing_key(self) -> Path:
-        """The seed of the log's signing key, mode 0600."""
+        """The seed of the log's signing key, mode 0600; its rotation has `log.key.next` and `log.key.old` beside it."""
         return self.data / "log.key"
 
     @property

@@ -39,6 +39,7 @@ PUBLIC_EXAMPLES = {
     "/healthz": "/healthz",
     "/readyz": "/readyz",
     "/log/checkpoint": "/log/checkpoint",
+    "/log/hand-overs": "/log/hand-overs",
     "/log/tile/{path:path}": "/log/tile/0/999",
     "/.well-known/tunewarden-log-key": "/.well-known/tunewarden-log-key",
     "/invites/{token}": "/invites/nothing",

@@ -179,6 +179,7 @@ OPERATORS: dict[str, Callable[[Place], tuple[str, ...]]] = {
     "bases name": lambda _: (servers.LOCAL_BASE, "--also-named", "also"),
     "expiry resume": _pause_expiry,
     "keyring adopt": lambda _: ("--yes",),
+    "log rotate-key": lambda _: ("--yes",),
     "keys create": lambda _: ("--role", "reader"),
     "keys revoke": lambda p: (_key(p),),
     "organizations create": lambda _: ("another-organization",),

@@ -91,6 +91,7 @@ def test_every_command_that_prints_can_print_json_and_every_one_that_destroys_ca
         ("keyring", "adopt"),
         ("keys", "revoke"),
         ("keys", "rotate"),
+        ("log", "rotate-key"),
         ("migrate", "openai", "delete-source"),
         ("migrate", "openai", "retrain"),
         ("migrate", "openai", "rollback"),

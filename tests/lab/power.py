@@ -13,6 +13,7 @@ from tunewarden.db.sqlite import SqliteDatabase
 from tunewarden.engines.port import EngineControl, Evicted
 from tunewarden.serving.fence import Fence, FencedWorker
 from tunewarden.transparency.disk import DirectoryLogDisk, Piece
+from tunewarden.transparency.key_files import KeyFiles
 
 
 class PowerCut(BaseException):
@@ -170,6 +171,31 @@ class CuttingLogDisk(DirectoryLogDisk):
     def make_directory_synced(self, path: Path) -> None:
         self._power.alive()
         super().make_directory_synced(path)
+
+
+class CuttingKeyFiles(KeyFiles):
+    """The real files of the log's key."""
+
+    def __init__(self, path: Path, power: Power) -> None:
+        super().__init__(path)
+        self._power = power
+
+    def promote_next(self) -> None:
+        self._power.step("log key: promote")
+        super().promote_next()
+
+    def _write(self, path: Path) -> None:
+        self._power.step(f"log key: write {path.suffix}")
+        super()._write(path)
+
+    def _overwrite(self, path: Path) -> None:
+        self._power.step(f"log key: overwrite {path.suffix}")
+        super()._overwrite(path)
+        self._power.step(f"log key: unlink {path.suffix}")
+
+    def _sync(self) -> None:
+        self._power.step("log key: sync")
+        super()._sync()
 
 
 class CuttingFence:

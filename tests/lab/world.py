@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tests.lab.power import (
     CuttingDisk,
     CuttingEngine,
     CuttingFence,
+    CuttingKeyFiles,
     CuttingLogDisk,
     Power,
     PowerCut,
@@ -37,7 +38,9 @@ from tunewarden.artifacts.keyring import Keyring
 from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.clock import Clock
 from tunewarden.config import Config
+from tunewarden.db.database import Database
 from tunewarden.deletion.executor import Executor
+from tunewarden.deletion.log_opening import LogOpening
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.recovery import LogMark
 from tunewarden.deletion.requests import Attempt
@@ -295,6 +298,7 @@ def build(world: World) -> App:
         uploads=uploads,
         executor=executor,
         open_log=open_log,
+        log_opening=_opening(world, database),
         log_mark=mark,
         usage=UsageCounter(database, clock),
     )
@@ -312,14 +316,27 @@ def _none_serves(*_: object) -> Engine:
     raise NotImplementedError("no gateway runs in this world")
 
 
-def _open_log(world: World) -> tuple[DirectoryLog, LogSigner]:
-    config, disk = world.config, CuttingLogDisk(world.power)
-    signer = LogSigner.create_or_load(config.signing_key, LOG_NAME)
+def _opening(world: World, database: Database) -> LogOpening:
+    config, log_type, disk = world.config, world.parts.log_type, CuttingLogDisk(world.power)
+    return LogOpening(
+        config,
+        database,
+        LogMark(config.keyring / "log.mark"),
+        found=partial(log_type, disk=disk),
+        new=partial(log_type.create, disk=disk),
+        disk=disk,
+        key_files=partial(CuttingKeyFiles, power=world.power),
+    )
+
+
+def _open_log(world: World) -> tuple[Log, LogSigner]:
+    config = world.config
     if (config.log / "checkpoint").exists():
-        return world.parts.log_type(config.log, signer, disk=disk), signer
+        return world.app.log_opening.open()
     if world.app.database.peek("SELECT 1 FROM deletions LIMIT 1"):
         raise Error(Kind.UNAVAILABLE, "The deletion log is missing.")
-    return world.parts.log_type.create(config.log, signer, disk=disk), signer
+    signer = LogSigner.create_or_load(config.signing_key, LOG_NAME)
+    return world.app.log_opening.new(config.log, signer), signer
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import rfc8785
 
 from tunewarden.transparency.key import LogSigner
 from tunewarden_receipts import facts, leaf, merkle, receipt
+from tunewarden_receipts.key_hand_over import KeyHandOverLeaf
 from tunewarden_receipts.statement import STATEMENT_TYPE
 
 SEED = bytes(range(32))
@@ -145,3 +146,15 @@ def receipts(signer: LogSigner = SIGNER, *, form: int = 2) -> list[bytes]:
         )
         for index, entry in enumerate(entries)
     ]
+
+
+def hand_over(former: LogSigner, new: LogSigner, sequence: int = 1) -> KeyHandOverLeaf:
+    return KeyHandOverLeaf(
+        sequence=sequence,
+        previous_key=former.vkey(),
+        previous_key_id=former.key.digest(),
+        new_key=new.vkey(),
+        new_key_id=new.key.digest(),
+        handed_over_at="2026-11-22T10:00:00.000000Z",
+        software="tunewarden 0.2.0",
+    )

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from tunewarden.api.parameters import services_of
 from tunewarden.deletion.log_readers import check_reader
 from tunewarden.errors import Error, Kind
+from tunewarden_receipts.key_chain import MEDIA_TYPE
 
 # Full tiles never change; partial tiles and the checkpoint do.
 FOREVER = "public, max-age=31536000, immutable"
@@ -24,6 +25,17 @@ def retrieve_checkpoint(request: Request) -> Response:
     return Response(
         log.checkpoint(),
         media_type="text/plain; charset=utf-8",
+        headers={"cache-control": "no-cache"},
+    )
+
+
+@routes.get("/log/hand-overs")
+def retrieve_hand_overs(request: Request) -> Response:
+    """Return what proves each rotation of the log's key: the receipts of the hand-overs, oldest first."""
+    _, signer = services_of(request).operations.open_log()
+    return Response(
+        signer.chain.document(),
+        media_type=MEDIA_TYPE,
         headers={"cache-control": "no-cache"},
     )
 

@@ -25,6 +25,7 @@ from tunewarden.api.json_lines import JSON_LINES
 from tunewarden.deletion.cases.case_report import CaseReport
 from tunewarden.engine_protocol import paths
 from tunewarden.gateway.inference import ROUTES
+from tunewarden_receipts import key_chain
 from tunewarden_receipts.receipt import MEDIA_TYPE
 
 FORM = "multipart/form-data"
@@ -156,6 +157,7 @@ ROUTED = {
     f"POST {paths.RESPONSES}/compact": Described("compactConversation", None),
     f"POST {paths.RESPONSES}/input_tokens": Described("getInputTokenCounts", None),
     "GET /log/checkpoint": Described("retrieveLogCheckpoint", "text/plain", is_public=True),
+    "GET /log/hand-overs": Described("retrieveLogHandOvers", key_chain.MEDIA_TYPE, is_public=True),
     "GET /log/tile/{path}": Described("retrieveLogTile", BINARY, is_public=True),
     "GET /.well-known/tunewarden-log-key": Described(
         "retrieveLogKey", "application/x-pem-file", is_public=True

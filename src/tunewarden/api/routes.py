@@ -43,7 +43,7 @@ from tunewarden.gateway.inference import ROUTES
 from tunewarden.problems import Wire
 
 PUBLIC = re.compile(
-    r"/|/healthz?|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/tile/[0-9a-z/.]+"
+    r"/|/healthz?|/readyz|/\.well-known/tunewarden-log-key|/log/checkpoint|/log/hand-overs|/log/tile/[0-9a-z/.]+"
     r"|/invites/[A-Za-z0-9]+"
 )
 # Every route except `inference.ROUTES`.

@@ -81,6 +81,7 @@ class EventType(StrEnum):
     RESOURCE_DELETED = "resource.deleted"
     BLOBS_ERASED = "blobs.erased"
     KEYRING_ADOPTED = "keyring.adopted"
+    LOG_KEY_ROTATED = "log.key.rotated"
     JOB_CREATED = "fine_tuning.job.created"
     JOB_CANCELLED = "fine_tuning.job.cancelled"
     JOB_PAUSED = "fine_tuning.job.paused"

@@ -63,6 +63,7 @@ MEANINGS: dict[EventType, str] = {
     EventType.RESOURCE_DELETED: "a model or file is deleted, `resource_type`; its receipt is in the log",
     EventType.BLOBS_ERASED: "the sealed files of a deleted model or file are erased",
     EventType.KEYRING_ADOPTED: "the operator accepted an older keyring",
+    EventType.LOG_KEY_ROTATED: "the operator replaced the log's signing key: `entry` of the log has the hand-over",
     EventType.JOB_CREATED: "a fine-tuning job was created",
     EventType.JOB_CANCELLED: "a job was cancelled",
     EventType.JOB_PAUSED: "a job was paused",

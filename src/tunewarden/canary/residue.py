@@ -8,7 +8,7 @@ from tunewarden.canary.requests import COMPLETIONS, MODELS, Requests
 from tunewarden.deletion import records
 from tunewarden.deletion.records import Deletion
 from tunewarden.registry.models import Model
-from tunewarden_receipts.receipt import ReceiptError, verify
+from tunewarden_receipts.receipt import ReceiptError
 
 GONE = 404
 # Each over a connection of its own, so that most workers get one.
@@ -45,6 +45,6 @@ class Residue:
         if records.is_live(app.database, model.internal_id):
             yield "database: a row has the model as alive"
         try:
-            verify(records.receipt_of(deletion), app.open_log()[1].public_pem())
+            app.open_log()[1].chain.verified(records.receipt_of(deletion))
         except ReceiptError as error:
             yield f"log: the receipt does not verify: {error.reason}"

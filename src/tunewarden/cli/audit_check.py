@@ -28,6 +28,7 @@ from tunewarden_receipts.audit_digest import (
     events_root,
     root_by_path,
 )
+from tunewarden_receipts.key_chain import verify_in_chain
 from tunewarden_receipts.receipt import LogKeyError, ReceiptError, VerifiedReceipt, verify
 
 # A day's events have a digest on the next day, which is in the log within seconds; and clocks differ.
@@ -132,8 +133,13 @@ class OwnLog:
         return None
 
     def _proven(self, digest: Object) -> VerifiedReceipt:
-        key = digest["log_key"].encode() if self._log_key is None else self._log_key
-        return verify(digest["receipt"].encode(), key)
+        stored = digest["receipt"].encode()
+        if self._log_key is None:
+            return verify(stored, digest["log_key"].encode())
+        hand_overs = digest.get("hand_overs")  # a server before 0.2 has none
+        if hand_overs is None:
+            return verify(stored, self._log_key)
+        return verify_in_chain(stored, self._log_key, hand_overs.encode())
 
     def _check_events(
         self, digest: Object, leaf: AuditDigestLeaf | None, entries: list[Entry], lines: list[bytes]

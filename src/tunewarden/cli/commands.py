@@ -65,6 +65,7 @@ COMMANDS = {
     "invites": Lazy("tunewarden.cli.invite_commands:invites", "Links that make users."),
     "keyring": Lazy("tunewarden.cli.data_commands:keyring", "The models' keys."),
     "keys": Lazy("tunewarden.cli.key_commands:keys", "API keys."),
+    "log": Lazy("tunewarden.cli.log_commands:log", "The deletion log."),
     "migrate": Lazy(
         "tunewarden.cli.migrate_commands:migrate", "Moving models here from another server."
     ),

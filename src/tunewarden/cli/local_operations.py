@@ -5,6 +5,7 @@ They affect all organizations, or use paths and addresses of this machine. All o
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ from tunewarden.config import Config
 from tunewarden.deletion.retention import expiry_pause
 from tunewarden.engines import keys as engine_keys
 from tunewarden.errors import Error, Kind
-from tunewarden.recovery_at_start import recovery
+from tunewarden.recovery_at_start import recover, recovery
 from tunewarden.registry import bases as base_rows
 from tunewarden.registry import replicas
 from tunewarden.registry.replicas import Replica
@@ -130,12 +131,45 @@ def adopt_keyring(settings: Config, *, is_dry_run: bool) -> int:
         return len(found.keys_to_erase_again()) if is_dry_run else found.adopt_keyring()
 
 
+@dataclass(frozen=True, slots=True)
+class KeyRotated:
+    """The fingerprints of the log's signing keys; `new_key` is None before a rotation. `entry`: that of the hand-over."""
+
+    key: str
+    new_key: str | None
+    entry: int
+
+
+def log_key_to_rotate(settings: Config) -> KeyRotated:
+    """Return what a rotation of the log's signing key would replace. Raises Error(CONFLICT) if a server is running."""
+    with with_no_server(settings):
+        log, signer = open_app(settings).open_log()
+        return KeyRotated(signer.key.digest(), None, log.size())
+
+
+def rotate_log_key(settings: Config) -> KeyRotated:
+    """Replace the log's signing key; or complete a rotation that was interrupted.
+
+    Raises Error(CONFLICT) if a server is running, or before there is a log; Error(UNAVAILABLE).
+    """
+    with with_no_server(settings):
+        app = open_app(settings, migrate=True)
+        opening = app.log_opening
+        done = opening.settle_rotation()
+        if done is None:
+            recover(app)  # the database must have seen the whole log
+            done = opening.rotate_key(app.clock)
+        chain = opening.open()[1].chain
+        return KeyRotated(chain.of_entry(done.index).digest(), done.key.digest(), done.index)
+
+
 def let_expire(settings: Config) -> bool:
     """Resume expiry after the clock jumped; False if it was not paused."""
     app = open_app(settings)
     return expiry_pause.resume(app.database, app.clock)
 
 
-def log_key(settings: Config) -> bytes:
-    """Return the public key of the deletion log, in PEM."""
-    return open_app(settings).open_log()[1].public_pem()
+def log_keys(settings: Config) -> tuple[bytes, bytes]:
+    """Return the first public key of the deletion log, in PEM, and the hand-overs from it on."""
+    chain = open_app(settings).open_log()[1].chain
+    return chain.first.pem(), chain.document()

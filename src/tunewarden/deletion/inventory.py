@@ -123,6 +123,10 @@ FILES = (
     Place("engine_keys", Holds.NOTHING, "API keys of remote bases' engines"),
     Place("certificates", Holds.NOTHING, "certificates and keys for engines on other hosts"),
     Place("log.key", Holds.NOTHING, "the seed of the log's signing key"),
+    Place("log.key.next", Holds.NOTHING, "the seed that a rotation of it made, until it is done"),
+    Place(
+        "log.key.old", Holds.NOTHING, "the seed that a rotation of it replaced, until it is erased"
+    ),
     Place("blobs", Holds.WEIGHTS_SEALED, "no file under the model's internal id"),
     Place("keyring", Holds.KEY, "no shard has the model's key id; each shard's old files are gone"),
     Place("log", Holds.METADATA, "ids, times and digests, for ever"),

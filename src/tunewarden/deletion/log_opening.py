@@ -1,8 +1,11 @@
-"""The deletion log when a data directory is opened: found, or created if nothing was ever deleted."""
+"""The deletion log when a data directory is opened: found, or created if nothing was ever deleted; and its key's rotation."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from tunewarden import __version__, audit
+from tunewarden.clock import Clock, iso
 from tunewarden.config import Config
 from tunewarden.db.database import Database
 from tunewarden.deletion import records
@@ -10,30 +13,81 @@ from tunewarden.deletion.recovery import LogMark
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import token
 from tunewarden.registry import restore_marks
+from tunewarden.transparency.disk import DirectoryLogDisk, LogDisk
 from tunewarden.transparency.key import LogSigner
+from tunewarden.transparency.key_files import KeyFiles
+from tunewarden.transparency.key_rotation import KeyRotation
 from tunewarden.transparency.log import Log
+from tunewarden.webhooks import resealing
+from tunewarden_receipts.key_chain import HandOver
 
 
-def open_log(
-    config: Config,
-    database: Database,
-    log_mark: LogMark,
-    *,
-    found: Callable[[Path, LogSigner], Log],
-    new: Callable[[Path, LogSigner], Log],
-) -> tuple[Log, LogSigner]:
-    """Open the log; create it only if nothing was ever deleted. Its name is part of its checkpoint."""
-    checkpoint = config.log / "checkpoint"
-    if checkpoint.exists():
-        name = checkpoint.read_text("utf-8").partition("\n")[0]
-        signer = LogSigner.create_or_load(config.signing_key, name)
-        return found(config.log, signer), signer
-    was_written = log_mark.read() or restore_marks.log_size(database)
-    if was_written or records.exist(database):
-        raise Error(
-            Kind.UNAVAILABLE,
-            "The deletion log is missing although models were deleted. Restore the newest copy of"
-            f" {config.log.name}/ and {config.signing_key.name}, then start again.",
+@dataclass(frozen=True)
+class LogOpening:
+    """Opens the log of a data directory, and rotates its key. Both may raise Error(UNAVAILABLE)."""
+
+    config: Config
+    database: Database
+    log_mark: LogMark
+    found: Callable[[Path, LogSigner], Log]
+    new: Callable[[Path, LogSigner], Log]
+    disk: LogDisk = field(default_factory=DirectoryLogDisk)
+    key_files: Callable[[Path], KeyFiles] = KeyFiles
+
+    def open(self) -> tuple[Log, LogSigner]:
+        """Open the log; create it only if nothing was ever deleted. Its name is part of its checkpoint."""
+        if (rotation := self._rotation()) is not None:
+            return rotation.opened()
+        was_written = self.log_mark.read() or restore_marks.log_size(self.database)
+        if was_written or records.exist(self.database):
+            raise Error(
+                Kind.UNAVAILABLE,
+                "The deletion log is missing although models were deleted. Restore the newest copy of"
+                f" {self.config.log.name}/ and {self.config.signing_key.name}, then start again.",
+            )
+        signer = LogSigner.create_or_load(self.config.signing_key, f"tunewarden.local/{token(12)}")
+        return self.new(self.config.log, signer), signer
+
+    def settle_rotation(self) -> HandOver | None:
+        """Complete a rotation of the key that was interrupted and return its hand-over, or undo it."""
+        rotation = self._rotation()
+        return None if rotation is None else rotation.settle()
+
+    def rotate_key(self, clock: Clock) -> HandOver:
+        """Hand the log over to a new key. No server may run; the database must have seen the whole log."""
+        rotation = self._rotation()
+        if rotation is None:
+            raise Error(Kind.CONFLICT, "There is no deletion log yet, so its key signed nothing.")
+        return rotation.rotate(iso(clock.now()), f"tunewarden {__version__}")
+
+    def _rotation(self) -> KeyRotation | None:
+        """Return what opens an existing log; None if there is none."""
+        checkpoint = self.config.log / "checkpoint"
+        if not checkpoint.exists():
+            return None
+        return KeyRotation(
+            name=checkpoint.read_text("utf-8").partition("\n")[0],
+            files=self.key_files(self.config.signing_key),
+            directory=self.config.log,
+            disk=self.disk,
+            found=self.found,
+            note=self._note_rotation,
         )
-    signer = LogSigner.create_or_load(config.signing_key, f"tunewarden.local/{token(12)}")
-    return new(config.log, signer), signer
+
+    def _note_rotation(self, index: int, former: LogSigner, new: LogSigner) -> None:
+        """Seal anew what the former key sealed, once, and record the rotation; raise the marks over its leaf."""
+        if restore_marks.log_size(self.database) <= index:
+            with self.database.write(below_floor=True) as tx:
+                resealing.reseal(tx, former.derive, new.derive)
+                audit.record(
+                    tx,
+                    audit.EventType.LOG_KEY_ROTATED,
+                    organization_id="",
+                    actor=audit.SERVER,
+                    resource_id="log",
+                    previous_key=former.key.digest(),
+                    new_key=new.key.digest(),
+                    entry=index,
+                )
+                restore_marks.see_log(tx, index + 1)
+        self.log_mark.raise_to(index + 1)

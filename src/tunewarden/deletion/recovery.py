@@ -36,6 +36,7 @@ from tunewarden.transparency.log import Log
 from tunewarden_receipts import receipt
 from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.deletion_case import CaseLeaf
+from tunewarden_receipts.key_hand_over import KeyHandOverLeaf
 from tunewarden_receipts.leaf import Disclosure, ExportLeaf
 from tunewarden_receipts.statement import BlobsErased, Deleted, Facts
 
@@ -164,10 +165,10 @@ class Recovery:
 
     def _leaves(self, start: int) -> Iterator[tuple[int, bytes, Facts]]:
         """Yield (index, entry, facts) of the log's leaves from `start` on. Raises Error(INVALID)."""
-        key = self.signer.public_pem()
+        chain = self.signer.chain
         for index, entry in self.log.entries(start):
             try:
-                facts = receipt.verify_entry(entry, key)
+                facts = receipt.verify_entry(entry, chain.of_entry(index).pem())
             except receipt.ReceiptError as error:
                 message = f"Entry {index} of the deletion log cannot be trusted: {error.reason}"
                 raise Error(Kind.INVALID, message, code="receipt_invalid") from error
@@ -201,6 +202,8 @@ class Recovery:
         replayed = 0
         lost: list[int] = []
         for index, entry, facts in self._leaves(noted.log_size(self.database)):
+            if isinstance(facts, KeyHandOverLeaf):
+                continue  # the key files say what has become of it
             if isinstance(facts, AuditDigestLeaf):
                 with self.database.write(below_floor=True) as tx:
                     lost += replay.audit_digest(tx, facts, index)

@@ -278,8 +278,8 @@ class Steps:
         )
         self.mark_log(max(one.size for one in proven))
         return [
-            (at.index, receipt.bundle(envelope, at.index, at.proof, at.checkpoint, one.shown))
-            for at, envelope, one in zip(proven, envelopes, leaves, strict=True)
+            (at.index, receipt.bundle(at.entry, at.index, at.proof, at.checkpoint, one.shown))
+            for at, one in zip(proven, leaves, strict=True)
         ]
 
 

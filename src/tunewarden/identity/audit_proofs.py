@@ -21,12 +21,14 @@ _PAGE = 1_000
 class Proof:
     """A part of the organization's, how its commitment leads to the root of its digest, and the digest's receipt.
 
-    `path` has hashes, and whether each is the left one. `receipt` is None until the digest is in the log.
+    `path` has hashes, and whether each is the left one. `receipt` is None until the digest is in the log, as its entry
+    `index`.
     """
 
     part: Part
     path: list[tuple[bool, bytes]]
     receipt: bytes | None
+    index: int | None
 
 
 def prove(
@@ -49,6 +51,7 @@ def prove(
         part,
         digest_path(commitments, part.commitment),
         None if index is None else proofs.receipt_of(open_log(), index),
+        index,
     )
 
 

@@ -21,6 +21,7 @@ damage there is reported and never signed; readers verify every entry.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from tunewarden.errors import Error, Kind
@@ -32,6 +33,7 @@ from tunewarden.transparency.tiles import ENTRIES, MAX_ENTRY_BYTES, TILE_WIDTH, 
 from tunewarden.transparency.view import LogView, damaged, translated
 from tunewarden_receipts import merkle
 from tunewarden_receipts.note import Checkpoint, open_checkpoint, parse_text
+from tunewarden_receipts.receipt import statement_of
 
 # The most files held open at once by an append.
 _PIECES_AT_ONCE = 64
@@ -89,6 +91,11 @@ class DirectoryLog:
         """Return the newest signed note, verified. C2SP tlog-checkpoint."""
         return self._read_note()[0]
 
+    def checkpoint_over(self, index: int) -> bytes:
+        """Return the newest checkpoint by the key that signed an entry: the newest one, or its key's last."""
+        ended = self._signer.chain.after_entry(index)
+        return self.checkpoint() if ended is None else ended.checkpoint
+
     def entry(self, index: int) -> bytes:
         """Return one entry, verified against the checkpoint. Error(NOT_FOUND) beyond it."""
         view = self._view()
@@ -139,13 +146,28 @@ class DirectoryLog:
 
     def append_proven(self, entries: Sequence[tuple[bytes, int]]) -> list[Proven]:
         """Like `append_all`, for (entry, since) pairs; return each one's inclusion proof, without reading again."""
-        view, note, indices = self._append(
-            [entry for entry, _ in entries], [since for _, since in entries]
-        )
+        wanted = [entry for entry, _ in entries]
+        view, note, indices = self._append(wanted, [since for _, since in entries])
         return [
-            Proven(index, view.size, view.inclusion_proof(index, view.size), note)
-            for index in indices
+            self._proven_before(view, index)
+            if index <= self._signer.chain.last_index
+            else Proven(entry, index, view.size, view.inclusion_proof(index, view.size), note)
+            for entry, index in zip(wanted, indices, strict=True)
         ]
+
+    def hand_over(self, entry: bytes, successor: LogSigner) -> bytes:
+        """Append `entry`, unless it is the last one; publish the checkpoint signed by both keys, and return it.
+
+        From then on only the successor may append. Idempotent until it has.
+        """
+        with translated(), self._disk.lock(self._directory / "lock"):
+            view, _ = self._recovered()
+            if not view.size or view.entry(view.size - 1) != entry:
+                view, _ = self._grow(view, {merkle.leaf_hash(entry): entry})
+            return self._publish_signed(
+                view.checkpoint,
+                successor.sign_hand_over(view.size, view.checkpoint.root, self._signer),
+            )
 
     def _append(
         self, entries: Sequence[bytes], sinces: Sequence[int]
@@ -170,11 +192,40 @@ class DirectoryLog:
                     continue
                 if found.setdefault(leaf, index) == index:
                     view.entry(index)  # verifies that the bytes exist, not only their hash
+            missing = {leaf: of for leaf, of in wanted.items() if leaf not in found}
+            found.update(self._signed_before(view, missing))
             new = {leaf: entry for leaf, (entry, _) in wanted.items() if leaf not in found}
             if new:
                 found.update(zip(new, range(view.size, view.size + len(new)), strict=True))
                 view, note = self._grow(view, new)
         return view, note, [found[leaf] for leaf in leaves]
+
+    def _signed_before(
+        self, view: LogView, wanted: dict[bytes, tuple[bytes, int]]
+    ) -> dict[bytes, int]:
+        """Find entries (leaf hash -> entry, since) that a former key signed; return the places of those."""
+        last = self._signer.chain.last_index
+        older = {
+            statement_of(entry): (leaf, since)
+            for leaf, (entry, since) in wanted.items()
+            if since <= last
+        }
+        found: dict[bytes, int] = {}
+        if older:
+            start = min(since for _, since in older.values())
+            for index, entry in islice(view.entries(start), last + 1 - start):
+                leaf, since = older.get(statement_of(entry), (b"", 0))
+                if leaf and index >= since:
+                    found.setdefault(leaf, index)
+        return found
+
+    def _proven_before(self, view: LogView, index: int) -> Proven:
+        """Return an entry of a former key with its proof, under the last checkpoint that this key signed."""
+        ended = self._signer.chain.after_entry(index)
+        assert ended is not None, "it is before a hand-over"
+        size = ended.index + 1
+        proof = view.inclusion_proof(index, size)
+        return Proven(view.entry(index), index, size, proof, ended.checkpoint)
 
     def recover(self) -> int:
         """Complete an append that a crash left signed but unpublished; return the log's size.
@@ -215,6 +266,7 @@ class DirectoryLog:
 
     def _recovered(self) -> tuple[LogView, bytes]:
         """Return the verified view to append to, and its note; first complete an interrupted append."""
+        self._signer.check_in_use()
         note, checkpoint = self._read_note()
         view = LogView(self._disk, self._directory, checkpoint)
         view.verify_edge()
@@ -265,7 +317,11 @@ class DirectoryLog:
 
     def _sign_and_publish(self, checkpoint: Checkpoint) -> bytes:
         """Sign a tree whose bytes are all durable. Ed25519 is deterministic: a repeat gives the same note."""
-        note = self._signer.sign_checkpoint(checkpoint.size, checkpoint.root)
+        return self._publish_signed(
+            checkpoint, self._signer.sign_checkpoint(checkpoint.size, checkpoint.root)
+        )
+
+    def _publish_signed(self, checkpoint: Checkpoint, note: bytes) -> bytes:
         _publish(self._disk, self._directory, note)
         self._verified = note, checkpoint
         return note

@@ -4,11 +4,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tunewarden.transparency.key import LogSigner
+
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """An entry's index and inclusion proof in the tree of `size` that the note `checkpoint` signs."""
+    """An entry's index and inclusion proof in the tree of `size` that the note `checkpoint` signs.
 
+    Entry and checkpoint are signed by one key.
+    """
+
+    entry: bytes
     index: int
     size: int
     proof: list[bytes]
@@ -26,6 +32,9 @@ class Log(Protocol):
 
     def checkpoint(self) -> bytes:
         """Return the newest signed note, verified. C2SP tlog-checkpoint."""
+
+    def checkpoint_over(self, index: int) -> bytes:
+        """Return the newest checkpoint by the key that signed an entry: the newest one, or its key's last."""
 
     def entry(self, index: int) -> bytes:
         """Return one entry, verified against the checkpoint. Error(NOT_FOUND) beyond it."""
@@ -46,7 +55,14 @@ class Log(Protocol):
         """Append (entry, since) pairs under one signature: all become durable leaves, or none. Return their proofs.
 
         `since` is the log's size that the caller stored before its first attempt: an identical entry at or after it is
-        returned and not appended again, so an append is idempotent after any crash or error.
+        returned and not appended again, so an append is idempotent after any crash or error. An entry that a former
+        key signed is identical if its statement is.
+        """
+
+    def hand_over(self, entry: bytes, successor: LogSigner) -> bytes:
+        """Append `entry`, unless it is the last one; publish the checkpoint signed by both keys, and return it.
+
+        From then on only the successor may append. Idempotent until it has.
         """
 
     def recover(self) -> int:

@@ -169,6 +169,19 @@ def change(tx: Tx, n: int, sealed: bytes, event_types: Sequence[str]) -> None:
     )
 
 
+def sealed_after(tx: Tx, n: int) -> list[tuple[int, str, bytes]]:
+    """Return number, id and sealed details of the next endpoints of any organization; none after the last."""
+    rows = tx.rows(
+        "SELECT n, id, sealed FROM webhook_endpoints WHERE n > :n ORDER BY n LIMIT 100", n=n
+    )
+    return [(int(n), str(endpoint_id), bytes(sealed)) for n, endpoint_id, sealed in rows]
+
+
+def reseal(tx: Tx, n: int, sealed: bytes) -> None:
+    """Replace sealed details by the same ones under another key."""
+    tx.run("UPDATE webhook_endpoints SET sealed = :sealed WHERE n = :n", n=n, sealed=sealed)
+
+
 def disable(tx: Tx, n: int, because: DisabledBecause) -> bool:
     """Disable an endpoint; False if it is already. What is pending stays, and is sent if it is enabled in time."""
     return bool(

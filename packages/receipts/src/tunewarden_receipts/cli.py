@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from tunewarden_receipts.cases import check_members
+from tunewarden_receipts.key_chain import MAX_DOCUMENT_BYTES, verify_in_chain
 from tunewarden_receipts.receipt import (
     MAX_KEY_BYTES,
     MAX_RECEIPT_BYTES,
     LogKeyError,
     ReceiptError,
+    VerifiedReceipt,
     verify,
 )
 from tunewarden_receipts.summary import summary
@@ -27,21 +29,31 @@ DISTRIBUTION = "tunewarden-receipts"
 KEY_SOURCE = "Take it from a source you trust, once: /.well-known/tunewarden-log-key of the server."
 
 
-def check(file: Path, log_key: bytes) -> str:
-    """Return what the receipt in a file says, as text.
+def verified(file: Path, log_key: bytes, hand_overs: bytes | None = None) -> VerifiedReceipt:
+    """Return what the receipt in a file proves, by the log key or by one that its hand-overs lead to.
 
     Raises `ReceiptError` if it is not valid, `LogKeyError` for a malformed key, `OSError` for an unreadable file.
     """
-    return summary(verify(_read(file, MAX_RECEIPT_BYTES), log_key))
+    stored = _read(file, MAX_RECEIPT_BYTES)
+    if hand_overs is None:
+        return verify(stored, log_key)
+    return verify_in_chain(stored, log_key, hand_overs)
 
 
-def check_case(file: Path, members: Sequence[Path], log_key: bytes) -> str:
+def check(file: Path, log_key: bytes, hand_overs: bytes | None = None) -> str:
+    """Return what the receipt in a file says, as text. Raises what `verified` raises."""
+    return summary(verified(file, log_key, hand_overs))
+
+
+def check_case(
+    file: Path, members: Sequence[Path], log_key: bytes, hand_overs: bytes | None = None
+) -> str:
     """Return what the summary of a case says, as text, if `members` hold the receipts of all its members.
 
     Raises what `check` raises.
     """
-    case = verify(_read(file, MAX_RECEIPT_BYTES), log_key)
-    found = [verify(_read(member, MAX_RECEIPT_BYTES), log_key) for member in members]
+    case = verified(file, log_key, hand_overs)
+    found = [verified(member, log_key, hand_overs) for member in members]
     leaf = check_members(case, found)
     return f"{summary(case)}{'members:':<14}all {leaf.count} receipts are here and valid\n"
 
@@ -58,8 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         command.error(f"--log-key is missing: the log's public key. {KEY_SOURCE}")
     try:
         key = _read(given.log_key, MAX_KEY_BYTES)
-        is_case = given.members is not None
-        said = check_case(given.file, given.members, key) if is_case else check(given.file, key)
+        proof = None
+        if given.hand_overs is not None:
+            proof = _read(given.hand_overs, MAX_DOCUMENT_BYTES)
+        if given.members is None:
+            said = check(given.file, key, proof)
+        else:
+            said = check_case(given.file, given.members, key, proof)
     except LogKeyError as error:
         command.error(error.reason)
     except OSError as error:
@@ -106,6 +123,12 @@ def _command(
         type=Path,
         metavar="FILE",
         help=f"the log's public key, PEM or C2SP vkey. {KEY_SOURCE}",
+    )
+    command.add_argument(
+        "--hand-overs",
+        type=Path,
+        metavar="FILE",
+        help="where the log's key was rotated since: /log/hand-overs of the server, which proves each new key",
     )
     return command
 

@@ -122,8 +122,11 @@ class Checkpoint:
 
     def note(self, key: LogKey, signature: bytes) -> bytes:
         """Return the signed note for a signature over `text()`."""
-        signed = encode_base64(key.note_id(self.origin) + signature)
-        return f"{self.text()}\n— {self.origin} {signed}\n".encode()
+        return f"{self.text()}\n{self.line(key, signature)}".encode()
+
+    def line(self, key: LogKey, signature: bytes) -> str:
+        """Return the line of a signed note that holds a signature over `text()`."""
+        return f"— {self.origin} {encode_base64(key.note_id(self.origin) + signature)}\n"
 
 
 def check_name(name: str) -> str:

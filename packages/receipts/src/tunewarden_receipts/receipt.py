@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import rfc8785
 
 from tunewarden_receipts import merkle
-from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.canonical import canonical
 from tunewarden_receipts.leaf import (
     Disclosure,
@@ -33,7 +32,7 @@ from tunewarden_receipts.note import (
     parse_hash,
     parse_number,
 )
-from tunewarden_receipts.statement import Facts, from_statement, to_statement
+from tunewarden_receipts.statement import Facts, Numbered, from_statement, to_statement
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MEDIA_TYPE = "application/vnd.tunewarden.receipt.v2+json"
@@ -75,7 +74,8 @@ class Signer(Protocol):
 class VerifiedReceipt:
     """What a receipt proves: the key's owner stated `facts` and logged them as leaf `index`.
 
-    `disclosed` is what the leaf commits to, and the receipt shows; None in format 1, which hides nothing.
+    `disclosed` is what the leaf commits to, and the receipt shows; None in format 1, which hides nothing. `note` is the
+    signed text of the checkpoint.
     """
 
     facts: Facts
@@ -84,10 +84,11 @@ class VerifiedReceipt:
     envelope: bytes
     index: int
     checkpoint: Checkpoint
+    note: bytes
     key_id: str
 
 
-def build(leaf: Leaf | AuditDigestLeaf) -> bytes:
+def build(leaf: Leaf | Numbered) -> bytes:
     """Return the canonical statement of a leaf; `ValueError` if a fact has a wrong form."""
     return canonical(to_statement(leaf))
 
@@ -155,7 +156,7 @@ def verify(receipt: bytes, log_key: bytes) -> VerifiedReceipt:
     `log_key` is the log's public key, got from a source you trust, as PEM or C2SP vkey; a vkey
     also fixes the log's name. `LogKeyError`, a `ReceiptError`, if it is neither.
     """
-    key = _parsed_key(log_key)
+    key = parse_key(log_key)
     value = _parsed(receipt, MAX_RECEIPT_BYTES, "The receipt")
     kind = value.get("mediaType") if isinstance(value, dict) else None
     if not isinstance(value, dict) or value.keys() not in _MEMBERS.values():
@@ -176,18 +177,25 @@ def verify(receipt: bytes, log_key: bytes) -> VerifiedReceipt:
     leaf = merkle.leaf_hash(envelope)
     if not merkle.verify_inclusion(leaf, index, checkpoint.size, proof, checkpoint.root):
         raise ReceiptError("The statement is not the log's entry that the proof speaks of.")
-    return VerifiedReceipt(facts, disclosed, statement, envelope, index, checkpoint, key.digest())
+    return VerifiedReceipt(
+        facts, disclosed, statement, envelope, index, checkpoint, note, key.digest()
+    )
 
 
 def verify_entry(entry: bytes, log_key: bytes) -> Facts:
     """Return the facts of a log entry whose signature verifies; else `ReceiptError`."""
     value = _parsed(entry, MAX_ENVELOPE_BYTES, "The entry")
-    return _opened(value, _parsed_key(log_key))[1]
+    return _opened(value, parse_key(log_key))[1]
 
 
 def entry_hash(stored: bytes) -> bytes:
     """Return the leaf hash of the entry that a receipt of this server's speaks of. RFC 6962 §2.1."""
     return merkle.leaf_hash(rfc8785.dumps(json.loads(stored)["envelope"]))
+
+
+def statement_of(entry: bytes) -> str:
+    """Return the statement in a log entry of this server, as base64: what it says, whichever key signed it."""
+    return str(json.loads(entry)["payload"])
 
 
 def names_somebody(entry: bytes) -> bool:
@@ -206,7 +214,7 @@ def verify_consistency(
     old: bytes, new: bytes, proof: Sequence[bytes], log_key: bytes
 ) -> tuple[Checkpoint, Checkpoint]:
     """Return two checkpoints if the newer one only appended to the older one; else `ReceiptError`. I11."""
-    key = _parsed_key(log_key)
+    key = parse_key(log_key)
     with _refusing("A checkpoint cannot be trusted"):
         first, second = open_checkpoint(old, key), open_checkpoint(new, key)
     if first.origin != second.origin:
@@ -227,7 +235,8 @@ def _refusing(what: str, refusal: type[ReceiptError] = ReceiptError) -> Iterator
         raise refusal(f"{what}: {error}.") from error
 
 
-def _parsed_key(log_key: bytes) -> LogKey:
+def parse_key(log_key: bytes) -> LogKey:
+    """Return a log's public key from PEM or a C2SP vkey; `LogKeyError` if it is neither."""
     with _refusing("The log key is neither an Ed25519 key in PEM nor a vkey", LogKeyError):
         if len(log_key) > MAX_KEY_BYTES:
             raise ValueError("it is too long")

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from tunewarden_receipts import audit_digest, deletion_case
+from tunewarden_receipts import audit_digest, deletion_case, key_hand_over
 from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.deletion_case import CaseLeaf
 from tunewarden_receipts.facts import FORMAT_1, BlobsErasedFacts, DeletionFacts
+from tunewarden_receipts.key_hand_over import KeyHandOverLeaf
 from tunewarden_receipts.leaf import (
     FORMAT_2,
     BlobsErasedLeaf,
@@ -19,20 +20,30 @@ from tunewarden_receipts.readers import Reader, identifier, list_of, object_of, 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 Deleted = DeletionFacts | DeletionLeaf
 BlobsErased = BlobsErasedFacts | BlobsErasedLeaf
-Facts = Deleted | BlobsErased | ExportLeaf | CaseLeaf | AuditDigestLeaf
-_AUDIT_DIGEST: dict[str, Reader] = {
-    audit_digest.PREDICATE_TYPE: object_of(AuditDigestLeaf, audit_digest.READERS)
+# What is numbered, and about no artifact: it discloses nothing.
+Numbered = AuditDigestLeaf | KeyHandOverLeaf
+Facts = Deleted | BlobsErased | ExportLeaf | CaseLeaf | Numbered
+_NUMBERED: dict[str, Reader] = {
+    audit_digest.PREDICATE_TYPE: object_of(AuditDigestLeaf, audit_digest.READERS),
+    key_hand_over.PREDICATE_TYPE: object_of(KeyHandOverLeaf, key_hand_over.READERS),
 }
-_READERS = FORMAT_1 | FORMAT_2 | _AUDIT_DIGEST
+# Of each kind: what its subject's name begins with, and the fact that is its subject's digest.
+_NUMBERED_SUBJECT = {
+    audit_digest.PREDICATE_TYPE: (audit_digest.SUBJECT, "root"),
+    key_hand_over.PREDICATE_TYPE: (key_hand_over.SUBJECT, "newKeyId"),
+}
+_READERS = FORMAT_1 | FORMAT_2 | _NUMBERED
 
 
-def to_statement(leaf: Leaf | AuditDigestLeaf) -> dict[str, Any]:
+def to_statement(leaf: Leaf | Numbered) -> dict[str, Any]:
     """Return the in-toto Statement v1 of a leaf; `ValueError` if a fact has a wrong form."""
     predicate = to_json(leaf)
-    if isinstance(leaf, AuditDigestLeaf):
-        digest = {"sha256": predicate.pop("root")}
-        subject = {"name": f"{audit_digest.SUBJECT}{leaf.sequence}", "digest": digest}
-        kind = audit_digest.PREDICATE_TYPE
+    if isinstance(leaf, AuditDigestLeaf | KeyHandOverLeaf):
+        is_digest = isinstance(leaf, AuditDigestLeaf)
+        kind = audit_digest.PREDICATE_TYPE if is_digest else key_hand_over.PREDICATE_TYPE
+        begins, digested = _NUMBERED_SUBJECT[kind]
+        digest = {"sha256": predicate.pop(digested)}
+        subject = {"name": f"{begins}{leaf.sequence}", "digest": digest}
     elif isinstance(leaf, CaseLeaf):
         digest = {"hmacSha256": predicate.pop("root")}
         subject = {"name": predicate.pop("caseId"), "digest": digest}
@@ -75,11 +86,10 @@ def from_statement(statement: object) -> Facts:
     if len(subjects) != 1:
         raise ValueError("a statement has one subject")
     subject = read(subjects[0])
-    if (
-        kind in _AUDIT_DIGEST
-        and subject.pop(name) != f"{audit_digest.SUBJECT}{predicate.get(name)}"
-    ):
-        raise ValueError("a digest's subject has another number")
+    if kind in _NUMBERED:
+        begins, _ = _NUMBERED_SUBJECT[kind]
+        if subject.pop(name) != f"{begins}{predicate.get(name)}":
+            raise ValueError("a subject has another number")
     if subject.keys() & predicate.keys():
         raise ValueError("a predicate does not repeat its subject")
     facts: Facts = _READERS[kind](predicate | subject)
@@ -94,4 +104,4 @@ def _subject_of(kind: str) -> tuple[str, str, str]:
         return "hmacSha256", "caseId", "root"
     if kind in FORMAT_2:
         return "hmacSha256", "internalId", "manifestSha256"
-    return "sha256", "sequence", "root"
+    return "sha256", "sequence", _NUMBERED_SUBJECT[kind][1]

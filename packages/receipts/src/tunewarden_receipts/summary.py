@@ -8,6 +8,7 @@ from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.commitments import ListCommitment
 from tunewarden_receipts.deletion_case import CaseLeaf
 from tunewarden_receipts.facts import BlobsErasedFacts, DeletionFacts, ErasedKey, FencedWorker
+from tunewarden_receipts.key_hand_over import KeyHandOverLeaf
 from tunewarden_receipts.leaf import (
     BlobsErasedLeaf,
     DeletionLeaf,
@@ -63,6 +64,10 @@ def _lines(receipt: VerifiedReceipt) -> Lines:
             yield "audit digest", str(digest.sequence)
             yield "digested", digest.digested_at
             yield "root", digest.root
+        case KeyHandOverLeaf() as handed:
+            yield "hand-over", f"{handed.sequence}, {handed.handed_over_at}"
+            yield "  from key", f"sha256:{handed.previous_key_id}"
+            yield "  to key", f"sha256:{handed.new_key_id}"
 
 
 def _deletion(leaf: DeletionLeaf, shown: Disclosure) -> Lines:

@@ -94,7 +94,8 @@ def retrieve_audit_digest(context: InAdministration, number: Number) -> JsonAnsw
     found = audit_proofs.prove(
         context.operations.database, context.administrator, number, lambda: log
     )
-    said = found.part.said
+    said, chain = found.part.said, signer.chain
+    log_key = chain.newest if found.index is None else chain.of_entry(found.index)
     return JsonAnswer(
         schemas.AuditDigest(
             id=str(said.number),
@@ -113,7 +114,8 @@ def retrieve_audit_digest(context: InAdministration, number: Number) -> JsonAnsw
                 for is_left, one in found.path
             ],
             receipt=None if found.receipt is None else found.receipt.decode(),
-            log_key=signer.public_pem().decode(),
+            log_key=log_key.pem().decode(),
+            hand_overs=chain.document().decode(),
         )
     )
 

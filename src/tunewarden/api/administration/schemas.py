@@ -124,6 +124,7 @@ class AuditDigest(Struct, forbid_unknown_fields=True):
     """The organization's part of a daily digest. What it commits to, and how: `tunewarden_receipts.audit_digest`.
 
     `digest` is the number of the digest; `receipt`, null until it is in the log, proves that with `log_key`.
+    `hand_overs` proves that key to those who trust an earlier one.
     """
 
     id: str
@@ -140,6 +141,7 @@ class AuditDigest(Struct, forbid_unknown_fields=True):
     path: list[AuditPathStep]
     receipt: str | None
     log_key: str
+    hand_overs: str
 
 
 class AuditRetention(Struct, forbid_unknown_fields=True):

@@ -23,8 +23,9 @@ from tunewarden.registry import export_rows, holds
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
+from tunewarden_receipts.key_chain import KeyChain
 from tunewarden_receipts.leaf import NOT_CHECKED, DeletionLeaf
-from tunewarden_receipts.receipt import ReceiptError, VerifiedReceipt, verify
+from tunewarden_receipts.receipt import ReceiptError, VerifiedReceipt
 
 PAGE = 200
 UNSWAPPABLE = "unswappable"
@@ -152,15 +153,17 @@ class CaseReports:
         """Return the report of a case of the caller's organization. Raises Error(FORBIDDEN, NOT_FOUND)."""
         case = case_rows.find_own(self.database, caller, case_id)
         log, signer = self.open_log()
-        pem = signer.public_pem()
+        chain = signer.chain
+        key = chain.newest if case.log_index is None else chain.of_entry(case.log_index)
+        pem = key.pem()
         lifted: list[ReportedHold] = []
-        members = list(self._members(case, pem, lifted))
+        members = list(self._members(case, chain, lifted))
         receipts = [one.receipt for one in members if one.receipt is not None]
         summary = _receipt(
             f"/v1/deletion_cases/{case.id}/receipt",
             case.receipt,
             case.log_index,
-            _verified(case.receipt, pem),
+            _verified(case.receipt, chain),
         )
         receipts += [] if summary is None else [summary]
         return CaseReport(
@@ -195,7 +198,7 @@ class CaseReports:
         )
 
     def _members(
-        self, case: Case, pem: bytes, lifted: list[ReportedHold]
+        self, case: Case, chain: KeyChain, lifted: list[ReportedHold]
     ) -> Iterator[ReportedMember]:
         """Yield the members, page by page: receipts are large. Adds the holds that were on them to `lifted`."""
         after = 0
@@ -206,17 +209,17 @@ class CaseReports:
                 for one in page:
                     lifted += _holds(tx, one)
             for deletion in page:
-                yield _member(deletion, exports[deletion.n], pem)
+                yield _member(deletion, exports[deletion.n], chain)
             if not page:
                 return
             after = page[-1].n
 
 
-def _member(deletion: Deletion, exports: list[ReportedExport], pem: bytes) -> ReportedMember:
+def _member(deletion: Deletion, exports: list[ReportedExport], chain: KeyChain) -> ReportedMember:
     path = f"/v1/deletions/{deletion.id}/receipt"
     is_erased = deletion.blobs_erased_at is not None
     key, blobs = deletion.key_report, deletion.blobs_report
-    verified = _verified(deletion.receipt, pem)
+    verified = _verified(deletion.receipt, chain)
     return ReportedMember(
         deletion=deletion.id,
         kind=deletion.kind,
@@ -238,12 +241,12 @@ def _member(deletion: Deletion, exports: list[ReportedExport], pem: bytes) -> Re
     )
 
 
-def _verified(stored: bytes | None, pem: bytes) -> VerifiedReceipt | None:
+def _verified(stored: bytes | None, chain: KeyChain) -> VerifiedReceipt | None:
     """Return what a receipt proves; None without one, and for one that is not valid."""
     if stored is None:
         return None
     try:
-        return verify(stored, pem)
+        return chain.verified(stored)
     except ReceiptError:
         return None
 
@@ -353,6 +356,10 @@ def _how(case: Case) -> Iterator[str]:
     yield (
         "tunewarden-receipts verify receipt.json --log-key log.pem: offline, without the server. It checks the signature, the"
         " place in the log, and that the names in the receipt are those that the log's entry commits to."
+    )
+    yield (
+        "If the log's key was rotated, a receipt may be of an earlier or later key: --hand-overs with /v1/log/hand-overs"
+        " proves each later one."
     )
     yield (
         "The summary commits to the receipts of all members, by number and Merkle root: tunewarden_receipts.cases"

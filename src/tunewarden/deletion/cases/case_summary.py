@@ -115,7 +115,7 @@ class CaseSummaries:
         envelope = receipt.sign(case.statement, signer)
         [at] = log.append_proven([(envelope, case.log_since)])
         self.mark_log(at.size)
-        bundle = receipt.bundle(envelope, at.index, at.proof, at.checkpoint, disclosure_of(case))
+        bundle = receipt.bundle(at.entry, at.index, at.proof, at.checkpoint, disclosure_of(case))
         with self.database.write(below_floor=True) as tx:
             record_end(tx, case, at.index, bundle)
             restore_marks.see_log(tx, at.index + 1)

@@ -1,0 +1,181 @@
+"""Rotations of the log's key that are cut off anywhere, twice: one key signs, and the log verifies from its first key on."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from tests.lab.power import Power
+from tests.lab.world import Start, World, copied, one_dies, started
+
+from tunewarden.audit import EventType
+from tunewarden.errors import Error
+from tunewarden.recovery_at_start import recover
+from tunewarden.webhooks import endpoint_rows
+from tunewarden.webhooks.details import Details, Sealer
+from tunewarden.webhooks.event_types import WebhookEventType
+from tunewarden_receipts import receipt
+from tunewarden_receipts.key_chain import verify_in_chain
+from tunewarden_receipts.key_hand_over import KeyHandOverLeaf
+from tunewarden_receipts.leaf import DeletionLeaf
+
+DETAILS = Details("name", "https://hooks.example/x", "whsec_x")
+PLACES = 60
+
+
+@pytest.fixture(scope="module")
+def before() -> Iterator[Start]:
+    """A log with a deletion, and an endpoint that is sealed under its key."""
+    with started(4) as begun:
+        world = begun.world.open()
+        world.delete(begun.owner, begun.made[0])
+        _, signer = world.app.open_log()
+        with world.app.database.write() as tx:
+            endpoint_rows.insert(
+                tx,
+                "whe_1",
+                begun.owner.organization_id,
+                Sealer(signer.derive).seal("whe_1", DETAILS),
+                list(WebhookEventType),
+            )
+        world.close()
+        yield begun
+
+
+def rotate(world: World) -> None:
+    """Rotate as the command does."""
+    world.open()
+    opening = world.app.log_opening
+    if opening.settle_rotation() is None:
+        recover(world.app)
+        opening.rotate_key(world.clock)
+
+
+def check(world: World, start: Start, first_pem: bytes, *, deletes: int) -> int:
+    """Check everything that must hold after a start; return the number of hand-overs."""
+    log, signer = world.app.open_log()
+    chain = signer.chain
+    assert chain.first.pem() == first_pem
+    handed = deleted = 0
+    for index, entry in log.entries():
+        facts = receipt.verify_entry(entry, chain.of_entry(index).pem())
+        handed += isinstance(facts, KeyHandOverLeaf)
+        deleted += isinstance(facts, DeletionLeaf)
+    assert handed == len(chain.hand_overs)
+    assert deleted == deletes
+    config = world.config
+    assert [one.name for one in config.data.glob("log.key*")] == ["log.key"]
+    with world.app.database.read() as tx:
+        (row,) = tx.rows(
+            "SELECT count(*) FROM audit_events WHERE type = :type", type=EventType.LOG_KEY_ROTATED
+        )
+        endpoint = endpoint_rows.find(tx, start.owner.organization_id, "whe_1")
+    assert row[0] == handed
+    assert Sealer(signer.derive).open("whe_1", endpoint.sealed) == DETAILS
+    document = chain.document()
+    for stored in world.acknowledged.values():
+        verify_in_chain(stored, first_pem, document)
+    return handed
+
+
+def test_a_rotation_that_is_cut_off_anywhere_leaves_one_key_and_a_log_that_verifies(
+    before: Start,
+) -> None:
+    first_pem = before.world.open().app.open_log()[1].public_pem()
+    before.world.close()
+    ends: Counter[str] = Counter()
+    for place in range(PLACES):
+        with copied(before.world, power=Power(place)) as world:
+            done = False
+            with one_dies():
+                rotate(world)
+                done = True
+            was_cut = world.power.dead
+            # Another crash, where the next start goes on.
+            second = Power(place * 5 % 23)
+            with one_dies():
+                world.restart(power=second)
+            world.restart()
+            handed = check(world, before, first_pem, deletes=1)
+            assert handed == 1 if done else handed <= 1
+            world.delete(before.owner, before.made[1])
+            check(world, before, first_pem, deletes=2)
+            ends[f"{handed} handed over, {second.dead} cut again"] += 1
+        if not was_cut:
+            break
+    print(f"{place} crashes of a rotation: {dict(ends)}")
+    assert not was_cut, "every place was tried"
+    assert ends["0 handed over, True cut again"]
+    assert ends["1 handed over, True cut again"] > 5
+
+
+def test_a_deletion_that_is_cut_off_before_a_rotation_has_one_leaf(before: Start) -> None:
+    first_pem = before.world.open().app.open_log()[1].public_pem()
+    before.world.close()
+    logged = 0
+    for place in range(0, 100, 3):
+        with copied(before.world, power=Power(place)) as world:
+            with one_dies():
+                world.open().delete(before.owner, before.made[1])
+            was_cut = world.power.dead
+            world.close()
+            world.power = Power()
+            rotate(world)
+            world.restart()
+            if before.made[1].model.id not in [one.id for one in world.models(before.owner)]:
+                logged += 1
+                check(world, before, first_pem, deletes=2)
+            world.delete(before.owner, before.made[2])
+            check(
+                world,
+                before,
+                first_pem,
+                deletes=2
+                + (before.made[1].model.id not in [one.id for one in world.models(before.owner)]),
+            )
+        if not was_cut:
+            break
+    assert not was_cut
+    assert logged > 3
+
+
+def test_who_still_holds_the_old_key_appends_nothing(before: Start) -> None:
+    with copied(before.world) as world:
+        old_log, _ = world.open().app.open_log()
+        stale = world.app
+        rotate(world)
+        size = world.app.open_log()[0].size()
+        with pytest.raises(Error, match="was rotated"):
+            old_log.append_proven([(b"late", 0)])
+        assert stale is not world.app
+        assert world.app.open_log()[0].size() == size
+
+
+def test_the_old_key_does_not_come_back_unnoticed(before: Start) -> None:
+    with copied(before.world) as world:
+        old = world.config.signing_key.read_bytes()
+        rotate(world)
+        new = world.config.signing_key.read_bytes()
+        assert old != new
+        world.config.signing_key.write_bytes(old)
+        with pytest.raises(Error, match="an old copy") as refused:
+            world.restart()
+        assert refused.value.code == "log_key_rolled_back"
+        world.config.signing_key.write_bytes(new)
+        world.restart()
+
+
+def test_an_old_log_with_its_old_key_is_refused(before: Start) -> None:
+    with copied(before.world) as world, copied(before.world) as older:
+        rotate(world)
+        for name in ("log", "log.key"):
+            target = world.config.data / name
+            source = older.config.data / name
+            if source.is_dir():
+                shutil.rmtree(target)
+                shutil.copytree(source, target)
+            else:
+                shutil.copy(source, target)
+        with pytest.raises(Error) as refused:
+            world.restart()
+        assert refused.value.code == "log_rolled_back"
