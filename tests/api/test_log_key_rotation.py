@@ -1,5 +1,6 @@
 """`tunewarden log rotate-key` on a real server's data directory: what clients, auditors and operators see."""
 
+import html
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.cli import in_process
 from tests.support import administration, servers, webhook_rows
+from tests.support.console import Visitor
 from tests.support.servers import Server
 
 from tunewarden.cli.exit_codes import ExitCode
@@ -153,6 +155,17 @@ def test_the_operator_verifies_receipts_of_all_keys_without_naming_one(
         (tmp_path / "receipt.json").write_bytes(stored)
         done = rotated.server.cli("receipts", "verify", str(tmp_path / "receipt.json"))
         assert done.returncode == 0, done.stderr
+
+
+def test_the_console_shows_receipts_of_all_keys_with_their_key(rotated: Seen) -> None:
+    server = rotated.server
+    delete(server)
+    visitor = Visitor(server, server.owner_key)
+    found = server.get("/v1/deletions?limit=100", key=server.owner_key).json["data"]
+    pages = [visitor.text(f"/console/deletions/{one['id']}") for one in found]
+    for log_key in (rotated.log_key.read_text(), server.get(LOG_KEY).body.decode()):
+        said = log_key.splitlines()[1]
+        assert any(said in html.unescape(page) for page in pages)
 
 
 def test_the_act_is_recorded_and_the_old_seed_is_gone(rotated: Seen) -> None:

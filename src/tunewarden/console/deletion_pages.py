@@ -63,6 +63,7 @@ def show_deletion(visit: Visit) -> Response:
         "key": deletion.key_report,
         "blobs": deletion.blobs_report,
         "lines": _receipt_lines(visit, deletion),
+        "log_key": _log_key(visit, deletion),
     }
     return rendering.page(visit, "deletion.html", values)
 
@@ -101,11 +102,18 @@ def timeline(deletion: Deletion) -> Iterator[Moment]:
 
 
 def _receipt_lines(visit: Visit, deletion: Deletion) -> list[tuple[str, str]]:
-    """Return what the receipt says, verified with this server's own key; nothing while there is none."""
+    """Return what the receipt says, verified with this server's own keys; nothing while there is none."""
     if deletion.receipt is None:
         return []
     _, signer = visit.operations.open_log()
-    return summary.lines(receipt.verify(deletion.receipt, signer.public_pem()))
+    return summary.lines(signer.chain.verified(deletion.receipt))
+
+
+def _log_key(visit: Visit, deletion: Deletion) -> str:
+    """Return the public key that the receipt was signed with, as PEM: the newest, unless that was rotated since."""
+    chain = visit.operations.open_log()[1].chain
+    key = chain.newest if deletion.log_index is None else chain.of_entry(deletion.log_index)
+    return key.pem().decode()
 
 
 def _find(visit: Visit) -> Deletion:

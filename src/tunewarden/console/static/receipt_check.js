@@ -1,5 +1,5 @@
 // "Verify in this browser": the form of each section with `data-receipt-check`, which names the receipt's address, or
-// is empty for a receipt that is chosen or dropped. Everything is shown as text, never as markup.
+// is empty for a receipt that is chosen or dropped. `data-log-key`: the key of that receipt, if the log has had others. Everything is shown as text, never as markup.
 
 import { canVerify } from "./bytes.js";
 import { MAX_RECEIPT_BYTES, ReceiptError, STEPS, verify } from "./receipt.js";
@@ -25,7 +25,7 @@ async function enhance(section) {
     say("Verifying …");
     steps.hidden = true;
     try {
-      const logKey = key.value.trim() || (await text(LOG_KEY));
+      const logKey = key.value.trim() || section.dataset.logKey || (await text(LOG_KEY));
       const proven = await verify(bytes, logKey);
       show(steps, null);
       say(sentence(proven, key.value.trim() !== ""), "fine");
