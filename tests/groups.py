@@ -35,11 +35,13 @@ NEED_SERVERS = (
     "docs/test_backup_and_restore.py",
     "docs/test_erase_by_file.py",
     "docs/test_export_a_model.py",
+    "docs/test_governing_pages.py",
     "docs/test_move_from_openai.py",
     "docs/test_moving_from_openai.py",
     "docs/test_old_models.py",
     "docs/test_receive_webhooks.py",
     "docs/test_requests_and_audits.py",
+    "docs/test_tls_proxy.py",
     "docs/test_troubleshooting.py",
     "properties/test_remnants_of_texts.py",
 )

@@ -45,16 +45,21 @@ KINDS = ("nginx", "caddy")
 
 
 @contextmanager
-def in_front_of(behind: int, kind: str, directory: Path) -> Iterator[tuple[str, int]]:
-    """Run a proxy before the server on this port; yield its address. Skip the test where there is none."""
+def in_front_of(
+    behind: int, kind: str, directory: Path, template: str = ""
+) -> Iterator[tuple[str, int]]:
+    """Run a proxy before the server on this port; yield its address. Skip the test where there is none.
+
+    `template`: its configuration with the fields of NGINX, in place of the usual one.
+    """
     program = shutil.which(kind, path="/usr/sbin:/usr/bin:/usr/local/bin:/usr/local/sbin")
     if program is None:
         pytest.skip(f"{kind} is not installed (Debian: apt-get install {kind})")
     with socket.create_server(("127.0.0.1", 0)) as free:
         address: tuple[str, int] = free.getsockname()
     file = directory / f"{kind}.conf"
-    template = NGINX if kind == "nginx" else CADDY
-    file.write_text(template.format(directory=directory, port=address[1], behind=behind))
+    usual = NGINX if kind == "nginx" else CADDY
+    file.write_text((template or usual).format(directory=directory, port=address[1], behind=behind))
     arguments = {
         "nginx": ["-p", str(directory), "-c", str(file)],
         "caddy": ["run", "--adapter", "caddyfile", "--config", str(file)],
