@@ -39,6 +39,7 @@ NEED_SERVERS = (
     "docs/test_move_from_openai.py",
     "docs/test_moving_from_openai.py",
     "docs/test_old_models.py",
+    "docs/test_readme.py",
     "docs/test_receive_webhooks.py",
     "docs/test_requests_and_audits.py",
     "docs/test_tls_proxy.py",

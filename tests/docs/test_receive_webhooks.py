@@ -5,6 +5,7 @@ After a change that is meant: `pytest tests/docs/test_receive_webhooks.py --upda
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -90,7 +91,23 @@ def _receive(server: Server, output: Path) -> None:
             gone = server.make_model().id
             server.client().models.delete(gone)
             wait_until(partial(_is_printed, output, f"model.deleted {gone}"), "the event")
+    with running(known["new"].signing_secret, port, output):
+        wait_until(lambda: _tested(server, known["endpoint"].id), "the receiver answers")
+        _run_the_commands(server, known["endpoint"].id, f"http://127.0.0.1:{port}/")
     assert model not in output.read_text(), "it asked for no such events"
+
+
+def _run_the_commands(server: Server, endpoint: str, url: str) -> None:
+    """Run each command of the page, in its order."""
+    [delivery, *_] = server.cli("webhooks", "deliveries", endpoint).stdout.split("\t")
+    names = {PUBLIC: url, "whe_…": endpoint, "whd_…": delivery}
+    blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) == 5
+    for line in lines:
+        words = [names.get(word, word) for word in shlex.split(line, comments=True)]
+        ran = server.cli(*words[1:])
+        assert ran.returncode == 0, ran.stderr
 
 
 def _is_printed(output: Path, line: str) -> bool:
