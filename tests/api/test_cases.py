@@ -244,6 +244,11 @@ def test_members_of_other_projects_stay_uncounted_by_name_and_make_it_partial(
     assert lineage.json["down"]["hidden"] == 2, "their job and its checkpoint"
     assert foreign.id.encode() not in lineage.body
     assert job.encode() not in lineage.body
+    of_file = server.get(f"/v1/files/{file}/lineage", key=server.owner_key)
+    assert of_file.json["down"]["hidden"] == 2
+    assert model.id in {one["id"] for one in of_file.json["down"]["data"]}
+    assert foreign.id.encode() not in of_file.body
+    assert job.encode() not in of_file.body
     outcome = erase(server, file)["deletion_case"]
     assert (outcome["status"], outcome["hidden"]) == ("partial", 1)
     found = case_of(server, outcome["id"])
@@ -267,6 +272,12 @@ def test_what_an_owner_declares_of_an_import_is_lineage_and_marked(server: Serve
     up = server.get(f"/v1/models/{model.id}/lineage", key=server.owner_key).json["up"]["data"]
     assert [(one["id"], one["declared"]) for one in up] == [(file, True)]
     # Metadata that say the same of it are anybody's who may write; those that do not are not.
+    down = server.get(f"/v1/files/{file}/lineage", key=server.owner_key)
+    assert (down.json["object"], down.json["file"]) == ("file.lineage", file)
+    assert [(one["id"], one["declared"], one["via"]) for one in down.json["down"]["data"]] == [
+        (model.id, True, file)
+    ]
+    assert down.json["up"]["data"] == []
     also = {"metadata": {"trained_on": file, "team": "a"}}
     assert server.post(f"/v1/models/{model.id}", also, key=member).status == 200
     assert server.post(f"/v1/models/{model.id}", {"metadata": {}}, key=member).status == 403

@@ -121,7 +121,7 @@ READING = frozenset(
         "invites list",
         "audit export", "audit list", "audit verify", "backup database", "bases list",
         "certificates issue", "certificates list", "certificates renew", "config show", "deletions list",
-        "deletions case", "deletions cases", "deletions report", "models lineage", "deletions show", "doctor", "files list", "fine-tunes events", "fine-tunes list", "fine-tunes metrics",
+        "deletions case", "deletions cases", "deletions report", "models lineage", "files lineage", "deletions show", "doctor", "files list", "fine-tunes events", "fine-tunes list", "fine-tunes metrics",
         "fine-tunes show", "holds list", "keys list", "migrate openai inventory", "models list",
         "models show", "organizations list", "projects list", "projects users list", "receipts verify",
         "replicas list", "usage", "users list", "users show", "webhooks deliveries", "webhooks list",

@@ -45,6 +45,7 @@ def test_its_lines_erase_a_file_with_both_models_that_learned_from_it(
     run["client"].post(f"/models/{run['other']}", body={"metadata": {}}, cast_to=object)
     lineage = _command(server, "tunewarden models lineage MODEL", MODEL=run["second"])
     assert file in lineage
+    assert run["second"] in _command(server, "tunewarden files lineage FILE", FILE=file)
     exec(CODE["erase"], run)
     for gone in (run["first"], run["second"]):
         with pytest.raises(openai.NotFoundError):

@@ -9,7 +9,7 @@ from tests.lab.judge import require
 from tests.lab.world import Made, World
 
 from tunewarden import app as composition
-from tunewarden.deletion.cases import model_lineage
+from tunewarden.deletion.cases import artifact_lineage
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import key_format, keys
 from tunewarden.identity.policy import Caller
@@ -65,7 +65,7 @@ class PlacesOfUse:
             listed = [model.id for model in self._world.models(caller)]
             require("I1", "a deleted model is listed", gone not in listed)
             with pytest.raises(Error, match="does not exist"):
-                model_lineage.of(self._world.app.database, caller, gone)
+                artifact_lineage.of_model(self._world.app.database, caller, gone)
             if caller.role == "owner":
                 with pytest.raises(Error, match=r"does not exist|permission"):
                     composition.exports(self._world.app).find(caller, gone)

@@ -195,7 +195,7 @@ class Hold(Struct, forbid_unknown_fields=True):
 class Relative(Struct, forbid_unknown_fields=True):
     """A model, checkpoint, file or job of a lineage; of a deleted one only `id` and `state`.
 
-    `via` is the next one on the way to the model. `declared`: only an Owner's `trained_on` says so.
+    `via` is the next one on the way to what was asked about. `declared`: only an Owner's `trained_on` says so.
     """
 
     id: str
@@ -218,5 +218,14 @@ class ModelLineage(Struct, forbid_unknown_fields=True):
 
     object: Literal["model.lineage"]
     model: str
+    up: LineageDirection
+    down: LineageDirection
+
+
+class FileLineage(Struct, forbid_unknown_fields=True):
+    """What a file was made from (`up`), and what was made from it or learned from it (`down`)."""
+
+    object: Literal["file.lineage"]
+    file: str
     up: LineageDirection
     down: LineageDirection

@@ -109,6 +109,9 @@ ROUTED = {
     "POST /v1/files": Described("createFile", schemas.File, schemas.FileForm, FORM),
     "GET /v1/files/{file_id}": Described("retrieveFile", schemas.File),
     "GET /v1/files/{file_id}/content": Described("downloadFile", BINARY),
+    "GET /v1/files/{file_id}/lineage": Described(
+        "retrieveFileLineage", deletion_schemas.FileLineage
+    ),
     "GET /v1/files/{file_id}/deletion_plan": Described(
         "planFileDeletion", deletion_schemas.DeletionPlan
     ),

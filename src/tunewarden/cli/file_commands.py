@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tunewarden.cli import client, deleting, erasing, forms, local_files
+from tunewarden.cli import client, deleting, erasing, forms, lineage, local_files
 from tunewarden.cli.options import (
     data_option,
     dry_run_option,
@@ -75,6 +75,19 @@ def files_list(purpose: str | None, limit: int | None, data: Path | None, *, as_
             for file in found["data"]
         ],
     )
+
+
+@files.command("lineage", epilog="\b\nExample:\n  tunewarden files lineage file-…")
+@click.argument("file_id")
+@json_option
+@data_option
+@refusing
+def files_lineage(file_id: str, data: Path | None, *, as_json: bool) -> None:
+    """Show what a file was made from, and what learned from it or was made from it: direction, kind, id, state.
+
+    What an Owner declared in `trained_on` is marked: it was not seen here.
+    """
+    lineage.show("files", file_id, data, as_json=as_json)
 
 
 @files.command("delete", epilog="\b\nExample:\n  tunewarden files delete file-…")

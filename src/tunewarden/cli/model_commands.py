@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from tunewarden.cli import client, deleting, exporting, forms, waiting
+from tunewarden.cli import client, deleting, exporting, forms, lineage, waiting
 from tunewarden.cli.options import (
     data_option,
     dry_run_option,
@@ -13,7 +13,7 @@ from tunewarden.cli.options import (
     refusing,
     yes_option,
 )
-from tunewarden.cli.output import show_json, show_table, shown_time
+from tunewarden.cli.output import show_json, shown_time
 
 
 @click.group()
@@ -109,22 +109,7 @@ def models_lineage(model_id: str, data: Path | None, *, as_json: bool) -> None:
 
     What an Owner declared in `trained_on` is marked: it was not seen here.
     """
-    with client.opened(data) as server:
-        found = server.get("models", model_id, "lineage")
-    if as_json:
-        show_json(found)
-        return
-    rows = []
-    for side in ("up", "down"):
-        for one in found[side]["data"]:
-            mark = "declared" if one.get("declared") else ""
-            rows.append((side, one.get("object", "-"), one["id"], one["state"], mark))
-        if found[side]["hidden"]:
-            hidden = found[side]["hidden"]
-            click.echo(f"{side}: {hidden} of other projects are not shown.", err=True)
-        if not found[side]["whole"]:
-            click.echo(f"{side}: there are more.", err=True)
-    show_table(("direction", "kind", "id", "state", ""), rows)
+    lineage.show("models", model_id, data, as_json=as_json)
 
 
 @models.command("export", epilog="\b\nExample:\n  tunewarden models export ft:… --to ./my-lora")

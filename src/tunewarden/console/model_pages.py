@@ -9,7 +9,7 @@ from tunewarden.console import lists, rendering
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
-from tunewarden.deletion.cases import model_lineage
+from tunewarden.deletion.cases import artifact_lineage
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, allows
 from tunewarden.registry import bases, catalog, model_pages
@@ -69,7 +69,7 @@ def show_model(visit: Visit) -> Response:
         "metadata": of.model_changes.metadata_of(model),
         "engines": views.engines_object(of.adapter_states.of(model)).data,
         "delete_action": Action.DELETE,
-        "lineage": model_lineage.of(of.database, caller, model.id),
+        "lineage": artifact_lineage.of_model(of.database, caller, model.id),
     }
     return rendering.page(visit, "model.html", values)
 

@@ -1,4 +1,4 @@
-"""The lineage of one model, up and down, as far as a caller may see it."""
+"""The lineage of one model or file, up and down, as far as a caller may see it."""
 
 from dataclasses import dataclass, replace
 
@@ -7,9 +7,8 @@ from tunewarden.deletion import lineage
 from tunewarden.deletion.lineage import Node, Reach, Walk
 from tunewarden.finetuning import job_lineage
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import artifacts, models
-from tunewarden.registry.artifacts import VISIBLE
-from tunewarden.registry.models import Model
+from tunewarden.registry import artifacts, file_rows, models
+from tunewarden.registry.artifacts import VISIBLE, Artifact
 
 # In each direction.
 NODES_MAX = 1_000
@@ -21,7 +20,7 @@ CHECKPOINT = "model.checkpoint"
 class Relative:
     """A model, a file or a job of a lineage. `is_gone`: deleted, so that only its id and state are said.
 
-    `via`: the id of the next one on the way to the model, None if that is hidden.
+    `via`: the id of the next one on the way to what was asked about, None if that is hidden.
     """
 
     id: str
@@ -42,31 +41,44 @@ class Direction:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelLineage:
-    """What a model learned from (`up`), and what learned from it (`down`)."""
+class ArtifactLineage:
+    """What a model or a file learned from or was made from (`up`), and what learned from it or was made from it (`down`)."""
 
-    model: Model
+    artifact: Artifact
     up: Direction
     down: Direction
 
 
-def of(database: Database, caller: Caller, model_id: str) -> ModelLineage:
+def of_model(database: Database, caller: Caller, model_id: str) -> ArtifactLineage:
     """Return the lineage of a model that the caller can see. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
     authorize(caller, Action.READ_MODELS)
     model = models.find(database, caller, model_id)
     if model is None:
         raise models.missing(model_id)
-    start = Node(model.n)
+    return _of(database, caller, model)
+
+
+def of_file(database: Database, caller: Caller, file_id: str) -> ArtifactLineage:
+    """Return the lineage of a file that the caller can see. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
+    authorize(caller, Action.READ_FILES)
+    file = file_rows.find(database, caller, file_id)
+    if file is None:
+        raise file_rows.missing(file_id)
+    return _of(database, caller, file)
+
+
+def _of(database: Database, caller: Caller, artifact: Artifact) -> ArtifactLineage:
+    start = Node(artifact.n)
     with database.read() as tx:
         up = lineage.walk(tx, start, lineage.above, most=NODES_MAX)
         down = lineage.walk(tx, start, lineage.below, most=NODES_MAX)
-        return ModelLineage(
-            model, _direction(tx, caller, model, up), _direction(tx, caller, model, down)
+        return ArtifactLineage(
+            artifact, _direction(tx, caller, artifact, up), _direction(tx, caller, artifact, down)
         )
 
 
-def _direction(tx: Tx, caller: Caller, model: Model, reached: Walk) -> Direction:
-    named = {Node(model.n): model.id}
+def _direction(tx: Tx, caller: Caller, start: Artifact, reached: Walk) -> Direction:
+    named = {Node(start.n): start.id}
     shown: list[Relative] = []
     for node, reach in reached.found.items():
         one = _job(tx, caller, node) if node.is_job else _artifact(tx, caller, node)
