@@ -193,3 +193,32 @@ def _tab_to(page: Any, name: str) -> None:
             return
         page.keyboard.press("Tab")
     raise AssertionError(f"the keyboard does not reach {name!r}")
+
+
+def test_a_receipt_is_verified_in_the_browser_with_the_servers_key_and_with_ones_own(
+    chromium: Any, server: Server, visitors: dict[str, Visitor]
+) -> None:
+    model = server.make_model().id
+    deleted = server.request("DELETE", f"/v1/models/{model}", key=server.owner_key)
+    tab = _tab(chromium, visitors["owner"])
+    tab.open(f"/console/deletions/{deleted.header('tunewarden-deletion')}")
+    # What goes on by itself is shown when it is over, without a hand.
+    tab.page.locator(".timeline .done").nth(6).wait_for()
+    verify = tab.page.get_by_role("button", name="Verify in this browser")
+    verdict = tab.page.get_by_role("status")
+    own = tab.page.get_by_label("Your own copy of the log's key")
+    genuine = server.get("/.well-known/tunewarden-log-key").body.decode()
+    other = (
+        "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n"
+    )
+    for key, said in (
+        ("", "by the key that this server shows"),
+        (genuine, "by your copy of the log's key"),
+        (f"{other}-----END PUBLIC KEY-----", "This receipt is not valid"),
+        ("no key", "This receipt is not valid"),
+    ):
+        own.fill(key)
+        verify.click()
+        verdict.filter(has_text=said).wait_for()
+    assert tab.wrong() == []
+    tab.page.context.close()

@@ -52,6 +52,7 @@ def list_deletions(visit: Visit) -> Response:
 def show_deletion(visit: Visit) -> Response:
     """Return one deletion: its recorded steps, each worker and engine, what remains, the receipt."""
     deletion = _find(visit)
+    lines = _receipt_lines(visit, deletion)
     values = {
         "deletion": views.deletion_object(deletion),
         "artifact": deletion.artifact_id,
@@ -60,9 +61,8 @@ def show_deletion(visit: Visit) -> Response:
             views.deletion_object(one)
             for one in records.parts_of(visit.operations.database, deletion)
         ],
-        "key": deletion.key_report,
-        "blobs": deletion.blobs_report,
-        "lines": _receipt_lines(visit, deletion),
+        "lines": lines,
+        "fingerprint": dict(lines).get("log key", ""),
         "log_key": _log_key(visit, deletion),
     }
     return rendering.page(visit, "deletion.html", values)

@@ -12,12 +12,22 @@ SIZES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def moment(seconds: float | None, otherwise: str = "not yet") -> str:
-    """Return a time as an element that programs can read too."""
+    """Return a time to the minute, as an element that programs can read too."""
+    return otherwise if seconds is None else _time(seconds, "%Y-%m-%d %H:%M")
+
+
+def exact(seconds: float | None, otherwise: str = "not yet") -> str:
+    """Return a time to the millisecond."""
     if seconds is None:
         return otherwise
+    milliseconds = f"{seconds % 1:.3f}"[1:] if seconds % 1 < 0.9995 else ".999"
+    return _time(seconds, f"%Y-%m-%d %H:%M:%S{milliseconds}")
+
+
+def _time(seconds: float, form: str) -> str:
     at = datetime.fromtimestamp(seconds, UTC)
     return Markup('<time datetime="{}">{} UTC</time>').format(
-        at.strftime("%Y-%m-%dT%H:%M:%SZ"), at.strftime("%Y-%m-%d %H:%M:%S")
+        at.strftime("%Y-%m-%dT%H:%M:%SZ"), at.strftime(form)
     )
 
 
@@ -59,6 +69,7 @@ def may(caller: Caller, action: Action | None) -> bool:
 
 FILTERS = {
     "moment": moment,
+    "exact": exact,
     "duration": duration,
     "size": size,
     "number": number,

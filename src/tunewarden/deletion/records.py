@@ -253,6 +253,19 @@ def evicted(database: Database, *, limit: int) -> list[Deletion]:
     return [from_row(row) for row in rows]
 
 
+def unanswered_of(database: Database, caller: Caller, *, limit: int) -> list[Deletion]:
+    """Return the oldest deletions of the caller's organization that are not done up to D8. Raises Error(FORBIDDEN)."""
+    authorize(caller, Action.READ_DELETIONS)
+    with database.read() as tx:
+        rows = tx.rows(
+            f"SELECT {COLUMNS} {FROM} WHERE d.deleted_at IS NULL AND d.organization_id = :organization"
+            " ORDER BY d.n LIMIT :limit",
+            organization=caller.organization_id,
+            limit=limit,
+        )
+    return [from_row(row) for row in rows]
+
+
 def unerased(database: Database) -> list[str]:
     """Return the ids of deletions that are done up to D8, and not up to D9, oldest first."""
     with database.read() as tx:

@@ -48,6 +48,18 @@ def next_of(database: Database, model_n: int) -> Notice | None:
     return Notice(int(row[0]), str(row[1])) if row else None
 
 
+def due_first(tx: Tx, organization_id: str, *, limit: int) -> list[tuple[str, Notice]]:
+    """Return the ids of an organization's models that rules will delete, with their notices: the first due first."""
+    rows = tx.rows(
+        "SELECT a.id, t.due_at, r.id FROM retention_rules r JOIN retention_notices t ON t.rule_n = r.n"
+        " AND t.rule_version = r.version JOIN artifacts a ON a.n = t.model_n"
+        " WHERE r.organization_id = :organization AND r.is_enabled = 1 ORDER BY t.due_at, a.n LIMIT :limit",
+        organization=organization_id,
+        limit=limit,
+    )
+    return [(str(row[0]), Notice(int(row[1]), str(row[2]))) for row in rows]
+
+
 def announce(  # noqa: PLR0917  each is of another kind
     tx: Tx,
     organization_id: str,

@@ -1,0 +1,55 @@
+"""The page one comes to: what needs somebody, of what one may read, and the first steps on a new server."""
+
+from tests.support import fine_tuning_rows, webhook_rows
+from tests.support.console import Visitor
+from tests.support.servers import Server
+
+from tunewarden.finetuning.states import State
+
+DAY = 86_400 * 1_000_000
+
+
+def test_a_new_organization_is_told_what_comes_first_and_that_nothing_needs_anybody(
+    server: Server,
+) -> None:
+    page = Visitor(server, server.make_key("owner", organization="new")).text("/console")
+    assert "tunewarden bases add" not in page  # there is one
+    assert "tunewarden models import" in page
+    assert "Nothing needs anybody now." in page
+    assert page.count('class="done"') == 1
+
+
+def test_what_failed_or_stopped_is_there_for_who_may_read_it(server: Server) -> None:
+    app, key = server.app, server.make_key("owner", organization="busy")
+    failed, old = (
+        fine_tuning_rows.make_job(app, key, state=State.FAILED, finished_at=finished_at)
+        for finished_at in (_now(server) - DAY, _now(server) - 8 * DAY)
+    )
+    endpoint, by_owner = (webhook_rows.make_endpoint(app, key) for _ in range(2))
+    rule = {"action": "delete", "older_than_days": 36_500}
+    server.post("/v1/retention/rules", rule, key=key)
+    with app.database.write() as tx:
+        disable = "UPDATE webhook_endpoints SET disabled_at = :now, disabled_because = :why WHERE id = :id"
+        tx.run(disable, now=tx.now_micros, why="failing", id=endpoint)
+        tx.run(disable, now=tx.now_micros, why="owner", id=by_owner)
+        tx.run(
+            "UPDATE retention_pauses SET paused_at = :now, reason = 'restore' WHERE organization_id ="
+            " (SELECT id FROM organizations WHERE name = 'busy')",
+            now=tx.now_micros,
+        )
+    page = Visitor(server, key).text("/console")
+    assert f"/console/jobs/{failed}" in page
+    assert f"/console/jobs/{old}" not in page
+    assert f"/console/webhooks/{endpoint}" in page
+    assert by_owner not in page
+    assert "Retention rules are paused" in page
+    reader = Visitor(server, server.make_key("reader", organization="busy"))
+    assert f"/console/jobs/{failed}" in reader.text("/console")
+    assert endpoint not in reader.text("/console")
+    other = Visitor(server, server.make_key("owner", organization="elsewhere"))
+    assert failed not in other.text("/console")
+
+
+def _now(server: Server) -> int:
+    with server.app.database.read() as tx:
+        return tx.now_micros
