@@ -387,3 +387,29 @@ def test_refusals_that_come_at_once_are_held_and_others_are_not(server: Server, 
     )
     # Twenty at once in each of the seconds that it touches, then ten a second.
     assert 20 < refused <= 4 * 20 + 3 * 10 + 10
+
+
+def test_a_rotated_key_and_its_successors_share_one_limit(server: Server) -> None:
+    administrator = Administrator(server, f"org-{next(names)}")
+    old = administrator.new_holder("member")
+    keys = f"/projects/{old.project_id}/api_keys"
+    administrator.ask("POST", f"{keys}/{old.key_id}/rate_limit", {"max_requests_per_1_minute": 2})
+    new = administrator.ask("POST", f"{keys}/{old.key_id}/rotate", {})
+    newest = administrator.ask("POST", f"{keys}/{new['id']}/rotate", {})
+    texts = [old.key, str(new["value"]), str(newest["value"])]
+    assert [ask(server, key).status for key in texts] == [200, 200, 429]
+    # What is set of one of them holds for all.
+    administrator.ask("POST", f"{keys}/{newest['id']}/rate_limit", {"max_requests_per_1_minute": 9})
+    for key_id in (old.key_id, new["id"], newest["id"]):
+        found = administrator.ask("GET", f"{keys}/{key_id}/rate_limit")
+        assert found["max_requests_per_1_minute"] == 9
+
+
+def test_a_limit_that_is_set_after_a_rotation_is_one_for_both_keys(server: Server) -> None:
+    administrator = Administrator(server, f"org-{next(names)}")
+    old = administrator.new_holder("member")
+    keys = f"/projects/{old.project_id}/api_keys"
+    new = administrator.ask("POST", f"{keys}/{old.key_id}/rotate", {})
+    administrator.ask("POST", f"{keys}/{old.key_id}/rate_limit", {"max_requests_per_1_minute": 2})
+    texts = [old.key, str(new["value"]), old.key]
+    assert [ask(server, key).status for key in texts] == [200, 200, 429]

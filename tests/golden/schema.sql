@@ -371,7 +371,7 @@ CREATE TABLE key_rate_limits (
   key_id TEXT PRIMARY KEY REFERENCES api_keys (id),
   requests INTEGER,
   tokens INTEGER
-) WITHOUT ROWID;
+, bucket TEXT) WITHOUT ROWID;
 
 CREATE TABLE key_uses (
   key_id TEXT PRIMARY KEY,
@@ -750,6 +750,8 @@ CREATE INDEX jobs_unfinished_of_project ON jobs (project_id) WHERE finished_at I
 CREATE INDEX jobs_validated_on ON jobs (validation_n) WHERE validation_n IS NOT NULL;
 
 CREATE INDEX jobs_with_result ON jobs (result_n) WHERE result_n IS NOT NULL;
+
+CREATE INDEX key_rate_limits_by_bucket ON key_rate_limits (bucket);
 
 CREATE INDEX loads_of_replica ON replica_loads (replica_n);
 

@@ -66,7 +66,7 @@ def rotate(settings: Config, key_id: str, *, grace: int, expires: int | None) ->
             expires_in_seconds=expires,
             actor=audit.SERVER,
         )
-        rate_limits.copy_of_key(tx, old.id, made.id)
+        rate_limits.share_of_key(tx, old.id, made.id)
         rotated = {"id": old.id, "expires_at": seconds_of(old.expires_at)}
         shown = next(key for key in keys.list_all(tx) if key.id == made.id)
         return {**_object(shown, tx.now_micros), "value": text, "rotated": rotated}

@@ -170,11 +170,11 @@ def rotate(
     *,
     overlap_seconds: int | None,
     expires_in_seconds: int | None,
-    copy_limit: Callable[[Tx, str, str], None],
+    share_limit: Callable[[Tx, str, str], None],
 ) -> tuple[ProjectKey, str, KeyRow]:
     """Create a key like another one, in one transaction; return it, its text, and the old one, which ends soon.
 
-    The old one ends after `overlap_seconds`, a day without it, if not sooner. `copy_limit` gives the rate limit of the
+    The old one ends after `overlap_seconds`, a day without it, if not sooner. `share_limit` gives the rate limit of the
     first key to the second. Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(INVALID) for a key that has expired or
     whose user may do nothing in the project, Error(CONFLICT) if the project is archived.
     """
@@ -192,7 +192,7 @@ def rotate(
             expires_in_seconds=expires_in_seconds,
             actor=administrator.actor,
         )
-        copy_limit(tx, old.id, made.id)
+        share_limit(tx, old.id, made.id)
         return _find(tx, project_id, made.id), text, old
 
 

@@ -16,8 +16,8 @@ NO_LIMIT: Final = 2**31 - 1
 NOT_SET: Final = (None, None)
 # One statement a reading.
 _OF_REQUEST = (
-    "SELECT 0, requests, tokens FROM rate_limits WHERE project_id = :project AND base = :base"
-    " UNION ALL SELECT 1, requests, tokens FROM key_rate_limits WHERE key_id = :key"
+    "SELECT 0, requests, tokens, NULL FROM rate_limits WHERE project_id = :project AND base = :base"
+    " UNION ALL SELECT 1, requests, tokens, bucket FROM key_rate_limits WHERE key_id = :key"
 )
 
 
@@ -65,17 +65,17 @@ class RateLimits:
         self, tx: Tx, *, organization_id: str, project_id: str, base: str, key_id: str
     ) -> tuple[Limit, ...]:
         """Return the limits on a request of this key to a base, or to a fine-tune of it."""
-        of_project, of_key = self.most, UNLIMITED
-        for is_key, requests, tokens in tx.rows(
+        of_project, of_key, counted_with = self.most, UNLIMITED, key_id
+        for is_key, requests, tokens, bucket in tx.rows(
             _OF_REQUEST, project=project_id, base=base, key=key_id
         ):
             if is_key:
-                of_key = _limit(requests, tokens, of_key)
+                of_key, counted_with = _limit(requests, tokens, of_key), bucket or key_id
             else:
                 of_project = _limit(requests, tokens, of_project)
         return (
             *_limits(f"{base} in project {project_id}", of_project),
-            *_limits(f"API key {key_id}", of_key),
+            *_limits(f"API key {key_id}", of_key, bucket=f"API key {counted_with}"),
             *_limits(f"organization {organization_id}", self.of_organization),
         )
 
@@ -118,29 +118,42 @@ def of_key(tx: Tx, key_id: str) -> RateLimit:
 
 
 def set_of_key(tx: Tx, key_id: str, change: Change) -> tuple[RateLimit, bool]:
-    """Set a key's limit; return what it is then, and whether anything changed."""
+    """Set the limit of a key, and of those that share its buckets; return what it is then, and whether it changed."""
     before = tx.row("SELECT requests, tokens FROM key_rate_limits WHERE key_id = :key", key=key_id)
     row = tx.row(
-        "INSERT INTO key_rate_limits VALUES (:key, :requests, :tokens)"
+        "INSERT INTO key_rate_limits (key_id, requests, tokens) VALUES (:key, :requests, :tokens)"
         " ON CONFLICT (key_id) DO UPDATE SET"
         " requests = COALESCE(excluded.requests, key_rate_limits.requests),"
         " tokens = COALESCE(excluded.tokens, key_rate_limits.tokens)"
-        " RETURNING requests, tokens",
+        " RETURNING requests, tokens, bucket",
         key=key_id,
         requests=change.requests,
         tokens=change.tokens,
     )
     assert row is not None, "it was inserted or updated"
-    return _limit(row[0], row[1], UNLIMITED), row != (before or NOT_SET)
-
-
-def copy_of_key(tx: Tx, key_id: str, to_key_id: str) -> None:
-    """Give a key that has no limit that of another one, if that has one."""
+    requests, tokens, bucket = row
     tx.run(
-        "INSERT INTO key_rate_limits (key_id, requests, tokens)"
-        " SELECT :to, requests, tokens FROM key_rate_limits WHERE key_id = :key",
-        key=key_id,
-        to=to_key_id,
+        "UPDATE key_rate_limits SET requests = :requests, tokens = :tokens"
+        " WHERE key_id = :first OR bucket = :first",
+        requests=requests,
+        tokens=tokens,
+        first=bucket or key_id,
+    )
+    return _limit(requests, tokens, UNLIMITED), (requests, tokens) != (before or NOT_SET)
+
+
+def share_of_key(tx: Tx, key_id: str, with_key_id: str) -> None:
+    """Give a new key the limit of another one, in the same buckets: together they may send what that one could."""
+    row = tx.row(
+        "SELECT requests, tokens, bucket FROM key_rate_limits WHERE key_id = :key", key=key_id
+    )
+    requests, tokens, bucket = row or (*NOT_SET, None)
+    tx.run(
+        "INSERT INTO key_rate_limits (key_id, requests, tokens, bucket) VALUES (:to, :requests, :tokens, :bucket)",
+        to=with_key_id,
+        requests=requests,
+        tokens=tokens,
+        bucket=bucket or key_id,
     )
 
 
@@ -151,10 +164,10 @@ def _limit(requests: int | None, tokens: int | None, most: RateLimit) -> RateLim
     )
 
 
-def _limits(subject: str, limit: RateLimit) -> tuple[Limit, ...]:
+def _limits(subject: str, limit: RateLimit, *, bucket: str = "") -> tuple[Limit, ...]:
     found = (limit.requests, False), (limit.tokens, True)
     return tuple(
-        Limit(subject, a_minute, counts_tokens=counts_tokens)
+        Limit(subject, a_minute, counts_tokens=counts_tokens, bucket=bucket)
         for a_minute, counts_tokens in found
         if a_minute < NO_LIMIT
     )

@@ -38,11 +38,15 @@ WEIGHT: Final = 0.125
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit a minute, of requests or of tokens, on what `subject` names, as errors say it."""
+    """A limit a minute, of requests or of tokens, on what `subject` names, as errors say it.
+
+    Limits with one `bucket` are counted together; without one it is the subject's own.
+    """
 
     subject: str
     a_minute: int
     counts_tokens: bool
+    bucket: str = ""
 
 
 class Meter:
@@ -220,5 +224,5 @@ class Buckets:
 
 def _number(limit: Limit) -> int:
     """Return the number of a bucket: of what is limited and its unit, not of how much; never 0."""
-    text = f"{limit.subject}\0{limit.counts_tokens}".encode()
+    text = f"{limit.bucket or limit.subject}\0{limit.counts_tokens}".encode()
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "little", signed=True) or 1

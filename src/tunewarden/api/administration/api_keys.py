@@ -110,7 +110,7 @@ async def rotate_project_key(
         api_key_id,
         overlap_seconds=body.whole_number("overlap_seconds"),
         expires_in_seconds=body.whole_number("expires_in_seconds"),
-        copy_limit=rate_limits.copy_of_key,
+        share_limit=rate_limits.share_of_key,
     )
     object_ = shown(made, None)
     object_.value = text
