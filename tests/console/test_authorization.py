@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.api.test_authorization import FILE
-from tests.support import fine_tuning_rows, uploading
+from tests.support import fine_tuning_rows, uploading, webhook_rows
 from tests.support.console import Visitor
 from tests.support.servers import LOCAL_BASE, Server
 
@@ -47,6 +47,7 @@ def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
     model, gone = server.make_model().id, server.make_model().id
     deleted = server.request("DELETE", f"/v1/models/{gone}", key=key)
     file, other = (uploading.post(server, "/v1/files", *FILE).json for _ in range(2))
+    rule = server.post("/v1/retention/rules", {"action": "archive", "older_than_days": 9}).json
     erased = server.request("DELETE", f"/v1/files/{other['id']}?cascade=models", key=key)
     return {
         "model_id": [("own", model), ("unknown", UNKNOWN)],
@@ -63,6 +64,11 @@ def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
             ("own", str(erased.header("tunewarden-deletion-case"))),
             ("unknown", "case_nobody"),
         ],
+        "endpoint_id": [
+            ("own", webhook_rows.make_endpoint(app, key)),
+            ("unknown", "whe_nobody"),
+        ],
+        "rule_id": [("own", str(rule["id"])), ("unknown", "rule_nobody")],
         "hold_id": [("unknown", "hold_nobody")],
         "name": [("own", "console.css"), ("unknown", "nothing.css")],
         "token": [("unknown", "nothing")],
@@ -81,9 +87,12 @@ def _rows(visitors: dict[str, Visitor], targets: dict[str, list[tuple[str, str]]
         if route in ONCE:
             continue
         names = list(page.route.param_convertors)
-        assert len(names) <= 1, route
         for target, value in targets[names[0]] if names else [("-", "")]:
-            path = page.path.replace(f"{{{names[0]}}}", value) if names else page.path
+            # The first name is the target; what is below it is not there, in forms that change something.
+            values = [value, *("nobody" for _ in names[1:])][: len(names)]
+            path = page.path
+            for name, one in zip(names, values, strict=True):
+                path = path.replace(f"{{{name}}}", one)
             yield route, target, tuple(_status(visitors[one], page.method, path) for one in ROLES)
 
 
@@ -126,6 +135,8 @@ def test_who_belongs_to_another_organization_sees_of_this_what_is_unknown_to_all
         ("job_id", "/console/jobs/{}"),
         ("file_id", "/console/files/{}"),
         ("case_id", "/console/cases/{}"),
+        ("endpoint_id", "/console/webhooks/{}"),
+        ("rule_id", "/console/retention/{}"),
     ):
         (_, own), (_, unknown) = targets[name]
         assert visitors["owner"].get(path.format(own)).status == 200

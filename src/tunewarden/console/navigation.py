@@ -21,4 +21,7 @@ NAVIGATION = (
     Entry("/console/deletions", "Deletions", Action.READ_DELETIONS),
     Entry("/console/cases", "Cases", Action.READ_DELETIONS),
     Entry("/console/log", "Log", Action.READ_DELETIONS),
+    Entry("/console/retention", "Retention", Action.READ_RETENTION),
+    Entry("/console/webhooks", "Webhooks", Action.READ_WEBHOOKS),
+    Entry("/console/system", "System", Action.READ_SYSTEM),
 )

@@ -9,8 +9,11 @@ from tunewarden.console import (
     job_pages,
     log_pages,
     model_pages,
+    retention_pages,
     sign_in_pages,
     statics,
+    system_pages,
+    webhook_pages,
 )
 from tunewarden.console.paths import OpenPage, Page
 
@@ -25,4 +28,7 @@ PAGES: tuple[Page | OpenPage, ...] = (
     *job_pages.PAGES,
     *file_pages.PAGES,
     *log_pages.PAGES,
+    *retention_pages.PAGES,
+    *webhook_pages.PAGES,
+    *system_pages.PAGES,
 )

@@ -60,6 +60,8 @@ class Action(StrEnum):
     READ_WEBHOOKS = "api.webhooks.read"
     WRITE_WEBHOOKS = "api.webhooks.write"
     READ_RETENTION = "api.retention.read"
+    # What serves, and the settings.
+    READ_SYSTEM = "api.system.read"
     WRITE_RETENTION = "api.retention.write"
     READ_FILES = "api.files.read"
     WRITE_FILES = "api.files.write"
@@ -104,7 +106,7 @@ ALLOWED = {
 
 # A scope may include several: OpenAI's read-only keys have `api.all.read`.
 IMPLIED: dict[str, frozenset[Action]] = {
-    "api.all.read": _READING | {Action.READ_WEBHOOKS, Action.READ_RETENTION},
+    "api.all.read": _READING | {Action.READ_WEBHOOKS, Action.READ_RETENTION, Action.READ_SYSTEM},
     "api.all": frozenset(Action),
 }
 SCOPES = frozenset({*(action.value for action in Action), *IMPLIED})

@@ -1,0 +1,156 @@
+"""Retention rules: what they would do and why, one by one; whether they act."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+from starlette.responses import Response
+
+from tunewarden.console import lists, rendering
+from tunewarden.console.paths import Page
+from tunewarden.console.requests import Visit
+from tunewarden.console.shown import segment
+from tunewarden.deletion.bulk.results import Outcome, Result, Summary
+from tunewarden.errors import Error, Kind
+from tunewarden.identity.policy import Action
+from tunewarden.registry import retention_pause
+from tunewarden.registry.criteria import Criteria
+from tunewarden.registry.retention_rules import NOTICE_DAYS, RuleAction, Terms
+
+HERE = "/console/retention"
+# Rows of a preview that a page has; the counts are of all, and the command lists all.
+PREVIEW_ROWS = 200
+DIGITS_MAX = 6
+
+
+def list_rules(visit: Visit) -> Response:
+    """Return a page of rules, the oldest first, with the form that makes one."""
+    of, caller = visit.operations, visit.caller
+    found = of.retention_rules.page(
+        caller, after=visit.asked.asked_for("after") or None, limit=lists.PAGE_ROWS + 1
+    )
+    rows, cursor = lists.cut(found, lambda one: one.id)
+    pause = of.retention.pause_of(caller)
+    values = {
+        "rows": rows,
+        "criteria_of": criteria_of,
+        "pause": pause,
+        "why": None if pause is None else retention_pause.SAID[pause.reason],
+        "write_action": Action.WRITE_RETENTION,
+        "usual_notice": NOTICE_DAYS,
+        **lists.paged(visit, cursor),
+    }
+    return rendering.page(visit, "retention.html", values)
+
+
+def create_rule(visit: Visit) -> Response:
+    """Make a rule, which does nothing until it is enabled; lead to it."""
+    asked = visit.asked
+    try:
+        action = RuleAction(asked.sent("action"))
+    except ValueError as error:
+        raise Error(Kind.INVALID, "The form does not say what the rule does.") from error
+    usual = NOTICE_DAYS if action is RuleAction.DELETE else 0
+    notice = _days(visit, "notice_days")
+    terms = Terms(
+        criteria=Criteria(
+            base=asked.sent("base").strip() or None,
+            suffix=asked.sent("suffix").strip() or None,
+            older_than_days=_days(visit, "older_than_days"),
+            unused_for_days=_days(visit, "unused_for_days"),
+            keep_latest=_days(visit, "keep_latest"),
+        ),
+        action=action,
+        notice_days=usual if notice is None else notice,
+    )
+    made = visit.operations.retention_rules.create(visit.caller, terms)
+    return rendering.to(f"{HERE}/{segment(made.id)}")
+
+
+def show_rule(visit: Visit) -> Response:
+    """Return one rule, with what a run would do with each model, and why."""
+    of, rule_id = visit.operations, visit.asked.segments["rule_id"]
+    rule = of.retention_rules.find(visit.caller, rule_id)
+    rows: list[Result] = []
+    counts: Counter[Outcome] = Counter()
+    with visit.asked.services.long_work.held(visit.caller.organization_id):
+        for one in of.retention.preview(visit.caller, rule_id):
+            if isinstance(one, Summary):
+                counts = one.counts
+            elif len(rows) < PREVIEW_ROWS:
+                rows.append(one)
+    values = {
+        "rule": rule,
+        "said": criteria_of(rule.terms.criteria),
+        "rows": rows,
+        "counts": {outcome.value: count for outcome, count in sorted(counts.items())},
+        "more": max(0, counts.total() - len(rows)),
+        "write_action": Action.WRITE_RETENTION,
+    }
+    return rendering.page(visit, "retention_rule.html", values)
+
+
+def change_rule(visit: Visit) -> Response:
+    """Enable, disable or delete a rule."""
+    rules, rule_id, act = (
+        visit.operations.retention_rules,
+        visit.asked.segments["rule_id"],
+        visit.asked.sent("act"),
+    )
+    if act in {"enable", "disable"}:
+        is_enabled = act == "enable"
+        rules.change(visit.caller, rule_id, lambda terms: replace(terms, is_enabled=is_enabled))
+        return rendering.to(f"{HERE}/{segment(rule_id)}")
+    if act == "delete":
+        rules.delete(visit.caller, rule_id)
+        return rendering.to(HERE)
+    raise Error(Kind.INVALID, "The form does not say what to do with the rule.")
+
+
+def resume(visit: Visit) -> Response:
+    """Let the rules act again."""
+    visit.operations.retention.resume(visit.caller)
+    return rendering.to(HERE)
+
+
+def criteria_of(criteria: Criteria) -> str:
+    """Return what a rule chooses, in a sentence's part."""
+    return ", ".join(_said(criteria)) or "every model"
+
+
+def _said(criteria: Criteria) -> Iterator[str]:
+    if criteria.base is not None:
+        yield f"of the base {criteria.base}"
+    if criteria.suffix is not None:
+        yield f"with a suffix like {criteria.suffix}"
+    if criteria.project_id is not None:
+        yield f"of the project {criteria.project_id}"
+    if criteria.older_than_days is not None:
+        yield f"older than {_days_of(criteria.older_than_days)}"
+    if criteria.unused_for_days is not None:
+        yield f"not used for {_days_of(criteria.unused_for_days)}"
+    if criteria.keep_latest is not None:
+        yield f"but the latest {criteria.keep_latest}"
+
+
+def _days_of(count: int) -> str:
+    return f"{count} day{'' if count == 1 else 's'}"
+
+
+def _days(visit: Visit, name: str) -> int | None:
+    text = visit.asked.sent(name).strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal()) or len(text) > DIGITS_MAX:
+        said = f"'{name.replace('_', ' ')}' must be a whole number."
+        raise Error(Kind.INVALID, said, param=name)
+    return int(text)
+
+
+PAGES = (
+    Page("GET", HERE, list_rules),
+    Page("POST", HERE, create_rule),
+    Page("POST", f"{HERE}/resume", resume),
+    Page("GET", f"{HERE}/{{rule_id}}", show_rule),
+    Page("POST", f"{HERE}/{{rule_id}}", change_rule),
+)

@@ -1,0 +1,116 @@
+"""Webhooks: endpoints, what was sent to them, and sending again. A secret is shown once, when it is made."""
+
+from functools import partial
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from tunewarden.console import lists, rendering
+from tunewarden.console.paths import Page
+from tunewarden.console.requests import Visit
+from tunewarden.console.shown import segment
+from tunewarden.errors import Error, Kind
+from tunewarden.identity.policy import Action
+from tunewarden.webhooks.endpoints import Changes, Shown
+from tunewarden.webhooks.event_types import WebhookEventType
+from tunewarden.webhooks.outbox import DeliveryState
+
+STATES = {state.value: state for state in DeliveryState}
+HERE = "/console/webhooks"
+
+
+def list_endpoints(visit: Visit) -> Response:
+    """Return a page of endpoints, the oldest first, with the form that makes one."""
+    return _list(visit)
+
+
+async def create_endpoint(visit: Visit) -> Response:
+    """Make an endpoint, and show its secret."""
+    asked, webhooks = visit.asked, visit.operations.webhooks
+    given = asked.sent("name").strip(), asked.sent("url").strip(), asked.form.get("event_types", [])
+    made = await asked.services.webhook_threads.run(webhooks.create, visit.caller, *given)
+    return _secret(visit, made)
+
+
+def show_endpoint(visit: Visit) -> Response:
+    """Return one endpoint, with a page of its deliveries."""
+    webhooks, asked = visit.operations.webhooks, visit.asked
+    endpoint_id = asked.segments["endpoint_id"]
+    shown = webhooks.find(visit.caller, endpoint_id)
+    state = STATES.get(asked.asked_for("state"))
+    found = webhooks.deliveries(
+        visit.caller,
+        endpoint_id,
+        state=state,
+        after=asked.asked_for("after") or None,
+        limit=lists.PAGE_ROWS + 1,
+    )
+    rows, cursor = lists.cut(found, lambda one: one.id)
+    values = {
+        "endpoint": shown.endpoint,
+        "details": shown.details,
+        "rows": rows,
+        "state": state.value if state else None,
+        "states": list(STATES),
+        "write_action": Action.WRITE_WEBHOOKS,
+        **lists.paged(visit, cursor),
+    }
+    return rendering.page(visit, "webhook.html", values)
+
+
+async def change_endpoint(visit: Visit) -> Response:
+    """Enable, disable, test or delete an endpoint, or give it a new secret."""
+    asked, webhooks = visit.asked, visit.operations.webhooks
+    run = asked.services.webhook_threads.run
+    endpoint_id = asked.segments["endpoint_id"]
+    act = asked.sent("act")
+    if act in {"enable", "disable"}:
+        await run(webhooks.change, visit.caller, endpoint_id, Changes(enabled=act == "enable"))
+    elif act == "test":
+        await run(webhooks.test, visit.caller, endpoint_id, asked.sent("event_type"))
+    elif act == "rotate":
+        rotate = partial(webhooks.rotate, visit.caller, endpoint_id, keeps_old=True)
+        return _secret(visit, await run_in_threadpool(rotate))
+    elif act == "delete":
+        await run(webhooks.delete, visit.caller, endpoint_id)
+        return rendering.to(HERE)
+    else:
+        raise Error(Kind.INVALID, "The form does not say what to do with the endpoint.")
+    return rendering.to(f"{HERE}/{segment(endpoint_id)}")
+
+
+def redeliver(visit: Visit) -> Response:
+    """Send an event again."""
+    segments = visit.asked.segments
+    endpoint_id = segments["endpoint_id"]
+    visit.operations.webhooks.redeliver(visit.caller, endpoint_id, segments["delivery_id"])
+    return rendering.to(f"{HERE}/{segment(endpoint_id)}")
+
+
+def _list(visit: Visit) -> Response:
+    found = visit.operations.webhooks.page(
+        visit.caller, after=visit.asked.asked_for("after") or None, limit=lists.PAGE_ROWS + 1
+    )
+    rows, cursor = lists.cut(found, lambda one: one.endpoint.id)
+    values = {
+        "rows": rows,
+        "event_types": [one.value for one in WebhookEventType],
+        "write_action": Action.WRITE_WEBHOOKS,
+        **lists.paged(visit, cursor),
+    }
+    return rendering.page(visit, "webhooks.html", values)
+
+
+def _secret(visit: Visit, made: Shown) -> Response:
+    assert made.details is not None, "it was just sealed"
+    values = {"endpoint": made.endpoint, "secret": made.details.secret}
+    return rendering.page(visit, "webhook_secret.html", values)
+
+
+PAGES = (
+    Page("GET", HERE, list_endpoints),
+    Page("POST", HERE, create_endpoint),
+    Page("GET", f"{HERE}/{{endpoint_id}}", show_endpoint),
+    Page("POST", f"{HERE}/{{endpoint_id}}", change_endpoint),
+    Page("POST", f"{HERE}/{{endpoint_id}}/deliveries/{{delivery_id}}", redeliver),
+)

@@ -1,0 +1,111 @@
+"""Retention, webhooks and the system at the console."""
+
+import html
+import re
+
+from tests.support import webhook_rows
+from tests.support.console import Visitor
+from tests.support.servers import Server
+
+from tunewarden.config import SETTINGS, Config
+
+
+def test_a_rule_is_made_previewed_enabled_and_deleted(server: Server, owner: Visitor) -> None:
+    model = server.make_model(suffix="kept").id
+    made = owner.post(
+        "/console/retention",
+        {"action": "delete", "older_than_days": "1", "suffix": "kept", "keep_latest": ""},
+    )
+    assert made.status == 303
+    here = made.header("location") or ""
+    rule = here.rpartition("/")[2]
+    api = f"/v1/retention/rules/{rule}"
+    terms = server.get(api, key=server.owner_key).json
+    assert (terms["action"], terms["older_than_days"], terms["suffix"], terms["keep_latest"]) == (
+        "delete",
+        1,
+        "kept",
+        None,
+    )
+    assert (terms["notice_days"], terms["enabled"]) == (7, False), "it does nothing yet"
+    page = owner.text(here)
+    assert "older than 1 day" in page
+    assert model in page
+    assert "It is 0 days old, and less than 1 are spared." in page
+    assert owner.post(here, {"act": "enable"}).status == 303
+    assert server.get(api, key=server.owner_key).json["enabled"] is True
+    assert rule in owner.text("/console/retention")
+    assert owner.post(here, {"act": "delete"}).status == 303
+    assert owner.get(here).status == 404
+    assert owner.get(f"/console/models/{model}").status == 200
+
+
+def test_a_rule_with_what_is_no_number_is_not_made(server: Server, owner: Visitor) -> None:
+    before = server.get("/v1/retention/rules", key=server.owner_key).json["data"]
+    for wrong in ("x", "-1", "1.5", "9999999", "٣"):
+        sent = {"action": "archive", "older_than_days": wrong}
+        assert owner.post("/console/retention", sent).status == 400, wrong
+    assert owner.post("/console/retention", {"action": "purge"}).status == 400
+    assert server.get("/v1/retention/rules", key=server.owner_key).json["data"] == before
+
+
+def test_an_endpoint_shows_its_secret_once_and_can_be_changed(
+    server: Server, owner: Visitor
+) -> None:
+    sent = {
+        "name": "<b>ours</b>",
+        "url": "https://192.0.43.8/hook",
+        "event_types": "model.deleted",
+    }
+    made = owner.post("/console/webhooks", sent)
+    assert made.status == 200
+    assert made.header("cache-control") == "no-store"
+    [secret] = re.findall(r"whsec_[A-Za-z0-9+/=]+", html.unescape(made.body.decode()))
+    [here] = re.findall(r'href="(/console/webhooks/whe_\w+)"', made.body.decode())
+    for path in ("/console/webhooks", here):
+        page = owner.text(path)
+        assert secret not in html.unescape(page)
+        assert "&lt;b&gt;ours&lt;/b&gt;" in page
+        assert "<b>ours" not in page
+    assert owner.post(here, {"act": "disable"}).status == 303
+    assert "badge-disabled" in owner.text(here)
+    rotated = owner.post(here, {"act": "rotate"})
+    [new] = re.findall(r"whsec_[A-Za-z0-9+/=]+", html.unescape(rotated.body.decode()))
+    assert new != secret
+    assert owner.post(here, {"act": "delete"}).status == 303
+    assert owner.get(here).status == 404
+
+
+def test_a_delivery_is_sent_again_from_its_row(server: Server, owner: Visitor) -> None:
+    endpoint = webhook_rows.make_endpoint(server.app, server.owner_key)
+    delivery = webhook_rows.make_delivery(server.app, server.owner_key, endpoint)
+    here = f"/console/webhooks/{endpoint}"
+    assert f"{here}/deliveries/{delivery}" in owner.text(here)
+    assert owner.post(f"{here}/deliveries/{delivery}", {}).status == 303
+    assert "Nothing was sent that is like that" in owner.text(f"{here}?state=delivered")
+    server.request("DELETE", f"/v1/webhook_endpoints/{endpoint}", key=server.owner_key)
+
+
+def test_a_reader_is_led_to_none_of_these_and_refused(server: Server) -> None:
+    reader = Visitor(server, server.make_key("reader"))
+    navigation = reader.text("/console")
+    for path in ("/console/retention", "/console/webhooks", "/console/system"):
+        assert f'href="{path}"' not in navigation
+        assert reader.get(path).status == 403
+
+
+def test_the_system_shows_each_setting_with_its_source_and_no_path(
+    server: Server, owner: Visitor
+) -> None:
+    page = owner.text("/console/system")
+    shown = dict(
+        re.findall(r'<code class="id">(\w+)</code></th>\n<td data-label="Value">(.*?)</td>', page)
+    )
+    assert shown.keys() == SETTINGS.keys()
+    assert shown["file_bytes_max"] == str(Config().file_bytes_max)
+    assert "on the server" in shown["workers"], "it came by a flag, which no worker knows"
+    # A directory is the operator's to know: Owners of any organization see this page.
+    assert str(server.data) not in page
+    assert "on the server" in shown["data"]
+    assert page.count('<td data-label="From">default</td>') > 20
+    assert page.count('<td data-label="From">environment</td>') >= 1
