@@ -44,6 +44,7 @@ NEED_SERVERS = (
     "docs/test_requests_and_audits.py",
     "docs/test_tls_proxy.py",
     "docs/test_troubleshooting.py",
+    "docs/test_upgrade_page.py",
     "properties/test_remnants_of_texts.py",
 )
 BATTERIES = (
