@@ -14,6 +14,7 @@ from tests.support import administration, servers
 from tests.support.servers import LOCAL_BASE, Server, WithoutTorch
 
 from tunewarden.identity.policy import Role
+from tunewarden_receipts import cli as receipts_cli
 
 HOW_TO = Path(__file__).parents[2] / "docs/how-to"
 BLOCK = re.compile(r"^```(sh|python)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -184,3 +185,31 @@ def test_delete_the_right_model(server: Server, monkeypatch: pytest.MonkeyPatch)
     left = {one.id for one in server.client().models.list()}
     assert left.isdisjoint({first, fourth})
     assert {second, third} <= left, "the latest three are kept"
+
+
+def test_the_logs_key_is_rotated_and_an_old_receipt_verifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "data"
+    with servers.serving(data, local_base=True, kind=WithoutTorch) as server:
+        client = server.client()
+        client.models.delete(server.make_model().id)
+        deletion = server.get("/v1/deletions", key=server.owner_key).json["data"][0]["id"]
+        receipt = server.get(f"/v1/deletions/{deletion}/receipt", key=server.owner_key).body
+        Path("receipt.json").write_bytes(receipt)
+        Path("old.pem").write_bytes(server.get("/.well-known/tunewarden-log-key").body)
+    [(_, rotate), (_, verify)] = BLOCK.findall((HOW_TO / "keys.md").read_text("utf-8"))[11:]
+    looked, rotated = rotate.replace("DIR", str(data)).splitlines()
+    for line, more in ((looked, ()), (rotated, ("--yes",))):
+        ran = in_process.run_cli(*shlex.split(line, comments=True)[1:], *more)
+        assert ran.returncode == 0, ran.stderr
+    fetch, check = verify.splitlines()
+    with servers.serving(data, kind=WithoutTorch) as server:
+        path = fetch.removeprefix("curl -O https://models.example.com")
+        Path("hand-overs").write_bytes(server.get(path).body)
+        key = server.get("/.well-known/tunewarden-log-key").body
+        assert key != Path("old.pem").read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        receipts_cli.main(shlex.split(check)[1:])
+    assert ended.value.code == 0
