@@ -27,6 +27,17 @@ def visitor(server: Server) -> Visitor:
     return Visitor(server)
 
 
+def test_a_worker_loads_templates_only_when_a_page_is_asked_for(server: Server) -> None:
+    """The first test on this server: an unused console costs no memory."""
+    (worker,) = server.running("tunewarden.server.worker")
+    maps = Path(f"/proc/{worker}/maps")
+    for path in ("/", "/readyz", "/v1/models"):
+        server.get(path, key=server.owner_key)
+    assert "markupsafe" not in maps.read_text("utf-8")
+    Visitor(server).get("/console/sign-in")
+    assert "markupsafe" in maps.read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     "host", ["localhost:{}", "127.0.0.1:{}", "[::1]:{}", "LOCALHOST:1", "localhost"]
 )

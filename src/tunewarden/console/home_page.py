@@ -19,7 +19,7 @@ def show(visit: Visit) -> Response:
     database, caller = visit.operations.database, visit.caller
     values = {
         "needs": needs.of(visit),
-        "models": model_pages.page(database, caller, Chosen(), after=None, limit=LATELY)
+        "models": model_pages.page(database, caller, Chosen(), after=None, limit=LATELY).models
         if allows(caller, Action.READ_MODELS)
         else [],
         "deletions": [

@@ -40,12 +40,13 @@ def list_models(visit: Visit) -> Response:
         after=asked.asked_for("after") or None,
         limit=lists.PAGE_ROWS + 1,
     )
-    rows, cursor = lists.cut(found, lambda one: one.model.id)
+    rows, cursor = lists.cut(found.models, lambda one: one.model.id)
     values = {
         "rows": rows,
         "chosen": chosen,
         "bases": [base.name for base in bases.list_all(database)],
-        **lists.paged(visit, cursor),
+        "looked_at": model_pages.LOOKED_AT_MAX if found.looked_to else None,
+        **lists.paged(visit, cursor or found.looked_to),
     }
     return rendering.page(visit, "models.html", values)
 

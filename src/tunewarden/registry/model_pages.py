@@ -20,6 +20,14 @@ class Chosen:
     state: State | None = None
 
 
+ALL = Chosen()
+# About what can be looked at in 20 ms.
+LOOKED_AT_MAX = 20_000
+_LISTED = (
+    "a.organization_id = :organization AND a.kind = 'model' AND a.state IN ('active', 'archived')"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ListedModel:
     """A model with what there is to know of it before it is changed. `last_used_at` in microseconds."""
@@ -31,33 +39,56 @@ class ListedModel:
     aliases: Sequence[str]
 
 
+@dataclass(frozen=True, slots=True)
+class ModelPage:
+    """Models; `looked_to` is the id of the last one that was looked at, if there are older ones that were not."""
+
+    models: Sequence[ListedModel]
+    looked_to: str | None
+
+
 def page(
     database: Database, caller: Caller, chosen: Chosen, *, after: str | None, limit: int
-) -> list[ListedModel]:
+) -> ModelPage:
     """Return up to `limit` models that the caller can see, newest first, after the model with the id `after`.
 
+    Looks through LOOKED_AT_MAX at most, so that a choice that few meet takes no longer among a million.
     Raises Error(FORBIDDEN), Error(INVALID) for an unknown cursor.
     """
     authorize(caller, Action.READ_MODELS)
     start = models.position(database, caller, after) if after is not None else cursors.AFTER_ALL
     suffix = chosen.suffix or ""
     with database.read() as tx:
+        last = None if chosen == ALL else _last_looked_at(tx, caller.organization_id, start)
         rows = tx.rows(
-            f"SELECT {models.COLUMNS} {models.FROM} WHERE a.organization_id = :organization AND a.kind = 'model'"
-            " AND a.state IN ('active', 'archived') AND a.n < :start"
+            f"SELECT {models.COLUMNS} {models.FROM} WHERE {_LISTED} AND a.n < :start AND a.n >= :last"
             " AND m.base = COALESCE(:base, m.base) AND a.state = COALESCE(:state, a.state)"
             " AND SUBSTR(m.suffix, 1, :length) = :suffix"
             f" AND {models.SEEN_BY} ORDER BY a.n DESC LIMIT :limit",
             organization=caller.organization_id,
             project=caller.project_id,
             start=start,
+            last=cursors.BEFORE_ALL if last is None else last[0],
             base=chosen.base,
             state=None if chosen.state is None else chosen.state.value,
             suffix=suffix,
             length=len(suffix),
             limit=limit,
         )
-        return [_listed(tx, caller, models.from_row(row)) for row in rows]
+        found = [_listed(tx, caller, models.from_row(row)) for row in rows]
+    is_all = last is None or len(found) == limit
+    return ModelPage(found, None if is_all or last is None else last[1])
+
+
+def _last_looked_at(tx: Tx, organization_id: str, start: int) -> tuple[int, str] | None:
+    """Return number and id of the last model that one page looks at; None if there are fewer."""
+    row = tx.row(
+        f"SELECT a.n, a.id FROM artifacts a WHERE {_LISTED} AND a.n < :start ORDER BY a.n DESC LIMIT 1 OFFSET :most",
+        organization=organization_id,
+        start=start,
+        most=LOOKED_AT_MAX - 1,
+    )
+    return None if row is None else (int(row[0]), str(row[1]))
 
 
 def one(database: Database, caller: Caller, model: Model) -> ListedModel:
