@@ -7,7 +7,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "tunewarden"
-DOCUMENTS = ("ARCHITECTURE.md", "README.md", "CONTRIBUTING.md", "SECURITY.md")
+DOCUMENTS = (
+    "ARCHITECTURE.md",
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "docs/explanation/deletion-protocol.md",
+    "docs/explanation/threat-model.md",
+)
 # What a path in a document may be below.
 BELOW = (ROOT, SOURCE, ROOT / "docs", ROOT / "tests")
 LINK = re.compile(r"\]\(([^)#\s]+[^)\s]*)\)")
