@@ -1,6 +1,7 @@
 """Crashes at every effect of a case, and at pairs of them: all members are gone, with receipts, or none is."""
 
 import gc
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from tests.lab.world import Made, Parts, Violated, World, copied, new_world, one
 
 from tunewarden.clock import SystemClock
 from tunewarden.db.database import Tx
-from tunewarden.deletion import case_rows, records, together
+from tunewarden.deletion import case_rows, records, requests, together
 from tunewarden.deletion.case_rows import Case, CaseStatus
 from tunewarden.deletion.records import Deletion
-from tunewarden.deletion.requests import Attempt
+from tunewarden.deletion.requests import Attempt, RequestedDeletion
 from tunewarden.deletion.together import Asked
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
@@ -224,6 +225,69 @@ def test_a_restored_database_finds_the_end_of_its_case_in_the_log(start: Start) 
         summary = receipt.verify(case.receipt, signer.public_pem())
         assert summary.disclosed is not None
         assert summary.disclosed.artifact_id == start.file.model.id
+
+
+@pytest.mark.parametrize("was_under_way", [False, True])
+def test_a_database_from_before_the_case_gets_it_back_from_the_log(
+    start: Start, was_under_way: bool
+) -> None:
+    """Its row, its receipt and, if the leaf proves them, its members; a second recovery changes nothing."""
+    with copied(start.world) as world:
+        app = world.open().app
+        app.database.copy_to(world.root / "backup.sqlite")
+        if was_under_way:  # a member whose deletion began before, at another time
+            executor = app.executor
+            attempt = Attempt(force=True)
+            asked = executor.commit(
+                lambda size: requests.request_together(
+                    app.database,
+                    start.owner,
+                    [(ArtifactKind.MODEL, start.learned[2].model.id)],
+                    attempt,
+                    log_size=size,
+                )
+            )
+            assert isinstance(asked[0], RequestedDeletion)
+        erase_until(world, start)
+        with world.open().app.database.read() as tx:
+            before = case_rows.of_origin(tx, start.file.model.n)
+        assert before is not None
+        world.close()
+        gc.collect()
+        for old in world.config.data.glob("tunewarden.sqlite*"):
+            old.unlink()
+        shutil.copyfile(world.root / "backup.sqlite", world.config.database)
+        for _ in range(2):
+            world.open()
+            world.parts.recover(world.app)
+            world.resume()
+            with world.app.database.read() as tx:
+                found = case_rows.of_origin(tx, start.file.model.n)
+            assert found is not None
+            assert (found.id, found.size, found.requested_at, found.requested_by) == (
+                before.id,
+                before.size,
+                before.requested_at,
+                before.requested_by,
+            )
+            assert found.status is CaseStatus.COMPLETE
+            members = case_rows.members_of(world.app.database, found)
+            assert len(members) == (0 if was_under_way else found.size)
+            _, signer = world.app.open_log()
+            assert found.receipt is not None
+            summary = receipt.verify(found.receipt, signer.public_pem())
+            assert summary.disclosed is not None
+            assert summary.disclosed.artifact_id == start.file.model.id
+            receipts = [records.find(world.app.database, one.deletion_id) for one in members]
+            if not was_under_way:
+                proven = [
+                    receipt.verify(one.receipt or b"", signer.public_pem())
+                    for one in receipts
+                    if one is not None
+                ]
+                cases.check_members(summary, proven)
+            world.close()
+            gc.collect()
 
 
 class Impatient(Parts):

@@ -1,5 +1,6 @@
 """Cases: deletions that one transaction committed, their members, and what is stored of their summary."""
 
+import hmac
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -67,6 +68,11 @@ class CaseMember:
     log_index: int | None
 
 
+def salt_of(origin_salt: bytes, case_id: str) -> bytes:
+    """Return a case's salt, from that of what it began with: each backup that knows that can open the leaf (D10)."""
+    return hmac.digest(origin_salt, f"deletion case {case_id}".encode(), "sha256")
+
+
 def insert(  # noqa: PLR0917  each is of another meaning, and all are named by the caller
     tx: Tx,
     case_id: str,
@@ -77,8 +83,11 @@ def insert(  # noqa: PLR0917  each is of another meaning, and all are named by t
     salt: bytes,
     hidden: int,
     deletions: Iterable[int],
+    *,
+    size: int | None = None,
+    requested_at: int | None = None,
 ) -> int:
-    """Insert a case of these deletions (their numbers); return its number."""
+    """Insert a case of these deletions (their numbers); return its number. `size` is how many it has, if not these."""
     numbers = sorted(set(deletions))
     tx.run(
         "INSERT INTO deletion_cases (id, organization_id, origin_n, requested_by, request_id, requested_at, salt,"
@@ -88,9 +97,9 @@ def insert(  # noqa: PLR0917  each is of another meaning, and all are named by t
         origin=origin_n,
         by=requested_by,
         request=request_id,
-        now=tx.now_micros,
+        now=tx.now_micros if requested_at is None else requested_at,
         salt=salt,
-        size=len(numbers),
+        size=len(numbers) if size is None else size,
         hidden=hidden,
     )
     row = tx.row("SELECT n FROM deletion_cases WHERE id = :id", id=case_id)

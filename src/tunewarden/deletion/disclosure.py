@@ -10,6 +10,7 @@ from tunewarden.registry.artifacts import ArtifactKind, SealedBlob
 from tunewarden.registry.export_rows import Export
 from tunewarden_receipts import leaf as leaves
 from tunewarden_receipts import receipt
+from tunewarden_receipts.deletion_case import CaseLeaf
 from tunewarden_receipts.facts import FencedWorker, SealedBlobs
 from tunewarden_receipts.leaf import (
     DeletionLeaf,
@@ -63,8 +64,8 @@ def opened_by(statement: bytes, candidate: Disclosure) -> Disclosure | None:
     return opened(leaf, candidate) if isinstance(leaf, DeletionLeaf) else None
 
 
-def asker(leaf: DeletionLeaf, salt: bytes, candidates: Iterable[str]) -> str | None:
-    """Return which candidate requested a deletion; None if none did."""
+def asker(leaf: DeletionLeaf | CaseLeaf, salt: bytes, candidates: Iterable[str]) -> str | None:
+    """Return which candidate requested a deletion or a case; None if none did."""
     for candidate in candidates:
         if opened(leaf, Disclosure(salt.hex(), requested_by=candidate)).requested_by:
             return candidate

@@ -201,6 +201,7 @@ class Recovery:
         """Apply the leaves that the database has not seen."""
         replayed = 0
         lost: list[int] = []
+        requested = self._requested_with_cases()
         for index, entry, facts in self._leaves(noted.log_size(self.database)):
             if isinstance(facts, KeyHandOverLeaf):
                 continue  # the key files say what has become of it
@@ -216,13 +217,15 @@ class Recovery:
             elif isinstance(facts, CaseLeaf):
                 bundle = self._bundle(index, entry)
                 with self.database.write(below_floor=True) as tx:
-                    replay.case(tx, facts, index, bundle)
+                    replay.case(tx, facts, index, bundle, requested[facts.requested_at])
             else:
                 bundle = self._bundle(index, entry)
                 with self.database.write(below_floor=True) as tx:
                     if replay.deletion(tx, facts, index, bundle):
                         replayed += 1
                         retention_pause.pause_all(tx, PauseReason.REPLAY)
+                if facts.requested_at in requested:
+                    requested[facts.requested_at].append(facts)
         size = self.log.size()
         with self.database.write(below_floor=True) as tx:
             replay.record_lost(tx, lost)
@@ -231,6 +234,11 @@ class Recovery:
             noted.see_log(tx, size)
         self.mark.raise_to(size)
         return replayed
+
+    def _requested_with_cases(self) -> dict[str, list[Deleted]]:
+        """Return an empty list for each time at which a case was requested whose leaf is to be replayed."""
+        unseen = self._leaves(noted.log_size(self.database))
+        return {facts.requested_at: [] for _, _, facts in unseen if isinstance(facts, CaseLeaf)}
 
     def _bundle(self, index: int, entry: bytes) -> Callable[[Disclosure | None], bytes]:
         proof, checkpoint = proofs.of(self.log, index)

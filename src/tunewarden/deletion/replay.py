@@ -10,7 +10,7 @@ from tunewarden.audit.digests import Digest
 from tunewarden.clock import to_micros
 from tunewarden.db.database import Tx
 from tunewarden.deletion import case_rows, records
-from tunewarden.deletion.cases import case_summary
+from tunewarden.deletion.cases import case_summary, lost_cases
 from tunewarden.deletion.commitment import commit, detach
 from tunewarden.deletion.disclosure import asker, exporter, read_disclosure
 from tunewarden.deletion.records import Intent
@@ -137,9 +137,22 @@ def export(tx: Tx, facts: ExportLeaf, index: int) -> None:
     )
 
 
-def case(tx: Tx, facts: CaseLeaf, index: int, bundle: Callable[[Disclosure | None], bytes]) -> None:
-    """Store that a case is finished, if the database knows it; its members have leaves of their own."""
+def case(
+    tx: Tx,
+    facts: CaseLeaf,
+    index: int,
+    bundle: Callable[[Disclosure | None], bytes],
+    requested_with: Sequence[Deleted],
+) -> None:
+    """Store that a case is finished, if the database knows it, or what it began with.
+
+    `requested_with`: the leaves of deletions that were requested at the same moment, which the database has by now.
+    """
     known = case_rows.find(tx, facts.case_id)
+    if known is None:
+        found = [_find(tx, one) for one in requested_with]
+        deletions = [records.find_of(tx, artifact.n) for artifact, _ in filter(None, found)]
+        known = lost_cases.restore(tx, facts, [one for one in deletions if one is not None])
     if known is not None:
         shown = opened(facts, case_summary.disclosure_of(known))
         case_summary.record_end(tx, known, index, bundle(shown))

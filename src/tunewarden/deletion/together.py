@@ -83,7 +83,7 @@ def commit_case(  # noqa: PLR0917  each is of another type
         None if origin is None else origin.n,
         asked.requested_by,
         asked.request_id,
-        random_bytes(SALT_BYTES),
+        _salt(case_id, deletions, origin),
         hidden,
         [one.n for one in deletions],
     )
@@ -100,6 +100,13 @@ def commit_case(  # noqa: PLR0917  each is of another type
     case = case_rows.find(tx, case_id)
     assert case is not None, "the row was written in this transaction"
     return case
+
+
+def _salt(case_id: str, deletions: Sequence[Deletion], origin: Artifact | None) -> bytes:
+    for one in deletions:
+        if origin is not None and one.artifact_n == origin.n:
+            return case_rows.salt_of(one.salt, case_id)
+    return random_bytes(SALT_BYTES)
 
 
 def check_size(count: int) -> None:
