@@ -13,6 +13,9 @@ import msgspec
 
 # In a string its quotes would be escaped; most chunks say null.
 USAGE = re.compile(rb'"usage"\s*:\s*\{')
+# As the last field of an object; in a string its first quote would be escaped, or end the string.
+LAST_USAGE = b',"usage":{'
+TO_ITS_BRACE = len(LAST_USAGE) - 1
 EVENT_BYTES_MAX = 8 * 1024 * 1024
 RENAMINGS_MAX = 1024
 
@@ -28,13 +31,14 @@ UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 Counted = tuple[int, int, int]
 
 
-class Details(msgspec.Struct):
+# Not followed by the garbage collector (`gc=False`), which each answer pays for: they hold numbers only.
+class Details(msgspec.Struct, gc=False):
     """What engines say of the input."""
 
     cached_tokens: Tokens | None = None
 
 
-class Usage(msgspec.Struct):
+class Usage(msgspec.Struct, gc=False):
     """Token usage in chat, completions, embeddings and the Responses API."""
 
     prompt_tokens: Tokens = 0
@@ -83,7 +87,13 @@ class _Answered(msgspec.Struct):
     choices: list[msgspec.Raw] | None = None
 
 
+class _Stated(msgspec.Struct, gc=False):
+    usage: Usage | None = None
+
+
 _answered = msgspec.json.Decoder(_Answered)
+_stated = msgspec.json.Decoder(_Stated)
+_usage = msgspec.json.Decoder(Usage)
 
 
 @lru_cache(maxsize=RENAMINGS_MAX)
@@ -177,8 +187,18 @@ class StreamRewriter:
 
 
 def usage_of(body: bytes) -> Usage:
-    """Return the usage in a complete JSON response."""
+    """Return the usage in a complete JSON response.
+
+    Most engines write it last. Then what comes before it is not read: if one bracket is all that follows its own object,
+    that bracket closes the response, so it is a field of the response itself.
+    """
+    at = body.rfind(LAST_USAGE)
+    if at >= 0:
+        try:
+            return _usage.decode(body[at + TO_ITS_BRACE : -1])
+        except UNREADABLE:
+            pass  # it is elsewhere
     try:
-        return _answered.decode(body).usage or Usage()
+        return _stated.decode(body).usage or UNSAID
     except UNREADABLE:
-        return Usage()
+        return UNSAID

@@ -221,6 +221,42 @@ def test_usage_of_garbage_is_none(body: bytes) -> None:
     assert usage_of(body).counted == (0, 0, 0)
 
 
+usages = st.fixed_dictionaries(
+    {"prompt_tokens": st.integers(0, 9), "completion_tokens": st.integers(0, 9)}
+)
+told = st.recursive(
+    usages
+    | st.none()
+    | st.sampled_from([',"usage":{"prompt_tokens":7}}', "\\", '"usage":{}', ',"usage":{', "}"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["usage", '"usage', '"usage":{', "a"]), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=500)
+@given(
+    st.dictionaries(st.sampled_from(["usage", "choices", 'a,"usage":{']), told),
+    st.sampled_from([(",", ":"), (", ", ": "), (",\n", " : ")]),
+    st.sampled_from(["", "\n"]),
+)
+def test_usage_is_what_a_reader_of_the_whole_answer_finds(
+    fields: dict[str, Any], separators: tuple[str, str], rest: str
+) -> None:
+    between, colon = separators
+    written = [
+        json.dumps(name) + colon + json.dumps(value, separators=separators)
+        for name, value in fields.items()
+    ]
+    body = "{" + between.join(written) + "}" + rest
+    found = json.loads(body).get("usage")
+    of_it = found if isinstance(found, dict) else {}
+    expected = [of_it.get(name, 0) for name in ("prompt_tokens", "completion_tokens")]
+    assert usage_of(body.encode()).counted == (*expected, 0)
+
+
 @pytest.mark.parametrize(
     ("usage", "counted"),
     [
