@@ -22,6 +22,7 @@ from tunewarden.embedded_engine.number_bounds import with_near_bounds
 from tunewarden.embedded_engine.trial import (
     LIMITS,
     MASK_SECONDS,
+    STUCK_BY,
     TOO_COMPLEX,
     Asked,
     Trial,
@@ -44,9 +45,9 @@ BLANK = r"(\n[ \t]{0,40}| )"
 # A mask beyond that ends the request: others wait for it. In time of the processor.
 STEP_SECONDS = 2 * MASK_SECONDS
 TOO_SLOW = "it is too complex: the tokens that may follow take too long to find"
+STUCK = "no token of this model continues the text"
 # Digests of constraints that have passed their trial.
 PASSED_MAX = 1024
-BITS_A_WORD = 32
 # The name of a grammar within another.
 ANSWER = "answer"
 
@@ -123,60 +124,48 @@ def json_rule(schema: Schema, *, strict: bool = True) -> str:
 
 
 class Matcher:
-    """Follows one sequence. Not thread-safe."""
+    """Follows one sequence. `mask` says which tokens may follow, a bit each, the first in the lowest. Not thread-safe."""
 
     def __init__(
-        self, matcher: llguidance.LLMatcher, words: int, constraint: Constraint, budget: Budget
+        self, matcher: llguidance.LLMatcher, mask: bytes, constraint: Constraint, budget: Budget
     ) -> None:
-        """`words` is the length of a mask in 32 bits."""
-        self.words = words
+        self.mask = mask
         self._matcher = matcher
         self._constraint = constraint
         self._time = RowTime(budget)
-        self._worked = self._waited = 0.0
+        self._is_stopped = False
         self._reason = ""
 
     def copy(self) -> "Matcher":
-        """Return another one in the same state; cheap."""
+        """Return another one at the begin of a text, as this one is; cheap."""
         matcher = self._matcher.deep_copy()
-        return Matcher(matcher, self.words, self._constraint, self._time.budget)
+        return Matcher(matcher, self.mask, self._constraint, self._time.budget)
 
     def take(self, token: int) -> None:
         """Note the token that was chosen."""
         self._matcher.consume_token(token)
+        self.mask = self._matcher.compute_bitmask()
+        self._is_stopped = self._matcher.is_stopped()
 
-    def mask_took(self, worked: float, waited: float) -> None:
-        """Note the seconds of processor time of the next mask, and how long others waited for it."""
-        self._worked += worked
-        self._waited += waited
-        if worked > STEP_SECONDS:
+    def took(self, worked: float, waited: float) -> None:
+        """Note the seconds of processor time that the last token took, and how long others waited for it."""
+        if worked > STEP_SECONDS or not self._time.spend(worked, waited):
             self._reason = TOO_SLOW
-
-    def token_took(self, worked: float, waited: float) -> None:
-        """Note those of the token that followed a mask."""
-        if not self._time.spend(self._worked + worked, self._waited + waited):
-            self._reason = TOO_SLOW
-        self._worked = self._waited = 0.0
 
     @property
     def is_complete(self) -> bool:
         """Return whether nothing may follow but the end of the text."""
-        return bool(self._matcher.is_stopped()) and self.problem is None
+        return self._is_stopped and self.problem is None
 
     @property
     def problem(self) -> Error | None:
         """Return why the sequence cannot go on."""
         if self._reason:
             return refused(self._constraint, self._reason)
-        return refused(self._constraint, TOO_COMPLEX) if self._matcher.is_error() else None
-
-    def fill(self, address: int, length: int) -> None:
-        """Write which tokens may follow, a bit each, to an address that has room for `length` bytes."""
-        self._matcher.unsafe_compute_mask_ptr(address, length)
-
-    def end(self) -> None:
-        """Note that no token may follow."""
-        self._reason = "no token of this model continues the text"
+        if not self._is_stopped or not self._matcher.is_error():
+            return None
+        is_stuck = STUCK_BY in self._matcher.get_error()
+        return refused(self._constraint, STUCK if is_stuck else TOO_COMPLEX)
 
 
 class Compiler:
@@ -203,11 +192,10 @@ class Compiler:
         matcher = llguidance.LLMatcher(
             self._tokenizer, self._tried(constraint), log_level=0, limits=LIMITS
         )
-        matcher.compute_bitmask()  # the first one takes longest
+        mask = matcher.compute_bitmask()  # the first one takes longest
         if matcher.is_error():
             raise refused(constraint, matcher.get_error())
-        words = -(-self._tokenizer.vocab_size // BITS_A_WORD)
-        return Matcher(matcher, words, constraint, self._budgets.of(asked_by))
+        return Matcher(matcher, mask, constraint, self._budgets.of(asked_by))
 
     def close(self) -> None:
         """End the processes of the trials."""

@@ -1,7 +1,8 @@
-"""Which tokens may follow in the rows that a constraint holds; their time is counted (mask_time.py).
+"""Which tokens may follow in the rows that a constraint holds; the time that this takes is counted (mask_time.py).
 
-They are computed between two steps, not beside the model in a thread of their own: that made the model's step 1 ms
-longer, which is five times what they take, because both want the GIL (docs/decisions/0032).
+That is found between two steps, not beside the model in a thread of its own: that made the model's step 1 ms longer,
+which is five times what it takes, because both want the GIL (docs/decisions/0032). Everything here comes after a step of
+the model, when no cache of the processor holds it, so each operation on tensors costs several times what it does alone.
 """
 
 from collections.abc import Sequence
@@ -16,36 +17,27 @@ BYTES = torch.arange(256)[:, None]
 ADDED = torch.where(BYTES >> torch.arange(8) & 1 == 1, 0.0, -torch.inf)
 
 
-def allowed(logits: torch.Tensor, rows: Sequence[int], matchers: Sequence[Matcher]) -> torch.Tensor:
-    """Return the logits [rows, vocabulary] with -inf for the tokens that must not follow in some rows.
+def hold(logits: torch.Tensor, rows: Sequence[int], matchers: Sequence[Matcher]) -> None:
+    """Make the logits [rows, vocabulary] -inf, in place, for the tokens that must not follow in some rows.
 
-    A matcher that lets none follow has a problem then.
+    The rows are in order. Those before the first and behind the last one cost nothing.
     """
-    count, vocabulary = logits.shape
-    # Also of the rows that nothing holds, where all may follow: so no step is needed that picks or spreads rows.
-    bits = torch.full((count, matchers[0].words), -1, dtype=torch.int32)
-    address, length = bits.data_ptr(), bits.stride(0) * bits.itemsize
-    watch = Stopwatch()
-    for row, matcher in zip(rows, matchers, strict=True):
-        matcher.fill(address + row * length, length)
-        watch.lap()
-    for matcher, (worked, waited) in zip(matchers, watch.shares(), strict=True):
-        matcher.mask_took(worked, waited)
-    has_some = bits.any(1)
-    if not has_some.all():
-        for row, matcher in zip(rows, matchers, strict=True):
-            if not has_some[row]:
-                matcher.end()
-    each = bits.view(torch.uint8).view(-1).int()
-    added = ADDED.index_select(0, each).view(count, -1)[:, :vocabulary]
-    return logits + added.to(logits.dtype)
+    first, count = rows[0], rows[-1] - rows[0] + 1
+    masks = [matcher.mask for matcher in matchers]
+    if len(masks) < count:  # all may follow in the rows between
+        held, masks = masks, [b"\xff" * len(masks[0])] * count
+        for row, mask in zip(rows, held, strict=True):
+            masks[row - first] = mask
+    each = torch.frombuffer(bytearray().join(masks), dtype=torch.uint8).int()
+    added = ADDED.index_select(0, each).view(count, -1)
+    logits[first : first + count] += added[:, : logits.shape[1]]
 
 
 def follow(matchers: Sequence[Matcher], tokens: Sequence[int]) -> None:
-    """Note the token that was chosen for each."""
+    """Note the token that was chosen for each, and find which ones may follow it."""
     watch = Stopwatch()
     for matcher, token in zip(matchers, tokens, strict=True):
         matcher.take(token)
         watch.lap()
     for matcher, (worked, waited) in zip(matchers, watch.shares(), strict=True):
-        matcher.token_took(worked, waited)
+        matcher.took(worked, waited)

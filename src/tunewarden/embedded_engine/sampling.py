@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from tunewarden.embedded_engine.constraints import Matcher
-from tunewarden.embedded_engine.masks import allowed, follow
+from tunewarden.embedded_engine.masks import follow, hold
 from tunewarden.ids import random_bytes
 
 # Below this temperature sampling equals greedy decoding, and the division overflows.
@@ -132,14 +132,14 @@ class Chooser:
 
 
 def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
-    """Return the next token of each row. `logits`: [rows, vocabulary], left as it is.
+    """Return the next token of each row. `logits`: [rows, vocabulary], changed in rows that have a matcher only.
 
     A row whose matcher has a problem gets any token.
     """
     held = [(row, one.matcher) for row, one in enumerate(choosers) if one.matcher is not None]
     if held:
         rows, matchers = zip(*held, strict=True)
-        logits = allowed(logits, rows, matchers)
+        hold(logits, rows, matchers)
     adjusted = logits
     if any(chooser.adjusts for chooser in choosers):
         adjusted = logits.clone()

@@ -44,6 +44,8 @@ STRIDE = 7919
 NICENESS = 10
 TOO_COMPLEX = "it is too complex"
 NO_TEXT = "no text fits it"
+# The library says so if no token of the vocabulary continues a text that is not complete.
+STUCK_BY = "NoExtensionBias"
 HEAD = struct.Struct("<I")
 # They bound one mask's time, and a grammar's memory: far below the library's own, which take 20 ms and 500 MB.
 LIMITS = llguidance.LLParserLimits(
@@ -140,7 +142,7 @@ def try_out(tokenizer: llguidance.LLTokenizer, ends: Collection[int], asked: Ask
         took = time.thread_time() - begun
         if matcher.is_error():
             reason = matcher.get_error()
-            return Tried("", NO_TEXT if "NoExtensionBias" in reason else reason)
+            return Tried("", NO_TEXT if STUCK_BY in reason else reason)
         if took > MASK_SECONDS:
             return Tried("", TOO_COMPLEX)
         allowed = [

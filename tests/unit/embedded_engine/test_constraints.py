@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 from tests.support import demo_models
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models
 
 from tunewarden.embedded_engine import constraints
 from tunewarden.embedded_engine.constraints import Compiler, Constraint, Matcher
 from tunewarden.embedded_engine.mask_time import BUDGET_SECONDS
-from tunewarden.embedded_engine.masks import allowed
+from tunewarden.embedded_engine.masks import hold
 from tunewarden.embedded_engine.sampling import LOGPROB_MIN, Chooser, Sampling, choose
 from tunewarden.errors import Error
 
@@ -38,6 +38,10 @@ def compiler(tokenizer: Any) -> Iterator[Compiler]:
         yield one
 
 
+def may_follow(matcher: Matcher, token: int) -> bool:
+    return bool(matcher.mask[token // 8] >> token % 8 & 1)
+
+
 def takes(compiler: Compiler, tokenizer: Any, constraint: Constraint, text: str) -> bool:
     """Return whether the text is what the constraint asks for, from begin to end."""
     matcher = compiler.compile(constraint)
@@ -45,7 +49,7 @@ def takes(compiler: Compiler, tokenizer: Any, constraint: Constraint, text: str)
     for token in ids:
         if matcher.is_complete:
             return bool(token == END)
-        if allowed(torch.zeros(1, VOCABULARY), [0], [matcher])[0, token] < 0:
+        if not may_follow(matcher, token):
             return False
         matcher.take(token)
     return True
@@ -165,15 +169,39 @@ def test_logprobs_are_shared_among_what_may_follow(compiler: Compiler) -> None:
     assert beside.logprob == pytest.approx(-math.log(VOCABULARY), abs=1e-3)
 
 
-def test_a_text_that_no_token_continues_says_so(tokenizer: Any) -> None:
-    # Without an end token nothing may follow the empty text.
-    with closing(Compiler(tokenizer, VOCABULARY, [])) as compiler:
-        matcher = compiler.compile(Constraint.of_regex("", "p"))
-        before = matcher.problem
-        allowed(torch.zeros(1, VOCABULARY), [0], [matcher])
-        if matcher.problem is not None:
-            assert (before, matcher.is_complete) == (None, False)
-            assert "no token" in matcher.problem.message
+def test_what_may_not_follow_is_taken_from_the_rows_that_are_held_alone(
+    compiler: Compiler, tokenizer: Any
+) -> None:
+    """Of all rows, of some beside and between others, and of one; in a vocabulary smaller than the mask."""
+    matchers = [compiler.compile(Constraint.of_schema(PERSON, "p")) for _ in range(4)]
+    for count, matcher in enumerate(matchers):
+        for token in tokenizer.encode('{"name": "é', add_special_tokens=False).ids[: 2 * count]:
+            matcher.take(token)
+    assert len({matcher.mask for matcher in matchers}) > 2
+    before = torch.arange(6.0)[:, None] + torch.arange(VOCABULARY - 3)
+    for rows in ([0, 1, 2, 3], [1, 2, 4, 5], [3]):
+        logits, held = before.clone(), dict(zip(rows, matchers, strict=False))
+        hold(logits, rows, list(held.values()))
+        expected = before.clone()
+        for row, matcher in held.items():
+            for token in range(VOCABULARY - 3):
+                if not may_follow(matcher, token):
+                    expected[row, token] = -torch.inf
+        assert torch.equal(logits, expected)
+
+
+def test_a_text_that_no_token_continues_says_so() -> None:
+    tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "<end>": 1}, merges=[]))
+    tokenizer.decoder = decoders.ByteLevel()
+    with closing(Compiler(tokenizer, 2, [1])) as compiler:
+        matcher = compiler.compile(Constraint.of_regex("a{600}b", "p"))
+        for _ in range(599):
+            matcher.take(0)
+        assert (matcher.problem, matcher.is_complete) == (None, False)
+        matcher.take(0)
+        assert matcher.problem is not None
+        assert "no token of this model continues the text" in matcher.problem.message
+        assert not matcher.is_complete
 
 
 def _chain(count: int) -> str:

@@ -6,12 +6,10 @@ from functools import partial
 from typing import Any
 
 import pytest
-import torch
 from tests.support import demo_models
 from tokenizers import AddedToken, Tokenizer
 
 from tunewarden.embedded_engine.constraints import Compiler, Constraint
-from tunewarden.embedded_engine.masks import allowed
 from tunewarden.embedded_engine.tool_grammars import is_special, tool_constraint
 from tunewarden.embedded_engine.tools import Function, Tools
 from tunewarden.errors import Error
@@ -81,7 +79,6 @@ def takes(
             closing=found.closing.replace("tool_call>", "action>"),
         )
     tokenizer.add_tokens([AddedToken(mark, special=kind == "special") for mark in marks])
-    vocabulary = tokenizer.get_vocab_size()
     added = tokenizer.get_added_tokens_decoder()
     special = {token: one.content for token, one in added.items() if is_special(one)}
     constraint = tool_constraint(asked, found, special, answer)
@@ -90,7 +87,7 @@ def takes(
     for token in [*tokenizer.encode(text, add_special_tokens=False).ids, END]:
         if matcher.is_complete:
             return token == END
-        if allowed(torch.zeros(1, vocabulary), [0], [matcher])[0, token] < 0:
+        if not matcher.mask[token // 8] >> token % 8 & 1:
             return False
         matcher.take(token)
         assert matcher.problem is None
