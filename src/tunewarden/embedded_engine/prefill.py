@@ -96,7 +96,11 @@ def _known(row: Row, prefixes: Prefixes) -> list[int]:
 def begin(
     rows: list[Row], prefixes: Prefixes, select: Callable[[Sequence[Row]], Selection]
 ) -> Joining:
-    """Return rows ready for prefill, with cached prefixes filled in."""
+    """Return rows ready for prefill, with cached prefixes filled in.
+
+    Rows that a constraint holds come last, side by side: masks are applied from the first to the last one of them.
+    """
+    rows = sorted(rows, key=lambda row: row.matcher is not None)
     columns = max(len(row.prompt) for row in rows)
     ids = torch.zeros(len(rows), columns, dtype=torch.long)
     mask = torch.zeros_like(ids)
