@@ -118,7 +118,6 @@ def test_the_operator_rotates_any_key_in_one_step(server: Server) -> None:
         ("--role", "owner", "--project", "proj_x", "--user", "u"),
         ("--project", "proj_x"),
         ("--role", "owner", "--user", "u"),
-        ("--project", "proj_x", "--user", "u", "--organization", "o"),
         ("--role", "owner", "--expires", "0"),
         ("--role", "owner", "--expires", "tomorrow"),
     ],

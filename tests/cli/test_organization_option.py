@@ -63,6 +63,26 @@ def test_people_projects_invites_and_events_of_another_organization(
     assert _valid_keys(server) == 0, "the key of each command was revoked"
 
 
+def test_keys_of_a_project_of_another_organization(server: Server, owner: str) -> None:
+    project = _json(server, "projects", "create", "keys")["id"]
+    made = _json(server, "keys", "create", "--project", project, "--user", owner)
+    assert server.get("/v1/models", key=made["value"]).status == 200
+    new = _json(server, "keys", "rotate", made["id"], "--project", project)
+    listed = _json(server, "keys", "list", "--project", project)["data"]
+    assert {one["id"] for one in listed} == {made["id"], new["id"]}
+    shown = in_process.on(
+        server, "keys", "revoke", new["id"], "--project", project, "--organization", ORGANIZATION
+    )
+    assert shown.returncode == ExitCode.DONE, shown.stderr
+    assert server.get("/v1/models", key=new["value"]).status == 401
+    assert _valid_keys(server) == 0, "the key of each command was revoked"
+    # Of the first organization it is not, and without a project all are the operator's.
+    foreign = in_process.on(server, "keys", "list", "--project", project)
+    assert foreign.returncode == ExitCode.NOT_FOUND, foreign.stderr
+    wrong = in_process.on(server, "keys", "list", "--organization", ORGANIZATION)
+    assert wrong.returncode == ExitCode.USAGE
+
+
 def test_the_key_of_a_command_is_revoked_when_it_fails_too(server: Server, owner: str) -> None:
     last = in_process.on(server, "users", "remove", owner, "--yes", "--organization", ORGANIZATION)
     assert last.returncode == ExitCode.CONFLICT, last.stderr

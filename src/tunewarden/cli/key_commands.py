@@ -12,6 +12,8 @@ from tunewarden.cli.durations import Duration, expires_option
 from tunewarden.cli.new_keys import show_key
 from tunewarden.cli.options import (
     administering_option,
+    choose_organization,
+    chosen_organization,
     data_option,
     dry_run_option,
     json_option,
@@ -46,7 +48,12 @@ def keys() -> None:
 @click.option("--user", help="A person in --project, by id or address.")
 @project_option
 @click.option("--name", default="key", help="For people.")
-@click.option("--organization", help="Created if it is new. [default: the first one]")
+@click.option(
+    "--organization",
+    callback=choose_organization,
+    help="With --role: created if it is new. With --project: the one to administer, on the server's machine. [default: the"
+    " first one]",
+)
 @click.option("--scope", "scopes", multiple=True, help="Restrict the key; repeatable.")
 @expires_option
 @json_option
@@ -71,8 +78,6 @@ def keys_create(  # noqa: PLR0917  click passes each by name
     if (role is None) is (project is None) or (project is None) is not (user is None):
         raise click.UsageError("Give either --role, or --project and --user.")
     if project is not None and user is not None:
-        if organization is not None:
-            raise click.UsageError("--organization goes with --role only.")
         fields = {"name": name, "scopes": list(scopes), "expires_in_seconds": expires}
         with client.administering(data) as server:
             made = project_keys.create(server, project, people.id_of(server, user), **fields)
@@ -90,10 +95,11 @@ def keys_create(  # noqa: PLR0917  click passes each by name
 @project_option
 @limit_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def keys_list(project: str | None, limit: int | None, data: Path | None, *, as_json: bool) -> None:
     """List keys: id, name, role, organization, scopes, state; with --project also whose and when it was last used."""
+    _check_organization(project)
     if project is not None:
         with client.administering(data) as server:
             some = project_keys.pages(server, project, limit)
@@ -168,7 +174,7 @@ def keys_update(
 @expires_option
 @dry_run_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def keys_rotate(
     key_id: str,
@@ -184,6 +190,7 @@ def keys_rotate(
 
     The new key lives for --expires, without it as long as the old one was made for.
     """
+    _check_organization(project)
     if dry_run:
         _show_old(key_id, project, data, as_json=as_json)
         was_dry_run("rotated")
@@ -206,12 +213,13 @@ def keys_rotate(
 @project_option
 @dry_run_option
 @json_option
-@data_option
+@administering_option
 @refusing
 def keys_revoke(
     key_id: str, project: str | None, data: Path | None, *, dry_run: bool, as_json: bool
 ) -> None:
     """Revoke a key immediately and permanently."""
+    _check_organization(project)
     if dry_run:
         _show_old(key_id, project, data, as_json=as_json)
         was_dry_run("revoked")
@@ -227,6 +235,12 @@ def keys_revoke(
         show_json(revoked)
     else:
         click.echo(key_id)
+
+
+def _check_organization(project: str | None) -> None:
+    """Refuse --organization without --project: the operator's commands see the keys of all of them."""
+    if project is None and chosen_organization() is not None:
+        raise click.UsageError("--organization goes with --project.")
 
 
 def _show_new(settings: config.Config, key: Object, whose: str, *, as_json: bool) -> None:

@@ -35,8 +35,12 @@ data_option = _option(config.SETTINGS["data"])
 _ORGANIZATION = "tunewarden.organization"
 
 
-def _choose(context: click.Context, _parameter: click.Parameter, name: str | None) -> None:
+def choose_organization(
+    context: click.Context, _parameter: click.Parameter, name: str | None
+) -> str | None:
+    """Keep the value of --organization for `client.administering`: a callback."""
     context.meta[_ORGANIZATION] = name
+    return name
 
 
 def chosen_organization() -> str | None:
@@ -49,7 +53,7 @@ def administering_option(command: Command) -> Command:
     """Add --data, and --organization, which `client.administering` looks at."""
     chosen = click.option(
         "--organization",
-        callback=_choose,
+        callback=choose_organization,
         expose_value=False,
         help="On the server's machine: the organization to administer. [default: the first one]",
     )
