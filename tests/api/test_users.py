@@ -99,6 +99,37 @@ def test_a_role_is_changed_and_the_admin_keys_of_who_was_demoted_stop(
                 hers.admin.organization.users.list()
 
 
+def test_a_promotion_brings_no_key_of_an_earlier_time_as_owner_back(
+    server: Server, admin: OpenAI, organization: str
+) -> None:
+    resource = admin.admin.organization
+    admin_key = administration.make_admin_key(server.app, organization)
+    ada = make_user(server.app, "ada", organization=organization)
+    own, other = (resource.projects.create(name=name).id for name in ("own", "other"))
+    resource.projects.users.create(own, user_id=ada, role="member")
+    resource.users.update(ada, role="owner")
+
+    def new_key(project: str) -> str:
+        fields = {"user_id": ada, "name": "laptop"}
+        path = f"/projects/{project}/api_keys"
+        return str(administration.ask(server, "POST", path, admin_key, fields).json["value"])
+
+    def statuses(*keys: str) -> list[int]:
+        return [server.get("/v1/models", key=key).status for key in keys]
+
+    in_own, in_other = new_key(own), new_key(other)
+    assert statuses(in_own, in_other) == [200, 200]
+    resource.users.update(ada, role="reader")
+    assert statuses(in_own, in_other) == [200, 401]
+    resource.users.update(ada, role="owner")
+    assert statuses(in_own, in_other) == [200, 401]
+    # Of a member who was removed meanwhile: it could do nothing, and stays so.
+    resource.users.update(ada, role="reader")
+    resource.projects.users.delete(ada, project_id=own)
+    resource.users.update(ada, role="owner")
+    assert statuses(in_own, new_key(own)) == [401, 200]
+
+
 def test_people_are_shown_with_their_projects_and_the_last_use_of_a_key(
     server: Server, admin: OpenAI, organization: str
 ) -> None:

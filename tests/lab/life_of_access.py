@@ -193,6 +193,10 @@ class Access(RuleBasedStateMachine):
             return
         role = Role.OWNER if is_owner else Role.READER
         user_commands.set_role(self.database, self.admin, user.id, role)
+        if user.is_owner != is_owner:
+            for key in self.keys:  # of a project that only Owners may use without being in it
+                outside = (user.id, key.project) not in self.members
+                key.is_revoked |= key.user is user and outside
         user.is_owner = is_owner
 
     @rule(which=CHOSEN)

@@ -1,6 +1,6 @@
 """Rows of API keys. A key belongs to one user in one project; its secret is stored as a digest only."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -187,16 +187,24 @@ def revoke(tx: Tx, key: KeyRow, actor: Actor) -> None:
         )
 
 
-def revoke_all_of(tx: Tx, user_id: str, actor: Actor, *, project_id: str | None = None) -> None:
-    """Revoke all keys of a user for good, or those of one project."""
+def revoke_all_of(
+    tx: Tx,
+    user_id: str,
+    actor: Actor,
+    *,
+    project_id: str | None = None,
+    but_of: Collection[str] = (),
+) -> None:
+    """Revoke all keys of a user for good, or those of one project; not those of the projects `but_of`."""
     rows = tx.rows(
         f"SELECT {COLUMNS} FROM api_keys k WHERE k.user_id = :user AND k.revoked_at IS NULL"
         " AND k.project_id = COALESCE(:project, k.project_id) ORDER BY k.id",
         user=user_id,
         project=project_id,
     )
-    for row in rows:
-        revoke(tx, of_row(row), actor)
+    for key in map(of_row, rows):
+        if key.project_id not in but_of:
+            revoke(tx, key, actor)
 
 
 def note_expired(tx: Tx, key_id: str) -> None:

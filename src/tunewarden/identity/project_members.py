@@ -184,13 +184,18 @@ def remove(database: Database, administrator: Administrator, project_id: str, us
         _unassign(tx, administrator.organization_id, project_id, user_id, administrator.actor)
 
 
-def remove_everywhere(tx: Tx, organization_id: str, user_id: str, actor: Actor) -> None:
-    """End all memberships of a user."""
+def own_project_ids(tx: Tx, user_id: str) -> list[str]:
+    """Return the ids of the projects that a user is in."""
     rows = tx.rows(
         "SELECT project_id FROM project_members WHERE user_id = :user ORDER BY project_id",
         user=user_id,
     )
-    for (project_id,) in rows:
+    return [str(project_id) for (project_id,) in rows]
+
+
+def remove_everywhere(tx: Tx, organization_id: str, user_id: str, actor: Actor) -> None:
+    """End all memberships of a user."""
+    for project_id in own_project_ids(tx, user_id):
         _unassign(tx, organization_id, project_id, user_id, actor)
 
 

@@ -12,8 +12,8 @@ def set_role(
 ) -> User:
     """Give a person another role in the organization; None leaves it.
 
-    With the role of an Owner go for good the admin keys, and what this Owner invited. Who becomes an Owner begins
-    without admin keys: those from an earlier time as one are revoked.
+    With the role of an Owner go for good the admin keys, what this Owner invited, and the API keys of projects that the
+    person is not in. Who becomes an Owner begins without such keys: those from an earlier time are revoked.
     Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(CONFLICT) for the last Owner, and for oneself while no other Owner
     has a valid admin key.
     """
@@ -28,6 +28,9 @@ def set_role(
         changed = users.set_role(tx, organization, user, role, administrator.actor)
         if changed is not user:
             admin_keys.revoke_all_of(tx, organization, user_id, administrator.actor)
+            # Without the role of an Owner they can do nothing, and nobody expects that they can again.
+            own = project_members.own_project_ids(tx, user_id)
+            key_rows.revoke_all_of(tx, user_id, administrator.actor, but_of=own)
         if user_id == administrator.user_id and role is not Role.OWNER:
             admin_keys.check_another_has_one(tx, organization, user_id)
         return changed
