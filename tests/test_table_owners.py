@@ -100,6 +100,9 @@ READS = {
         "artifacts": "a deletion with what it is of, in one statement",
         "drafts": "whether bytes or a key belong to anything, in one snapshot",
     },
+    "deletion/unfinished.py": {
+        "artifacts": "by `records.FROM`: a deletion with what it is of",
+    },
     "deletion/bulk/bulk_rows.py": {
         "artifacts": "what a filter chose with its ids, in one statement",
     },

@@ -19,7 +19,7 @@ from tests.support import servers
 
 from tunewarden import locks
 from tunewarden.clock import SystemClock
-from tunewarden.deletion import records
+from tunewarden.deletion import unfinished
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.steps import Steps
@@ -46,7 +46,7 @@ def queue(world: World) -> Path:
 
 
 def waiting(world: World) -> int:
-    return len(records.evicted(world.app.database, limit=100))
+    return len(unfinished.evicted(world.app.database, limit=100))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.support.servers import Reply, Server, wait_until
 
-from tunewarden.deletion import records
+from tunewarden.deletion import unfinished
 
 BOUNDARY = "a-boundary-of-ours"
 CONTENT_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
@@ -76,7 +76,7 @@ def settle(server: Server) -> None:
     """Return when no deletion has a step left, so that states can be compared."""
     database = server.app.database
     wait_until(
-        lambda: not records.unanswered(database) and not records.unerased(database),
+        lambda: not unfinished.unanswered(database) and not unfinished.unerased(database),
         "deletions are finished",
     )
 

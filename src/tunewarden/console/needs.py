@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
-from tunewarden.deletion import records
+from tunewarden.deletion import unfinished
 from tunewarden.finetuning import jobs
 from tunewarden.finetuning.states import Status
 from tunewarden.identity.policy import Action, allows
@@ -43,7 +43,7 @@ def of(visit: Visit) -> list[Need]:
 
 def _deletions(visit: Visit) -> Iterator[Need]:
     database = visit.operations.database
-    for one in records.unanswered_of(database, visit.caller, limit=OF_A_KIND):
+    for one in unfinished.unanswered_of(database, visit.caller, limit=OF_A_KIND):
         said = "A deletion is not finished; it goes on by itself"
         yield Need(said, one.artifact_id, one.requested_at, f"/console/deletions/{one.id}")
 

@@ -14,7 +14,7 @@ from typing import ClassVar, TypeVar
 
 from tunewarden.clock import Clock
 from tunewarden.db.database import Database
-from tunewarden.deletion import case_rows, group_commit, records
+from tunewarden.deletion import case_rows, group_commit, records, unfinished
 from tunewarden.deletion.case_rows import Case
 from tunewarden.deletion.cases.case_runner import CaseRunner
 from tunewarden.deletion.claims import Claims
@@ -217,10 +217,10 @@ class Executor:
         Calls back before each group of erasures (D9) whether to continue.
         """
         left = self._cases.resume()
-        left += sum(self._resume_one(one) for one in records.unanswered(self._database))
+        left += sum(self._resume_one(one) for one in unfinished.unanswered(self._database))
         if last is ANSWERED_AFTER:
             return left
-        waiting = records.unerased(self._database)
+        waiting = unfinished.unerased(self._database)
         for start in range(0, len(waiting), BLOBS_GROUP_MAX):
             if not may_go_on():
                 return left + len(waiting) - start

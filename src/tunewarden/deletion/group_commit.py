@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from tunewarden.clock import Clock
-from tunewarden.deletion import records
+from tunewarden.deletion import records, unfinished
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.step_runner import StepRunner
@@ -67,7 +67,7 @@ class GroupCommit:
             again = [one.n for one in deletions if one.n not in unstored]
             found = {one.n: one for one in records.stored(self._runner.database, again)}
             own = [found.get(one.n, one) for one in deletions]
-            waiting = records.evicted(self._runner.database, limit=GROUP_MAX)
+            waiting = unfinished.evicted(self._runner.database, limit=GROUP_MAX)
             numbers = {one.n for one in own}
             followers = [one for one in waiting if one.n not in numbers | self._alone]
             try:
@@ -82,7 +82,7 @@ class GroupCommit:
         return take(self._lock_file, min(deadline - self._clock.monotonic(), WAIT_SECONDS))
 
     def _lead(self, own: Deletion) -> Deletion:
-        waiting = records.evicted(self._runner.database, limit=GROUP_MAX)
+        waiting = unfinished.evicted(self._runner.database, limit=GROUP_MAX)
         followers = [one for one in waiting if one.n != own.n and one.n not in self._alone]
         if followers and own.n not in self._alone:
             try:

@@ -27,7 +27,7 @@ from tunewarden.app import (
 from tunewarden.audit import refusals, retention
 from tunewarden.canary.schedule import Schedule
 from tunewarden.clock import Throttle, to_micros
-from tunewarden.deletion import records
+from tunewarden.deletion import unfinished
 from tunewarden.deletion.protocol import ANSWERED_AFTER, ORDER, Step
 from tunewarden.deletion.retention import expiry_pause
 from tunewarden.errors import Error
@@ -138,7 +138,10 @@ def _resume_deletions(app: App, stop: threading.Event) -> None:
 def _last_step(app: App) -> Step:
     """Return the last step to run now: the last of all, unless deletions are arriving."""
     now = to_micros(app.clock.now())
-    newest, oldest = records.newest_request(app.database), records.oldest_unerased(app.database)
+    newest, oldest = (
+        unfinished.newest_request(app.database),
+        unfinished.oldest_unerased(app.database),
+    )
     # A request time in the future means that the clock was set back.
     is_quiet = newest is None or not 0 <= now - newest <= QUIET_MICROS
     is_late = oldest is not None and now - oldest > PATIENCE_MICROS

@@ -27,7 +27,7 @@ from tunewarden.app import App
 from tunewarden.canary import adapter, runs
 from tunewarden.canary.runs import Result
 from tunewarden.clock import to_micros
-from tunewarden.deletion import records
+from tunewarden.deletion import unfinished
 from tunewarden.engines.adapter_states import AdapterStates
 from tunewarden.errors import Error
 from tunewarden.finetuning import transitions
@@ -76,7 +76,7 @@ class Page:
     def _gauges(self) -> Iterator[tuple[Family, Labels, int]]:
         app = self._app
         now = to_micros(app.clock.now())
-        deletions = records.unfinished(app.database)
+        deletions = unfinished.counted(app.database)
         yield families.PENDING, (), deletions.pending
         yield families.OLDEST_PENDING, (), _age_micros(now, deletions.pending_since)
         yield families.UNERASED, (), deletions.unerased
