@@ -22,6 +22,8 @@ from tunewarden.migration.record import Outcome, Recording, Work
 from tunewarden.migration.state import Object
 from tunewarden.migration.target import Origin, UploadGone
 
+# With questions and answers, within what a file can be derived from (registry/lineage.py).
+LEARNED_FROM_MAX = 14
 OWN_PROMPTS = "prompts"
 VALIDATION, TRAINING = "validation", "training"
 
@@ -143,13 +145,13 @@ class _Questions:
         self._target = target
         self._last = last
         self._read: dict[str, list[prompts.Prompt]] = {}
+        self._downloads = Downloads(
+            migration.source, target, migration.state, migration.shown.count
+        )
 
     def of_jobs(self, models: Sequence[Object], kind: str | None) -> list[Work]:
         """Return questions from the files of each model's job; models without one are named."""
-        migration = self._migration
-        downloads = Downloads(
-            migration.source, self._target, migration.state, migration.shown.count
-        )
+        migration, downloads = self._migration, self._downloads
         jobs = {job["id"]: job for job in migration.inventory()["jobs"]}
         work = []
         for model in models:
@@ -163,7 +165,7 @@ class _Questions:
                     f"{model['id']} has no saved {' or '.join(kinds)} file: run `download`, or give --prompts."
                 )
             elif questions := self._of(file):
-                work.append(Work(model["id"], file, questions))
+                work.append(self._work(model, file, questions))
             else:
                 migration.shown.say(f"{model['id']} is not asked: {file} has no chats.")
         return work
@@ -175,7 +177,18 @@ class _Questions:
         if not questions:
             raise Error(Kind.INVALID, f"{path.name} has no chats to ask.", param="file")
         file = self._sealed(path.name, content, is_to_be_sealed=is_to_be_sealed)
-        return [Work(one["id"], file, questions) for one in models]
+        return [self._work(one, file, questions) for one in models]
+
+    def _work(self, model: Object, file: str, questions: list[prompts.Prompt]) -> Work:
+        """Return what a model is asked; its answers go when a file goes that it learned from."""
+        named = record.learned_from(self._migration.inventory(), model)
+        saved = [here for one in named if (here := self._downloads.saved_as(one))]
+        if len(saved) > LEARNED_FROM_MAX:
+            self._migration.shown.say(
+                f"{model['id']} learned from {len(saved)} files: its answers go with the newest {LEARNED_FROM_MAX} only."
+            )
+            saved = saved[:LEARNED_FROM_MAX]
+        return Work(model["id"], file, questions, saved)
 
     def _of(self, file: str) -> list[prompts.Prompt]:
         if file not in self._read:

@@ -6,7 +6,7 @@ unless the command stays away for so long that the target lets the upload expire
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -38,6 +38,8 @@ class Where:
     prefix: str = PREFIX
     model_here: str = ""
     answers_file: str = ""
+    # Files here that the model learned from, which its answers may quote.
+    learned_from: Sequence[str] = ()
 
     @property
     def name(self) -> str:
@@ -162,10 +164,11 @@ class Answers:
 
     def _complete(self) -> None:
         parts = self._noted["parts"]
-        made_from = [self.where.answers_file, self.where.prompts_file]
+        where = self.where
+        made_from = dict.fromkeys((where.answers_file, where.prompts_file, *where.learned_from))
         # Questions may be deleted while what was answered stays.
         there = [one for one in made_from if one and self._target.has_file(one)]
-        origin = Origin(there, f"{self.where.source_url} {self.where.model}")
+        origin = Origin(there, f"{where.source_url} {where.model}")
         file = self._target.complete(
             self._noted["upload"],
             [part for _, part, _ in parts],

@@ -26,11 +26,12 @@ ROUNDS_MAX = 2
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one model is to be asked: the questions of a file of the target."""
+    """What one model is to be asked: the questions of a file of the target; and the files there that it learned from."""
 
     model: str
     prompts_file: str
     prompts: Sequence[Prompt]
+    learned_from: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,12 @@ class Recording:
         return outcome
 
     def _answers(self, work: Work) -> Answers:
-        where = Where(self.source.address.url, work.model, work.prompts_file)
+        where = Where(
+            self.source.address.url,
+            work.model,
+            work.prompts_file,
+            learned_from=work.learned_from,
+        )
         return Answers(where, self.state, self.target, self.clock)
 
     def _why_no_chats(self) -> str:
@@ -214,3 +220,14 @@ def models_of(found: Mapping[str, Any], chosen: Sequence[str]) -> list[Object]:
         for one in inventory.by_deadline(found)
         if one["state"] == inventory.LISTED and (not chosen or one["id"] in chosen)
     ]
+
+
+def learned_from(found: Mapping[str, Any], model: Object) -> list[str]:
+    """Return the training files of a model's job and of those that it went on from, the newest first."""
+    jobs = {one["id"]: one for one in found["jobs"]}
+    files: list[str] = []
+    job = jobs.pop(model["job"], None)
+    while job is not None:
+        files.append(job["training_file"])
+        job = jobs.pop(job["continues"], None)
+    return files

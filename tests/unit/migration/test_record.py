@@ -19,7 +19,7 @@ from tests.support.migrations import FIRST, SECOND
 from tunewarden.clock import Clock, SystemClock
 from tunewarden.errors import Error, Kind
 from tunewarden.migration import addresses, prompts, state
-from tunewarden.migration.record import ROUNDS_MAX, Outcome, Recording, Work
+from tunewarden.migration.record import ROUNDS_MAX, Outcome, Recording, Work, learned_from
 from tunewarden.migration.source import Source
 from tunewarden.migration.state import State
 from tunewarden.migration.target import UploadGone
@@ -264,3 +264,19 @@ def test_what_is_no_chat_completion_is_no_answer(
     assert not list(tmp_path.glob("answers-*.json"))
     with state.opened(tmp_path, has.url) as opened:
         assert opened.read("answers") is None
+
+
+def test_a_model_learned_from_every_file_of_its_chain() -> None:
+    jobs = [
+        {"id": "c", "training_file": "third", "continues": "b"},
+        {"id": "b", "training_file": "second", "continues": "a"},
+        {"id": "a", "training_file": "first", "continues": None},
+        {"id": "circle", "training_file": "own", "continues": "circle"},
+    ]
+
+    def files(job: str | None) -> list[str]:
+        return learned_from({"jobs": jobs}, {"job": job})
+
+    assert files("c") == ["third", "second", "first"]
+    assert files("circle") == ["own"]
+    assert files("unknown") == files(None) == []
