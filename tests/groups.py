@@ -45,6 +45,7 @@ NEED_SERVERS = (
     "docs/test_tls_proxy.py",
     "docs/test_troubleshooting.py",
     "docs/test_upgrade_page.py",
+    "docs/test_tutorials.py",
     "properties/test_remnants_of_texts.py",
 )
 BATTERIES = (
