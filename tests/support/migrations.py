@@ -82,7 +82,13 @@ def acme() -> OpenAI:
     return has
 
 
-def trained(client: openai.OpenAI, suffix: str, model: str = servers.LOCAL_BASE) -> FineTuningJob:
+def trained(
+    client: openai.OpenAI,
+    suffix: str,
+    model: str = servers.LOCAL_BASE,
+    *,
+    seconds: float = servers.WAIT_SECONDS,
+) -> FineTuningJob:
     """Make a model by a job with training and validation data."""
     training = client.files.create(file=("chats.jsonl", chats(12)), purpose="fine-tune")
     validation = client.files.create(
@@ -99,7 +105,7 @@ def trained(client: openai.OpenAI, suffix: str, model: str = servers.LOCAL_BASE)
     def ended() -> bool:
         return client.fine_tuning.jobs.retrieve(job.id).finished_at is not None
 
-    servers.wait_until(ended, "the job has ended")
+    servers.wait_until(ended, "the job has ended", seconds)
     return client.fine_tuning.jobs.retrieve(job.id)
 
 
