@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 from tests.console.test_receipt_module import MODULE
+from tests.support.receipts import hand_over
 
 from tunewarden.transparency.directory_log import DirectoryLog
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.tiles import TileName, width_at
+from tunewarden_receipts import receipt
+from tunewarden_receipts.key_chain import KeyChain
 
 NODE = shutil.which("node")
 HARNESS = Path(__file__).with_name("witness_logs.mjs")
@@ -23,8 +26,10 @@ SIGNER = LogSigner("log.example/1", bytes(range(32)))
 # Around the width of a tile, and in its middle.
 SIZES = (0, 1, 2, 3, 7, 8, 200, 255, 256, 257, 300, 512, 513, 700)
 Visit = dict[str, Any]
+NONE = KeyChain(SIGNER.key).document()
+ANOTHER_KEY = "The log has another key than the one that this browser saw, and none leads to it."
 
-pytestmark = pytest.mark.skipif(NODE is None, reason="Node is not here: 6 tests of log.js")
+pytestmark = pytest.mark.skipif(NODE is None, reason="Node is not here: 7 tests of log.js")
 
 
 def grown(directory: Path, sizes: tuple[int, ...], *, name: str = "entry") -> list[Visit]:
@@ -34,20 +39,30 @@ def grown(directory: Path, sizes: tuple[int, ...], *, name: str = "entry") -> li
     for size in sizes:
         since = log.size()
         log.append_all([f"{name} {n}".encode() for n in range(since, size)], since=since)
-        names = [
-            TileName(level, index, width)
-            for level in (0, 1)
-            for index in range(3)
-            if (width := width_at(level, index, size))
-        ]
-        tiles = {name.path().removeprefix("tile/"): log.tile(name.path()) or b"" for name in names}
-        visits.append(served(log.checkpoint(), tiles))
+        visits.append(served(log.checkpoint(), tiles_of(log)))
     return visits
 
 
-def served(note: bytes, tiles: dict[str, bytes], signer: LogSigner = SIGNER) -> Visit:
-    encoded = {path: base64.b64encode(data).decode() for path, data in tiles.items()}
-    return {"note": note.decode(), "key": signer.public_pem().decode(), "tiles": encoded}
+def served(
+    note: bytes, tiles: dict[str, bytes], signer: LogSigner = SIGNER, hand_overs: bytes = NONE
+) -> Visit:
+    return {
+        "note": note.decode(),
+        "key": signer.public_pem().decode(),
+        "handOvers": base64.b64encode(hand_overs).decode(),
+        "tiles": {path: base64.b64encode(data).decode() for path, data in tiles.items()},
+    }
+
+
+def tiles_of(log: DirectoryLog) -> dict[str, bytes]:
+    """What a log serves of itself, by the names below /log/tile/."""
+    names = [
+        TileName(level, index, width)
+        for level in (0, 1)
+        for index in range(3)
+        if (width := width_at(level, index, log.size()))
+    ]
+    return {name.path().removeprefix("tile/"): log.tile(name.path()) or b"" for name in names}
 
 
 def visited(*browsers: list[Visit]) -> list[list[tuple[str, str | None]]]:
@@ -116,7 +131,7 @@ def test_another_key_or_name_is_broken(sizes: dict[int, Visit], tmp_path: Path) 
         [sizes[0], served(elsewhere.checkpoint(), {}, renamed)],
     )
     assert [one[1] for one in found] == [
-        ("broken", "The log has another key than the one that this browser saw."),
+        ("broken", ANOTHER_KEY),
         ("broken", "The log's checkpoint cannot be trusted: the log's signature does not verify."),
         ("broken", "The log has another name than this browser saw."),
     ]
@@ -142,3 +157,43 @@ def test_nothing_is_known_without_the_tiles_and_wrong_ones_are_broken(
     )
     assert [visits[1][0] for visits in found] == ["unknown", "broken", "unknown"]
     assert found[0][2] == ("appended", None), "what was kept is kept until something is known"
+
+
+def test_a_key_that_took_over_is_believed_if_the_former_one_named_it(tmp_path: Path) -> None:
+    old = DirectoryLog.create(tmp_path / "log", SIGNER)
+    old.append_all([b"one", b"two", b"three"], since=0)
+    before = served(old.checkpoint(), tiles_of(old))
+    heir = LogSigner(SIGNER.name, bytes([9] * 32))
+    handed = receipt.sign(receipt.build(hand_over(SIGNER, heir)), SIGNER)
+    note = old.hand_over(handed, heir)
+    stored = receipt.bundle(handed, 3, old.inclusion_proof(3, 4), note, None)
+    chain = KeyChain(SIGNER.key).extended(stored)
+    new = DirectoryLog(tmp_path / "log", LogSigner(SIGNER.name, bytes([9] * 32), chain=chain))
+    at_hand_over = served(note, tiles_of(new), heir, chain.document())
+    new.append_all([b"five"], since=4)
+    after = served(new.checkpoint(), tiles_of(new), heir, chain.document())
+    unproven = {**after, "handOvers": before["handOvers"]}
+    # Who still has the former key goes on with it, in a log of its own.
+    thief = DirectoryLog.create(tmp_path / "thief", SIGNER)
+    thief.append_all([b"one", b"two", b"three", handed, b"other"], since=0)
+    stolen = served(thief.checkpoint(), tiles_of(thief))
+    first, same, grew, broken = ("first", None), ("same", None), ("appended", None), "broken"
+    assert visited(
+        [before, at_hand_over, after, after],
+        [before, after],
+        [before, unproven, after],
+        [after, stolen, after],
+        [at_hand_over, {**stolen, "key": after["key"], "handOvers": after["handOvers"]}],
+    ) == [
+        [first, grew, grew, same],
+        [first, grew],
+        [first, (broken, ANOTHER_KEY), grew],
+        [first, (broken, ANOTHER_KEY), same],
+        [
+            first,
+            (
+                broken,
+                "The log's checkpoint cannot be trusted: the log's signature does not verify.",
+            ),
+        ],
+    ]

@@ -13,13 +13,17 @@ import pytest
 from tests.properties.test_receipt_mutations import mutated
 from tests.support import odd_receipts
 from tests.support.receipts import SIGNER
+from tests.unit.receipts import test_key_chain as chains
 
 import tunewarden
 from tunewarden.transparency.key import LogSigner
 from tunewarden_receipts import receipt
+from tunewarden_receipts.key_chain import verify_in_chain
 from tunewarden_receipts.note import LogKey
 from tunewarden_receipts.receipt import ReceiptError
 
+# A receipt, a key, and for some the hand-overs to later keys.
+Case = tuple[bytes, bytes] | tuple[bytes, bytes, bytes]
 MUTANTS = 2_000
 CONTROLS = 600
 NODE = shutil.which("node")
@@ -29,15 +33,12 @@ PEM, VKEY = SIGNER.public_pem(), SIGNER.vkey().encode()
 # What a check of receipt.js is about; a valid receipt has none.
 STEPS = {"form", "statement", "disclosure", "checkpoint", "inclusion"}
 
-pytestmark = pytest.mark.skipif(NODE is None, reason="Node is not here: 9 tests of receipt.js")
+pytestmark = pytest.mark.skipif(NODE is None, reason="Node is not here: 10 tests of receipt.js")
 
 
-def judged(cases: Sequence[tuple[bytes, bytes]], module: Path = MODULE) -> list[dict[str, Any]]:
-    """What the module says of receipts, each with the text of a key."""
-    lines = (
-        json.dumps({"receipt": base64.b64encode(one).decode(), "key": key.decode()}) + "\n"
-        for one, key in cases
-    )
+def judged(cases: Sequence[Case], module: Path = MODULE) -> list[dict[str, Any]]:
+    """What the module says of receipts, each with the text of a key, and hand-overs to others where it has three parts."""
+    lines = (_line(*case) for case in cases)
     assert NODE is not None
     done = subprocess.run(
         [NODE, HARNESS, module], input="".join(lines), capture_output=True, text=True, check=False
@@ -48,20 +49,30 @@ def judged(cases: Sequence[tuple[bytes, bytes]], module: Path = MODULE) -> list[
     return said
 
 
-def reason_of(data: bytes, key: bytes) -> str | None:
+def _line(data: bytes, key: bytes, document: bytes | None = None) -> str:
+    case = {"receipt": base64.b64encode(data).decode(), "key": key.decode()}
+    if document is not None:
+        case["handOvers"] = base64.b64encode(document).decode()
+    return json.dumps(case) + "\n"
+
+
+def reason_of(data: bytes, key: bytes, *documents: bytes) -> str | None:
     """Why the Python verifier refuses a receipt, or None."""
     try:
-        receipt.verify(data, key)
+        if documents:
+            verify_in_chain(data, key, *documents)
+        else:
+            receipt.verify(data, key)
     except ReceiptError as error:
         return error.reason
     return None
 
 
-def assert_same_verdicts(cases: Sequence[tuple[bytes, bytes]]) -> Counter[str]:
+def assert_same_verdicts(cases: Sequence[Case]) -> Counter[str]:
     steps: Counter[str] = Counter()
-    for (data, key), said in zip(cases, judged(cases), strict=True):
-        reason = reason_of(data, key)
-        assert ("step" in said) == (reason is not None), (data, said, reason)
+    for case, said in zip(cases, judged(cases), strict=True):
+        reason = reason_of(*case)
+        assert ("step" in said) == (reason is not None), (case, said, reason)
         assert said.get("step", "form") in {*STEPS, "key"}, said
         steps[said.get("step", "valid")] += 1
     return steps
@@ -119,6 +130,46 @@ def test_keys_are_read_alike() -> None:
     ]  # fmt: skip
     steps = assert_same_verdicts([(genuine, key) for key in keys])
     assert steps == {"valid": 5, "statement": 2, "checkpoint": 1, "key": 11}
+
+
+def test_a_chain_of_keys_is_judged_alike() -> None:
+    """R30 to R34: every way in which a hand-over can be wrong, and every one of its bytes."""
+    made = chains.CHAIN.document()
+    late = chains.stored(
+        chains.ENTRIES,
+        4,
+        5,
+        lambda size, root: chains.THIRD.sign_hand_over(size, root, chains.SECOND),
+    )
+    again = [*chains.ENTRIES[:4], chains.entry(SIGNER, chains.THIEF, 2)]
+    stolen = chains.stored(again, 4, 5, SIGNER.sign_checkpoint)
+    longer = chains.stored(chains.ENTRIES, 3, 6, SIGNER.sign_checkpoint)
+    keys = [PEM, VKEY, chains.SECOND.public_pem(), chains.THIRD.public_pem(), b"no key"]
+    keys += [chains.RENAMED.vkey().encode(), chains.THIEF.public_pem()]
+    documents = [
+        made,
+        chains.document(),
+        *(
+            chains.document(*some)
+            for some in (
+                [chains.FIRST_HAND],
+                [chains.SECOND_HAND],
+                [chains.SECOND_HAND, chains.FIRST_HAND],
+                [chains.FIRST_HAND, chains.SECOND_HAND, chains.SECOND_HAND],
+                *([one, chains.SECOND_HAND] for one in chains.MUTANTS.values()),
+            )
+        ),
+        *(made[:at] + bytes([made[at] ^ 1]) + made[at + 1 :] for at in range(0, len(made), 29)),
+        b"",
+        b"[]",
+        made + b"\n",
+    ]
+    receipts = [late, stolen, longer, chains.FIRST_HAND, chains.SECOND_HAND, b"{}"]
+    cases = [(one, key, made) for one in receipts for key in keys]
+    cases += [(late, PEM, document) for document in documents]
+    cases += [(chains.FIRST_HAND, VKEY, document) for document in documents]
+    steps = assert_same_verdicts(cases)
+    assert steps.keys() >= {"valid", "key", "statement"}
 
 
 SIGNATURE = "if (!(await verifiesEd25519(key.public, signature"

@@ -1,4 +1,4 @@
-// Visits logs with the console's module: a line of JSON each, a list of visits {note, key, tiles: {path: base64}}.
+// Visits logs with the console's module: a line of JSON each, a list of visits {note, key, handOvers: base64, tiles: {path: base64}}.
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
@@ -17,13 +17,13 @@ function storage() {
 for await (const line of createInterface({ input: process.stdin, crlfDelay: Infinity })) {
   const browser = storage();
   const found = [];
-  for (const { note, key, tiles } of JSON.parse(line)) {
+  for (const { note, key, handOvers, tiles } of JSON.parse(line)) {
     const read = async (path) => {
       if (!(path in tiles)) throw new Error(`no tile ${path}`);
       return decodeBase64(tiles[path]);
     };
     try {
-      const visit = await witness(browser, { note, key }, read);
+      const visit = await witness(browser, { note, key, handOvers: decodeBase64(handOvers) }, read);
       found.push([visit.found, visit.reason]);
     } catch (error) {
       found.push(["unknown", error.message]);

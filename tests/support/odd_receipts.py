@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 import rfc8785
-from tests.support.receipts import DELETION, LEAF, SALT, SHOWN, SIGNER, receipts
+from tests.support.receipts import DELETION, LEAF, SALT, SHOWN, SIGNER, hand_over, receipts
 
+from tunewarden.transparency.key import LogSigner
 from tunewarden_receipts import leaf, merkle, receipt
 from tunewarden_receipts.audit_digest import AuditDigestLeaf
 from tunewarden_receipts.deletion_case import CaseLeaf, members_commitment
@@ -28,7 +29,7 @@ ODD: list[Any] = [
 
 
 def genuine() -> list[bytes]:
-    """Return valid receipts of each kind and both formats; the last one is of an audit digest."""
+    """Return valid receipts of each kind and both formats; the last ones name nothing that was deleted."""
     exported = leaf.Export(DELETION.requested_at, "key_1")
     names = leaf.Disclosure(SALT.hex(), SHOWN.artifact_id, SHOWN.organization_id)
     of_case = replace(names, requested_by=SHOWN.requested_by)
@@ -55,6 +56,7 @@ def genuine() -> list[bytes]:
         (export, of_export),
         (case, of_case),
         (digest, None),
+        (hand_over(SIGNER, LogSigner(SIGNER.name, bytes([1] * 32))), None),
     ]
     more = [logged(receipt.build(stated), disclosed) for stated, disclosed in some]
     return [*receipts(), *receipts(form=1), *more]

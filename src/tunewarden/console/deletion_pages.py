@@ -63,7 +63,6 @@ def show_deletion(visit: Visit) -> Response:
         ],
         "lines": lines,
         "fingerprint": dict(lines).get("log key", ""),
-        "log_key": _log_key(visit, deletion),
     }
     return rendering.page(visit, "deletion.html", values)
 
@@ -107,13 +106,6 @@ def _receipt_lines(visit: Visit, deletion: Deletion) -> list[tuple[str, str]]:
         return []
     _, signer = visit.operations.open_log()
     return summary.lines(signer.chain.verified(deletion.receipt))
-
-
-def _log_key(visit: Visit, deletion: Deletion) -> str:
-    """Return the public key that the receipt was signed with, as PEM: the newest, unless that was rotated since."""
-    chain = visit.operations.open_log()[1].chain
-    key = chain.newest if deletion.log_index is None else chain.of_entry(deletion.log_index)
-    return key.pem().decode()
 
 
 def _find(visit: Visit) -> Deletion:

@@ -32,7 +32,7 @@ if (at && part) {
   at.textContent = at.dataset.liveSays;
 }
 
-// Put the new contents of the part in the place of the old ones; what is open stays open, and what has the focus stays.
+// Put the new contents of the part in the place of the old ones; what is open stays open, and the focus stays where it is.
 async function fetchPart() {
   let answer;
   try {
@@ -43,10 +43,16 @@ async function fetchPart() {
   if (!answer.ok || answer.redirected) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const fresh = page.querySelector("[data-live-part]");
-  if (!fresh || part.contains(document.activeElement)) return;
+  if (!fresh) return;
   const open = [...part.querySelectorAll("details")].map((one) => one.open);
   [...fresh.querySelectorAll("details")].forEach((one, n) => {
     one.open = open[n] ?? false;
   });
+  const focused = focusable().indexOf(document.activeElement);
   part.replaceChildren(...fresh.childNodes);
+  if (focused >= 0) focusable()[focused]?.focus({ preventScroll: true });
+}
+
+function focusable() {
+  return [...part.querySelectorAll("a[href], button, summary, [tabindex='0']")];
 }

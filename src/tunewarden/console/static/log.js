@@ -1,7 +1,9 @@
 // A small witness of the log: this browser keeps the last checkpoint that it saw and asks whether the log was only
 // appended to since (docs/receipt-format.md, R29). The proof is made of the log's public tiles (C2SP tlog-tiles), and
-// verified against both signed roots, so that nothing in the tiles needs to be believed.
+// verified against both signed roots, so that nothing in the tiles needs to be believed. A key that took over since is
+// believed if hand-overs lead to it (R33).
 
+import { openInChain, parseChain } from "./key_chain.js";
 import { consistencyProof, nodeHash, verifyConsistency } from "./merkle.js";
 import { openCheckpoint, parseLogKey } from "./note.js";
 
@@ -16,7 +18,7 @@ export const SAME = "same";
 export const APPENDED = "appended";
 export const BROKEN = "broken";
 
-// Compare what the log serves now, {note, key}, with what `storage` keeps of it; keep it, unless it is broken. Return
+// Compare what the log serves now, {note, key, handOvers}, with what `storage` keeps of it; keep it, unless it is broken. Return
 // {found, reason, before, now}: the checkpoints, `before` null on the first visit. `readTile` gives the bytes of a path
 // such as "0/000.p/3". Throws if tiles cannot be had, for then nothing is known.
 export async function witness(storage, served, readTile) {
@@ -48,15 +50,20 @@ async function first(served) {
 }
 
 async function again(kept, served, readTile) {
-  const key = await parseLogKey(kept.key);
-  const before = await openCheckpoint(kept.note, key);
+  const before = await openCheckpoint(kept.note, await parseLogKey(kept.key));
+  let chain;
+  try {
+    chain = await parseChain(served.handOvers, kept.key);
+  } catch (error) {
+    return broken(before, null, `What is said of the log's keys is not proven: ${error.message}`);
+  }
   const servedKey = await parseLogKey(served.key).catch(() => null);
-  if (servedKey?.keyId !== key.keyId) {
-    return broken(before, null, "The log has another key than the one that this browser saw.");
+  if (servedKey?.keyId !== chain.keys.at(-1).keyId) {
+    return broken(before, null, "The log has another key than the one that this browser saw, and none leads to it.");
   }
   let now;
   try {
-    now = await openCheckpoint(served.note, key);
+    now = await openInChain(served.note, chain);
   } catch (error) {
     return broken(before, null, `The log's checkpoint cannot be trusted: ${error.message}.`);
   }

@@ -15,7 +15,11 @@ async function visit() {
   }
   say("Checking …");
   try {
-    const served = { note: await text("/log/checkpoint"), key: await text("/.well-known/tunewarden-log-key") };
+    const served = {
+      note: await text("/log/checkpoint"),
+      key: await text("/.well-known/tunewarden-log-key"),
+      handOvers: await bytes("/log/hand-overs"),
+    };
     const readTile = async (path) => bytes(`/log/tile/${path}`);
     show(await witness(localStorage, served, readTile));
   } catch (error) {

@@ -13,12 +13,12 @@ const PAYLOAD_TYPE = "application/vnd.in-toto+json";
 const MEDIA_TYPE = "application/vnd.tunewarden.receipt.v2+json";
 const MEDIA_TYPE_1 = "application/vnd.tunewarden.receipt.v1+json";
 const PROOF_HEADER = "c2sp.org/tlog-proof@v1";
-const MAX_ENVELOPE_BYTES = 65535;
+export const MAX_ENVELOPE_BYTES = 65535;
 export const MAX_RECEIPT_BYTES = 262144;
 
 // The steps, in order: what a failed check is named by, and what the page shows.
 export const STEPS = {
-  key: "The log's key can be read",
+  key: "The log's key can be read, and each hand-over to another key is proven",
   form: "The receipt has exactly the form of the format",
   statement: "The log's key signed the statement",
   disclosure: "Each disclosed value is the one that the statement commits to",
@@ -37,7 +37,11 @@ export class ReceiptError extends Error {
 // Return what a receipt proves; throw ReceiptError, and nothing else, if it is not valid. `receipt`: its bytes;
 // `logKey`: the log's public key as text, PEM or vkey, from a source that is trusted.
 export async function verify(receipt, logKey) {
-  const key = await step("key", () => parseLogKey(logKey));
+  return verifyWith(receipt, await step("key", () => parseLogKey(logKey)));
+}
+
+// The same with a key that was read already.
+export async function verifyWith(receipt, key) {
   const value = await step("form", () => readReceipt(receipt));
   const { statement, text } = await openEnvelope(value.envelope, key);
   await step("disclosure", () => checkDisclosure(value, statement));
@@ -49,10 +53,11 @@ export async function verify(receipt, logKey) {
       throw new Error("The statement is not the log's entry that the proof speaks of.");
     }
   });
-  return { statement, text, disclosure: value.disclosure ?? null, index: proof.index, checkpoint, keyId: key.keyId };
+  const disclosure = value.disclosure ?? null;
+  return { statement, text, disclosure, index: proof.index, checkpoint, note: proof.note, keyId: key.keyId };
 }
 
-async function step(name, check) {
+export async function step(name, check) {
   try {
     return await check();
   } catch (error) {
@@ -82,9 +87,9 @@ async function openEnvelope(envelope, key) {
       throw new Error("The statement's signature does not verify.");
     }
   });
-  return step("form", () => {
+  return step("form", async () => {
     const statement = parseCanonical(payload, MAX_ENVELOPE_BYTES);
-    checkStatement(statement);
+    await checkStatement(statement);
     return { statement, text: fromUtf8(payload) };
   });
 }
@@ -110,7 +115,7 @@ const preAuthentication = (payload) =>
 
 // R28, and that the receipt and its statement are of one version.
 async function checkDisclosure(value, statement) {
-  const commits = checkStatement(statement);
+  const commits = await checkStatement(statement);
   if (commits !== Object.hasOwn(value, "disclosure")) {
     throw new Error("The receipt and its statement are of two formats.");
   }

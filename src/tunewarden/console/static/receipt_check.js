@@ -1,10 +1,12 @@
 // "Verify in this browser": the form of each section with `data-receipt-check`, which names the receipt's address, or
-// is empty for a receipt that is chosen or dropped. `data-log-key`: the key of that receipt, if the log has had others. Everything is shown as text, never as markup.
+// is empty for a receipt that is chosen or dropped. Everything is shown as text, never as markup.
 
 import { canVerify } from "./bytes.js";
-import { MAX_RECEIPT_BYTES, ReceiptError, STEPS, verify } from "./receipt.js";
+import { parseChain, verifyInChain } from "./key_chain.js";
+import { MAX_RECEIPT_BYTES, ReceiptError, STEPS } from "./receipt.js";
 
 const LOG_KEY = "/.well-known/tunewarden-log-key";
+const HAND_OVERS = "/log/hand-overs";
 
 for (const section of document.querySelectorAll("[data-receipt-check]")) enhance(section);
 
@@ -25,8 +27,7 @@ async function enhance(section) {
     say("Verifying …");
     steps.hidden = true;
     try {
-      const logKey = key.value.trim() || section.dataset.logKey || (await text(LOG_KEY));
-      const proven = await verify(bytes, logKey);
+      const proven = await verifyInChain(bytes, await trustedChain(key.value.trim()));
       show(steps, null);
       say(sentence(proven, key.value.trim() !== ""), "fine");
     } catch (error) {
@@ -47,6 +48,14 @@ async function enhance(section) {
     }
   });
   if (file) takeDrops(section, async (dropped) => check(await read(dropped)));
+}
+
+// The keys that lead from the one that is trusted to the newest. Without an own copy these are all that the server shows.
+async function trustedChain(ownKey) {
+  const handOvers = await fetched(HAND_OVERS);
+  if (ownKey) return parseChain(handOvers, ownKey);
+  const chain = await parseChain(handOvers, await text(LOG_KEY));
+  return parseChain(handOvers, null).catch(() => chain);
 }
 
 function picker(form) {

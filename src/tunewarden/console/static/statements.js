@@ -1,10 +1,14 @@
 // The forms of statements and of disclosures (R1 to R7, R21; version 1 is read for ever).
 
+import { parseLogKey } from "./note.js";
 import { flag, hex, identifier, integer, isObject, listOf, nullable, objectOf, oneOf, text, time } from "./readers.js";
 
 const STATEMENT_TYPE = "https://in-toto.io/Statement/v1";
 const PREFIX = "https://tunewarden.dev/";
 const AUDIT_DIGEST = `${PREFIX}audit-digest/v2`;
+export const HAND_OVER = `${PREFIX}log-key-hand-over/v2`;
+// What is numbered, and about no artifact, discloses nothing: what the name of its subject begins with.
+const NUMBERED = { [AUDIT_DIGEST]: "audit-digest-", [HAND_OVER]: "log-key-hand-over-" };
 const LIST = objectOf({ count: integer, root: hex });
 const WORKER = objectOf({ worker: identifier, how: oneOf("released", "killed", "gone") });
 const SEALED_BLOBS = objectOf({ count: integer, sizeBytes: integer });
@@ -83,6 +87,14 @@ const PREDICATES = {
     software: text,
   }),
   [AUDIT_DIGEST]: objectOf({ sequence: integer, digestedAt: time, software: text }),
+  [HAND_OVER]: objectOf({
+    sequence: integer,
+    previousKey: text,
+    previousKeyId: hex,
+    newKey: text,
+    handedOverAt: time,
+    software: text,
+  }),
   [`${PREFIX}model-deletion/v1`]: DELETION_1,
   [`${PREFIX}file-deletion/v1`]: DELETION_1,
   [`${PREFIX}blobs-erased/v1`]: objectOf({
@@ -97,7 +109,7 @@ const PREDICATES = {
 };
 
 // Check that a parsed statement is exactly of one of the formats; return whether it commits to values (version 2).
-export function checkStatement(statement) {
+export async function checkStatement(statement) {
   const accept = () => {};
   const kinds = Object.keys(PREDICATES);
   objectOf({
@@ -107,14 +119,29 @@ export function checkStatement(statement) {
     predicate: accept,
   })(statement);
   const { predicateType, subject, predicate } = statement;
-  const commits = predicateType.endsWith("/v2") && predicateType !== AUDIT_DIGEST;
+  const commits = predicateType.endsWith("/v2") && !Object.hasOwn(NUMBERED, predicateType);
   if (subject.length !== 1) throw new Error("a statement has one subject");
   objectOf({ name: identifier, digest: objectOf({ [commits ? "hmacSha256" : "sha256"]: hex }) })(subject[0]);
   PREDICATES[predicateType](predicate);
-  if (predicateType === AUDIT_DIGEST && subject[0].name !== `audit-digest-${predicate.sequence}`) {
-    throw new Error("a digest's subject has another number");
+  if (Object.hasOwn(NUMBERED, predicateType)) {
+    const name = `${NUMBERED[predicateType]}${predicate.sequence}`;
+    if (subject[0].name !== name) throw new Error("a subject has another number");
   }
+  if (predicateType === HAND_OVER) await handedOver(statement);
   return commits;
+}
+
+// The two keys of a hand-over's statement; throws if a fingerprint is not that of its key, or nothing changes.
+export async function handedOver({ subject, predicate }) {
+  const previous = await parseLogKey(predicate.previousKey);
+  const next = await parseLogKey(predicate.newKey);
+  if (previous.keyId !== predicate.previousKeyId || next.keyId !== subject[0].digest.sha256) {
+    throw new Error("a fingerprint is not that of its key");
+  }
+  if (previous.name === null || previous.name !== next.name || previous.keyId === next.keyId) {
+    throw new Error("a hand-over is between two keys of one log");
+  }
+  return { previous, next };
 }
 
 const DISCLOSURE = {
