@@ -349,7 +349,7 @@ def test_the_commands_of_the_guide_show_the_same_counts(
         ran = in_process.run_cli(*command.split(), settings=settings)
         assert ran.returncode == 0, ran.stderr
         shown[command] = ran.stdout
-    assert len(shown) == 4
+    assert len(shown) == 5
     total = _total(admin)
     plain = [line.split("\t") for line in shown["usage"].splitlines()]
     assert [BASE, "completions", *map(str, (total[0], total[1], total[3], total[2]))] in plain
@@ -371,6 +371,39 @@ def test_the_commands_of_the_guide_show_the_same_counts(
     assert local.returncode == 0, local.stderr
     wrong = in_process.run_cli("usage", "--since", "yesterday", settings=settings)
     assert (wrong.returncode, "24h, 7d" in wrong.stderr) == (2, True)
+
+
+def test_the_command_shows_each_hour_or_day_that_has_usage(
+    server: Server, admin: openai.OpenAI
+) -> None:
+    key = server.make_key("reader")
+    key_id = _key_id(key)
+    server.client(key).chat.completions.create(model=BASE, messages=MESSAGES)
+    _wait_for(admin, key, (1,))
+    settings = {"TUNEWARDEN_URL": server.url, "TUNEWARDEN_ADMIN_KEY": str(admin.admin_api_key)}
+    now = _now()
+
+    def shown(bucket: str) -> list[dict[str, Any]]:
+        command = ("usage", "--by", "key", "--since", "2d", "--bucket", bucket, "--json")
+        ran = in_process.run_cli(*command, settings=settings)
+        assert ran.returncode == 0, ran.stderr
+        found: list[dict[str, Any]] = json.loads(ran.stdout)["data"]
+        assert [one["start"] for one in found] == sorted(one["start"] for one in found)
+        return [one for one in found if one["key"] == key_id]
+
+    for bucket, seconds in (("hour", 3600), ("day", 86_400)):
+        (own,) = shown(bucket)
+        assert own["start"] % seconds == 0
+        assert 0 <= now - own["start"] < seconds + 120
+        assert own["requests"] == 1
+    table = in_process.run_cli(
+        *("usage", "--by", "key", "--since", "2d", "--bucket", "day", "--csv"), settings=settings
+    )
+    assert table.stdout.splitlines()[0].startswith("start,key,kind,requests")
+    own_line = next(line for line in table.stdout.splitlines() if key_id in line)
+    assert own_line.startswith(f"{datetime.fromtimestamp(own['start'], UTC):%Y-%m-%d} 00:00:00Z,")
+    wrong = in_process.run_cli("usage", "--bucket", "minute", settings=settings)
+    assert wrong.returncode == 2
 
 
 def test_the_program_of_the_guide_runs(server: Server, admin: openai.OpenAI) -> None:

@@ -3,6 +3,7 @@
 import csv
 import re
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import click
 from tunewarden.cli import client
 from tunewarden.cli.client import Client, Object
 from tunewarden.cli.options import administering_option, json_option, refusing
-from tunewarden.cli.output import show_json, show_table
+from tunewarden.cli.output import show_json, show_table, shown_time
 from tunewarden.clock import SystemClock
 
 # The option's values, and the fields of the API.
@@ -24,6 +25,7 @@ HOUR, DAY = 3600, 86_400
 # Hours are added up for this long, days for what is longer. The server keeps hours for 90 days.
 HOURLY_SECONDS = 30 * DAY
 PAGES = {"1h": 168, "1d": 31}
+BUCKETS = {"hour": "1h", "day": "1d"}
 
 
 class _Time(click.ParamType[int]):
@@ -47,7 +49,7 @@ class _Time(click.ParamType[int]):
 
 
 @click.command(
-    epilog="\b\nExamples:\n  tunewarden usage --by key --since 24h\n  tunewarden usage --since 2027-01-01 --csv"
+    epilog="\b\nExamples:\n  tunewarden usage --by key --since 24h\n  tunewarden usage --since 2027-01-01 --csv\n  tunewarden usage --since 30d --bucket day"
 )
 @click.option(
     "--by",
@@ -60,14 +62,26 @@ class _Time(click.ParamType[int]):
 @click.option(
     "--until", type=_Time(), help="The same, the end, which is not part of it. [default: now]"
 )
+@click.option(
+    "--bucket",
+    type=click.Choice([*BUCKETS]),
+    help="Show each hour or each day (UTC) that has usage. [default: all of the time together]",
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values with headings.")
 @json_option
 @administering_option
 @refusing
 def usage(
-    by: str, since: int, until: int | None, data: Path | None, *, as_csv: bool, as_json: bool
+    by: str,
+    since: int,
+    until: int | None,
+    bucket: str | None,
+    data: Path | None,
+    *,
+    as_csv: bool,
+    as_json: bool,
 ) -> None:
-    """Show requests and tokens, the most requests first.
+    """Show requests and tokens, the most requests first; with --bucket each hour or day, the oldest first.
 
     Chats and responses count as completions. Times are full hours, or full days (UTC) if it is more than 30 days.
     """
@@ -77,15 +91,23 @@ def usage(
     if end <= since:
         raise click.UsageError("--until must be after --since.")
     width = "1h" if end - since <= HOURLY_SECONDS else "1d"
+    if bucket is not None:
+        width = BUCKETS[bucket]
     with client.administering(data) as server:
         found = [
-            (value, kind, counts)
+            _Usage(start, value, kind, counts)
             for kind in KINDS
-            for value, counts in _sums(server, kind, GROUPS[by], (since, until), width).items()
+            for (start, value), counts in _sums(
+                server, kind, GROUPS[by], (since, until), width, is_split=bucket is not None
+            ).items()
         ]
-    found.sort(key=lambda one: (-one[2][0], one[0], one[1]))
-    rows: list[tuple[str | int, ...]] = [(value, kind, *counts) for value, kind, counts in found]
-    headings = (by, "kind", *HEADINGS)
+    found.sort(key=_Usage.place)
+    headings: tuple[str, ...] = (by, "kind", *HEADINGS)
+    rows: list[tuple[str | int, ...]] = [(one.group, one.kind, *one.counts) for one in found]
+    if bucket is not None:
+        headings = ("start", *headings)
+        starts = [one.start if as_json else shown_time(one.start) for one in found]
+        rows = [(start, *row) for start, row in zip(starts, rows, strict=True)]
     if as_json:
         show_json(
             {
@@ -101,11 +123,34 @@ def usage(
         show_table(headings, rows)
 
 
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """Counts of a group; `start` is that of its bucket, 0 if all of the time is one."""
+
+    start: int
+    group: str
+    kind: str
+    counts: tuple[int, ...]
+
+    def place(self) -> tuple[int, int, str, str]:
+        """Return what puts it in its place: the oldest bucket first, in it the most requests."""
+        return self.start, -self.counts[0], self.group, self.kind
+
+
 def _sums(
-    server: Client, kind: str, field: str, times: tuple[int, int | None], width: str
-) -> dict[str, tuple[int, ...]]:
-    """Return the counts of each group; usage whose key or user was not recorded has the group "-"."""
-    found: dict[str, tuple[int, ...]] = {}
+    server: Client,
+    kind: str,
+    field: str,
+    times: tuple[int, int | None],
+    width: str,
+    *,
+    is_split: bool,
+) -> dict[tuple[int, str], tuple[int, ...]]:
+    """Return the counts by bucket's start and group; usage whose key or user was not recorded has the group "-".
+
+    The start is 0 of all unless `is_split`.
+    """
+    found: dict[tuple[int, str], tuple[int, ...]] = {}
     page: str | None = None
     has_more = True
     while has_more:
@@ -120,8 +165,9 @@ def _sums(
             page=page,
             **{"group_by[]": field},
         )
-        for result in (one for bucket in report["data"] for one in bucket["results"]):
-            group = result[field] or "-"
+        results = ((bucket, one) for bucket in report["data"] for one in bucket["results"])
+        for bucket, result in results:
+            group = bucket["start_time"] if is_split else 0, result[field] or "-"
             before = found.get(group, (0,) * len(COUNTS))
             counts = (result.get(name, 0) for name in COUNTS)
             found[group] = tuple(a + b for a, b in zip(before, counts, strict=True))
