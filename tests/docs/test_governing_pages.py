@@ -213,3 +213,12 @@ def test_the_logs_key_is_rotated_and_an_old_receipt_verifies(
     with pytest.raises(SystemExit) as ended:
         receipts_cli.main(shlex.split(check)[1:])
     assert ended.value.code == 0
+
+
+def test_a_certificate_for_an_engine_is_issued(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = Reader("vllm.md", server, "", {})
+    page.run(5, TUNEWARDEN_DATA=str(server.data))
+    assert {one.name for one in Path("gpu-1").iterdir()} >= {"engine.crt", "engine.key", "ca.crt"}
