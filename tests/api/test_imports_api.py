@@ -1,6 +1,7 @@
 """`POST /v1/models`: what is let in, and that a refusal leaves nothing behind."""
 
 import contextlib
+import json
 import os
 import pickle
 import socket
@@ -18,6 +19,8 @@ from tests.cli import in_process
 from tests.support import bases, servers, uploading
 from tests.support.bases import RANK, Adapter, adapter_config, adapter_weights
 from tests.support.servers import LOCAL_BASE, ORGANIZATION, Reply, Server, wait_until
+
+from tunewarden.identity.policy import ProjectRole
 
 ADAPTER_BYTES_MAX = 256 * 1024
 UNPICKLED = f"/dev/shm/tunewarden-test-unpickled-{os.getpid()}"
@@ -112,6 +115,76 @@ def test_a_deleted_import_leaves_no_key_and_soon_no_blob(small: Server) -> None:
     small.client().models.delete(model.id)
     assert not small.app.keyring.contains(model.key_id)
     wait_until(lambda: not small.app.blobs.names(f"{model.internal_id}/"), "the blobs are erased")
+
+
+def test_an_import_takes_metadata_which_are_sealed_declare_its_origins_and_go_with_it(
+    settled: Server,
+) -> None:
+    client = settled.client()
+    file = client.files.create(file=("a.jsonl", b'{"messages": []}\n'), purpose="fine-tune").id
+    described = {"team": "canary-of-metadata, and a comma", "trained_on": file}
+    reply = _post(settled, *bases.form(*_parts(metadata=json.dumps(described).encode())))
+    assert reply.status == 200, reply.body
+    model = str(reply.json["id"])
+    assert reply.json["metadata"] == described
+    assert client.models.retrieve(model).to_dict()["metadata"] == described
+    down = settled.get(f"/v1/files/{file}/lineage", key=settled.owner_key).json["down"]["data"]
+    assert [(one["id"], one["declared"]) for one in down] == [(model, True)]
+    sealed = "SELECT m.sealed_metadata FROM models m JOIN artifacts a ON a.n = m.n WHERE a.id = :id"
+    row = settled.app.database.peek(sealed, id=model)
+    assert row is not None
+    assert row[0]
+    assert b"canary" not in bytes(row[0])
+    client.models.delete(model)
+    assert settled.app.database.peek(sealed, id=model) == (None,)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "param"),
+    [
+        (b"{", "metadata"),
+        (b"[]", "metadata"),
+        (b'{"a": 1}', "metadata"),
+        (b'{"a": "1", "a": "2"}', "metadata"),
+        (json.dumps({str(n): "x" for n in range(17)}).encode(), "metadata"),
+        (json.dumps({"a": "x" * 513}).encode(), "metadata"),
+        (b"[" * 60_000, "metadata"),
+        (b'{"trained_on": "file-of-nobody"}', "metadata.trained_on"),
+    ],
+    ids=["no JSON", "a list", "a number", "twice", "17 pairs", "long", "deep", "unknown origin"],
+)
+def test_metadata_that_cannot_be_are_refused_and_nothing_is_left(
+    settled: Server, metadata: bytes, param: str
+) -> None:
+    before = _state(settled)
+    reply = _post(settled, *bases.form(*_parts(metadata=metadata)))
+    assert (reply.status, reply.error["param"]) == (400, param)
+    assert _state(settled) == before
+
+
+def test_what_an_import_was_trained_on_is_an_owners_to_declare(settled: Server) -> None:
+    file = settled.client().files.create(file=("a.jsonl", b"{}\n"), purpose="user_data").id
+    member = settled.make_key("reader", project_role=ProjectRole.MEMBER)
+    before = _state(settled)
+    for metadata, status in (({"trained_on": file}, 403), ({"team": "a"}, 200)):
+        body, kind = bases.form(*_parts(metadata=json.dumps(metadata).encode()))
+        headers = {"content-type": kind}
+        reply = settled.request("POST", "/v1/models", key=member, headers=headers, body=body)
+        assert reply.status == status, reply.body
+        if status == 403:
+            assert _state(settled) == before
+
+
+def test_the_command_takes_pairs_of_metadata(small: Server, tmp_path: Path) -> None:
+    adapter = bases.adapter()
+    (tmp_path / "adapter_config.json").write_bytes(adapter.config)
+    (tmp_path / "adapter_model.safetensors").write_bytes(adapter.weights)
+    asked = ("models", "import", str(tmp_path), "--base", LOCAL_BASE)
+    made = in_process.on(small, *asked, "--metadata", "team=a=b", "--metadata", "run=7")
+    assert made.returncode == 0, made.stderr
+    shown = small.client().models.retrieve(made.stdout.strip()).to_dict()
+    assert shown["metadata"] == {"team": "a=b", "run": "7"}
+    assert in_process.on(small, *asked, "--metadata", "team").returncode == 2
 
 
 def _rank_8() -> bytes:

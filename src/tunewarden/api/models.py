@@ -24,7 +24,7 @@ from tunewarden.registry.model_changes import Changes
 from tunewarden.registry.models import Model
 
 ADAPTER_FILES = ("adapter_config", "adapter_model")
-ADAPTER_FIELDS = ("base", "suffix")
+ADAPTER_FIELDS = ("base", "suffix", "metadata")
 
 # By the name of a base.
 Known = dict[str, BaseFacts | None]
@@ -114,10 +114,10 @@ async def change_model(context: InContext, model_id: Segment, request: Request) 
 
 @routes.post("")
 async def import_model(context: InContext, request: Request) -> JsonAnswer:
-    """Import a PEFT LoRA: multipart fields `base`, `suffix`, `adapter_config`, `adapter_model`."""
+    """Import a PEFT LoRA: multipart fields `base`, `suffix`, `metadata` (JSON), `adapter_config`, `adapter_model`."""
     context.operations.imports.precheck(context.caller)  # before the body is read
     model = await _bring_in(context, request)
-    return JsonAnswer(_shown(context, model, await run_in_threadpool(_known_of, context, model)))
+    return JsonAnswer(await run_in_threadpool(_one_shown, context, model))
 
 
 async def _bring_in(context: Context, request: Request) -> Model:
@@ -136,6 +136,7 @@ async def _bring_in(context: Context, request: Request) -> Model:
         try:
             base = form.field("base")
             suffix = form.field("suffix", default="")
+            described = metadata.parsed(form.field("metadata", default=""))
             config, weights = (form.file(name) for name in ADAPTER_FILES)
             return await run_in_threadpool(
                 operations.imports.bring_in,
@@ -144,6 +145,7 @@ async def _bring_in(context: Context, request: Request) -> Model:
                 suffix=suffix,
                 config=config,
                 weights=weights,
+                described=described,
             )
         finally:
             form.close()

@@ -106,12 +106,13 @@ class ModelUsage(Struct, forbid_unknown_fields=True):
 
 
 class ImportForm(Struct):
-    """A PEFT LoRA."""
+    """A PEFT LoRA. `metadata` is a JSON object of up to 16 pairs of text."""
 
     base: str
     adapter_config: Binary
     adapter_model: Binary
     suffix: str = ""
+    metadata: str = ""
 
 
 class ModelChanges(Struct, forbid_unknown_fields=True):

@@ -1,7 +1,8 @@
 """Uploads by commands: streamed multipart forms in bounded memory; RFC 7578."""
 
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -30,8 +31,17 @@ class Part:
     read: Callable[[int], bytes]
 
 
-def import_adapter(client: Client, directory: Path, base: str, suffix: str) -> Object:
+def import_adapter(
+    client: Client,
+    directory: Path,
+    base: str,
+    suffix: str,
+    metadata: Mapping[str, str] | None = None,
+) -> Object:
     """Import the adapter in a directory; return the model. Raises Error."""
+    fields = {"base": base, "suffix": suffix}
+    if metadata:
+        fields["metadata"] = json.dumps(metadata)
     settings, weights = read_adapter_directory(directory)
     with weights:
         files = (
@@ -43,7 +53,7 @@ def import_adapter(client: Client, directory: Path, base: str, suffix: str) -> O
                 weights.read,
             ),
         )
-        return _send(client, ("models",), {"base": base, "suffix": suffix}, files)
+        return _send(client, ("models",), fields, files)
 
 
 def upload(client: Client, file: LocalFile, purpose: str) -> Object:

@@ -27,15 +27,31 @@ def models() -> None:
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--base", "base_name", required=True, help="The base model it was trained on.")
 @click.option("--suffix", default="", help="A readable name, part of the model's id.")
+@click.option(
+    "--metadata",
+    "pairs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A pair of its metadata, several times. trained_on=ID declares what it learned from.",
+)
 @json_option
 @data_option
 @refusing
 def models_import(
-    directory: Path, base_name: str, suffix: str, data: Path | None, *, as_json: bool
+    directory: Path,
+    base_name: str,
+    suffix: str,
+    pairs: tuple[str, ...],
+    data: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Import the PEFT LoRA in DIRECTORY; print its id when it answers."""
+    if any("=" not in one for one in pairs):
+        raise click.UsageError("--metadata takes NAME=VALUE.")
+    metadata = {name: value for name, _, value in (one.partition("=") for one in pairs)}
     with client.opened(data) as server:
-        model = forms.import_adapter(server, directory, base_name, suffix)
+        model = forms.import_adapter(server, directory, base_name, suffix, metadata)
         waiting.until_it_answers(server, model["id"])
     if as_json:
         show_json(model)

@@ -25,7 +25,7 @@ from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import artifacts, bases, models
+from tunewarden.registry import artifacts, bases, declared_lineage, metadata, models
 from tunewarden.registry.artifacts import SealedBlob, State
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.drafts import Draft, Drafts, blob_name
@@ -98,13 +98,14 @@ class Imports:
         suffix: str,
         config: BinaryIO,
         weights: BinaryIO,
+        described: dict[str, str] | None = None,
         is_public: bool = False,
     ) -> Model:
         """Check, encrypt and register an adapter; return the new model, which can be used at once.
 
-        `weights` must have a file descriptor, so that it can be mapped. `is_public` weights, such
-        as the demo's, may be in plaintext on a disk. Raises Error(FORBIDDEN), Error(INVALID),
-        Error(TOO_LARGE), Error(MISCONFIGURED); then nothing is left behind.
+        `weights` must have a file descriptor, so that it can be mapped. `described` is its metadata, checked: what it
+        declares of its origins is an Owner's to say. `is_public` weights, such as the demo's, may be in plaintext on a
+        disk. Raises Error(FORBIDDEN), Error(INVALID), Error(TOO_LARGE), Error(MISCONFIGURED); then nothing is left behind.
         """
         authorize(caller, Action.WRITE_MODELS)
         if not is_public:
@@ -115,29 +116,31 @@ class Imports:
         except Error as refused:
             self._record_refusal(caller, base, refused)
             raise
-        with self.sealing(ready, caller.project_id) as sealed, self.database.write() as tx:
-            keys.authorize_now(tx, caller, Action.WRITE_MODELS)
-            self.drafts.quota.check_room_for_model(tx, caller.project_id)
-            model = self.register(
-                tx,
-                sealed,
-                Made(
+        made = Made(
+            organization_id=caller.organization_id,
+            organization_name=caller.organization_name,
+            project_id=caller.project_id,
+            created_by=caller.key_id,
+            suffix=suffix,
+            is_public=is_public,
+        )
+        with self.sealing(ready, caller.project_id) as sealed:
+            described = described or {}
+            words = self._sealed_metadata(sealed.draft, described) if described else None
+            with self.database.write() as tx:
+                keys.authorize_now(tx, caller, Action.WRITE_MODELS)
+                self.drafts.quota.check_room_for_model(tx, caller.project_id)
+                model = self.register(tx, sealed, made)
+                declared_lineage.declare(tx, caller, model, described)
+                models.set_metadata(tx, model.n, words)
+                audit.record(
+                    tx,
+                    audit.EventType.MODEL_IMPORTED,
                     organization_id=caller.organization_id,
-                    organization_name=caller.organization_name,
-                    project_id=caller.project_id,
-                    created_by=caller.key_id,
-                    suffix=suffix,
-                    is_public=is_public,
-                ),
-            )
-            audit.record(
-                tx,
-                audit.EventType.MODEL_IMPORTED,
-                organization_id=caller.organization_id,
-                actor=caller.actor,
-                resource_id=model.id,
-                base=model.base,
-            )
+                    actor=caller.actor,
+                    resource_id=model.id,
+                    base=model.base,
+                )
         return model
 
     def check(self, base: str, config: BinaryIO, weights: BinaryIO) -> Ready:
@@ -230,6 +233,9 @@ class Imports:
             stored = sealing.seal(reader, draft.recipient, self.blobs, blob)
             sealed.append(SealedBlob(blob, size, stored))
         return sealed
+
+    def _sealed_metadata(self, draft: Draft, described: dict[str, str]) -> bytes:
+        return metadata.seal(self.keyring, draft.key_id, draft.internal_id, described)
 
     def _record_refusal(self, caller: Caller, base: str, refused: Error) -> None:
         refusals.refuse(

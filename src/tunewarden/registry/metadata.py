@@ -7,7 +7,7 @@ import json
 
 from tunewarden.artifacts import sealed_text
 from tunewarden.artifacts.keyring import Keyring
-from tunewarden.artifacts.strict_json import is_text
+from tunewarden.artifacts.strict_json import Malformed, is_text, parse_object
 from tunewarden.errors import Error, Kind
 
 PAIRS_MAX = 16
@@ -37,6 +37,16 @@ def checked(value: object) -> dict[str, str] | None:
             param="metadata",
         )
     return value
+
+
+def parsed(text: str) -> dict[str, str] | None:
+    """Return validated metadata of a form's field, JSON; an empty field is absent. Raises Error(INVALID)."""
+    if not text:
+        return None
+    try:
+        return checked(parse_object(text.encode(), max_values=PAIRS_MAX * VALUE_LENGTH_MAX))
+    except Malformed as error:
+        raise Error(Kind.INVALID, f"'metadata' {error}.", param="metadata") from error
 
 
 def seal(keyring: Keyring, key_id: str, internal_id: str, metadata: dict[str, str]) -> bytes:
