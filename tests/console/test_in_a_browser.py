@@ -166,7 +166,8 @@ def test_without_javascript_and_with_the_keyboard_alone_a_model_is_deleted(
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(link)
-    page.keyboard.press("Enter")  # the button has the focus
+    page.locator("button:focus").wait_for()
+    page.keyboard.press("Enter")
     page.wait_for_url("**/console")
     page.goto(f"http://{'{}:{}'.format(*server.address)}/console/models/{model}")
     _follow(page, "Delete…")

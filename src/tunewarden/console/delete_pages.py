@@ -1,159 +1,140 @@
-"""Deleting a model, as a page of its own: what goes, what blocks it and what lifts that, the typed id, the deletion.
+"""Deleting a model or a file, as a page of its own: what goes, what blocks it and what lifts that, what to type.
 
 The form carries the fingerprint of the plan that was shown: what has changed since is shown, and nothing is deleted.
+A file goes alone, or as one case with everything that learned from it.
 """
 
-import json
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from tunewarden import problems
 from tunewarden.api import plans
 from tunewarden.api.deletion_schemas import DeletionPlan
-from tunewarden.console import rendering
+from tunewarden.console import confirming, rendering
 from tunewarden.console.model_pages import found_model
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
-from tunewarden.deletion import records
+from tunewarden.console.shown import segment
+from tunewarden.deletion import case_rows, records
+from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.requests import Attempt
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import key_format, sessions
 from tunewarden.identity.policy import Action
-from tunewarden.ids import token
 from tunewarden.registry.artifacts import ArtifactKind
-from tunewarden.registry.models import Model
 
-KEY_LENGTH = 32
-# What a plan says that may change until it is confirmed, in a person's words.
-PARTS = {
-    "checkpoints": "Checkpoints",
-    "blobs": "Sealed files",
-    "bytes": "Bytes",
-    "blockers": "Blockers",
-    "aliases": "Aliases",
-    "jobs": "Jobs",
-    "derived_files": "Files made from it",
-    "exports": "Exports",
-}
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a page deletes: a model or a file by its id, `with_models` everything that learned from the file too."""
+
+    kind: ArtifactKind
+    id: str
+    with_models: bool = False
+
+    @property
+    def page(self) -> str:
+        """The page about it."""
+        return f"/console/{self.kind.value}s/{segment(self.id)}"
 
 
 def show(visit: Visit) -> Response:
-    """Return the plan of deleting a model, with the form if nothing blocks it."""
-    return _page(visit, found_model(visit))
+    """Return the plan, with the form if nothing blocks it."""
+    return _page(visit, "", 200)
 
 
 async def delete(visit: Visit) -> Response:
-    """Delete a model, and lead to its deletion, which is done then or goes on."""
-    asked, model_id = visit.asked, visit.asked.segments["model_id"]
-    if asked.sent("confirmation").strip() != model_id:
-        said = "What you typed is not the id of this model. Nothing was deleted."
-        return await run_in_threadpool(_again, visit, said, 400)
-    try:
-        await run_in_threadpool(_prove, visit)
-    except Error as refused:
-        if refused.kind is not Kind.UNAUTHENTICATED:
-            raise
-        asked.services.sign_ins.take(asked.operations.clock)
-        return await run_in_threadpool(_again, visit, refused.message, 403)
+    """Delete, and lead to the deletion or the case, which is done then or goes on."""
+    target = _target(visit)
+    # Of a case as the form says it: what has changed since, the fingerprint finds.
+    sentence = visit.asked.sent("sentence") if target.with_models else target.id
+    refused = await confirming.refusal(visit, sentence, _page)
+    if refused is not None:
+        return refused
     attempt = Attempt(
-        # The form sent twice, by its button or by going back, is one request.
-        idempotency_key=asked.sent("attempt") or None,
-        if_match=asked.sent("fingerprint"),
-        force=_is_forced(visit),
+        idempotency_key=visit.asked.sent("attempt") or None,
+        if_match=visit.asked.sent("fingerprint"),
+        force=confirming.is_forced(visit),
+        with_models=target.with_models,
     )
+    deleting = visit.asked.services.deleting
     try:
-        done = await asked.services.deleting.delete(
-            visit.caller, ArtifactKind.MODEL, model_id, attempt
-        )
-        return rendering.to(f"/console/deletions/{done.id}")
-    except Error as refused:
-        return await run_in_threadpool(_refused, visit, refused)
+        done = await deleting.delete(visit.caller, target.kind, target.id, attempt)
+    except Error as error:
+        return await run_in_threadpool(_refused, visit, target, error)
+    return await run_in_threadpool(_done, visit, target, done)
 
 
-def _refused(visit: Visit, refused: Error) -> Response:
+def _done(visit: Visit, target: Target, deletion: Deletion) -> Response:
+    if target.with_models:
+        with visit.operations.database.read() as tx:
+            case = case_rows.of_origin(tx, deletion.artifact_n)
+        if case is not None:
+            return rendering.to(f"/console/cases/{case.id}")
+    return rendering.to(f"/console/deletions/{deletion.id}")
+
+
+def _refused(visit: Visit, target: Target, refused: Error) -> Response:
     """Return the page of a deletion that did not begin, or lead to one that goes on after its bound."""
     if refused.kind in {Kind.PRECONDITION_FAILED, Kind.CONFLICT}:
-        return _again(visit, "Nothing was deleted.", problems.WIRE[refused.kind][0])
+        why = "" if refused.kind is Kind.PRECONDITION_FAILED else f" {refused.message}"
+        return _page(visit, f"Nothing was deleted.{why}", problems.WIRE[refused.kind][0])
     if refused.kind is Kind.UNAVAILABLE:
-        model_id = visit.asked.segments["model_id"]
-        found = records.of_artifact(visit.operations.database, visit.caller, model_id)
+        found = records.of_artifact(visit.operations.database, visit.caller, target.id)
         if found is not None:
-            return rendering.to(f"/console/deletions/{found.id}")
+            return _done(visit, target, found)
     raise refused
 
 
-def _again(visit: Visit, message: str, status: int) -> Response:
-    return _page(visit, found_model(visit), message, status)
-
-
-def _prove(visit: Visit) -> None:
-    """Check that the caller has shown its key lately, or shows it now. Raises Error(UNAUTHENTICATED)."""
-    if visit.session.has_fresh_proof:
-        return
-    presented = key_format.present(visit.asked.sent("key").strip())
-    sessions.prove(visit.operations.database, visit.session, presented)
-
-
-def _page(visit: Visit, model: Model, message: str = "", status: int = 200) -> Response:
-    plan = plans.shown(visit.context, ArtifactKind.MODEL, model.id, Action.DELETE)
-    is_forced = _is_forced(visit)
-    blockers = [one for one in plan.blockers if not (is_forced and one.forcible)]
-    values = {
-        "model": model,
+def _page(visit: Visit, message: str, status: int) -> Response:
+    target = _target(visit)
+    if target.kind is ArtifactKind.MODEL:
+        found_model(visit)
+    plan = _plan(visit, target)
+    learned = plan.learned or None
+    blockers = learned.blockers if target.with_models and learned else plan.blockers
+    values: dict[str, Any] = {
+        "target": target,
         "plan": plan,
+        "learned": learned,
         "message": message,
-        "blockers": blockers,
-        "overridden": [one for one in plan.blockers if is_forced and one.forcible],
-        "can_force": bool(blockers) and all(one.forcible for one in blockers),
-        "is_forced": is_forced,
-        "needs_proof": not visit.session.has_fresh_proof,
-        "attempt": token(KEY_LENGTH),
-        "seen": json.dumps(_seen(plan)),
-        "changed": list(_changed(visit.asked.sent("seen"), plan)) if status == 412 else [],
+        "sentence": _sentence(target, plan),
+        "seen": confirming.seen(plan),
+        "changed": [],
+        **confirming.parted(visit, blockers),
+        **confirming.form(visit),
     }
+    if status == problems.WIRE[Kind.PRECONDITION_FAILED][0]:
+        values["changed"] = list(confirming.changed(visit.asked.sent("seen"), plan))
     return rendering.page(visit, "delete.html", values, status=status)
 
 
-def _is_forced(visit: Visit) -> bool:
-    return "yes" in {visit.asked.sent("force"), visit.asked.asked_for("force")}
+def _plan(visit: Visit, target: Target) -> DeletionPlan:
+    return plans.shown(visit.context, target.kind, target.id, Action.DELETE)
 
 
-def _seen(plan: DeletionPlan) -> dict[str, Any]:
-    """Return of a plan what its fingerprint covers, as the form takes it along."""
-    whole = msgspec.to_builtins(plan)
-    return {part: whole[part] for part in PARTS}
+def _sentence(target: Target, plan: DeletionPlan) -> str:
+    """Return what is to be typed: the id, or one sentence for many."""
+    if not target.with_models or not plan.learned:
+        return target.id
+    learned = plan.learned
+    count = len({target.id, *learned.models, *learned.checkpoints, *learned.files})
+    return f"delete {count} models and files"
 
 
-def _changed(seen: str, plan: DeletionPlan) -> Iterator[tuple[str, str, str]]:
-    """Yield what has changed since a plan was shown: its name, what it was, what it is."""
-    try:
-        before = json.loads(seen)
-    except ValueError:
-        return
-    if not isinstance(before, dict):
-        return
-    for part, now in _seen(plan).items():
-        if part in before and before[part] != now:
-            yield PARTS[part], _said(before[part]), _said(now)
-
-
-def _said(value: object) -> str:
-    if not isinstance(value, list):
-        return str(value)
-    return ", ".join(_named(one) for one in value) or "none"
-
-
-def _named(one: object) -> str:
-    if not isinstance(one, dict):
-        return str(one)
-    return " ".join(str(one[part]) for part in ("type", "id") if part in one)
+def _target(visit: Visit) -> Target:
+    segments = visit.asked.segments
+    if "model_id" in segments:
+        return Target(ArtifactKind.MODEL, segments["model_id"])
+    is_case = "models" in {visit.asked.asked_for("with"), visit.asked.sent("with")}
+    return Target(ArtifactKind.FILE, segments["file_id"], with_models=is_case)
 
 
 PAGES = (
     Page("GET", "/console/models/{model_id}/delete", show),
     Page("POST", "/console/models/{model_id}/delete", delete),
+    Page("GET", "/console/files/{file_id}/delete", show),
+    Page("POST", "/console/files/{file_id}/delete", delete),
 )

@@ -8,6 +8,7 @@ from tunewarden.api import plans
 from tunewarden.console import lists, rendering
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
+from tunewarden.identity.policy import Action
 from tunewarden.registry.artifacts import ArtifactKind
 
 PURPOSES = ("fine-tune", "fine-tune-results", "batch", "user_data", "evals", "assistants", "vision")
@@ -40,6 +41,7 @@ def show_file(visit: Visit) -> Response:
     values = {
         "file": file,
         "origin": files.origin_of(file),
+        "delete_action": Action.DELETE,
         "plan": plans.shown(visit.context, ArtifactKind.FILE, file.id),
     }
     return rendering.page(visit, "file.html", values)

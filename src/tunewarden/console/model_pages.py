@@ -44,6 +44,7 @@ def list_models(visit: Visit) -> Response:
     values = {
         "rows": rows,
         "chosen": chosen,
+        "may_delete": allows(caller, Action.DELETE),
         "bases": [base.name for base in bases.list_all(database)],
         "looked_at": model_pages.LOOKED_AT_MAX if found.looked_to else None,
         **lists.paged(visit, cursor or found.looked_to),

@@ -1,6 +1,7 @@
 """Every page: its method, its path, and the function that answers. The one list of them: tests go through it."""
 
 from tunewarden.console import (
+    bulk_pages,
     case_pages,
     delete_pages,
     deletion_pages,
@@ -23,6 +24,7 @@ PAGES: tuple[Page | OpenPage, ...] = (
     *home_page.PAGES,
     *model_pages.PAGES,
     *delete_pages.PAGES,
+    *bulk_pages.PAGES,
     *deletion_pages.PAGES,
     *case_pages.PAGES,
     *job_pages.PAGES,

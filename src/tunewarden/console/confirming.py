@@ -1,0 +1,123 @@
+"""What every page that destroys asks for: a proof of who it is that is not old, and what was seen before."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from tunewarden.api.deletion_schemas import Blocker, DeletionPlan
+from tunewarden.console.requests import Visit
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import key_format, sessions
+from tunewarden.ids import token
+
+ATTEMPT_LENGTH = 32
+# What a plan says that may change until it is confirmed, in a person's words.
+PARTS = {
+    "checkpoints": "Checkpoints",
+    "blobs": "Sealed files",
+    "bytes": "Bytes",
+    "blockers": "Blockers",
+    "aliases": "Aliases",
+    "jobs": "Jobs",
+    "derived_files": "Files made from it",
+    "exports": "Exports",
+    "learned": "What learned from it",
+}
+
+
+async def refusal(
+    visit: Visit, sentence: str, again: Callable[[Visit, str, int], Response]
+) -> Response | None:
+    """Return the page again, by `again`, if what was typed is not the sentence, or no proof is fresh; None to go on."""
+    if not sentence or visit.asked.sent("confirmation").strip() != sentence:
+        said = f"What you typed is not “{sentence}”. Nothing was deleted."
+        return await run_in_threadpool(again, visit, said, 400)
+    try:
+        await run_in_threadpool(_prove, visit)
+    except Error as refused:
+        if refused.kind is not Kind.UNAUTHENTICATED:
+            raise
+        visit.asked.services.sign_ins.take(visit.operations.clock)
+        return await run_in_threadpool(again, visit, refused.message, 403)
+    return None
+
+
+def form(visit: Visit) -> dict[str, Any]:
+    """Return what the form needs beside its plan. `attempt`: sent twice, it is one request."""
+    return {
+        "needs_proof": not visit.session.has_fresh_proof,
+        "attempt": token(ATTEMPT_LENGTH),
+        "is_forced": is_forced(visit),
+    }
+
+
+def is_forced(visit: Visit) -> bool:
+    """Return whether blockers are to be overridden, as the address or the form says."""
+    return "yes" in {visit.asked.sent("force"), visit.asked.asked_for("force")}
+
+
+def parted(visit: Visit, blockers: list[Blocker]) -> dict[str, Any]:
+    """Return which blockers are in the way, which are overridden, and whether all could be."""
+    force = is_forced(visit)
+    left = [one for one in blockers if not (force and one.forcible)]
+    return {
+        "blockers": left,
+        "overridden": [one for one in blockers if force and one.forcible],
+        "can_force": bool(left) and all(one.forcible for one in left),
+    }
+
+
+def seen(plan: DeletionPlan) -> str:
+    """Return of a plan what its fingerprint covers, as the form takes it along."""
+    return json.dumps(_covered(plan))
+
+
+def changed(before: str, plan: DeletionPlan) -> Iterator[tuple[str, str, str]]:
+    """Yield what has changed since a plan was `seen`: its name, what it was, what it is."""
+    try:
+        then = json.loads(before)
+    except ValueError:
+        return
+    if not isinstance(then, dict):
+        return
+    for part, now in _covered(plan).items():
+        if part in then and then[part] != now:
+            yield PARTS[part], _said(then[part]), _said(now)
+
+
+def _prove(visit: Visit) -> None:
+    if visit.session.has_fresh_proof:
+        return
+    presented = key_format.present(visit.asked.sent("key").strip())
+    sessions.prove(visit.operations.database, visit.session, presented)
+
+
+def _covered(plan: DeletionPlan) -> dict[str, Any]:
+    whole: Mapping[str, Any] = msgspec.to_builtins(plan)
+    found = {part: whole[part] for part in PARTS if part in whole}
+    learned = found.get("learned")
+    if learned is not None:
+        found["learned"] = [
+            *learned["models"],
+            *learned["checkpoints"],
+            *learned["files"],
+            *learned["jobs"],
+            *learned["blockers"],
+        ]
+    return found
+
+
+def _said(value: object) -> str:
+    if not isinstance(value, list):
+        return str(value)
+    return ", ".join(_named(one) for one in value) or "none"
+
+
+def _named(one: object) -> str:
+    if not isinstance(one, dict):
+        return str(one)
+    return " ".join(str(one[part]) for part in ("type", "id") if part in one)
