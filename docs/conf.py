@@ -1,6 +1,7 @@
 """How Sphinx builds these pages: `make docs` (docs/decisions/0045-pages-by-sphinx.md)."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 project = "Tunewarden"
@@ -58,6 +59,17 @@ def add_navigation(_: Any, page: str, source: list[str]) -> None:
         source[0] += f"\n\n{navigation(source[0])}\n"
 
 
+def write_front_page(app: Any, error: Exception | None) -> None:
+    """Lead from the site's root to the index, as servers of files ask for it."""
+    if error is None:
+        target = f"{root_doc}.html"
+        page = (
+            f'<meta http-equiv="refresh" content="0; url={target}"><a href="{target}">{project}</a>'
+        )
+        Path(app.outdir, "index.html").write_text(f"<!doctype html>{page}\n", "utf-8")
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("source-read", add_navigation)
+    app.connect("build-finished", write_front_page)

@@ -82,7 +82,7 @@ def main(directory: str) -> int:
     site = Path(directory).resolve()
     found = wrong(site)
     count = len(list(site.rglob("*.html")))
-    print("\n".join(found) if found else f"{count} pages, begin at {directory}/docs/index.html")
+    print("\n".join(found) if found else f"{count} pages, begin at {directory}/index.html")
     return int(bool(found) or count == 0)
 
 
