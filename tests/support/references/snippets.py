@@ -3,6 +3,7 @@
 import itertools
 import re
 import shlex
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +46,7 @@ def snippets() -> list[Snippet]:
     patterns = ("*.md", "docs/**/*.md", "packages/*/*.md")
     pages = sorted(path.relative_to(ROOT).as_posix() for one in patterns for path in ROOT.glob(one))
     return [
-        Snippet(page, number, found[2].strip(), found[3])
+        Snippet(page, number, found[2].strip(), textwrap.dedent(found[3]))
         for page in pages
         if not page.startswith(LEFT_OUT)
         for number, found in enumerate(BLOCK.finditer((ROOT / page).read_text("utf-8")), 1)
