@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from tests.lab import budgets
@@ -19,12 +20,13 @@ from tests.support import servers
 
 from tunewarden import locks
 from tunewarden.clock import SystemClock
-from tunewarden.deletion import unfinished
+from tunewarden.deletion import requests, unfinished
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
+from tunewarden.deletion.requests import Attempt, RequestedDeletion
 from tunewarden.deletion.steps import Steps
 from tunewarden.errors import Error
-from tunewarden.registry.artifacts import State
+from tunewarden.registry.artifacts import ArtifactKind, State
 
 COUNT = 4
 
@@ -60,6 +62,60 @@ def _held_back(world: World, deletes: Sequence[Callable[[], object]]) -> Iterato
         yield
     for thread in threads:
         thread.join()
+
+
+class _Counting(Steps):
+    noted: ClassVar[list[int]] = []
+
+    def note(self, *deletions: Deletion) -> None:
+        self.noted.append(len(deletions))
+        super().note(*deletions)
+
+
+class CountsNotes(RealTime):
+    steps_type = _Counting
+
+
+def _committed(world: World, start: Start) -> list[Deletion]:
+    """Commit the deletion of all models in one transaction, as a bulk deletion does."""
+    wanted = [(ArtifactKind.MODEL, made.model.id) for made in start.made]
+    asked = world.app.executor.commit(
+        lambda size: requests.request_together(
+            world.app.database, start.owner, wanted, Attempt(), log_size=size
+        )
+    )
+    return [one.deletion for one in asked if isinstance(one, RequestedDeletion)]
+
+
+@pytest.mark.parametrize("another_leads", [False, True])
+def test_many_of_one_request_share_every_step_and_are_stored_in_between_only_for_another_leader(
+    start: Start, *, another_leads: bool
+) -> None:
+    with copied(start.world, parts=CountsNotes()) as world:
+        app = world.open().app
+        before = app.keyring.generations()
+        deletions = _committed(world, start)
+        _Counting.noted.clear()
+        done: list[Deletion] = []
+
+        def finish() -> None:
+            done.extend(app.executor.finish_together(deletions))
+
+        if another_leads:
+            with locks.exclusive(queue(world)):
+                thread = threading.Thread(target=finish)
+                thread.start()
+                servers.wait_until(lambda: waiting(world) == len(deletions), "all are stored", 20)
+            thread.join()
+        else:
+            finish()
+        assert [one.is_deleted for one in done] == [True] * len(start.made)
+        assert _Counting.noted == ([len(deletions)] if another_leads else [])
+        after = app.keyring.generations()
+        assert after == {shard: generation + 1 for shard, generation in before.items()}
+        assert [one.log_index for one in done] == list(range(len(done)))
+        world.resume()
+        assert [judge(world, made) for made in start.made] == [State.DELETED] * len(start.made)
 
 
 def test_those_that_wait_are_ended_at_once_whatever_process_they_wait_in(start: Start) -> None:

@@ -20,7 +20,7 @@ from tunewarden.engine_protocol.messages import (
     State,
 )
 from tunewarden.engines.embedded_control import EngineVerbs
-from tunewarden.engines.port import Eviction
+from tunewarden.engines.port import Eviction, ToEvict
 from tunewarden.errors import Error, Kind
 
 HANGS = """
@@ -184,6 +184,46 @@ def test_an_engine_that_gives_no_proof_is_killed(path: Path, tmp_path: Path, cas
         verbs = EngineVerbs(path, tmp_path / "scratch", SystemClock())
         evicted = verbs.evict("m_1", loaded_by=None, within_seconds=5)
         assert (evicted.how, evicted.aborted) == (Eviction.RESTARTED, 0)
+        assert engine.wait(5) == -9
+
+
+MANY = [ToEvict("m_1", "one"), ToEvict("m_2", None), ToEvict("m_3", "an engine that has ended")]
+ALL_SEEN = [
+    SEEN,
+    *(EvictedAdapter(name, was_loaded=False, aborted=0, residue=0.0) for name in ("m_2", "m_3")),
+]
+
+
+def test_several_are_evicted_by_one_request_and_each_by_what_was_seen_of_it(
+    path: Path, tmp_path: Path
+) -> None:
+    with answering(path, 200, _changed(EVICTED, evicted=ALL_SEEN)) as engine:
+        verbs = EngineVerbs(path, tmp_path / "scratch", SystemClock())
+        evicted = verbs.evict_many(MANY, within_seconds=5)
+        assert [(one.how, one.aborted) for one in evicted] == [
+            (Eviction.ZEROED, 3),
+            (Eviction.NOT_LOADED, 0),
+            (Eviction.RESTARTED, 0),
+        ]
+        assert engine.poll() is None
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        ALL_SEEN[:2],
+        [*ALL_SEEN[:2], msgspec.structs.replace(ALL_SEEN[2], residue=0.5)],
+        [ALL_SEEN[1], ALL_SEEN[0], ALL_SEEN[2]],
+    ],
+    ids=["one is missing", "one has weights left", "another order"],
+)
+def test_without_proof_for_one_the_engine_is_killed_for_all(
+    path: Path, tmp_path: Path, seen: list[EvictedAdapter]
+) -> None:
+    with answering(path, 200, _changed(EVICTED, evicted=seen)) as engine:
+        verbs = EngineVerbs(path, tmp_path / "scratch", SystemClock())
+        evicted = verbs.evict_many(MANY, within_seconds=5)
+        assert [(one.how, one.aborted) for one in evicted] == [(Eviction.RESTARTED, 0)] * 3
         assert engine.wait(5) == -9
 
 
