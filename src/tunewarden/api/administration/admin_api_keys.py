@@ -1,15 +1,15 @@
 """`/v1/organization/admin_api_keys`: the keys that administer."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.api import listing
 from tunewarden.api.administration import schemas
 from tunewarden.api.administration.bodies import InBody
-from tunewarden.api.administration.pages import LIMIT, Limit
+from tunewarden.api.administration.pages import InPage, page
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InAdministration, Segment
 from tunewarden.api.schemas import Deleted
@@ -24,22 +24,20 @@ routes = APIRouter(prefix="/v1/organization/admin_api_keys")
 @routes.get("")
 def list_admin_keys(
     context: InAdministration,
-    limit: Limit = LIMIT,
-    after: str | None = None,
+    asked: InPage,
     order: Literal["asc", "desc"] = "asc",
 ) -> Response:
     """List the admin keys of the organization, oldest first by default."""
-    database = context.operations.database
-    found = admin_key_commands.page(
-        database,
-        context.administrator,
-        is_ascending=order == "asc",
-        after=after,
-        limit=limit + 1,
+
+    def with_last_use(found: list[AdminKey]) -> Iterator[schemas.AdminKey]:
+        with context.operations.database.read() as tx:
+            used = usage.last_uses_of_keys(tx, [one.id for one in found])
+        return (shown(one, used.get(one.id)) for one in found)
+
+    is_ascending = order == "asc"
+    return page(
+        context, asked, admin_key_commands.page, shown=with_last_use, is_ascending=is_ascending
     )
-    with database.read() as tx:
-        used = usage.last_uses_of_keys(tx, [one.id for one in found])
-    return listing.page((shown(one, used.get(one.id)) for one in found), limit)
 
 
 @routes.post("")

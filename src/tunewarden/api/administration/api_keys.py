@@ -3,16 +3,16 @@
 OpenAI creates those of people in its console only; here an administrator may.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.api import listing
 from tunewarden.api.administration import schemas
 from tunewarden.api.administration.bodies import InBody
-from tunewarden.api.administration.pages import LIMIT, Limit
+from tunewarden.api.administration.pages import InPage, page
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InAdministration, Segment
 from tunewarden.api.schemas import Deleted
@@ -29,23 +29,18 @@ def list_project_keys(
     context: InAdministration,
     project_id: Segment,
     *,
-    limit: Limit = LIMIT,
-    after: str | None = None,
+    asked: InPage,
     owner_project_access: Literal["active", "inactive", "any"] = "any",
 ) -> Response:
     """List the API keys of a project, newest first."""
-    database = context.operations.database
-    found = project_keys.page(
-        database,
-        context.administrator,
-        project_id,
-        access=Access(owner_project_access),
-        after=after,
-        limit=limit + 1,
-    )
-    with database.read() as tx:
-        used = usage.last_uses_of_keys(tx, [one.key.id for one in found])
-    return listing.page((shown(one, used.get(one.key.id)) for one in found), limit)
+
+    def with_last_use(found: list[ProjectKey]) -> Iterator[schemas.ProjectKey]:
+        with context.operations.database.read() as tx:
+            used = usage.last_uses_of_keys(tx, [one.key.id for one in found])
+        return (shown(one, used.get(one.key.id)) for one in found)
+
+    access = Access(owner_project_access)
+    return page(context, asked, project_keys.page, project_id, shown=with_last_use, access=access)
 
 
 @routes.post("")

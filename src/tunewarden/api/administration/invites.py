@@ -1,14 +1,17 @@
 """`/v1/organization/invites`: links that make users."""
 
+from functools import partial
+from itertools import starmap
+
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tunewarden.api import listing, own_address
+from tunewarden.api import own_address
 from tunewarden.api.administration import invite_schemas as schemas
 from tunewarden.api.administration.bodies import Body, InBody
-from tunewarden.api.administration.pages import LIMIT, Limit
+from tunewarden.api.administration.pages import InPage, page
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Administration, InAdministration, Segment
 from tunewarden.api.schemas import Deleted
@@ -40,14 +43,9 @@ async def create_invite(context: InAdministration, body: InBody, request: Reques
 
 
 @routes.get("")
-def list_invites(
-    context: InAdministration, limit: Limit = LIMIT, after: str | None = None
-) -> Response:
+def list_invites(context: InAdministration, asked: InPage) -> Response:
     """List invites, newest first, without their links."""
-    found = invites.page(
-        context.operations.database, context.administrator, after=after, limit=limit + 1
-    )
-    return listing.page((shown(*one) for one in found), limit)
+    return page(context, asked, invites.page, shown=partial(starmap, shown))
 
 
 @routes.get("/{invite_id}")

@@ -1,13 +1,14 @@
 """`/v1/organization/projects/{project_id}/users`: the people of a project."""
 
+from functools import partial
+
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.api import listing
 from tunewarden.api.administration import schemas
 from tunewarden.api.administration.bodies import InBody
-from tunewarden.api.administration.pages import LIMIT, Limit
+from tunewarden.api.administration.pages import InPage, page
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InAdministration, Segment
 from tunewarden.api.schemas import Deleted
@@ -19,21 +20,9 @@ routes = APIRouter(prefix="/v1/organization/projects/{project_id}/users")
 
 
 @routes.get("")
-def list_project_users(
-    context: InAdministration,
-    project_id: Segment,
-    limit: Limit = LIMIT,
-    after: str | None = None,
-) -> Response:
+def list_project_users(context: InAdministration, project_id: Segment, asked: InPage) -> Response:
     """List the people of a project, newest first."""
-    found = project_members.page(
-        context.operations.database,
-        context.administrator,
-        project_id,
-        after=after,
-        limit=limit + 1,
-    )
-    return listing.page(map(shown, found), limit)
+    return page(context, asked, project_members.page, project_id, shown=partial(map, shown))
 
 
 @routes.post("")

@@ -1,15 +1,15 @@
 """`/v1/organization/projects`: the projects of the organization."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.api import listing
 from tunewarden.api.administration import schemas
 from tunewarden.api.administration.bodies import InBody
-from tunewarden.api.administration.pages import LIMIT, Limit
+from tunewarden.api.administration.pages import InPage, page
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InAdministration, Segment
 from tunewarden.finetuning import project_contents
@@ -28,20 +28,13 @@ NOT_OFFERED = {
 @routes.get("")
 def list_projects(
     context: InAdministration,
+    asked: InPage,
     *,
     include_archived: Annotated[bool, Query()] = False,
-    limit: Limit = LIMIT,
-    after: str | None = None,
 ) -> Response:
     """List the projects of the organization, newest first."""
-    found = projects.page(
-        context.operations.database,
-        context.administrator,
-        include_archived=include_archived,
-        after=after,
-        limit=limit + 1,
-    )
-    return listing.page(map(shown, found), limit)
+    archived = {"include_archived": include_archived}
+    return page(context, asked, projects.page, shown=partial(map, shown), **archived)
 
 
 @routes.post("")

@@ -1,13 +1,14 @@
 """`/v1/organization/projects/{project_id}/service_accounts`: users of a project who are no people."""
 
+from functools import partial
+
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.api import listing
 from tunewarden.api.administration import schemas
 from tunewarden.api.administration.bodies import InBody
-from tunewarden.api.administration.pages import LIMIT, Limit
+from tunewarden.api.administration.pages import InPage, page
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import InAdministration, Segment
 from tunewarden.api.schemas import Deleted
@@ -21,20 +22,10 @@ routes = APIRouter(prefix="/v1/organization/projects/{project_id}/service_accoun
 
 @routes.get("")
 def list_service_accounts(
-    context: InAdministration,
-    project_id: Segment,
-    limit: Limit = LIMIT,
-    after: str | None = None,
+    context: InAdministration, project_id: Segment, asked: InPage
 ) -> Response:
     """List the service accounts of a project, newest first."""
-    found = service_accounts.page(
-        context.operations.database,
-        context.administrator,
-        project_id,
-        after=after,
-        limit=limit + 1,
-    )
-    return listing.page(map(shown, found), limit)
+    return page(context, asked, service_accounts.page, project_id, shown=partial(map, shown))
 
 
 @routes.post("")

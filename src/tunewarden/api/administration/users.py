@@ -1,16 +1,16 @@
 """`/v1/organization/users`: the people of the organization."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.api import listing
 from tunewarden.api.administration import schemas
 from tunewarden.api.administration.bodies import InBody
-from tunewarden.api.administration.pages import LIMIT, Limit
+from tunewarden.api.administration.pages import InPage, page
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Administration, InAdministration, Segment
 from tunewarden.api.schemas import Deleted
@@ -34,19 +34,11 @@ Emails = Annotated[list[str], Query(alias="emails[]", max_length=100)]
 @routes.get("")
 def list_users(
     context: InAdministration,
+    asked: InPage,
     emails: Emails = [],  # noqa: B006  FastAPI's way to say that none is fine
-    limit: Limit = LIMIT,
-    after: str | None = None,
 ) -> Response:
     """List the people of the organization, newest first."""
-    found = users.page(
-        context.operations.database,
-        context.administrator,
-        emails=emails,
-        after=after,
-        limit=limit + 1,
-    )
-    return listing.page(_shown(context, found), limit)
+    return page(context, asked, users.page, shown=partial(_shown, context), emails=emails)
 
 
 @routes.get("/{user_id}")
