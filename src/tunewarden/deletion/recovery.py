@@ -13,6 +13,7 @@ If every component comes from one old copy of the whole machine, nothing here ca
 """
 
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,7 +202,8 @@ class Recovery:
         """Apply the leaves that the database has not seen."""
         replayed = 0
         lost: list[int] = []
-        requested = self._requested_with_cases()
+        going_on = self._going_on_at_cases()
+        times = sorted(going_on)
         for index, entry, facts in self._leaves(noted.log_size(self.database)):
             if isinstance(facts, KeyHandOverLeaf):
                 continue  # the key files say what has become of it
@@ -217,15 +219,16 @@ class Recovery:
             elif isinstance(facts, CaseLeaf):
                 bundle = self._bundle(index, entry)
                 with self.database.write(below_floor=True) as tx:
-                    replay.case(tx, facts, index, bundle, requested[facts.requested_at])
+                    replay.case(tx, facts, index, bundle, going_on[facts.requested_at])
             else:
                 bundle = self._bundle(index, entry)
                 with self.database.write(below_floor=True) as tx:
                     if replay.deletion(tx, facts, index, bundle):
                         replayed += 1
                         retention_pause.pause_all(tx, PauseReason.REPLAY)
-                if facts.requested_at in requested:
-                    requested[facts.requested_at].append(facts)
+                first, end = facts.requested_at, facts.key_erased_at
+                for at in times[bisect_left(times, first) : bisect_right(times, end)]:
+                    going_on[at].append(facts)
         size = self.log.size()
         with self.database.write(below_floor=True) as tx:
             replay.record_lost(tx, lost)
@@ -235,8 +238,12 @@ class Recovery:
         self.mark.raise_to(size)
         return replayed
 
-    def _requested_with_cases(self) -> dict[str, list[Deleted]]:
-        """Return an empty list for each time at which a case was requested whose leaf is to be replayed."""
+    def _going_on_at_cases(self) -> dict[str, list[Deleted]]:
+        """Return an empty list for each time at which a case was requested whose leaf is to be replayed.
+
+        It is for the deletions that were requested at that moment, or before it and not done then. Times of one format
+        are in the order of their texts.
+        """
         unseen = self._leaves(noted.log_size(self.database))
         return {facts.requested_at: [] for _, _, facts in unseen if isinstance(facts, CaseLeaf)}
 

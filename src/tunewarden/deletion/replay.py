@@ -142,15 +142,15 @@ def case(
     facts: CaseLeaf,
     index: int,
     bundle: Callable[[Disclosure | None], bytes],
-    requested_with: Sequence[Deleted],
+    going_on: Sequence[Deleted],
 ) -> None:
     """Store that a case is finished, if the database knows it, or what it began with.
 
-    `requested_with`: the leaves of deletions that were requested at the same moment, which the database has by now.
+    `going_on`: the leaves of deletions that went on when it was requested, which the database has by now.
     """
     known = case_rows.find(tx, facts.case_id)
     if known is None:
-        found = [_find(tx, one) for one in requested_with]
+        found = [_find(tx, one) for one in going_on]
         deletions = [records.find_of(tx, artifact.n) for artifact, _ in filter(None, found)]
         known = lost_cases.restore(tx, facts, [one for one in deletions if one is not None])
     if known is not None:

@@ -1,8 +1,7 @@
 """A case that an older database does not know, made again from its leaf and from its members' deletions (D10).
 
 The case's salt is made from that of the file that it began with, so a database that knows the file opens the leaf. Which
-deletions belong to it is proven by the leaf's commitment to their entries, or not said: members that were being deleted
-before the case began have other times, and then none are listed.
+deletions belong to it is proven by the leaf's commitment to their entries, or not said: then none are listed.
 """
 
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from tunewarden.db.database import Tx
 from tunewarden.deletion import case_rows
 from tunewarden.deletion.case_rows import Case
 from tunewarden.deletion.disclosure import asker
+from tunewarden.deletion.lineage import Node, below, walk
 from tunewarden.deletion.records import Deletion
 from tunewarden.identity import keys
 from tunewarden.registry.artifacts import ArtifactKind
@@ -27,13 +27,19 @@ UNKNOWN = "unknown"
 def restore(tx: Tx, facts: CaseLeaf, deletions: Sequence[Deletion]) -> Case | None:
     """Insert the case of a leaf, unfinished; None if no database row tells whose it is.
 
-    `deletions`: those that were requested at the same moment, of any organization.
+    `deletions`: those that went on when it was requested, of any organization.
     """
+    requested_at = to_micros(datetime.fromisoformat(facts.requested_at))
     origin = next((one for one in deletions if _began_with(facts, one)), None)
     if origin is None:
         return None
     salt = case_rows.salt_of(origin.salt, facts.case_id)
     own = [one for one in deletions if one.organization_id == origin.organization_id]
+    together = [one for one in own if one.requested_at == requested_at]
+    # Those that had begun before belong to it if they learned from the same.
+    learned = {node.n for node in walk(tx, Node(origin.artifact_n), below).found if not node.is_job}
+    related = [one for one in own if one in together or one.artifact_n in learned]
+    proven = next((some for some in (together, related) if _are_all(facts, salt, some)), [])
     requested_by = asker(facts, salt, keys.ids_of(tx, origin.organization_id)) or UNKNOWN
     case_rows.insert(
         tx,
@@ -44,9 +50,9 @@ def restore(tx: Tx, facts: CaseLeaf, deletions: Sequence[Deletion]) -> Case | No
         "",
         salt,
         facts.hidden,
-        [one.n for one in own] if _are_all(facts, salt, own) else [],
+        [one.n for one in proven],
         size=facts.count,
-        requested_at=to_micros(datetime.fromisoformat(facts.requested_at)),
+        requested_at=requested_at,
     )
     audit.record(
         tx,
