@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 EDITABLE := $(PIP) install --no-deps --no-build-isolation --editable packages/receipts --editable . \
   --editable packages/vllm
 
-.PHONY: run test test-again test-vllm test-clients test-image test-uvx fuzz-api batteries quick check docs conformance torture bench bench-guard setup lock lock-clients lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
+.PHONY: run test test-again test-vllm test-clients test-image test-uvx fuzz-api batteries quick check docs references conformance torture bench bench-guard setup lock lock-clients lock-check pythons floors newest wheel installed-wheel editable demo-weights sbom clean
 
 run: $(VENV)/.local
 	$(BIN)/tunewarden serve --demo --data data
@@ -83,6 +83,10 @@ docs: $(VENV)/.docs
 	PYTHONPATH=$(VENV)/docs $(BIN)/python -m sphinx --builder html --conf-dir docs --fresh-env --fail-on-warning \
 	  --keep-going --quiet --doctree-dir .cache/docs . site
 	$(BIN)/python -m tests.support.built_site site
+
+# Writes the generated parts of docs anew: routes, options, errors, settings, roles, events, metrics, clients.
+references: $(VENV)/.dev
+	$(BIN)/python -m pytest --group quick tests/docs --update-golden
 
 # Writes docs/reference/conformance.md anew; `make test` only compares.
 conformance: $(VENV)/.ready $(SDK_TESTS)

@@ -1,6 +1,6 @@
 """docs/reference/errors.md has every code that the API gives, with its statuses; and every kind of error.
 
-After a change that is meant: `pytest tests/docs/test_errors_reference.py --update-golden` writes the statuses. A new code
+After a change that is meant: `make references` writes the statuses. A new code
 needs a row, with why and what to do.
 """
 

@@ -1,6 +1,6 @@
-"""docs/reference/http.md and command-options.md are what the routes and the commands say of themselves.
+"""The references of routes, options and events of webhooks are what the code says of itself.
 
-After a change that is meant: `pytest tests/docs/test_generated_references.py --update-golden`, and read the difference.
+After a change that is meant: `make references`, and read the difference.
 """
 
 import re
@@ -9,20 +9,29 @@ from pathlib import Path
 import pytest
 from tests.support.references import command_line, http_api, pages
 
-REFERENCE = Path(__file__).parents[2] / "docs/reference"
+from tunewarden.webhooks.event_types import MEANINGS, WebhookEventType
+
+DOCS = Path(__file__).parents[2] / "docs"
+REFERENCE = DOCS / "reference"
+
+
+def _webhook_events() -> str:
+    rows = "".join(f"| `{one.value}` | {MEANINGS[one]} |\n" for one in WebhookEventType)
+    return f"| type | sent when |\n| --- | --- |\n{rows}"
 
 
 @pytest.mark.parametrize(
     ("file", "name", "made"),
     [
-        ("http.md", "routes", http_api.markdown),
-        ("command-options.md", "options", command_line.markdown),
+        ("reference/http.md", "routes", http_api.markdown),
+        ("reference/command-options.md", "options", command_line.markdown),
+        ("how-to/receive-webhooks.md", "types", _webhook_events),
     ],
 )
 def test_a_reference_is_what_its_source_says(
     file: str, name: str, made: pages.Made, pytestconfig: pytest.Config
 ) -> None:
-    page = REFERENCE / file
+    page = DOCS / file
     text = pages.with_table(page.read_text("utf-8"), name, made())
     pages.hold(page, text, pytestconfig)
 
@@ -47,3 +56,7 @@ def test_control_a_command_has_its_options() -> None:
     deleting = page.split("### models delete\n")[1].split("###")[0]
     assert "tunewarden models delete [OPTIONS] MODEL_ID" in deleting
     assert "| `--dry-run` | Show what would be done, without doing it. |" in deleting
+
+
+def test_every_event_of_webhooks_has_a_meaning() -> None:
+    assert MEANINGS.keys() == set(WebhookEventType)
