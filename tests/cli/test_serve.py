@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -22,7 +23,7 @@ from tests.support.servers import LOCAL_BASE, ORGANIZATION, Server, is_alive, wa
 
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.config import Config
-from tunewarden.identity import key_format
+from tunewarden.identity import key_format, session_rows
 from tunewarden.server import start_checks
 
 
@@ -57,9 +58,9 @@ def test_the_first_start_makes_an_owner_and_says_how_to_use_the_server(data: Pat
 
 
 def _last_lines(server: Server) -> dict[str, str]:
-    """Return the four lines that a server's output ends with, by their names."""
+    """Return the five lines that a server's output ends with, by their names."""
     wait_until(lambda: "\nDocs: " in server.printed(), "the last lines are printed")
-    last = [line.partition(":") for line in server.printed().splitlines()[-4:]]
+    last = [line.partition(":") for line in server.printed().splitlines()[-5:]]
     return {name: text.strip() for name, _, text in last}
 
 
@@ -67,8 +68,12 @@ def test_it_ends_with_its_address_the_fingerprint_of_its_log_a_command_and_docum
     server: Server,
 ) -> None:
     last = _last_lines(server)
-    assert list(last) == ["API", "Log key", "Next", "Docs"]
+    assert list(last) == ["API", "Console", "Log key", "Next", "Docs"]
     assert last["API"] == server.url
+    # A link that signs in is for a terminal: this goes to logs.
+    console = f"{server.url[: -len('/v1')]}/console"
+    said = f"{console} (sign in with: tunewarden console link --data {server.data})"
+    assert last["Console"] == said
     pem = server.get("/.well-known/tunewarden-log-key").body.splitlines()
     digest = hashlib.sha256(base64.b64decode(pem[1])).hexdigest()
     assert last["Log key"].split()[0] == f"sha256:{digest}"
@@ -79,7 +84,9 @@ def test_it_ends_with_its_address_the_fingerprint_of_its_log_a_command_and_docum
     assert key_format.FORMAT.fullmatch(made)
 
 
-def test_a_terminal_shows_the_first_key_once(data: Path) -> None:
+def test_a_terminal_shows_the_first_key_once_and_each_time_a_link_to_the_console(
+    data: Path,
+) -> None:
     shown = []
     for _ in range(2):
         with terminal.running("serve", "--port", "0", data=data) as running:
@@ -89,6 +96,12 @@ def test_a_terminal_shows_the_first_key_once(data: Path) -> None:
             shown.append(running.shown)
     key = (data / "owner.key").read_text().strip()
     assert [text.count(key) for text in shown] == [1, 0]
+    links = [re.findall(r"/console/links/(\w{43}) \(signs in once", text) for text in shown]
+    assert [len(found) for found in links] == [1, 1]
+    with servers.open_data(data).database.read() as tx:
+        (first,), (second,) = links
+        assert session_rows.key_of_link(tx, first) == session_rows.key_of_link(tx, second)
+        assert session_rows.key_of_link(tx, second) == f"key_{key.split('-')[2]}"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Signing in and out of the console: who gets a session, what it opens, and what ends it, on two workers."""
 
+import json
 import re
 
 import pytest
@@ -146,6 +147,16 @@ def test_a_link_signs_in_once_and_looking_at_it_uses_nothing_up(server: Server) 
     assert visitor.get("/console/models").status == 200
     assert visitor.get(path).status == 401
     assert Visitor(server).post(path, {}).status == 401
+
+
+def test_the_command_prints_a_link_that_signs_in(server: Server) -> None:
+    printed = server.cli("console", "link").stdout.strip()
+    path = "/" + printed.partition("://")[2].partition("/")[2]
+    visitor = Visitor(server)
+    assert visitor.post(path, {}).status == 303
+    assert visitor.get("/console/models").status == 200
+    shown = json.loads(server.cli("console", "link", "--json").stdout)
+    assert shown.keys() == {"object", "url", "expires_at"}
 
 
 def test_a_link_is_of_its_key_and_lasts_ten_minutes(server: Server) -> None:

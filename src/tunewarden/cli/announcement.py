@@ -1,4 +1,4 @@
-"""What `tunewarden serve` prints: its address at once, then how to use it, and four lines at the end."""
+"""What `tunewarden serve` prints: its address at once, then how to use it, and five lines at the end."""
 
 import contextlib
 import sys
