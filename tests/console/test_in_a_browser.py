@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.console.test_authorization import targets, visitors
 from tests.support import browser
-from tests.support.browser import Found, Watched
+from tests.support.browser import Found
 from tests.support.console import Visitor
 from tests.support.servers import Server
 
@@ -21,7 +21,6 @@ pytestmark = pytest.mark.long
 NO_PAGES = re.compile(r"/static/|/receipt$|/changes$|/report$|/links/")
 ROLES = ("owner", "viewer", "nobody")
 NARROW = {"width": 320, "height": 640}
-WIDE = {"width": 1280, "height": 800}
 FOCUSABLE = (
     "Array.from(document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea, summary,"
     ' [tabindex="0"]\')).filter((one) => one.checkVisibility() && !one.disabled).length'
@@ -57,21 +56,11 @@ def paths(targets: dict[str, list[tuple[str, str]]]) -> list[str]:
     ]
 
 
-def _tab(chromium: Any, visitor: Visitor, **options: Any) -> Watched:
-    """Open a tab with the session of a visitor."""
-    context = chromium.new_context(viewport=options.pop("viewport", WIDE), **options)
-    address = f"http://{visitor.host}"
-    if visitor.cookie is not None:
-        name, _, value = visitor.cookie.partition("=")
-        context.add_cookies([{"name": name, "value": value, "url": f"{address}/console"}])
-    return Watched(context, address)
-
-
 @pytest.mark.parametrize("role", ROLES)
 def test_a_page_asks_nothing_of_anybody_else_and_keeps_its_policy(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str], role: str
 ) -> None:
-    tab = _tab(chromium, visitors[role])
+    tab = browser.tab(chromium, visitors[role])
     for path in paths:
         assert tab.open(path) in {200, 403, 404}, path
         if tab.page.locator("script").count():
@@ -85,7 +74,7 @@ def test_a_violation_and_a_request_elsewhere_would_be_seen(
     chromium: Any, visitors: dict[str, Visitor]
 ) -> None:
     """The control: what the test above looks for is there to be found."""
-    tab = _tab(chromium, visitors["owner"])
+    tab = browser.tab(chromium, visitors["owner"])
     tab.open("/console")
     assert tab.wrong() == []
     tab.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<p style=\"color:red\">')")
@@ -100,7 +89,7 @@ def test_a_violation_and_a_request_elsewhere_would_be_seen(
 def test_a_page_is_clean_by_axe(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str], found: Found, scheme: str
 ) -> None:
-    tab = _tab(chromium, visitors["owner"], color_scheme=scheme)
+    tab = browser.tab(chromium, visitors["owner"], color_scheme=scheme)
     for path in paths:
         tab.open(path)
         result = found.axe.run(tab.page)
@@ -113,7 +102,7 @@ def test_a_narrow_page_is_never_scrolled_sideways(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str], viewport: dict[str, int]
 ) -> None:
     """320 px, and 1280 px at 200 %."""
-    tab = _tab(chromium, visitors["owner"], viewport=viewport)
+    tab = browser.tab(chromium, visitors["owner"], viewport=viewport)
     for path in paths:
         tab.open(path)
         assert not tab.is_wider_than_its_window(), path
@@ -123,7 +112,7 @@ def test_a_narrow_page_is_never_scrolled_sideways(
 def test_the_keyboard_reaches_everything_and_one_sees_where_it_is(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str]
 ) -> None:
-    tab = _tab(chromium, visitors["owner"])
+    tab = browser.tab(chromium, visitors["owner"])
     for path in paths:
         tab.open(path)
         tab.page.evaluate("document.activeElement.blur()")
@@ -147,7 +136,7 @@ def test_forced_colours_hide_nothing(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str]
 ) -> None:
     """Buttons and badges keep a border, which is all that a background said."""
-    tab = _tab(chromium, visitors["owner"], forced_colors="active")
+    tab = browser.tab(chromium, visitors["owner"], forced_colors="active")
     bare = (
         "Array.from(document.querySelectorAll('button, .badge, .alert')).filter((one) =>"
         " one.checkVisibility() && getComputedStyle(one).borderTopStyle === 'none').map((one) => one.outerHTML)"
@@ -201,7 +190,7 @@ def test_a_receipt_is_verified_in_the_browser_with_the_servers_key_and_with_ones
 ) -> None:
     model = server.make_model().id
     deleted = server.request("DELETE", f"/v1/models/{model}", key=server.owner_key)
-    tab = _tab(chromium, visitors["owner"])
+    tab = browser.tab(chromium, visitors["owner"])
     tab.open(f"/console/deletions/{deleted.header('tunewarden-deletion')}")
     # What goes on by itself is shown when it is over, without a hand.
     tab.page.locator(".timeline .done").nth(6).wait_for()

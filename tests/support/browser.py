@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
+from tests.support.console import Visitor
 
 # Its own directory of packages (Makefile): nothing else of the tests needs them.
 PACKAGES = Path(sys.prefix) / "browser"
@@ -24,6 +25,9 @@ window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) =>
   window.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`));
 """
+
+
+WIDE = {"width": 1280, "height": 800}
 
 
 class Found(NamedTuple):
@@ -104,3 +108,13 @@ class Watched:
         """Return whether one must scroll sideways."""
         root = "document.documentElement"
         return bool(self.page.evaluate(f"{root}.scrollWidth > {root}.clientWidth"))
+
+
+def tab(chromium: Any, visitor: Visitor, **options: Any) -> Watched:
+    """Open a tab with the session of a visitor."""
+    context = chromium.new_context(viewport=options.pop("viewport", WIDE), **options)
+    address = f"http://{visitor.host}"
+    if visitor.cookie is not None:
+        name, _, value = visitor.cookie.partition("=")
+        context.add_cookies([{"name": name, "value": value, "url": f"{address}/console"}])
+    return Watched(context, address)
