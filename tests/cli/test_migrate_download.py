@@ -277,6 +277,29 @@ def test_whichever_answer_of_the_target_is_lost_no_file_is_made_twice(
     assert lost >= 4, "a look at the server, an upload, a part and its completion"
 
 
+def test_parts_whose_answers_are_lost_again_and_again_do_not_fill_an_upload_for_good(
+    source: OpenAI, server: Server, tmp_path: Path
+) -> None:
+    """The server has room for each part twice: for a third one the upload is begun anew."""
+    source.files = dict(list(source.files.items())[:1])
+    moving = migrations.moving(tmp_path, source.url, settings=over_http(server))
+    assert moving.run("inventory").returncode == 0
+    with CuttingProxy(server.address) as proxy:
+        settings = {"OPENAI_BASE_URL": proxy.url, "OPENAI_API_KEY": server.owner_key}
+        through = Moving(moving.url, moving.key_file, moving.state, settings)
+        # After a look at the server and, the first time, the upload; cut in the head of the answer.
+        for answers_before in (2, 1):
+            proxy.skip, proxy.lose, proxy.after_bytes = answers_before, 1, 40
+            ran = through.run("download")
+            assert ran.returncode == ExitCode.UNAVAILABLE
+            assert "gave no answer, or not all of it" in ran.stderr
+            assert any(b"/parts" in one for one in proxy.requests)
+    again = moving.run("download")
+    assert again.returncode == 0, again.stderr
+    ((name, saved),) = _saved(moving).items()
+    assert server.client().files.content(saved["file"]).read() == source.contents[name]
+
+
 def test_no_text_is_anywhere_but_sealed(source: OpenAI, data: Path, tmp_path: Path) -> None:
     with servers.serving(data, local_base=True, kind=servers.WithoutTorch) as server:
         moving = migrations.moving(tmp_path, source.url, settings=over_http(server))

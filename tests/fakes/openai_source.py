@@ -79,6 +79,8 @@ class OpenAI:
         self.page_size = 100
         self.may_delete = False
         self.chat_seconds = 0.0
+        # A question -> the choice that answers it, in place of the usual words.
+        self.choices: dict[str, Object] = {}
         # Chats are answered when it is set.
         self.is_answering = threading.Event()
         self.is_answering.set()
@@ -208,7 +210,7 @@ class OpenAI:
             "message": {"role": "assistant", "content": said, "refusal": None, "annotations": []},
             "logprobs": {"content": []} if body.get("logprobs") else None,
             "finish_reason": "stop",
-        }
+        } | self.choices.get(body["messages"][-1]["content"], {})
         return {
             "id": "chatcmpl-Bxyz",
             "object": "chat.completion",

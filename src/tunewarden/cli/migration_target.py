@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tunewarden.cli import forms
 from tunewarden.cli.client import Client
@@ -14,6 +14,8 @@ MIME_TYPE = "application/jsonl"
 # A killed command may have succeeded: then this is a retry.
 REPEATED = {"x-stainless-retry-count": "1"}
 NOT_PENDING = "upload_not_pending"
+# Parts whose answers were lost have filled it, which no retry changes.
+TOO_LARGE = "upload_too_large"
 
 
 class HttpTarget:
@@ -43,8 +45,15 @@ class HttpTarget:
 
     def add_part(self, upload_id: str, size: int, read: Callable[[int], bytes]) -> str:
         """Add the `size` bytes that `read` returns; return the part's id. Raises UploadGone."""
-        with _said_if_gone():
-            return forms.add_part(self._client, upload_id, "part", size, read)
+        try:
+            with _said_if_gone():
+                return forms.add_part(self._client, upload_id, "part", size, read)
+        except Error as error:
+            if error.code != TOO_LARGE:
+                raise
+            with suppress(Error):
+                self._client.post("uploads", upload_id, "cancel")
+            raise UploadGone from error
 
     def complete(self, upload_id: str, part_ids: Sequence[str], size: int, origin: Origin) -> str:
         """Make a file of parts; return its id, again if that was done before. Raises UploadGone."""

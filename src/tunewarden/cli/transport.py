@@ -158,8 +158,10 @@ def _answer(connection: HTTPConnection, into: Callable[[bytes], object] | None =
         body = b""
         while piece := response.read1(CHUNK_BYTES):  # what has come, also of a slow answer
             into(piece)
-    # What is cut short ends like what is whole, where a bound is given.
-    if response.length:
+    # What is cut short ends like what is whole, where a bound is given; or in its head, before the length.
+    has_no_length = response.length is None and not response.chunked
+    is_cut_in_head = response.status == 200 and has_no_length and not body
+    if response.length or (is_cut_in_head and into is None):
         raise IncompleteRead(body, response.length)
     return Answer(response.status, headers, body)
 
