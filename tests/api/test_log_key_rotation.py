@@ -66,6 +66,12 @@ def rotated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         asked = server.cli("log", "rotate-key", stdin="n\n")
         assert asked.returncode != 0
         assert "will be replaced" in asked.stderr
+        # As if another rotation had been killed before its leaf.
+        following = server.data / "log.key.next"
+        following.touch(mode=0o600)
+        following.write_bytes(bytes(32))
+        doctor = server.cli("doctor")
+        assert (doctor.returncode, "was interrupted" in doctor.stdout) == (1, True)
         dry = rotate(server, "--dry-run")
         found = rotate(server)
         assert dry["previous_key"] == found["previous_key"]
@@ -126,7 +132,9 @@ def test_the_checks_of_operator_and_organization_follow_the_keys(rotated: Seen) 
     administration.make_digest(server.app)
     checked = server.cli("audit", "verify", "--json")
     assert (checked.returncode, json.loads(checked.stdout)["problems"]) == (0, [])
-    assert server.cli("doctor").returncode == 0
+    doctor = server.cli("doctor")
+    assert doctor.returncode == 0
+    assert "rotated 1 times" in doctor.stdout
     remote = {
         "TUNEWARDEN_URL": server.url,
         "TUNEWARDEN_ADMIN_KEY": administration.make_admin_key(server.app),

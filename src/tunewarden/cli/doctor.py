@@ -25,6 +25,7 @@ from tunewarden.registry import bases, members, replicas
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.replicas import Replica
 from tunewarden.server import start_checks
+from tunewarden.transparency.key_files import KeyFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def examine(settings: Config, *, is_deep: bool) -> Iterator[Finding]:
     except Error as error:
         yield _wrong("scratch", error.message)
     yield _swap(app)
+    yield from _log(app)
     yield _expiry(app)
     local = [base for base in bases.list_all(app.database) if base.kind is BaseKind.LOCAL]
     has_torch = importlib.util.find_spec("torch") is not None
@@ -220,6 +222,23 @@ def _swap(app: App) -> Finding:
     if app.memory.swap_is_accepted:
         return _well("swap", f"plaintext weights may reach {where}, as accepted")
     return _wrong("swap", f"memory may be swapped to {where}: {REMEDY}")
+
+
+def _log(app: App) -> Iterator[Finding]:
+    """Open the log, which verifies its newest entries, its key and every rotation of that; not if opening would write."""
+    if not (app.config.log / "checkpoint").exists():
+        return
+    if KeyFiles(app.config.signing_key).is_rotating():
+        advice = "start the server, or run `tunewarden log rotate-key` again"
+        yield _wrong("log", f"a rotation of its key was interrupted: {advice}")
+        return
+    try:
+        log, signer = app.open_log()
+        rotated = len(signer.chain.hand_overs)
+        said = f"{log.size()} entries, key sha256:{signer.key.digest()}, rotated {rotated} times"
+        yield _well("log", said)
+    except Error as error:
+        yield _wrong("log", error.message)
 
 
 def _expiry(app: App) -> Finding:

@@ -47,6 +47,10 @@ class KeyFiles:
         with translated():
             return not self._next.exists() and _read(self._path) == seed
 
+    def is_rotating(self) -> bool:
+        """Return whether a rotation is in progress, or was interrupted."""
+        return self._next.exists() or self._former.exists()
+
     def make_next(self) -> bytes:
         """Make the next seed, durably; return it. Raises Error(UNAVAILABLE)."""
         with translated():
