@@ -29,6 +29,7 @@ html_show_sphinx = False
 # Nobody needs the Markdown a second time.
 html_copy_source = False
 
+DECISIONS = "docs/decisions/index"
 HEADING = re.compile(r"^##+ (.+)$", re.MULTILINE)
 ITEM = re.compile(r"^- \[([^]]+)\]\(([^)#]+)\.md\)", re.MULTILINE)
 
@@ -53,10 +54,21 @@ def navigation(text: str) -> str:
     return "\n\n".join(trees)
 
 
+def decisions() -> str:
+    """Return the list of all decisions, by their titles."""
+    pages = sorted((Path(__file__).parent / "decisions").glob("0*.md"))
+    titles = (page.read_text("utf-8").partition("\n")[0].removeprefix("# ") for page in pages)
+    return "\n".join(f"- [{title}]({page.name})" for title, page in zip(titles, pages, strict=True))
+
+
 def add_navigation(_: Any, page: str, source: list[str]) -> None:
-    """The lists of the index are the navigation, too."""
+    """Make the navigation of the index's lists. Decisions are in a list of their own, not in it: they are many."""
     if page == root_doc:
         source[0] += f"\n\n{navigation(source[0])}\n"
+    elif page == DECISIONS:
+        source[0] += f"\n{decisions()}\n"
+    elif page.startswith(DECISIONS.removesuffix("index")):
+        source[0] = f"---\norphan: true\n---\n\n{source[0]}"
 
 
 def write_front_page(app: Any, error: Exception | None) -> None:
