@@ -131,7 +131,8 @@ def test_a_configuration_for_promptfoo_is_its_owners(server: Server, tmp_path: P
     assert provider["id"] == f"openai:chat:{new}"
     assert provider["config"]["apiBaseUrl"] == server.url
     assert len(found["tests"]) == COUNT
-    assert found["tests"][0]["assert"][0]["value"].startswith(f"{old} answers {PROMPT_CANARY}")
+    value = found["tests"][0]["assert"][0]["value"]
+    assert value.startswith(f'{{{{ "{old} answers {PROMPT_CANARY}')
 
 
 def test_what_has_no_answers_or_no_new_model_is_named(server: Server, tmp_path: Path) -> None:

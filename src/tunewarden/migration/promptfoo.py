@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 Object = dict[str, Any]
+# Of a string in a template of Nunjucks.
+ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def configuration(model: str, url: str, lines: Sequence[Object]) -> Object:
@@ -24,12 +26,21 @@ def configuration(model: str, url: str, lines: Sequence[Object]) -> Object:
         "tests": [
             {
                 "vars": {"messages": line["request"]["messages"]},
-                "assert": [{"type": "equals", "value": said}],
+                "assert": [{"type": "equals", "value": _literal(said)}],
             }
             for line in lines
             if (said := text(line["there"]))
         ],
     }
+
+
+def _literal(said: str) -> str:
+    """Return a template that gives exactly this text.
+
+    promptfoo renders an expected value, and takes one that begins with `file://` for a program to run.
+    """
+    escaped = said.translate({ord(one): other for one, other in ESCAPES.items()})
+    return f'{{{{ "{escaped}" }}}}'
 
 
 def text(answer: Object) -> str:
