@@ -70,6 +70,7 @@ def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
         ],
         "rule_id": [("own", str(rule["id"])), ("unknown", "rule_nobody")],
         "hold_id": [("unknown", "hold_nobody")],
+        "alias": [("unknown", "nobody")],
         "name": [("own", "console.css"), ("unknown", "nothing.css")],
         "token": [("unknown", "nothing")],
     }

@@ -81,6 +81,25 @@ def test_what_blocks_it_is_shown_with_what_lifts_it_and_no_field(
     assert _delete(owner, model)[0] == 303
 
 
+def test_a_hold_is_placed_and_an_alias_switched_where_they_are_in_the_way(
+    server: Server, owner: Visitor
+) -> None:
+    model, other = server.make_model().id, server.make_model().id
+    where = f"/console/models/{model}"
+    assert owner.post(f"{where}/holds", {"reason": "case 18"}).header("location") == where
+    page = owner.text(where)
+    assert "case 18" in page
+    (hold,) = re.findall(r"/console/holds/(hold_\w+)/lift", page)
+    assert owner.post(f"/console/holds/{hold}/lift", {}).header("location") == where
+    server.post("/v1/aliases", {"name": "in-the-way", "model": model})
+    assert "/console/aliases/in-the-way" in owner.text(_page(model))
+    form = {"model": other, "then": _page(model)}
+    assert owner.post("/console/aliases/in-the-way", form).header("location") == _page(model)
+    assert _delete(owner, model)[0] == 303
+    alias = server.get("/v1/aliases/in-the-way", key=server.owner_key).json
+    assert [one["model"] for one in alias["targets"]] == [other]
+
+
 def test_a_protected_model_is_deleted_by_force_when_that_is_asked_for(
     server: Server, owner: Visitor
 ) -> None:

@@ -132,6 +132,17 @@ def test_the_keyboard_reaches_everything_and_one_sees_where_it_is(
     tab.page.context.close()
 
 
+def test_without_javascript_each_page_has_its_heading_and_its_content(
+    chromium: Any, visitors: dict[str, Visitor], paths: list[str]
+) -> None:
+    tab = browser.tab(chromium, visitors["owner"], java_script_enabled=False)
+    for path in paths:
+        tab.open(path)
+        assert tab.page.locator("h1").count() == 1, path
+        assert len(tab.page.locator("main").inner_text()) > 40, path
+    tab.page.context.close()
+
+
 def test_forced_colours_hide_nothing(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str]
 ) -> None:

@@ -13,12 +13,14 @@ from tunewarden.deletion.cases import artifact_lineage
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, allows
 from tunewarden.registry import bases, catalog, model_pages
-from tunewarden.registry.artifacts import State
+from tunewarden.registry.artifacts import ArtifactKind, State
 from tunewarden.registry.holds import Hold
 from tunewarden.registry.model_changes import Changes
 from tunewarden.registry.model_pages import Chosen, ListedModel
 from tunewarden.registry.models import Model
 
+# The weight of an alias's only model.
+WHOLE = 1
 STATES = {state.value: state for state in (State.ACTIVE, State.ARCHIVED)}
 
 
@@ -71,6 +73,7 @@ def show_model(visit: Visit) -> Response:
         "metadata": of.model_changes.metadata_of(model),
         "engines": views.engines_object(of.adapter_states.of(model)).data,
         "delete_action": Action.DELETE,
+        "hold_action": Action.HOLD,
         "lineage": artifact_lineage.of_model(of.database, caller, model.id),
     }
     return rendering.page(visit, "model.html", values)
@@ -91,7 +94,23 @@ def change_model(visit: Visit) -> Response:
 def lift_hold(visit: Visit) -> Response:
     """Lift a hold, and go back to what it was on."""
     hold = visit.operations.holds.lift(visit.caller, visit.asked.segments["hold_id"])
-    where = f"/console/models/{segment(hold.artifact_id)}"
+    where = f"/console/{hold.kind.value}s/{segment(hold.artifact_id)}"
+    return rendering.to(rendering.ours(visit.asked.sent("then"), where))
+
+
+def place_hold(visit: Visit) -> Response:
+    """Place a hold on a model."""
+    model_id, reason = visit.asked.segments["model_id"], visit.asked.sent("reason").strip()
+    visit.operations.holds.place(visit.caller, ArtifactKind.MODEL, model_id, reason)
+    return rendering.to(f"/console/models/{segment(model_id)}")
+
+
+def switch_alias(visit: Visit) -> Response:
+    """Point an alias to one other model, which takes all of its requests."""
+    model_id = visit.asked.sent("model").strip()
+    name = visit.asked.segments["alias"]
+    visit.operations.aliases.set(visit.caller, name, {model_id: WHOLE}, is_new=False)
+    where = f"/console/models/{segment(model_id)}"
     return rendering.to(rendering.ours(visit.asked.sent("then"), where))
 
 
@@ -117,5 +136,7 @@ PAGES = (
     Page("GET", "/console/models", list_models),
     Page("GET", "/console/models/{model_id}", show_model),
     Page("POST", "/console/models/{model_id}", change_model),
+    Page("POST", "/console/models/{model_id}/holds", place_hold),
     Page("POST", "/console/holds/{hold_id}/lift", lift_hold),
+    Page("POST", "/console/aliases/{alias}", switch_alias),
 )

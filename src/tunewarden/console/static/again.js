@@ -21,6 +21,7 @@ async function look() {
 async function fetchPart() {
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    if (answer.redirected) location.reload(); // the session has ended
     if (!answer.ok || answer.redirected) return null;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     return page.querySelector("#progress");
