@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.fakes import openai_source
+from tests.fakes.cutting_proxy import CuttingProxy
 from tests.fakes.openai_source import KEY, USED_UP, OpenAI, Refusal, rate_limited
 from tests.support import migrations
 from tests.support.migrations import FIRST, GONE, OLD_BASE, SECOND, Moving
@@ -86,6 +87,17 @@ def test_every_page_of_a_list_is_read(source: OpenAI, moving: Moving) -> None:
     found = json.loads(moving.run("inventory", "--json").stdout)
     assert len(found["jobs"]) == 3
     assert len(found["files"]) == 4
+
+
+def test_an_answer_that_is_cut_in_its_head_is_asked_for_again(
+    source: OpenAI, tmp_path: Path
+) -> None:
+    host, port = source.url.removeprefix("http://").removesuffix("/v1").split(":")
+    with CuttingProxy((host, int(port)), lose=1, skip=1, after_bytes=40) as proxy:
+        ran = migrations.moving(tmp_path, proxy.url).run("inventory")
+        assert proxy.lose == 0
+    assert ran.returncode == 0, ran.stderr
+    assert "gave no answer, or not all of it" in ran.stderr
 
 
 def test_limits_of_the_organization_are_waited_for(source: OpenAI, moving: Moving) -> None:

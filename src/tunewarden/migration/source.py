@@ -235,8 +235,9 @@ def why(error: Exception) -> str:
 def _whole(response: HTTPResponse) -> bytes:
     """Return a response's body. Raises IncompleteRead if it was truncated or is too large."""
     body = response.read(ANSWER_BYTES_MAX)
-    # With a limit, http.client ends a truncated body like a complete one.
-    if response.length:
+    # With a limit, http.client ends a truncated body like a complete one, and a truncated head like an empty body.
+    has_no_length = response.length is None and not response.chunked
+    if response.length or (response.status == 200 and has_no_length and not body):
         raise IncompleteRead(body, response.length)
     return body
 
