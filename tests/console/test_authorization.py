@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.api.test_authorization import FILE
-from tests.support import fine_tuning_rows, uploading, webhook_rows
+from tests.support import administration, fine_tuning_rows, uploading, webhook_rows
 from tests.support.console import Visitor
 from tests.support.servers import LOCAL_BASE, Server
 
@@ -24,7 +24,7 @@ HEADER = """\
 
 """
 UNKNOWN = f"ft:{LOCAL_BASE}:my-org::00000000"
-ROLES = ("nobody", "owner", "member", "viewer", "others", "read only")
+ROLES = ("nobody", "owner", "admin", "member", "viewer", "others", "read only")
 Row = tuple[str, str, tuple[int, ...]]
 
 
@@ -37,7 +37,10 @@ def visitors(server: Server) -> dict[str, Visitor]:
         "others": server.make_key("owner", organization="others"),
         "read only": server.make_key("owner", "api.all.read"),
     }
-    return {"nobody": Visitor(server), **{role: Visitor(server, key) for role, key in keys.items()}}
+    admin = Visitor(server, server.owner_key)
+    admin.administer(administration.make_admin_key(server.app))
+    others = {role: Visitor(server, key) for role, key in keys.items()}
+    return {"nobody": Visitor(server), "admin": admin, **others}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,12 @@ def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
             ("unknown", "whe_nobody"),
         ],
         "rule_id": [("own", str(rule["id"])), ("unknown", "rule_nobody")],
+        "project_id": [
+            ("own", fine_tuning_rows.make_project(app)[0]),
+            ("unknown", "proj_nobody"),
+        ],
+        "user_id": [("own", fine_tuning_rows.caller_of(app, key).user_id), ("unknown", "user-0")],
+        "invite_id": [("unknown", "invite-nobody")],
         "hold_id": [("unknown", "hold_nobody")],
         "alias": [("unknown", "nobody")],
         "name": [("own", "console.css"), ("unknown", "nothing.css")],
@@ -79,7 +88,7 @@ def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
 # Of forms: they say nothing that could be done, so that whoever may do it is told so (400).
 EMPTY_FORM = {"nothing": ""}
 # Each ends the session that the next row needs.
-ONCE = ("POST /console/sign-out",)
+ONCE = ("POST /console/sign-out", "POST /console/administration/end")
 
 
 def _rows(visitors: dict[str, Visitor], targets: dict[str, list[tuple[str, str]]]) -> Iterator[Row]:

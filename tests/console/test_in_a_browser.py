@@ -19,7 +19,7 @@ pytestmark = pytest.mark.long
 
 # What a page is that is no page: files, streams of events, downloads.
 NO_PAGES = re.compile(r"/static/|/receipt$|/changes$|/report$|/links/")
-ROLES = ("owner", "viewer", "nobody")
+ROLES = ("admin", "owner", "viewer", "nobody")
 NARROW = {"width": 320, "height": 640}
 FOCUSABLE = (
     "Array.from(document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea, summary,"
@@ -74,7 +74,7 @@ def test_a_violation_and_a_request_elsewhere_would_be_seen(
     chromium: Any, visitors: dict[str, Visitor]
 ) -> None:
     """The control: what the test above looks for is there to be found."""
-    tab = browser.tab(chromium, visitors["owner"])
+    tab = browser.tab(chromium, visitors["admin"])
     tab.open("/console")
     assert tab.wrong() == []
     tab.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<p style=\"color:red\">')")
@@ -89,7 +89,7 @@ def test_a_violation_and_a_request_elsewhere_would_be_seen(
 def test_a_page_is_clean_by_axe(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str], found: Found, scheme: str
 ) -> None:
-    tab = browser.tab(chromium, visitors["owner"], color_scheme=scheme)
+    tab = browser.tab(chromium, visitors["admin"], color_scheme=scheme)
     for path in paths:
         tab.open(path)
         result = found.axe.run(tab.page)
@@ -102,7 +102,7 @@ def test_a_narrow_page_is_never_scrolled_sideways(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str], viewport: dict[str, int]
 ) -> None:
     """320 px, and 1280 px at 200 %."""
-    tab = browser.tab(chromium, visitors["owner"], viewport=viewport)
+    tab = browser.tab(chromium, visitors["admin"], viewport=viewport)
     for path in paths:
         tab.open(path)
         assert not tab.is_wider_than_its_window(), path
@@ -112,7 +112,7 @@ def test_a_narrow_page_is_never_scrolled_sideways(
 def test_the_keyboard_reaches_everything_and_one_sees_where_it_is(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str]
 ) -> None:
-    tab = browser.tab(chromium, visitors["owner"])
+    tab = browser.tab(chromium, visitors["admin"])
     for path in paths:
         tab.open(path)
         tab.page.evaluate("document.activeElement.blur()")
@@ -135,7 +135,7 @@ def test_the_keyboard_reaches_everything_and_one_sees_where_it_is(
 def test_without_javascript_each_page_has_its_heading_and_its_content(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str]
 ) -> None:
-    tab = browser.tab(chromium, visitors["owner"], java_script_enabled=False)
+    tab = browser.tab(chromium, visitors["admin"], java_script_enabled=False)
     for path in paths:
         tab.open(path)
         assert tab.page.locator("h1").count() == 1, path
@@ -147,7 +147,7 @@ def test_forced_colours_hide_nothing(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str]
 ) -> None:
     """Buttons and badges keep a border, which is all that a background said."""
-    tab = browser.tab(chromium, visitors["owner"], forced_colors="active")
+    tab = browser.tab(chromium, visitors["admin"], forced_colors="active")
     bare = (
         "Array.from(document.querySelectorAll('button, .badge, .alert')).filter((one) =>"
         " one.checkVisibility() && getComputedStyle(one).borderTopStyle === 'none').map((one) => one.outerHTML)"
@@ -201,7 +201,7 @@ def test_a_receipt_is_verified_in_the_browser_with_the_servers_key_and_with_ones
 ) -> None:
     model = server.make_model().id
     deleted = server.request("DELETE", f"/v1/models/{model}", key=server.owner_key)
-    tab = browser.tab(chromium, visitors["owner"])
+    tab = browser.tab(chromium, visitors["admin"])
     tab.open(f"/console/deletions/{deleted.header('tunewarden-deletion')}")
     # What goes on by itself is shown when it is over, without a hand.
     tab.page.locator(".timeline .done").nth(6).wait_for()

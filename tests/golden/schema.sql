@@ -514,7 +514,7 @@ CREATE TABLE sessions (
   last_seen_at INTEGER NOT NULL,
   -- When the holder last proved who it is: with the key, or with a link.
   proof_at INTEGER NOT NULL
-);
+, admin_key_id TEXT REFERENCES admin_api_keys (id));
 
 CREATE TABLE sign_in_links (
   secret_sha256 BLOB PRIMARY KEY,

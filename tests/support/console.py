@@ -23,6 +23,11 @@ class Visitor:
             signed_in = self.post("/console/sign-in", {"key": key, "next": ""})
             assert signed_in.status == 303, signed_in.body
 
+    def administer(self, admin_key: str) -> None:
+        """Show an admin key, so that the session administers."""
+        reply = self.post("/console/administration", {"key": admin_key, "next": ""})
+        assert reply.status == 303, reply.body
+
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
         return self._ask("GET", path, dict(headers or {}))
 

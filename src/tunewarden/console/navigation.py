@@ -23,5 +23,9 @@ NAVIGATION = (
     Entry("/console/log", "Log", Action.READ_DELETIONS),
     Entry("/console/retention", "Retention", Action.READ_RETENTION),
     Entry("/console/webhooks", "Webhooks", Action.READ_WEBHOOKS),
+    Entry("/console/usage", "Usage", Action.READ_SYSTEM),
+    Entry("/console/people", "People", Action.READ_SYSTEM),
+    Entry("/console/projects", "Projects", Action.READ_SYSTEM),
+    Entry("/console/audit", "Audit", Action.READ_SYSTEM),
     Entry("/console/system", "System", Action.READ_SYSTEM),
 )

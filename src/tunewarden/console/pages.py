@@ -1,6 +1,8 @@
 """Every page: its method, its path, and the function that answers. The one list of them: tests go through it."""
 
 from tunewarden.console import (
+    administration,
+    audit_pages,
     bulk_pages,
     case_pages,
     delete_pages,
@@ -10,10 +12,13 @@ from tunewarden.console import (
     job_pages,
     log_pages,
     model_pages,
+    people_pages,
+    project_pages,
     retention_pages,
     sign_in_pages,
     statics,
     system_pages,
+    usage_pages,
     webhook_pages,
 )
 from tunewarden.console.paths import OpenPage, Page
@@ -32,5 +37,10 @@ PAGES: tuple[Page | OpenPage, ...] = (
     *log_pages.PAGES,
     *retention_pages.PAGES,
     *webhook_pages.PAGES,
+    *administration.PAGES,
+    *usage_pages.PAGES,
+    *people_pages.PAGES,
+    *project_pages.PAGES,
+    *audit_pages.PAGES,
     *system_pages.PAGES,
 )

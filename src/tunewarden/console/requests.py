@@ -18,6 +18,7 @@ from tunewarden.identity.sessions import Session
 FORM = "application/x-www-form-urlencoded"
 BODY_BYTES_MAX = 256 * 1024
 FIELDS_MAX = 256
+DIGITS_MAX = 18  # they fit into 64 bits
 
 Fields = Mapping[str, list[str]]
 
@@ -45,6 +46,16 @@ class Asked:
     def sent(self, name: str) -> str:
         """Return a field of the form; empty if it was not sent."""
         return self.form.get(name, [""])[0]
+
+    def sent_number(self, name: str) -> int | None:
+        """Return a field of the form that is a whole number; None if it is empty. Raises Error(INVALID)."""
+        text = self.sent(name).strip()
+        if not text:
+            return None
+        if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS_MAX):
+            said = f"'{name.replace('_', ' ')}' must be a whole number."
+            raise Error(Kind.INVALID, said, param=name)
+        return int(text)
 
     def asked_for(self, name: str) -> str:
         """Return a parameter of the query; empty if there is none."""

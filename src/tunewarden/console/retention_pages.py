@@ -20,7 +20,6 @@ from tunewarden.registry.retention_rules import NOTICE_DAYS, RuleAction, Terms
 HERE = "/console/retention"
 # Rows of a preview that a page has; the counts are of all, and the command lists all.
 PREVIEW_ROWS = 200
-DIGITS_MAX = 6
 
 
 def list_rules(visit: Visit) -> Response:
@@ -51,14 +50,14 @@ def create_rule(visit: Visit) -> Response:
     except ValueError as error:
         raise Error(Kind.INVALID, "The form does not say what the rule does.") from error
     usual = NOTICE_DAYS if action is RuleAction.DELETE else 0
-    notice = _days(visit, "notice_days")
+    notice = asked.sent_number("notice_days")
     terms = Terms(
         criteria=Criteria(
             base=asked.sent("base").strip() or None,
             suffix=asked.sent("suffix").strip() or None,
-            older_than_days=_days(visit, "older_than_days"),
-            unused_for_days=_days(visit, "unused_for_days"),
-            keep_latest=_days(visit, "keep_latest"),
+            older_than_days=asked.sent_number("older_than_days"),
+            unused_for_days=asked.sent_number("unused_for_days"),
+            keep_latest=asked.sent_number("keep_latest"),
         ),
         action=action,
         notice_days=usual if notice is None else notice,
@@ -135,16 +134,6 @@ def _said(criteria: Criteria) -> Iterator[str]:
 
 def _days_of(count: int) -> str:
     return f"{count} day{'' if count == 1 else 's'}"
-
-
-def _days(visit: Visit, name: str) -> int | None:
-    text = visit.asked.sent(name).strip()
-    if not text:
-        return None
-    if not (text.isascii() and text.isdecimal()) or len(text) > DIGITS_MAX:
-        said = f"'{name.replace('_', ' ')}' must be a whole number."
-        raise Error(Kind.INVALID, said, param=name)
-    return int(text)
 
 
 PAGES = (

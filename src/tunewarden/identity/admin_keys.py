@@ -200,10 +200,23 @@ def revoke_all_of(tx: Tx, organization_id: str, user_id: str, actor: Actor) -> N
 def look_up(database: Database, presented: Presented, request_id: str) -> Administrator:
     """Return the administrator of a key. Raises Error(UNAUTHENTICATED), for an API key too."""
     with database.read() as tx:
-        row = tx.row(HOLDER, id=presented.id, owner=Role.OWNER.value)
-        if row is None or not hmac.compare_digest(row[1], presented.digest):
-            raise key_format.refused(presented.shown, is_admin=True)
-        return _unexpired(tx, row, request_id)
+        return holder(tx, presented, request_id)
+
+
+def holder(tx: Tx, presented: Presented, request_id: str) -> Administrator:
+    """Return what `look_up` does, in the caller's transaction."""
+    row = tx.row(HOLDER, id=presented.id, owner=Role.OWNER.value)
+    if row is None or not hmac.compare_digest(row[1], presented.digest):
+        raise key_format.refused(presented.shown, is_admin=True)
+    return _unexpired(tx, row, request_id)
+
+
+def standing(tx: Tx, key_id: str, request_id: str) -> Administrator:
+    """Return the administrator of a key that was shown before. Raises Error(UNAUTHENTICATED) if it is none any more."""
+    row = tx.row(HOLDER, id=key_id, owner=Role.OWNER.value)
+    if row is None:
+        raise key_format.refused(key_format.PREFIX, is_admin=True)
+    return _unexpired(tx, row, request_id)
 
 
 def tried(database: Database, presented: Presented, request_id: str) -> tuple[str, Actor] | None:
@@ -239,10 +252,7 @@ def api_key_here() -> Error:
 
 def check_now(tx: Tx, administrator: Administrator) -> None:
     """Check in this transaction that the key is valid and its user an Owner. Raises Error(UNAUTHENTICATED)."""
-    row = tx.row(HOLDER, id=administrator.key_id, owner=Role.OWNER.value)
-    if row is None:
-        raise key_format.refused(key_format.PREFIX, is_admin=True)
-    _unexpired(tx, row, administrator.request_id)
+    standing(tx, administrator.key_id, administrator.request_id)
 
 
 def _unexpired(tx: Tx, row: Row, request_id: str) -> Administrator:

@@ -18,18 +18,19 @@ SEEN_MICROS = 60 * SECOND
 # Of one key. One more takes the place of the oldest.
 SESSIONS_MAX = 20
 LINKS_MAX = 5
-COLUMNS = "id, key_id, created_at, last_seen_at, proof_at"
+COLUMNS = "id, key_id, created_at, last_seen_at, proof_at, admin_key_id"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """A session. Times are in microseconds."""
+    """A session. Times are in microseconds. `admin_key_id`: the admin key that it administers with, if any."""
 
     id: str
     key_id: str
     created_at: int
     last_seen_at: int
     proof_at: int
+    admin_key_id: str | None = None
 
     def is_over(self, now: int) -> bool:
         """Return whether it has ended: by its age, by not being used, or because the clock was set back."""
@@ -83,6 +84,11 @@ def note_use(tx: Tx, session: SessionRow) -> None:
 def note_proof(tx: Tx, session: SessionRow) -> None:
     """Note that a session's holder has proved again who it is."""
     tx.run("UPDATE sessions SET proof_at = :now WHERE id = :id", now=tx.now_micros, id=session.id)
+
+
+def set_admin_key(tx: Tx, session: SessionRow, key_id: str | None) -> None:
+    """Note the admin key that a session administers with, or that it administers no more."""
+    tx.run("UPDATE sessions SET admin_key_id = :key WHERE id = :id", key=key_id, id=session.id)
 
 
 def delete(tx: Tx, session: SessionRow) -> bool:

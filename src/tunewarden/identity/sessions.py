@@ -9,7 +9,8 @@ from tunewarden import audit
 from tunewarden.audit import EventType
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import keys, session_rows
+from tunewarden.identity import admin_keys, key_format, keys, session_rows
+from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.key_format import Expired, Presented
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.identity.session_rows import SEEN_MICROS, SessionRow
@@ -25,6 +26,7 @@ class Session:
     row: SessionRow
     caller: Caller
     now: int  # microseconds, when it was read
+    administrator: Administrator | None = None  # the same of its admin key, if it administers
 
     @property
     def has_fresh_proof(self) -> bool:
@@ -97,7 +99,7 @@ def current(database: Database, secret: str, request_id: str) -> Session:
         if row is None or row.is_over(tx.now_micros):
             raise ended()
         caller = replace(_holder(tx, row.key_id, ended()), request_id=request_id)
-        found = Session(row, caller, tx.now_micros)
+        found = Session(row, caller, tx.now_micros, _administrator(tx, row, caller))
     if found.now - row.last_seen_at >= SEEN_MICROS:
         # In place, so that a full disk signs nobody out who frees room.
         with database.write(survives=False, below_floor=True) as tx:
@@ -114,6 +116,31 @@ def prove(database: Database, session: Session, presented: Presented) -> Session
             raise Error(Kind.UNAUTHENTICATED, said, code="invalid_api_key")
         session_rows.note_proof(tx, session.row)
         return Session(replace(session.row, proof_at=tx.now_micros), caller, tx.now_micros)
+
+
+def administer(database: Database, session: Session, presented: Presented) -> None:
+    """Let a session administer with an admin key of its organization. Raises Error(UNAUTHENTICATED)."""
+    caller = session.caller
+    with database.write(below_floor=True) as tx:
+        administrator = admin_keys.holder(tx, presented, caller.request_id)
+        if administrator.organization_id != caller.organization_id:
+            # As of an unknown one: what another organization has is not said (I9).
+            raise key_format.refused(presented.shown, is_admin=True)
+        session_rows.set_admin_key(tx, session.row, administrator.key_id)
+        audit.record(
+            tx,
+            EventType.LOGIN_SUCCEEDED,
+            organization_id=caller.organization_id,
+            actor=administrator.actor,
+            resource_id=session.row.id,
+            by="admin_key",
+        )
+
+
+def stop_administering(database: Database, session: Session) -> None:
+    """Let a session administer no more; it goes on. Idempotent."""
+    with database.write(below_floor=True) as tx:
+        session_rows.set_admin_key(tx, session.row, None)
 
 
 def sign_out(database: Database, session: Session) -> None:
@@ -154,6 +181,16 @@ def _begin(tx: Tx, caller: Caller, *, by: str) -> NewSession:
         by=by,
     )
     return NewSession(caller, secret)
+
+
+def _administrator(tx: Tx, row: SessionRow, caller: Caller) -> Administrator | None:
+    """Return what the administrator of a session's admin key is now; None without one, or if it cannot be used now."""
+    if row.admin_key_id is None:
+        return None
+    try:
+        return admin_keys.standing(tx, row.admin_key_id, caller.request_id)
+    except Error:
+        return None
 
 
 def _holder(tx: Tx, key_id: str, otherwise: Error) -> Caller:

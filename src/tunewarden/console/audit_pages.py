@@ -1,0 +1,82 @@
+"""The audit log of the organization: what was done, by whom, when; filters are in the address."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from starlette.responses import Response
+
+from tunewarden.audit import EventType
+from tunewarden.audit.listing import Filters
+from tunewarden.console import lists, rendering
+from tunewarden.console.administration import administered
+from tunewarden.console.paths import Page
+from tunewarden.console.requests import Visit
+from tunewarden.db import cursors
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import audit_access
+from tunewarden.identity.admin_keys import Administrator
+
+SECOND = 1_000_000
+FIELDS = ("type", "actor", "resource", "project", "from", "to")
+
+
+@administered
+def show_audit(visit: Visit, administrator: Administrator) -> Response:
+    """Return a page of events, the newest first."""
+    chosen = {name: visit.asked.asked_for(name).strip() for name in FIELDS}
+    found = audit_access.page(
+        visit.operations.database,
+        administrator,
+        _filters(chosen),
+        after=visit.asked.asked_for("after") or None,
+        before=None,
+        limit=lists.PAGE_ROWS + 1,
+    )
+    rows, cursor = lists.cut(found, lambda one: one.id)
+    values = {
+        "rows": rows,
+        "chosen": chosen,
+        "is_filtered": any(chosen.values()),
+        "types": sorted(one.value for one in EventType),
+        "details": {one.id: _details(one.event.details) for one in rows},
+        "retention_days": audit_access.retention_days(visit.operations.database, administrator),
+        **lists.paged(visit, cursor),
+    }
+    return rendering.page(visit, "audit.html", values)
+
+
+def _filters(chosen: dict[str, str]) -> Filters:
+    def one(name: str) -> frozenset[str]:
+        return frozenset({chosen[name]} if chosen[name] else ())
+
+    chosen_from, chosen_to = chosen["from"], chosen["to"]
+    return Filters(
+        types=one("type"),
+        actor_ids=one("actor"),
+        resource_ids=one("resource"),
+        project_ids=one("project"),
+        from_at=_midnight(chosen_from) if chosen_from else 0,
+        to_at=_midnight(chosen_to, days=1) - 1 if chosen_to else cursors.AFTER_ALL,
+    )
+
+
+def _midnight(day: str, *, days: int = 0) -> int:
+    """Return when a day begins (UTC), in microseconds, or so many days later. Raises Error(INVALID)."""
+    try:
+        at = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=UTC) + timedelta(days=days)
+    except (ValueError, OverflowError) as error:
+        raise Error(Kind.INVALID, "Give days such as 2026-12-01.") from error
+    return max(0, int(at.timestamp())) * SECOND
+
+
+def _details(stored: str) -> str:
+    """Return an event's details as pairs."""
+    found = json.loads(stored)
+    return ", ".join(f"{name} {_said(value)}" for name, value in found.items())
+
+
+def _said(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+PAGES = (Page("GET", "/console/audit", show_audit),)

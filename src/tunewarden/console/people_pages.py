@@ -1,0 +1,97 @@
+"""People of the organization and invites: roles, links that are shown once, removal."""
+
+from starlette.responses import Response
+
+from tunewarden.api import own_address
+from tunewarden.console import lists, rendering
+from tunewarden.console.administration import administered
+from tunewarden.console.paths import Page
+from tunewarden.console.requests import Visit
+from tunewarden.errors import Error, Kind
+from tunewarden.identity import invites, project_members, user_commands, users
+from tunewarden.identity.admin_keys import Administrator
+from tunewarden.identity.policy import Role
+from tunewarden.registry import usage
+
+HERE = "/console/people"
+INVITES_SHOWN = 20
+
+
+@administered
+def list_people(visit: Visit, administrator: Administrator) -> Response:
+    """Return a page of people, the newest first, and the newest invites."""
+    database = visit.operations.database
+    found = users.page(
+        database,
+        administrator,
+        after=visit.asked.asked_for("after") or None,
+        limit=lists.PAGE_ROWS + 1,
+    )
+    rows, cursor = lists.cut(found, lambda one: one.id)
+    ids = [one.id for one in rows]
+    with database.read() as tx:
+        in_projects = project_members.projects_of(tx, ids)
+        used = usage.last_uses_of_users(tx, ids)
+    values = {
+        "rows": rows,
+        "in_projects": in_projects,
+        "used": used,
+        "roles": [one.value for one in Role],
+        "invites": invites.page(database, administrator, after=None, limit=INVITES_SHOWN),
+        **lists.paged(visit, cursor),
+    }
+    return rendering.page(visit, "people.html", values)
+
+
+@administered
+def change_person(visit: Visit, administrator: Administrator) -> Response:
+    """Give a person another role, or remove the person: then what was typed must be the person's id."""
+    asked, database = visit.asked, visit.operations.database
+    user_id, act = asked.segments["user_id"], asked.sent("act")
+    if act == "remove":
+        if asked.sent("confirmation").strip() != user_id:
+            said = "What you typed is not the id of this person. Nobody was removed."
+            raise Error(Kind.INVALID, said)
+        user_commands.remove(database, administrator, user_id)
+    elif act == "set-role":
+        user_commands.set_role(database, administrator, user_id, _role(asked.sent("role")))
+    else:
+        raise Error(Kind.INVALID, "The form does not say what to do with the person.")
+    return rendering.to(HERE)
+
+
+@administered
+def invite(visit: Visit, administrator: Administrator) -> Response:
+    """Invite an address, and show the link, which is not stored."""
+    asked = visit.asked
+    made, token = invites.create(
+        visit.operations.database,
+        administrator,
+        email=asked.sent("email").strip(),
+        role=_role(asked.sent("role")),
+        grants=None,
+    )
+    link = f"{own_address.of(visit.operations.config, asked.request)}/invites/{token}"
+    return rendering.page(visit, "invite_link.html", {"invite": made, "link": link})
+
+
+@administered
+def withdraw_invite(visit: Visit, administrator: Administrator) -> Response:
+    """Withdraw an invite: its link does nothing from then on."""
+    invites.delete(visit.operations.database, administrator, visit.asked.segments["invite_id"])
+    return rendering.to(HERE)
+
+
+def _role(text: str) -> Role:
+    try:
+        return Role(text)
+    except ValueError as error:
+        raise Error(Kind.INVALID, "The form does not say which role.") from error
+
+
+PAGES = (
+    Page("GET", HERE, list_people),
+    Page("POST", f"{HERE}/invites", invite),
+    Page("POST", f"{HERE}/invites/{{invite_id}}", withdraw_invite),
+    Page("POST", f"{HERE}/{{user_id}}", change_person),
+)

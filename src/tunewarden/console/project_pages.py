@@ -1,0 +1,145 @@
+"""Projects: their API keys, made and shown once, revoked; what each may send and store."""
+
+from starlette.responses import Response
+
+from tunewarden.console import lists, rendering
+from tunewarden.console.administration import administered
+from tunewarden.console.paths import Page
+from tunewarden.console.requests import Visit
+from tunewarden.console.shown import segment
+from tunewarden.identity import key_format, project_keys, project_members, projects
+from tunewarden.identity.admin_keys import Administrator
+from tunewarden.identity.policy import SCOPES
+from tunewarden.registry import rate_limits, usage
+from tunewarden.registry.limit_commands import PREFIX, LimitCommands
+from tunewarden.registry.quota import QuotaChange
+from tunewarden.registry.rate_limits import Change
+
+HERE = "/console/projects"
+DAY_SECONDS = 86_400
+LIMITS_SHOWN = MEMBERS_SHOWN = 100
+
+
+@administered
+def list_projects(visit: Visit, administrator: Administrator) -> Response:
+    """Return a page of projects, the newest first."""
+    found = projects.page(
+        visit.operations.database,
+        administrator,
+        include_archived=True,
+        after=visit.asked.asked_for("after") or None,
+        limit=lists.PAGE_ROWS + 1,
+    )
+    rows, cursor = lists.cut(found, lambda one: one.id)
+    return rendering.page(visit, "projects.html", {"rows": rows, **lists.paged(visit, cursor)})
+
+
+@administered
+def create_project(visit: Visit, administrator: Administrator) -> Response:
+    """Make a project, and lead to it."""
+    made = projects.add(visit.operations.database, administrator, visit.asked.sent("name").strip())
+    return rendering.to(f"{HERE}/{segment(made.id)}")
+
+
+@administered
+def show_project(visit: Visit, administrator: Administrator) -> Response:
+    """Return a project: a page of its keys, the forms that make one, its limits and its quota."""
+    database, project_id = visit.operations.database, visit.asked.segments["project_id"]
+    project = projects.retrieve(database, administrator, project_id)
+    found = project_keys.page(
+        database,
+        administrator,
+        project_id,
+        after=visit.asked.asked_for("after") or None,
+        limit=lists.PAGE_ROWS + 1,
+    )
+    rows, cursor = lists.cut(found, lambda one: one.key.id)
+    with database.read() as tx:
+        used = usage.last_uses_of_keys(tx, [one.key.id for one in rows])
+    limits = _limits(visit)
+    most, stored = limits.quota_of(administrator, project_id)
+    values = {
+        "project": project,
+        "rows": rows,
+        "used": used,
+        "redacted": key_format.redacted,
+        "members": project_members.page(
+            database, administrator, project_id, after=None, limit=MEMBERS_SHOWN
+        ),
+        "administrator": administrator,
+        "scopes": sorted(SCOPES),
+        "limits": limits.page(
+            administrator, project_id, after=None, before=None, limit=LIMITS_SHOWN
+        ),
+        "prefix": PREFIX,
+        "no_limit": rate_limits.NO_LIMIT,
+        "most": most,
+        "stored": stored,
+        **lists.paged(visit, cursor),
+    }
+    return rendering.page(visit, "project.html", values)
+
+
+@administered
+def create_key(visit: Visit, administrator: Administrator) -> Response:
+    """Make an API key of a person in the project, and show it once."""
+    asked, project_id = visit.asked, visit.asked.segments["project_id"]
+    days = visit.asked.sent_number("expires_in_days")
+    made, text = project_keys.create(
+        visit.operations.database,
+        administrator,
+        project_id,
+        user_id=asked.sent("user_id"),
+        name=asked.sent("name").strip(),
+        scopes=asked.form.get("scopes", []),
+        expires_in_seconds=None if days is None else days * DAY_SECONDS,
+    )
+    values = {"key": made.key, "text": text, "project_id": project_id}
+    return rendering.page(visit, "new_key.html", values)
+
+
+@administered
+def revoke_key(visit: Visit, administrator: Administrator) -> Response:
+    """Revoke an API key for good."""
+    segments = visit.asked.segments
+    project_id = segments["project_id"]
+    project_keys.revoke(visit.operations.database, administrator, project_id, segments["key_id"])
+    return rendering.to(f"{HERE}/{segment(project_id)}")
+
+
+@administered
+def change_limit(visit: Visit, administrator: Administrator) -> Response:
+    """Set what the project may send to a base in a minute, its fine-tunes included."""
+    asked, project_id = visit.asked, visit.asked.segments["project_id"]
+    change = Change(visit.asked.sent_number("requests"), visit.asked.sent_number("tokens"))
+    _limits(visit).update(administrator, project_id, asked.sent("rate_limit"), change)
+    return rendering.to(f"{HERE}/{segment(project_id)}")
+
+
+@administered
+def change_quota(visit: Visit, administrator: Administrator) -> Response:
+    """Set what the project may have."""
+    project_id = visit.asked.segments["project_id"]
+    change = QuotaChange(
+        visit.asked.sent_number("bytes"),
+        visit.asked.sent_number("files"),
+        visit.asked.sent_number("models"),
+    )
+    _limits(visit).update_quota(administrator, project_id, change)
+    return rendering.to(f"{HERE}/{segment(project_id)}")
+
+
+def _limits(visit: Visit) -> LimitCommands:
+    of = visit.operations
+    return LimitCommands(of.database, of.rate_limits, of.quota)
+
+
+PAGES = (
+    Page("GET", HERE, list_projects),
+    Page("POST", HERE, create_project),
+    Page("GET", f"{HERE}/{{project_id}}", show_project),
+    Page("POST", f"{HERE}/{{project_id}}/keys", create_key),
+    Page("POST", f"{HERE}/{{project_id}}/keys/{{key_id}}", revoke_key),
+    Page("POST", f"{HERE}/{{project_id}}/limits", change_limit),
+    Page("POST", f"{HERE}/{{project_id}}/quota", change_quota),
+)
