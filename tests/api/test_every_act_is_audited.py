@@ -130,7 +130,7 @@ READING = frozenset(
 )  # fmt: skip
 OF_ROUTES = frozenset(
     {
-        "aliases create",
+        "aliases create", "tour",
         "aliases delete",
         "aliases rollback",
         "aliases switch",
