@@ -22,7 +22,7 @@ def test_a_file_is_shown_with_its_name_escaped_and_what_learned_from_it(
         page = owner.text(path)
         assert "&lt;i&gt;notes.jsonl" in page
         assert "<i>notes" not in page
-    assert f"tunewarden files delete {file} --with-models" in owner.text(f"/console/files/{file}")
+    assert f"/console/files/{file}/delete?with=models" in owner.text(f"/console/files/{file}")
 
 
 def test_files_are_filtered_by_purpose_in_the_address(
