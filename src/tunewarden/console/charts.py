@@ -210,8 +210,10 @@ def _ticks(low: float, high: float, *, is_from_zero: bool = False) -> list[float
     """Return round values from below `low` to above `high`, two at least."""
     if is_from_zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    # A span that the digits of a float cannot divide would give the same value twice.
-    span = max(high - low, max(abs(low), abs(high)) * 1e-6, 1e-9)
+    if low == high == 0:
+        high = 1.0
+    # A span that four digits cannot divide would give the same mark twice.
+    span = max(high - low, max(abs(low), abs(high)) * 1e-2, 1e-9)
     raw = span / TICKS
     size = 10.0 ** math.floor(math.log10(raw))
     step = size * next(one for one in (1, 2, 5, 10) if one * size >= raw * (1 - 1e-9))

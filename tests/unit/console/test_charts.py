@@ -76,6 +76,14 @@ def test_the_marks_of_an_axis_enclose_its_figures(low: float, span: float) -> No
     assert ticks[-1] >= low + span - slack
 
 
+@pytest.mark.parametrize("value", [0.0, 1.5, 3.0, 1234.0, -2.0])
+def test_a_flat_curve_has_marks_that_differ(value: float) -> None:
+    """Usage of nothing had an axis up to 2e-10."""
+    marks = [charts.number(one) for one in charts._ticks(value, value)]
+    assert len(set(marks)) == len(marks)
+    assert charts._ticks(0.0, 0.0, is_from_zero=True)[-1] == 1
+
+
 def test_texts_are_escaped() -> None:
     hostile = '</text><script>alert("1")</script>'
     svg = charts.lines(Chart("c", hostile, hostile, [Series(hostile, [(1, 1.0)])])).svg
