@@ -116,6 +116,7 @@ FIRST = (
     "cli/test_fine_tune_commands.py",
     "trainer/test_supervised.py",
     "chaos/test_three_organizations.py",
+    "console/test_in_a_browser.py",
     "chaos/test_kill_nine.py",
     "cli/test_serve.py",
     "cli/test_drain.py",

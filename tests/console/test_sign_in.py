@@ -75,7 +75,7 @@ def test_a_key_opens_no_page_of_the_console(server: Server) -> None:
     assert server.get("/console/models", key=server.owner_key).status == 303
 
 
-@pytest.mark.parametrize("ending", ["sign out", "revoked", "idle", "old", "clock", "archived"])
+@pytest.mark.parametrize("ending", ["sign out", "revoked", "idle", "old", "clock", "expired"])
 def test_a_session_ends_at_once_on_each_worker(server: Server, ending: str) -> None:
     app, key = server.app, server.make_key("owner")
     visitor, other = Visitor(server, key), Visitor(server, server.owner_key)
@@ -96,7 +96,7 @@ def test_a_session_ends_at_once_on_each_worker(server: Server, ending: str) -> N
 
 
 def _age(app: App, key: str, how: str) -> None:
-    """Set the times of a key's sessions, or archive its project."""
+    """Set the times of a key's sessions, or let the key expire."""
     key_id = f"key_{key.split('-')[2]}"
     changes = {
         "idle": f"last_seen_at = last_seen_at - {IDLE_MICROS}",
@@ -104,7 +104,7 @@ def _age(app: App, key: str, how: str) -> None:
         "clock": "created_at = created_at + 3600000000",
     }
     with app.database.write() as tx:
-        if how == "archived":
+        if how == "expired":
             tx.run("UPDATE api_keys SET expires_at = 1 WHERE id = :id", id=key_id)
         else:
             assert tx.run(f"UPDATE sessions SET {changes[how]} WHERE key_id = :id", id=key_id) == 1

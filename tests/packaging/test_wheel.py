@@ -45,6 +45,17 @@ def test_the_package_comes_from_the_wheel_and_brings_no_torch(
     assert found == "[]"
 
 
+def test_the_console_has_its_templates_and_files(commands: Path, tmp_path: Path) -> None:
+    here = ("static", "templates")
+    code = (
+        "from pathlib import Path; from tunewarden import console; of = Path(console.__file__).parent;"
+        f"print(*sorted(path.name for one in {here} for path in (of / one).iterdir()))"
+    )
+    ran = _run([str(commands / "python"), "-c", code], tmp_path)
+    of = installed.ROOT / "src" / "tunewarden" / "console"
+    assert ran.stdout.split() == sorted(path.name for one in here for path in (of / one).iterdir())
+
+
 def test_the_installed_server_starts_answers_and_stops_without_a_word_of_warning(
     commands: Path, tmp_path: Path
 ) -> None:
