@@ -6,6 +6,8 @@ import pytest
 from tests.support.console import Visitor, hidden
 from tests.support.servers import Server, wait_until
 
+from tunewarden.api.deletion_schemas import DeletionPlan
+from tunewarden.console import confirming
 from tunewarden.identity.sessions import PROOF_MICROS
 
 
@@ -152,3 +154,25 @@ def test_who_is_no_owner_is_led_to_no_deletion_and_refused(server: Server) -> No
         assert other.get(path).status == 404
     assert other.post(_page(model), form).status == 404
     assert server.get(f"/v1/models/{model}", key=server.owner_key).status == 200
+
+
+def test_a_plan_of_thousands_still_makes_a_form_that_is_read() -> None:
+    """What is taken along to say what has changed is left out; the fingerprint finds that something has."""
+    plan = DeletionPlan(
+        object="model.deletion_plan",
+        checkpoints=[f"ft:base:org::{n:08}:ckpt-step-{n}" for n in range(5000)],
+        blobs=1,
+        bytes=1,
+        blockers=[],
+        derived_files=[],
+        aliases=[],
+        jobs=[],
+        exports=[],
+        fingerprint="x",
+    )
+    assert confirming.seen(plan) == ""
+    assert list(confirming.changed("", plan)) == []
+    plan.checkpoints = plan.checkpoints[:3]
+    before = confirming.seen(plan)
+    plan.blobs = 2
+    assert list(confirming.changed(before, plan)) == [("Sealed files", "1", "2")]

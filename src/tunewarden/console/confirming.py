@@ -15,6 +15,8 @@ from tunewarden.identity import key_format, sessions
 from tunewarden.ids import token
 
 ATTEMPT_LENGTH = 32
+# A form is bounded (`requests.BODY_BYTES_MAX`), a plan is not.
+SEEN_MAX = 32 * 1024
 # What a plan says that may change until it is confirmed, in a person's words.
 PARTS = {
     "checkpoints": "Checkpoints",
@@ -72,8 +74,9 @@ def parted(visit: Visit, blockers: list[Blocker]) -> dict[str, Any]:
 
 
 def seen(plan: DeletionPlan) -> str:
-    """Return of a plan what its fingerprint covers, as the form takes it along."""
-    return json.dumps(_covered(plan))
+    """Return of a plan what its fingerprint covers, as the form takes it along; nothing of one that is too long."""
+    text = json.dumps(_covered(plan))
+    return text if len(text) <= SEEN_MAX else ""
 
 
 def changed(before: str, plan: DeletionPlan) -> Iterator[tuple[str, str, str]]:
