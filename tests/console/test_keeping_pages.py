@@ -8,6 +8,7 @@ from tests.support.console import Visitor
 from tests.support.servers import Server
 
 from tunewarden.config import SETTINGS, Config
+from tunewarden.identity.sessions import PROOF_MICROS
 
 
 def test_a_rule_is_made_previewed_enabled_and_deleted(server: Server, owner: Visitor) -> None:
@@ -38,6 +39,31 @@ def test_a_rule_is_made_previewed_enabled_and_deleted(server: Server, owner: Vis
     assert owner.post(here, {"act": "delete"}).status == 303
     assert owner.get(here).status == 404
     assert owner.get(f"/console/models/{model}").status == 200
+
+
+def test_who_signed_in_a_while_ago_shows_the_key_again_before_a_rule_deletes(
+    server: Server,
+) -> None:
+    key = server.make_key("owner")
+    visitor = Visitor(server, key)
+    rules = [
+        visitor.post("/console/retention", {"action": action, "older_than_days": "900"})
+        for action in ("delete", "archive")
+    ]
+    deleting, archiving = (str(made.header("location")) for made in rules)
+    with server.app.database.write() as tx:
+        sql = "UPDATE sessions SET proof_at = proof_at - :by WHERE key_id = :key"
+        tx.run(sql, by=PROOF_MICROS, key=f"key_{key.split('-')[2]}")
+    assert 'name="key"' not in visitor.text(archiving)
+    assert visitor.post(archiving, {"act": "enable"}).status == 303, "what it archives comes back"
+    assert 'name="key"' in visitor.text(deleting)
+    for wrong in ("", server.owner_key):
+        assert visitor.post(deleting, {"act": "enable", "key": wrong}).status == 403
+        assert "badge-disabled" in visitor.text(deleting)
+    assert visitor.post(deleting, {"act": "enable", "key": key}).status == 303
+    assert "badge-enabled" in visitor.text(deleting)
+    for one in (deleting, archiving):
+        assert visitor.post(one, {"act": "delete"}).status == 303
 
 
 def test_a_rule_with_what_is_no_number_is_not_made(server: Server, owner: Visitor) -> None:

@@ -38,6 +38,11 @@ async def refusal(
     if not sentence or visit.asked.sent("confirmation").strip() != sentence:
         said = f"What you typed is not “{sentence}”. Nothing was deleted."
         return await run_in_threadpool(again, visit, said, 400)
+    return await unproven(visit, again)
+
+
+async def unproven(visit: Visit, again: Callable[[Visit, str, int], Response]) -> Response | None:
+    """Return the page again, by `again`, if no proof of who it is is fresh; None to go on."""
     try:
         await run_in_threadpool(_prove, visit)
     except Error as refused:

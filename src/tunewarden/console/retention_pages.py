@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.console import lists, rendering
+from tunewarden.console import confirming, lists, rendering
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
@@ -68,6 +70,10 @@ def create_rule(visit: Visit) -> Response:
 
 def show_rule(visit: Visit) -> Response:
     """Return one rule, with what a run would do with each model, and why."""
+    return _rule(visit)
+
+
+def _rule(visit: Visit, message: str = "", status: int = 200) -> Response:
     of, rule_id = visit.operations, visit.asked.segments["rule_id"]
     rule = of.retention_rules.find(visit.caller, rule_id)
     rows: list[Result] = []
@@ -85,25 +91,34 @@ def show_rule(visit: Visit) -> Response:
         "counts": {outcome.value: count for outcome, count in sorted(counts.items())},
         "more": max(0, counts.total() - len(rows)),
         "write_action": Action.WRITE_RETENTION,
+        "message": message,
+        "needs_proof": rule.terms.action is RuleAction.DELETE and not visit.session.has_fresh_proof,
     }
-    return rendering.page(visit, "retention_rule.html", values)
+    return rendering.page(visit, "retention_rule.html", values, status=status)
 
 
-def change_rule(visit: Visit) -> Response:
-    """Enable, disable or delete a rule."""
-    rules, rule_id, act = (
-        visit.operations.retention_rules,
-        visit.asked.segments["rule_id"],
-        visit.asked.sent("act"),
-    )
+async def change_rule(visit: Visit) -> Response:
+    """Enable, disable or delete a rule. Before one that deletes models acts, who enables it proves who it is."""
+    rules, rule_id = visit.operations.retention_rules, visit.asked.segments["rule_id"]
+    act = visit.asked.sent("act")
+    if act == "enable":
+        rule = await run_in_threadpool(rules.find, visit.caller, rule_id)
+        if rule.terms.action is RuleAction.DELETE:
+            refused = await confirming.unproven(visit, _rule)
+            if refused is not None:
+                return refused
     if act in {"enable", "disable"}:
-        is_enabled = act == "enable"
-        rules.change(visit.caller, rule_id, lambda terms: replace(terms, is_enabled=is_enabled))
+        switch = partial(_switched, is_enabled=act == "enable")
+        await run_in_threadpool(rules.change, visit.caller, rule_id, switch)
         return rendering.to(f"{HERE}/{segment(rule_id)}")
     if act == "delete":
-        rules.delete(visit.caller, rule_id)
+        await run_in_threadpool(rules.delete, visit.caller, rule_id)
         return rendering.to(HERE)
     raise Error(Kind.INVALID, "The form does not say what to do with the rule.")
+
+
+def _switched(terms: Terms, *, is_enabled: bool) -> Terms:
+    return replace(terms, is_enabled=is_enabled)
 
 
 def resume(visit: Visit) -> Response:
