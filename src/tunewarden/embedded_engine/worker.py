@@ -64,7 +64,9 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         logs.to_stderr("engine", options.log_format)
         said = "local bases are not served: %s cannot be made: %s"
-        logger.error(said, options.socket, error.strerror)  # noqa: TRY400  expected: no traceback
+        # A path that is too long for a socket has no errno, but words of Python's.
+        why = error.strerror or f"{error}; choose a data directory with a shorter one"
+        logger.error(said, options.socket, why)  # noqa: TRY400  expected: no traceback
         return os.EX_UNAVAILABLE
     try:
         service.serve(
