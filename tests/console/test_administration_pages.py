@@ -9,6 +9,7 @@ from tests.support.console import Visitor
 from tests.support.servers import Server
 
 from tunewarden.identity import key_format
+from tunewarden.registry import usage
 
 HERE = "/console/administration"
 ADMINISTERED = ("usage", "people", "projects", "audit")
@@ -141,10 +142,21 @@ def test_a_person_is_removed_only_by_the_typed_id(server: Server, admin: Visitor
 
 
 def test_usage_is_shown_as_charts_and_by_group(server: Server, admin: Visitor) -> None:
-    for span in ("", "?span=24+hours&by=user", "?span=90+days&by=project"):
-        page = admin.text(f"/console/usage{span}")
-        assert page.count("<svg") == 2
-        assert "style=" not in page
+    caller = fine_tuning_rows.caller_of(server.app, server.owner_key)
+    who = caller.organization_id, caller.key_id, caller.user_id, caller.project_id
+    with server.app.database.write() as tx:
+        for model, requests in (("ft:one", 12_000), ("ft:two", 3_000)):
+            counts = usage.Counts(requests, requests * 10, 0, requests * 2)
+            usage.add(tx, usage.Series(*who, model, usage.COMPLETIONS), counts)
+    page = admin.text("/console/usage")
+    assert page.count("<svg") == 2
+    assert page.count('<rect class="bar series-1"') == 14
+    assert page.count('<rect class="bar series-2"') == 7
+    assert '<td class="figure">15 k</td>' in page, "the table beside the chart has the sum"
+    assert page.index("ft:one") < page.index("ft:two"), "the most requests first"
+    assert '<td data-label="Input tokens" class="figure">120,000</td>' in page
+    assert caller.user_id in admin.text("/console/usage?span=24+hours&by=user")
+    assert "style=" not in admin.text("/console/usage?span=90+days&by=project")
 
 
 def test_the_audit_log_is_filtered_in_the_address(server: Server, admin: Visitor) -> None:

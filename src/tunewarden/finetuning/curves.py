@@ -79,24 +79,25 @@ def _put(curves: dict[str, "_Buckets"], names: tuple[str, ...], measured: Measur
     step, data = measured
     for name in names:
         if name in data:
-            curves[name].put(Point(step, data[name]))
+            curves[name].put(step, data[name])
 
 
 @dataclass(slots=True)
 class _Buckets:
-    """The extremes of each bucket; of equal values the earliest, as steps come downwards."""
+    """The extremes of each bucket, as (value, step); of equal values the earliest, as steps come downwards."""
 
     width: int
-    extremes: dict[int, tuple[Point, Point]] = field(default_factory=dict)
+    least: dict[int, tuple[float, int]] = field(default_factory=dict)
+    most: dict[int, tuple[float, int]] = field(default_factory=dict)
 
-    def put(self, point: Point) -> None:
-        number = (point.step - 1) // self.width
-        least, most = self.extremes.get(number, (point, point))
-        self.extremes[number] = (
-            point if point.value <= least.value else least,
-            point if point.value >= most.value else most,
-        )
+    def put(self, step: int, value: float) -> None:
+        number = (step - 1) // self.width
+        least, most = self.least.get(number), self.most.get(number)
+        if least is None or value <= least[0]:
+            self.least[number] = value, step
+        if most is None or value >= most[0]:
+            self.most[number] = value, step
 
     def points(self) -> list[Point]:
-        found = {point.step: point for pair in self.extremes.values() for point in pair}
-        return [found[step] for step in sorted(found)]
+        found = {step: value for of in (self.least, self.most) for value, step in of.values()}
+        return [Point(step, found[step]) for step in sorted(found)]

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import msgspec
+
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.finetuning import jobs
@@ -97,7 +99,7 @@ def newest_metrics(database: Database, job_n: int, *, limit: int) -> Iterator[di
                 before=before,
                 size=size,
             )
-        yield from (json.loads(data) for _, data in rows)
+        yield from (msgspec.json.decode(data) for _, data in rows)  # many: it is much faster
         if len(rows) < size:
             return
         before, left = rows[-1][0], left - size
