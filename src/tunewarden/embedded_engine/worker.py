@@ -21,30 +21,7 @@ logger = logging.getLogger(__name__)
 
 def main(arguments: list[str]) -> int:
     """Serve until SIGTERM; return the exit status: EX_UNAVAILABLE if a package is missing."""
-    parser = argparse.ArgumentParser(prog="python -m tunewarden.embedded_engine.worker")
-    parser.add_argument("--parent", type=int, help="pid of the process to die with")
-    parser.add_argument("--socket", type=Path, required=True, help="unix socket to listen on")
-    parser.add_argument(
-        "--threads", type=int, help="torch threads (default: every real core but one)"
-    )
-    parser.add_argument("--adapters", type=int, default=64, help="adapter slots per base")
-    parser.add_argument("--rows", type=int, default=32, help="sequences in one batch")
-    parser.add_argument("--waiting", type=int, default=1024 * 1024, help="tokens that may wait")
-    parser.add_argument(
-        "--prefix-mib",
-        type=int,
-        default=256,
-        help="MiB a base keeps of prompts, for reuse; 0: none",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "auto"),
-        default="float32",
-        help="what bases compute in; auto: bfloat16 where base and processor are made for it. Twice as"
-        " fast, half the memory, but a response may depend on the rest of its batch",
-    )
-    parser.add_argument("--log-format", choices=("text", "json"), default="text")
-    options = parser.parse_args(arguments)
+    options = _parser().parse_args(arguments)
     processes.die_with(options.parent or os.getppid())
     processes.keep_secrets_in_memory()
     missing = installed.missing()
@@ -81,6 +58,33 @@ def main(arguments: list[str]) -> int:
     finally:
         options.socket.unlink(missing_ok=True)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tunewarden.embedded_engine.worker")
+    parser.add_argument("--parent", type=int, help="pid of the process to die with")
+    parser.add_argument("--socket", type=Path, required=True, help="unix socket to listen on")
+    parser.add_argument(
+        "--threads", type=int, help="torch threads (default: every real core but one)"
+    )
+    parser.add_argument("--adapters", type=int, default=64, help="adapter slots per base")
+    parser.add_argument("--rows", type=int, default=32, help="sequences in one batch")
+    parser.add_argument("--waiting", type=int, default=1024 * 1024, help="tokens that may wait")
+    parser.add_argument(
+        "--prefix-mib",
+        type=int,
+        default=256,
+        help="MiB a base keeps of prompts, for reuse; 0: none",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "auto"),
+        default="float32",
+        help="what bases compute in; auto: bfloat16 where base and processor are made for it. Twice as"
+        " fast, half the memory, but a response may depend on the rest of its batch",
+    )
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    return parser
 
 
 def _listen(path: Path) -> socket.socket:
