@@ -157,6 +157,7 @@ UNSAID = {
         "search.others": "compares columns with lists of parameters",
     },
     "identity/project_members.py": {"of_each": "a constant, once for each user"},
+    "registry/holds.py": {"listed": "names of parameters"},
     "registry/usage.py": {"asked": "names of parameters"},
     "registry/usage_reports.py": {
         "columns": "of COLUMNS, or empty texts",

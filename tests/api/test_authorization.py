@@ -249,7 +249,7 @@ def _file_rows(
     yield f"POST {files}", "-", lambda key: _form(server, files, FILE, key)
     search = {"texts": ["nobody was here"]}
     yield f"POST {files}/search", "-", partial(_json, server, f"{files}/search", search)
-    for suffix in ("", "/content", "/deletion_plan", "/lineage"):
+    for suffix in ("", "/content", "/deletion_plan", "/deletion_plan/report", "/lineage"):
         for target, file_id in targets.items():
             path = f"{files}/{file_id}{suffix}"
             yield f"GET {files}/{{file_id}}{suffix}", target, ask("GET", path)

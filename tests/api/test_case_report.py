@@ -100,7 +100,7 @@ def test_control_a_receipt_that_was_changed_is_said_to_be_invalid(server: Server
     assert "NOT VALID" in done.stdout
 
 
-class _Page(html.parser.HTMLParser):
+class Page(html.parser.HTMLParser):
     """What a page has: its elements, and everything that would load or run something."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ def test_the_page_has_the_same_and_runs_and_loads_nothing(server: Server, case: 
     policy = reply.header("content-security-policy") or ""
     assert policy.startswith("default-src 'none'")
     assert "script" not in policy
-    page = _Page()
+    page = Page()
     page.feed(reply.body.decode())
     assert page.open == []
     assert page.active == []

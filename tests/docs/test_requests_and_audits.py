@@ -45,7 +45,7 @@ def test_a_request_is_answered_and_an_auditor_sees_it(
         model = server.make_model().id
         declared = {"metadata": {"trained_on": file}}
         assert server.post(f"/v1/models/{model}", declared).status == 200
-        search, held, plan, erase, report = _commands(REQUEST)
+        search, held, plan, planned, erase, report = _commands(REQUEST)
         assert _run(server, search) == f"{file}\t1\t1\ttheirs.jsonl\n"
         code = re.search(r"^```python search\n(.*?)^```$", REQUEST, re.MULTILINE | re.DOTALL)
         assert code is not None
@@ -58,6 +58,10 @@ def test_a_request_is_answered_and_an_auditor_sees_it(
         assert run["files"] == {file}
         assert _run(server, held) == ""
         assert model in _run(server, plan, FILE=file)
+        hold = server.post("/v1/holds", {"model": model, "reason": "a dispute"}).json["id"]
+        assert "a dispute" in _run(server, planned, FILE=file)
+        assert "a dispute" in Path("plan.html").read_text("utf-8")
+        assert server.post(f"/v1/holds/{hold}/lift", None).status == 200
         case = _run(server, erase, FILE=file).strip()
         said = _run(server, report, CASE=case)
         assert model in said

@@ -3,9 +3,9 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
-from tunewarden.api import case_report_page, case_views, listing
+from tunewarden.api import case_report_page, case_views, listing, report_page
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Context, InContext, Segment
 from tunewarden.deletion import case_rows
@@ -54,8 +54,7 @@ def report_case(
     reports = CaseReports(operations.database, operations.clock, operations.open_log)
     report = reports.of(context.caller, case_id)
     if format == "html":
-        pieces = (piece.encode() for piece in case_report_page.page(report))
-        return StreamingResponse(pieces, media_type="text/html", headers=case_report_page.HEADERS)
+        return report_page.answer(case_report_page.page(report))
     return JsonAnswer(report)
 
 

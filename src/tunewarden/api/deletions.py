@@ -1,14 +1,15 @@
 """`/v1/deletions`: what was deleted, by whom, and the receipt. Readable by the whole organization."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from tunewarden.api import listing, plans, views
+from tunewarden.api import listing, plan_report_page, plans, report_page, views
 from tunewarden.api.answers import JsonAnswer
 from tunewarden.api.parameters import Context, InContext, Segment
 from tunewarden.deletion import records
+from tunewarden.deletion.plan_report import PlanReports
 from tunewarden.deletion.records import Deletion
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden_receipts.receipt import media_type_of
@@ -38,6 +39,24 @@ def plan_deletion(context: InContext, model_id: Segment) -> JsonAnswer:
 def plan_file_deletion(context: InContext, file_id: Segment) -> JsonAnswer:
     """Return what deleting a file would erase, and what blocks the deletion now."""
     return _plan(context, ArtifactKind.FILE, file_id)
+
+
+@routes.get("/files/{file_id}/deletion_plan/report")
+def report_file_plan(
+    context: InContext,
+    file_id: Segment,
+    format: Literal["json", "html"] = "json",  # noqa: A002  the query's name
+) -> Response:
+    """Return the report of deleting a file with its models now: what was found, what is held and why, what blocks it.
+
+    Nothing is deleted. Only Owners read the reasons of holds.
+    """
+    of = context.operations
+    reports = PlanReports(of.database, of.clock, of.holds, of.executor.is_served)
+    report = reports.of(context.caller, file_id)
+    if format == "html":
+        return report_page.answer(plan_report_page.page(report))
+    return JsonAnswer(report)
 
 
 @routes.get("/deletions/{deletion_id}")

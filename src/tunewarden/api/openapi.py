@@ -23,6 +23,7 @@ from tunewarden.api.administration import invite_schemas as invites
 from tunewarden.api.described import JSON, Described
 from tunewarden.api.json_lines import JSON_LINES
 from tunewarden.deletion.cases.case_report import CaseReport
+from tunewarden.deletion.plan_report import PlanReport
 from tunewarden.engine_protocol import paths
 from tunewarden.gateway.inference import ROUTES
 from tunewarden_receipts import key_chain
@@ -115,6 +116,7 @@ ROUTED = {
     "GET /v1/files/{file_id}/deletion_plan": Described(
         "planFileDeletion", deletion_schemas.DeletionPlan
     ),
+    "GET /v1/files/{file_id}/deletion_plan/report": Described("reportFileDeletionPlan", PlanReport),
     "DELETE /v1/files/{file_id}": Described("deleteFile", deletion_schemas.DeleteAnswer),
     "POST /v1/files/search": Described("searchFiles", JSON_LINES, search_schemas.FileSearch),
     "POST /v1/uploads": Described("createUpload", schemas.Upload, schemas.NewUpload),

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from tunewarden.cli import bulk_deleting, case_report, client
+from tunewarden.cli import bulk_deleting, case_report, client, plan_report
 from tunewarden.cli.bulk_deleting import filter_options
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.cli.options import (
@@ -17,6 +17,7 @@ from tunewarden.cli.options import (
     yes_option,
 )
 from tunewarden.cli.output import say_if_more, show_json, shown_time
+from tunewarden.ids import Prefix, is_minted
 
 
 @click.group()
@@ -199,9 +200,11 @@ def _show_case(case: dict[str, Any]) -> None:
 
 
 @deletions.command(
-    "report", epilog="\b\nExample:\n  tunewarden deletions report case_… --html report.html"
+    "report",
+    epilog="\b\nExamples:\n  tunewarden deletions report case_… --html report.html"
+    "\n  tunewarden deletions report file-… --html plan.html",
 )
-@click.argument("case_id")
+@click.argument("case_or_file", metavar="ID")
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -210,21 +213,34 @@ def _show_case(case: dict[str, Any]) -> None:
 @json_option
 @data_option
 @refusing
-def deletions_report(case_id: str, html: Path | None, data: Path | None, *, as_json: bool) -> None:
+def deletions_report(
+    case_or_file: str, html: Path | None, data: Path | None, *, as_json: bool
+) -> None:
     """Report a case: found, deleted, held, not reached, and how to check it.
 
     Every receipt is verified for it. Exit status 1 if one is not valid.
+
+    With a file's id: report what `files delete --with-models` would do now, what is held and why, and what else blocks
+    it. Nothing is deleted. Reasons of holds are in it if you are an Owner.
     """
+    is_plan = is_minted(case_or_file, Prefix.FILE)
+    path = (
+        ("files", case_or_file, "deletion_plan", "report")
+        if is_plan
+        else ("deletion_cases", case_or_file, "report")
+    )
     with client.opened(data) as server:
-        report = server.get("deletion_cases", case_id, "report")
+        report = server.get(*path)
         if html is not None:
             with html.open("wb") as file:
-                server.stream("deletion_cases", case_id, "report", into=file.write, format="html")
+                server.stream(*path, into=file.write, format="html")
     if as_json:
         show_json(report)
+    elif is_plan:
+        plan_report.show(report)
     else:
         case_report.show(report)
-    if report["verification"]["valid"] != report["verification"]["receipts"]:
+    if not is_plan and report["verification"]["valid"] != report["verification"]["receipts"]:
         raise click.exceptions.Exit(ExitCode.FAILED)
 
 

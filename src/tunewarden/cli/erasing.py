@@ -100,7 +100,8 @@ def _ask(plan: Object, *, force: bool) -> None:
         named = "; ".join(plain(_named(one)) for one in left[:NAMED_MAX])
         can = all(one["forcible"] for one in left)
         advice = "--force overrides that." if can else "Lift holds first."
-        raise Error(Kind.CONFLICT, f"It is blocked: {named}. {advice}")
+        told = f"`tunewarden deletions report {plain(file_id)}` tells all of it."
+        raise Error(Kind.CONFLICT, f"It is blocked: {named}. {advice} {told}")
     click.echo(
         f"This deletes {plain(file_id)} and everything that learned from it, for good. It cannot be undone.",
         err=True,

@@ -18,6 +18,11 @@ def plain(text: object) -> str:
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(text))
 
 
+def line(name: str, text: object) -> None:
+    """Print what a name stands for."""
+    click.echo(f"{name}: {plain(text)}")
+
+
 def show_table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows: in columns with headings on a terminal, else tab-separated."""
     shown = ([plain(value) for value in row] for row in rows)

@@ -1,8 +1,8 @@
 """Deletion cases: what was deleted together, each member, the receipts, and the report to print."""
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
-from tunewarden.api import case_report_page, case_views
+from tunewarden.api import case_report_page, case_views, report_page
 from tunewarden.console import lists, rendering
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
@@ -52,8 +52,7 @@ def show_report(visit: Visit) -> Response:
     report = CaseReports(of.database, of.clock, of.open_log).of(
         visit.caller, visit.asked.segments["case_id"]
     )
-    pieces = (piece.encode() for piece in case_report_page.page(report))
-    return StreamingResponse(pieces, media_type="text/html", headers=case_report_page.HEADERS)
+    return report_page.answer(case_report_page.page(report))
 
 
 def _find(visit: Visit) -> Case:

@@ -4,7 +4,7 @@ Owners place and lift them in all projects, with a reason that is sealed under t
 Reasons are personal: only Owners read them. Others read the holds, without reasons, of what their project may see.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tunewarden import audit
@@ -25,6 +25,7 @@ REASON_LENGTH_MAX = 1000
 IN_FORCE_MAX = 100
 # In a report, of one artifact.
 LISTED_MAX = 1000
+NAMED_AT_ONCE = 200
 COLUMNS = (
     "h.n, h.id, a.kind, a.id, a.internal_id, a.key_id, h.placed_by, h.placed_at, h.lifted_by, h.lifted_at,"
     " h.sealed_reason"
@@ -120,6 +121,20 @@ class Holds:
         """Return a hold that the caller may read. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
         authorize(caller, Action.READ_HOLDS)
         return self._found(caller, hold_id)
+
+    def named(self, caller: Caller, hold_ids: Sequence[str]) -> Iterator[Hold]:
+        """Yield some holds, those that the caller may read. Raises Error(FORBIDDEN)."""
+        authorize(caller, Action.READ_HOLDS)
+        for start in range(0, len(hold_ids), NAMED_AT_ONCE):
+            ids = {f"id{n}": one for n, one in enumerate(hold_ids[start : start + NAMED_AT_ONCE])}
+            listed = ", ".join(f":{name}" for name in ids)
+            with self.database.read() as tx:
+                rows = tx.rows(
+                    f"SELECT {COLUMNS} {FROM} WHERE h.id IN ({listed}) AND {IS_READ} ORDER BY h.n",
+                    **ids,
+                    **_reader(caller),
+                )
+            yield from self._opened(caller, rows)
 
     def _found(self, caller: Caller, hold_id: str) -> Hold:
         row = self.database.peek(

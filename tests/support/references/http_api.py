@@ -112,7 +112,9 @@ def _admitted(operation: Mapping[str, Any], rows: Sequence[Row]) -> str:
     if found["outside"] not in REFUSED:
         return "any API key"
     least = next((words for name, words in ROLES if found[name] not in REFUSED), "nobody")
-    scopes = [f"`{one}`" for one in SCOPES if found[one] not in REFUSED and one not in WHOLE]
+    admitted = [one for one in SCOPES if found[one] not in REFUSED]
+    narrow = [one for one in admitted if one not in WHOLE] or admitted
+    scopes = [f"`{one}`" for one in narrow]
     needs = f", with the scope {' or '.join(sorted(scopes))}" if len(scopes) < SCOPES_MAX else ""
     return f"an API key of {least}{needs}"
 

@@ -16,6 +16,8 @@ from tunewarden.clock import Clock, from_micros, iso
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import case_rows, records
 from tunewarden.deletion.case_rows import Case, CaseStatus
+from tunewarden.deletion.cases import not_reached
+from tunewarden.deletion.cases.not_reached import NotReached
 from tunewarden.deletion.records import Deletion
 from tunewarden.engines.port import Eviction
 from tunewarden.identity.policy import Caller
@@ -29,6 +31,10 @@ from tunewarden_receipts.receipt import ReceiptError, VerifiedReceipt
 
 PAGE = 200
 UNSWAPPABLE = "unswappable"
+REASONS_GONE = (
+    "Holds that are listed were lifted before. Why they were placed cannot be told any more: a reason is sealed under the"
+    " key of what it is about, and went with that key."
+)
 NOT_SEEN = frozenset({Eviction.RESTARTED.value, Eviction.LEASE_ENDED.value})
 
 
@@ -99,14 +105,6 @@ class Held(Struct, frozen=True):
     hidden: int
     why: str
     lifted: list[ReportedHold]
-
-
-class NotReached(Struct, frozen=True):
-    """Something that the case does not reach. `count` is how much of it the server knows of; null: it cannot know."""
-
-    what: str
-    count: int | None
-    why: str
 
 
 class Verification(Struct, frozen=True):
@@ -290,20 +288,13 @@ def _held(case: Case, lifted: list[ReportedHold]) -> Held:
         if case.hidden
         else "Nothing that belongs to the case was left: a hold on any member would have refused all of it."
     )
+    if lifted:
+        why += f" {REASONS_GONE}"
     return Held(case.hidden, why, lifted)
 
 
 def _not_reached(case: Case, members: Sequence[ReportedMember]) -> Iterator[NotReached]:
-    yield NotReached(
-        "members in other projects",
-        case.hidden,
-        "They stay, and who asked does not see which they are.",
-    )
-    yield NotReached(
-        "exports",
-        sum(len(one.exports) for one in members),
-        "Plain weights that left the server before. Who has them must delete them.",
-    )
+    yield from not_reached.counted(case.hidden, sum(len(one.exports) for one in members))
     yield NotReached(
         "sealed files not erased yet",
         sum(one.status != "erased" for one in members),
@@ -320,23 +311,7 @@ def _not_reached(case: Case, members: Sequence[ReportedMember]) -> Iterator[NotR
         _count(one.memory not in {None, UNSWAPPABLE, NOT_CHECKED} for one in members),
         "The operator accepted that. Overwriting memory does not reach what was swapped.",
     )
-    yield NotReached(
-        "backups",
-        None,
-        "Copies of the sealed files and of the database. No key opens the files, unless a copy of the keyring was made"
-        " outside the documented backups.",
-    )
-    yield NotReached(
-        "storage below the file system",
-        None,
-        "What a device keeps of blocks that were overwritten (wear levelling, snapshots): sealed files, and keys of shards"
-        " that were rewritten.",
-    )
-    yield NotReached(
-        "answers and copies elsewhere",
-        None,
-        "What clients and proxies received and kept, and what logs of remote engines and providers hold.",
-    )
+    yield from not_reached.unknown()
 
 
 def _hows(member: ReportedMember) -> list[str]:
