@@ -6,6 +6,7 @@ could crash or hold it is found in a process of its own (`trial.py`).
 """
 
 import hashlib
+import math
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -124,27 +125,38 @@ def json_rule(schema: Schema, *, strict: bool = True) -> str:
 
 
 class Matcher:
-    """Follows one sequence. `mask` says which tokens may follow, a bit each, the first in the lowest. Not thread-safe."""
+    """Follows one sequence. `mask` says which tokens may follow, a bit each, the first in the lowest. Not thread-safe.
+
+    Nothing is found of what may follow the last of so many tokens: none does.
+    """
 
     def __init__(
-        self, matcher: llguidance.LLMatcher, mask: bytes, constraint: Constraint, budget: Budget
+        self,
+        matcher: llguidance.LLMatcher,
+        mask: bytes,
+        constraint: Constraint,
+        budget: Budget,
+        tokens: float = math.inf,
     ) -> None:
         self.mask = mask
+        self._left = tokens
         self._matcher = matcher
         self._constraint = constraint
         self._time = RowTime(budget)
         self._is_stopped = False
         self._reason = ""
 
-    def copy(self) -> "Matcher":
-        """Return another one at the begin of a text, as this one is; cheap."""
+    def copy(self, tokens: float = math.inf) -> "Matcher":
+        """Return another one at the begin of a text, as this one is, that has at most so many tokens; cheap."""
         matcher = self._matcher.deep_copy()
-        return Matcher(matcher, self.mask, self._constraint, self._time.budget)
+        return Matcher(matcher, self.mask, self._constraint, self._time.budget, tokens)
 
     def take(self, token: int) -> None:
         """Note the token that was chosen."""
         self._matcher.consume_token(token)
-        self.mask = self._matcher.compute_bitmask()
+        self._left -= 1
+        if self._left > 0:
+            self.mask = self._matcher.compute_bitmask()
         self._is_stopped = self._matcher.is_stopped()
 
     def took(self, worked: float, waited: float) -> None:
@@ -155,14 +167,14 @@ class Matcher:
     @property
     def is_complete(self) -> bool:
         """Return whether nothing may follow but the end of the text."""
-        return self._is_stopped and self.problem is None
+        return self._is_stopped and not self._matcher.is_error()
 
     @property
     def problem(self) -> Error | None:
         """Return why the sequence cannot go on."""
         if self._reason:
             return refused(self._constraint, self._reason)
-        if not self._is_stopped or not self._matcher.is_error():
+        if not self._is_stopped or self.is_complete:
             return None
         is_stuck = STUCK_BY in self._matcher.get_error()
         return refused(self._constraint, STUCK if is_stuck else TOO_COMPLEX)

@@ -86,6 +86,7 @@ class Generation:
 
     def _row(self, prompt: list[int], index: int) -> Row:
         ends = frozenset() if self.ask.ignore_eos else self.base.end_tokens
+        tokens_max = self._tokens_max(prompt)
         return Row(
             receiver=self,
             adapter=self._adapter,
@@ -93,12 +94,10 @@ class Generation:
             index=index,
             prompt=prompt,
             sampling=self.ask.sampling,
-            ending=Ending(
-                self._tokens_max(prompt), ends.union(self.ask.stop_tokens), self.ask.stops
-            ),
+            ending=Ending(tokens_max, ends.union(self.ask.stop_tokens), self.ask.stops),
             decode=self.base.decode if self.ask.tools is None else self.base.decode_with_calls,
             reports_prompt=self.ask.reports_prompt,
-            matcher=None if self._matcher is None else self._matcher.copy(),
+            matcher=None if self._matcher is None else self._matcher.copy(tokens_max),
         )
 
     def receive(self, news: Delta | Error) -> None:

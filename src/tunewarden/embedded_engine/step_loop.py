@@ -270,16 +270,15 @@ class StepLoop:
         self.tokens_generated += len(choices)
         staying = []
         for at, (row, choice) in enumerate(zip(rows, choices, strict=True)):
-            problem = None if row.matcher is None else row.matcher.problem
-            if problem is not None:
-                self._give_up(row.receiver, problem)
-                staying.append(at)  # dropped before the next step
-                continue
             delta = row.take(choice)
-            if delta is not None:
-                self._news.append((row.receiver, delta))
             if delta is None or delta.finish is None:
                 staying.append(at)
+                problem = None if row.matcher is None else row.matcher.problem
+                if problem is not None:  # of the next token, which a row that ends does not need
+                    self._give_up(row.receiver, problem)  # before the next step
+                    continue
+            if delta is not None:
+                self._news.append((row.receiver, delta))
         return staying
 
     def _give_up(self, receiver: Receiver, problem: Error) -> None:

@@ -202,6 +202,13 @@ def test_a_text_that_no_token_continues_says_so() -> None:
         assert matcher.problem is not None
         assert "no token of this model continues the text" in matcher.problem.message
         assert not matcher.is_complete
+        # Of a row that may have no more tokens nobody asks what follows.
+        last = compiler.compile(Constraint.of_regex("a{600}b", "p")).copy(600)
+        for _ in range(600):
+            before = last.mask
+            last.take(0)
+        assert last.mask is before
+        assert (last.problem, last.is_complete) == (None, False)
 
 
 def _chain(count: int) -> str:
