@@ -133,3 +133,21 @@ def test_the_page_of_a_job_follows_it_to_its_end(server: Server, tab: Watched) -
     rows.set_job(server.app, job, state=State.CANCELLED)
     tab.page.locator("dd .badge-cancelled").wait_for()
     tab.page.get_by_text("This page follows the job.").wait_for(state="detached")
+
+
+def test_the_page_of_a_job_follows_its_state_with_its_buttons_and_says_when_it_stops(
+    server: Server, tab: Watched
+) -> None:
+    job = rows.make_job(server.app, server.owner_key, state=State.PAUSED)
+    tab.open(f"/console/jobs/{job}")
+    tab.page.get_by_text("This page follows the job.").wait_for()
+    tab.page.get_by_role("button", name="Resume").wait_for()
+    rows.set_job(server.app, job, state=State.RUNNING)
+    tab.page.get_by_role("button", name="Pause").wait_for()
+    assert tab.page.get_by_role("button", name="Resume").count() == 0
+    # The session ends elsewhere: the stream ends, and what the browser gets instead is the sign-in.
+    tab.page.request.post(
+        f"{tab.address}/console/sign-out", form={}, headers={"origin": tab.address}, max_redirects=0
+    )
+    tab.page.get_by_text("This page does not follow the job any more.").wait_for()
+    assert tab.page.get_by_role("link", name="Show what is new").is_visible()

@@ -82,7 +82,11 @@ def test_acts_change_a_job_for_who_may(server: Server, owner: Visitor, job: str)
     assert "<button name" not in viewer.text(path)
     assert viewer.post(path, {"act": "cancel"}).status == 403
     member = Visitor(server, server.make_key("reader", project_role=ProjectRole.MEMBER))
-    assert 'value="resume"' in member.text(path)
+    page = member.text(path)
+    assert 'value="resume"' in page
+    opened = page.partition("<details>")[2].partition("</details>")[0]
+    assert 'value="cancel"' in opened, "nothing undoes it, so one click does not do it"
+    assert page.count('value="cancel"') == 1
     assert owner.post(path, {"act": "explode"}).status == 400
     assert rows.state_of(server.app, job) is State.PAUSED
     assert member.post(path, {"act": "cancel"}).status == 303

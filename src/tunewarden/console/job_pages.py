@@ -159,11 +159,10 @@ def status_of(job: Job) -> str:
 
 
 def _acts(job: Job) -> list[tuple[str, str]]:
+    """Return what one click does to a job, with its words; cancelling, which nothing undoes, takes a second step."""
     if job.state.has_ended:
         return []
-    if job.state in PAUSED:
-        return [("resume", "Resume"), ("cancel", "Cancel the job")]
-    return [("pause", "Pause"), ("cancel", "Cancel the job")]
+    return [("resume", "Resume") if job.state in PAUSED else ("pause", "Pause")]
 
 
 def _charts(found: Curves) -> list[Drawn]:

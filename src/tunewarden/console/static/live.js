@@ -1,10 +1,10 @@
-// Follows what goes on: the server says that there is more, and the part of the page that shows it is fetched anew.
-// Without this module the page has a link that shows what is new.
+// Follows what goes on: the server says that there is more, and the parts of the page that show it are fetched anew.
+// Without this module the page has a link that shows what is new; with it that link comes back when following stops.
 
 const at = document.querySelector("[data-live]");
-const part = document.querySelector("[data-live-part]");
 
-if (at && part) {
+if (at) {
+  const link = at.querySelector("a");
   const source = new EventSource(at.dataset.live);
   let isFetching = false;
   let isStale = false;
@@ -17,7 +17,7 @@ if (at && part) {
     isFetching = true;
     do {
       isStale = false;
-      await fetchPart();
+      await fetchParts();
     } while (isStale);
     isFetching = false;
   };
@@ -29,11 +29,18 @@ if (at && part) {
     // What can be done with it has changed too.
     location.reload();
   });
-  at.textContent = at.dataset.liveSays;
+  source.addEventListener("open", () => {
+    at.textContent = at.dataset.liveSays;
+  });
+  // The browser tries again after an interruption, but not after an answer that is no stream: a refusal, the sign-in.
+  source.addEventListener("error", () => {
+    const isOver = source.readyState === EventSource.CLOSED;
+    at.replaceChildren(isOver ? at.dataset.liveStops : at.dataset.liveWaits, " ", link);
+  });
 }
 
-// Put the new contents of the part in the place of the old ones; what is open stays open, and the focus stays where it is.
-async function fetchPart() {
+// Put the new contents of each part in the place of the old ones; what is open stays open, and the focus stays where it is.
+async function fetchParts() {
   let answer;
   try {
     answer = await fetch(location.href, { headers: { accept: "text/html" } });
@@ -42,17 +49,22 @@ async function fetchPart() {
   }
   if (!answer.ok || answer.redirected) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const fresh = page.querySelector("[data-live-part]");
-  if (!fresh) return;
+  for (const part of document.querySelectorAll("[data-live-part]")) {
+    const fresh = page.querySelector(`[data-live-part="${part.dataset.livePart}"]`);
+    if (fresh) replace(part, fresh);
+  }
+}
+
+function replace(part, fresh) {
   const open = [...part.querySelectorAll("details")].map((one) => one.open);
   [...fresh.querySelectorAll("details")].forEach((one, n) => {
     one.open = open[n] ?? false;
   });
-  const focused = focusable().indexOf(document.activeElement);
+  const focused = focusable(part).indexOf(document.activeElement);
   part.replaceChildren(...fresh.childNodes);
-  if (focused >= 0) focusable()[focused]?.focus({ preventScroll: true });
+  if (focused >= 0) focusable(part)[focused]?.focus({ preventScroll: true });
 }
 
-function focusable() {
+function focusable(part) {
   return [...part.querySelectorAll("a[href], button, summary, [tabindex='0']")];
 }
