@@ -5,6 +5,7 @@ FastAPI's application holds it (`app.state.services`); handlers get it as the de
 
 from dataclasses import dataclass, field
 
+from tunewarden.api import page_rate
 from tunewarden.api.deleting import Deleting
 from tunewarden.api.downloads import Downloads
 from tunewarden.api.json_lines import LongWork
@@ -42,7 +43,7 @@ class Services:
     mailer: Mailer = field(default_factory=Mailer)
     webhook_threads: WebhookThreads = field(default_factory=WebhookThreads)
     invite_pages: PageRate = field(default_factory=PageRate)
-    sign_ins: PageRate = field(default_factory=PageRate)
+    sign_ins: PageRate = field(default_factory=page_rate.of_wrong_keys)
     long_work: LongWork = field(default_factory=LongWork)
     # Each looks once a second, on a thread of the worker's.
     followers: LongWork = field(default_factory=lambda: LongWork(32, 8, "pages that follow a job"))
