@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -9,12 +10,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from tunewarden.api.deletion_schemas import Blocker, DeletionPlan
+from tunewarden.console import rendering
 from tunewarden.console.requests import Visit
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import key_format, sessions
 from tunewarden.ids import token
 
 ATTEMPT_LENGTH = 32
+KEY = "key"
 # A form is bounded (`requests.BODY_BYTES_MAX`), a plan is not.
 SEEN_MAX = 32 * 1024
 # What a plan says that may change until it is confirmed, in a person's words.
@@ -48,9 +51,29 @@ async def unproven(visit: Visit, again: Callable[[Visit, str, int], Response]) -
     except Error as refused:
         if refused.kind is not Kind.UNAUTHENTICATED:
             raise
-        visit.asked.services.sign_ins.take(visit.operations.clock)
+        if visit.asked.sent(KEY):  # a guess: who was not asked yet has made none
+            visit.asked.services.sign_ins.take(visit.operations.clock)
         return await run_in_threadpool(again, visit, refused.message, 403)
     return None
+
+
+async def asked_again(visit: Visit, what: str) -> Response | None:
+    """Return a page that asks for the key and sends the same form there again, if no proof is fresh; None to go on.
+
+    For what prepares a deletion or hides one: `what` it is, as a title.
+    """
+    return await unproven(visit, partial(_key_page, what=what))
+
+
+def _key_page(visit: Visit, message: str, status: int, *, what: str) -> Response:
+    values = {
+        "what": what,
+        "fields": [
+            (name, one) for name, sent in visit.asked.form.items() if name != KEY for one in sent
+        ],
+        "message": message if visit.asked.sent(KEY) else "",
+    }
+    return rendering.page(visit, "key_again.html", values, status=status)
 
 
 def form(visit: Visit) -> dict[str, Any]:
@@ -100,7 +123,7 @@ def changed(before: str, plan: DeletionPlan) -> Iterator[tuple[str, str, str]]:
 def _prove(visit: Visit) -> None:
     if visit.session.has_fresh_proof:
         return
-    presented = key_format.present(visit.asked.sent("key").strip())
+    presented = key_format.present(visit.asked.sent(KEY).strip())
     sessions.prove(visit.operations.database, visit.session, presented)
 
 

@@ -1,11 +1,13 @@
 """The models of an organization, and one model with everything that hangs on it."""
 
 from collections.abc import Sequence
+from functools import partial
 
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from tunewarden.api import views
-from tunewarden.console import lists, rendering
+from tunewarden.console import confirming, lists, rendering
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
@@ -79,23 +81,30 @@ def show_model(visit: Visit) -> Response:
     return rendering.page(visit, "model.html", values)
 
 
-def change_model(visit: Visit) -> Response:
-    """Archive or protect a model, or undo that."""
-    changes = CHANGES.get(visit.asked.sent("change"))
+async def change_model(visit: Visit) -> Response:
+    """Archive or protect a model, or undo that. Who takes its protection away proves who it is."""
+    change = visit.asked.sent("change")
+    changes = CHANGES.get(change)
     if changes is None:
         raise Error(Kind.INVALID, "The form does not say what to change.")
+    if change == "unprotect":
+        refused = await confirming.asked_again(visit, "Lift the protection")
+        if refused is not None:
+            return refused
     model_id = visit.asked.segments["model_id"]
-    visit.operations.model_changes.change(visit.caller, model_id, changes)
-    return rendering.to(
-        rendering.ours(visit.asked.sent("then"), f"/console/models/{segment(model_id)}")
-    )
+    change_now = visit.operations.model_changes.change
+    await run_in_threadpool(change_now, visit.caller, model_id, changes)
+    return _back(visit, f"/console/models/{segment(model_id)}")
 
 
-def lift_hold(visit: Visit) -> Response:
+async def lift_hold(visit: Visit) -> Response:
     """Lift a hold, and go back to what it was on."""
-    hold = visit.operations.holds.lift(visit.caller, visit.asked.segments["hold_id"])
-    where = f"/console/{hold.kind.value}s/{segment(hold.artifact_id)}"
-    return rendering.to(rendering.ours(visit.asked.sent("then"), where))
+    refused = await confirming.asked_again(visit, "Lift the hold")
+    if refused is not None:
+        return refused
+    lift, hold_id = visit.operations.holds.lift, visit.asked.segments["hold_id"]
+    hold = await run_in_threadpool(lift, visit.caller, hold_id)
+    return _back(visit, f"/console/{hold.kind.value}s/{segment(hold.artifact_id)}")
 
 
 def place_hold(visit: Visit) -> Response:
@@ -105,13 +114,20 @@ def place_hold(visit: Visit) -> Response:
     return rendering.to(f"/console/models/{segment(model_id)}")
 
 
-def switch_alias(visit: Visit) -> Response:
+async def switch_alias(visit: Visit) -> Response:
     """Point an alias to one other model, which takes all of its requests."""
+    refused = await confirming.asked_again(visit, "Switch the alias")
+    if refused is not None:
+        return refused
     model_id = visit.asked.sent("model").strip()
+    switch = partial(visit.operations.aliases.set, is_new=False)
     name = visit.asked.segments["alias"]
-    visit.operations.aliases.set(visit.caller, name, {model_id: WHOLE}, is_new=False)
-    where = f"/console/models/{segment(model_id)}"
-    return rendering.to(rendering.ours(visit.asked.sent("then"), where))
+    await run_in_threadpool(switch, visit.caller, name, {model_id: WHOLE})
+    return _back(visit, f"/console/models/{segment(model_id)}")
+
+
+def _back(visit: Visit, otherwise: str) -> Response:
+    return rendering.to(rendering.ours(visit.asked.sent("then"), otherwise))
 
 
 def found_model(visit: Visit) -> Model:

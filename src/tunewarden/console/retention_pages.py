@@ -121,9 +121,12 @@ def _switched(terms: Terms, *, is_enabled: bool) -> Terms:
     return replace(terms, is_enabled=is_enabled)
 
 
-def resume(visit: Visit) -> Response:
+async def resume(visit: Visit) -> Response:
     """Let the rules act again."""
-    visit.operations.retention.resume(visit.caller)
+    refused = await confirming.asked_again(visit, "Let the rules act again")
+    if refused is not None:
+        return refused
+    await run_in_threadpool(visit.operations.retention.resume, visit.caller)
     return rendering.to(HERE)
 
 

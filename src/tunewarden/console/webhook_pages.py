@@ -5,7 +5,7 @@ from functools import partial
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.console import lists, rendering
+from tunewarden.console import confirming, lists, rendering
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
@@ -17,6 +17,12 @@ from tunewarden.webhooks.outbox import DeliveryState
 
 STATES = {state.value: state for state in DeliveryState}
 HERE = "/console/webhooks"
+# What only who proves who it is does: it hides deletions from who is told of them, or shows a secret.
+PROVED = {
+    "disable": "Disable the endpoint",
+    "rotate": "Make a new secret",
+    "delete": "Delete the endpoint",
+}
 
 
 def list_endpoints(visit: Visit) -> Response:
@@ -64,6 +70,10 @@ async def change_endpoint(visit: Visit) -> Response:
     run = asked.services.webhook_threads.run
     endpoint_id = asked.segments["endpoint_id"]
     act = asked.sent("act")
+    if act in PROVED:
+        refused = await confirming.asked_again(visit, PROVED[act])
+        if refused is not None:
+            return refused
     if act in {"enable", "disable"}:
         await run(webhooks.change, visit.caller, endpoint_id, Changes(enabled=act == "enable"))
     elif act == "test":
