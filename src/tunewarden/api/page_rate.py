@@ -5,7 +5,7 @@ from tunewarden.errors import Error, Kind
 
 PER_SECOND = 10.0
 BURST = 40.0
-# Wrong keys of whoever types or guesses; a right one is not counted, so a guesser keeps nobody out.
+# Wrong keys, typed or guessed; a right one is not counted, so a guesser keeps nobody out.
 WRONG_KEYS_PER_SECOND = 0.5
 WRONG_KEYS_BURST = 20.0
 

@@ -44,6 +44,8 @@ class Services:
     webhook_threads: WebhookThreads = field(default_factory=WebhookThreads)
     invite_pages: PageRate = field(default_factory=PageRate)
     sign_ins: PageRate = field(default_factory=page_rate.of_wrong_keys)
+    # Keys that are shown by who is signed in: those are a person's already.
+    proofs: PageRate = field(default_factory=PageRate)
     long_work: LongWork = field(default_factory=LongWork)
     # Each looks once a second, on a thread of the worker's.
     followers: LongWork = field(default_factory=lambda: LongWork(32, 8, "pages that follow a job"))

@@ -58,7 +58,7 @@ async def begin(visit: Visit) -> Response:
     except Error as refused:
         if refused.kind not in {Kind.UNAUTHENTICATED, Kind.FORBIDDEN}:
             raise
-        asked.services.sign_ins.take(asked.operations.clock)
+        asked.services.proofs.take(asked.operations.clock)
         tried = Tried(presented, asked.request_id, OPERATION)
         await refused_requests.record_wrong_key(database, refused, tried, even_unknown=False)
         return await run_in_threadpool(_form, visit, asked.sent("next"), refused)

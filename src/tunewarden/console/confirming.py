@@ -52,7 +52,7 @@ async def unproven(visit: Visit, again: Callable[[Visit, str, int], Response]) -
         if refused.kind is not Kind.UNAUTHENTICATED:
             raise
         if visit.asked.sent(KEY):  # a guess: who was not asked yet has made none
-            visit.asked.services.sign_ins.take(visit.operations.clock)
+            visit.asked.services.proofs.take(visit.operations.clock)
         return await run_in_threadpool(again, visit, refused.message, 403)
     return None
 
