@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from tunewarden.artifacts.disk import InPlaceFile, LocalDisk
 from tunewarden.clock import Clock
 from tunewarden.db.database import Row, Tx
@@ -27,6 +29,12 @@ class Power:
         self.cut_at = cut_at
         self.effects: list[str] = []
         self.dead = False
+        self.connections: list[apsw.Connection] = []
+
+    def end(self) -> None:
+        """Close what the process had open, as the kernel does. Nothing else does it soon: circles wait for the collector."""
+        while self.connections:
+            self.connections.pop().close()
 
     def alive(self) -> None:
         """Raise PowerCut once the power is gone: a dead process does not even read."""
@@ -52,6 +60,11 @@ class CuttingDatabase(SqliteDatabase):
     def __init__(self, path: Path, clock: Clock, power: Power, *, vfs: str = "") -> None:
         self._power = power
         super().__init__(path, clock, migrate=True, vfs=vfs)
+
+    def _connect(self) -> apsw.Connection:
+        connection = super()._connect()
+        self._power.connections.append(connection)
+        return connection
 
     @contextmanager
     def read(self) -> Iterator[Tx]:

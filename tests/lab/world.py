@@ -8,7 +8,7 @@ import gc
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from io import BytesIO
@@ -165,6 +165,7 @@ class World:
     def close(self) -> None:
         """Throw every object away; the kernel takes its locks and files."""
         self._app = None
+        self.power.end()
 
     def process(self, power: Power | None = None) -> "World":
         """Return another process on the same machine: the same floor, engine, time and answers."""
@@ -344,19 +345,20 @@ def new_world(parts: Parts | None = None) -> Iterator[World]:
     """Yield an installation with a local base, in memory, gone afterwards."""
     root = Path(tempfile.mkdtemp(prefix="tunewarden-world-", dir="/dev/shm"))
     try:
-        world = World(root, parts or Parts()).open()
-        shape = base_shape(adapters.write_base(root / "base"), BASE)
-        with world.app.database.write() as tx:
-            bases.add(
-                tx,
-                name=BASE,
-                kind=BaseKind.LOCAL,
-                location=str(root / "base"),
-                engine_model=BASE,
-                modules=dict(shape.modules),
-            )
-        world.log()
-        yield world
+        with closing(World(root, parts or Parts())) as world:
+            world.open()
+            shape = base_shape(adapters.write_base(root / "base"), BASE)
+            with world.app.database.write() as tx:
+                bases.add(
+                    tx,
+                    name=BASE,
+                    kind=BaseKind.LOCAL,
+                    location=str(root / "base"),
+                    engine_model=BASE,
+                    modules=dict(shape.modules),
+                )
+            world.log()
+            yield world
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
@@ -398,7 +400,9 @@ def copied(
         # Time does not run back; but threads need time that runs by itself.
         is_same = parts.clock_type is world.parts.clock_type
         time = time or (world.clock if is_same else None)
-        yield World(root, parts, power or Power(), dict(world.acknowledged), time)
+        copy = World(root, parts, power or Power(), dict(world.acknowledged), time)
+        with closing(copy):
+            yield copy
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

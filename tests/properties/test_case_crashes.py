@@ -1,6 +1,5 @@
 """Crashes at every effect of a case, and at pairs of them: all members are gone, with receipts, or none is."""
 
-import gc
 import shutil
 import threading
 from collections import Counter
@@ -83,7 +82,6 @@ def start() -> Iterator[Start]:
                     n=one.model.n,
                 )
         world.close()
-        gc.collect()
         yield Start(world, owner, file, made[:3], [other, made[3]])
 
 
@@ -253,7 +251,6 @@ def test_a_database_from_before_the_case_gets_it_back_from_the_log(
             before = case_rows.of_origin(tx, start.file.model.n)
         assert before is not None
         world.close()
-        gc.collect()
         for old in world.config.data.glob("tunewarden.sqlite*"):
             old.unlink()
         shutil.copyfile(world.root / "backup.sqlite", world.config.database)
@@ -286,7 +283,6 @@ def test_a_database_from_before_the_case_gets_it_back_from_the_log(
             ]
             cases.check_members(summary, proven)
             world.close()
-            gc.collect()
 
 
 class Impatient(Parts):
