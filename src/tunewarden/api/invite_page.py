@@ -80,7 +80,7 @@ async def _organization_of(services: Services, token: str) -> str:
     try:
         return await run_in_threadpool(invites.organization_of, services.operations.database, token)
     except Error:
-        services.invite_pages.take(services.operations.clock)
+        services.links.take(services.operations.clock)
         raise
 
 

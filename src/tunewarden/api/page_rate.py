@@ -11,7 +11,7 @@ WRONG_KEYS_BURST = 20.0
 
 
 def of_wrong_keys() -> "PageRate":
-    """Return the bound on keys and links that sign nobody in, from wherever they come."""
+    """Return the bound on keys that sign nobody in, from wherever they come."""
     return PageRate(WRONG_KEYS_PER_SECOND, WRONG_KEYS_BURST)
 
 

@@ -42,7 +42,8 @@ class Services:
     part_intake: Intake = field(default_factory=Intake)
     mailer: Mailer = field(default_factory=Mailer)
     webhook_threads: WebhookThreads = field(default_factory=WebhookThreads)
-    invite_pages: PageRate = field(default_factory=PageRate)
+    # Links of invites, and of sign-ins.
+    links: PageRate = field(default_factory=PageRate)
     sign_ins: PageRate = field(default_factory=page_rate.of_wrong_keys)
     # Keys that are shown by who is signed in: those are a person's already.
     proofs: PageRate = field(default_factory=PageRate)

@@ -44,7 +44,7 @@ async def show_link(asked: Asked) -> Response:
     """Return the page of a link, with one button: what only looks at links uses none up."""
     token = asked.segments["token"]
     if not await run_in_threadpool(sessions.is_open, asked.operations.database, token):
-        asked.services.sign_ins.take(asked.operations.clock)
+        asked.services.links.take(asked.operations.clock)
         raise sessions.no_link()
     return await run_in_threadpool(rendering.page, None, "link.html", {"token": token})
 
@@ -56,7 +56,7 @@ async def open_link(asked: Asked) -> Response:
         began = await run_in_threadpool(sessions.open_link, database, token, asked.request_id)
     except Error as refused:
         if refused.kind is Kind.UNAUTHENTICATED:
-            asked.services.sign_ins.take(asked.operations.clock)
+            asked.services.links.take(asked.operations.clock)
         raise
     return _welcome(asked, began, "")
 
