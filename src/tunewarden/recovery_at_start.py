@@ -7,24 +7,34 @@ from tunewarden.deletion.recovery import Recovery
 from tunewarden.engines import scratch
 from tunewarden.errors import Error
 from tunewarden.finetuning import older_texts
+from tunewarden.transparency.key import LogSigner
+from tunewarden.transparency.log import Log
+from tunewarden_receipts.key_chain import HandOver
 
 logger = logging.getLogger(__name__)
 
 
-def recover(app: App) -> None:
+def recover(app: App) -> HandOver | None:
     """Recover from crashes and restores before serving (D10). The runner resumes deletions.
 
-    Raises Error(UNAVAILABLE) if a component cannot be trusted; the message says what to do.
+    Returns the hand-over of the log's key that it completed, if a rotation was interrupted. Raises Error(UNAVAILABLE) if a component cannot be trusted; the message says what to do.
     """
     app.keyring.recover()
     app.blobs.recover()
-    app.open_log()[0].recover()
-    settled = recovery(app).settle()
+    completed = app.log_opening.settle_rotation(lambda *log: _settle(app, *log))
+    log, signer = app.open_log()
+    log.recover()
+    _settle(app, log, signer)
     app.fence.sweep()
     app.drafts.sweep()
     saved_states(app).sweep()
     _seal_older_texts(app)
     scratch.sweep(scratch_directory(app.config))
+    return completed
+
+
+def _settle(app: App, log: Log, signer: LogSigner) -> None:
+    settled = Recovery(app.database, app.keyring, log, signer, app.log_mark).settle()
     if settled.replayed or settled.without_key:
         logger.warning(
             "restored components were found: %d deletions are replayed from the log, and %d models whose"

@@ -45,10 +45,8 @@ def before() -> Iterator[Start]:
 def rotate(world: World) -> None:
     """Rotate as the command does."""
     world.open()
-    opening = world.app.log_opening
-    if opening.settle_rotation() is None:
-        recover(world.app)
-        opening.rotate_key(world.clock)
+    if recover(world.app) is None:
+        world.app.log_opening.rotate_key(world.clock)
 
 
 def check(world: World, start: Start, first_pem: bytes, *, deletes: int) -> int:
@@ -107,6 +105,111 @@ def test_a_rotation_that_is_cut_off_anywhere_leaves_one_key_and_a_log_that_verif
     assert not was_cut, "every place was tried"
     assert ends["0 handed over, True cut again"]
     assert ends["1 handed over, True cut again"] > 5
+
+
+def put(source: World, target: World, *names: str) -> None:
+    """Replace parts of a data directory by those of another, and the key's files with the log."""
+    data = target.config.data
+    for name in names:
+        shutil.rmtree(data / name)
+        shutil.copytree(source.config.data / name, data / name)
+    if "log" in names:
+        for path in data.glob("log.key*"):
+            path.unlink()
+        for path in source.config.data.glob("log.key*"):
+            shutil.copy2(path, data)
+
+
+def kept(world: World) -> dict[str, bytes]:
+    """Return the log, its marks and the files of its key."""
+    data = world.config.data
+    paths = [*data.glob("log.key*"), data / "keyring/log.mark", *data.glob("log/**/*")]
+    names = {str(path.relative_to(data)): path.read_bytes() for path in paths if path.is_file()}
+    seen = world.app.database.peek("SELECT size FROM log_seen")
+    return names | {"log_seen": str(seen).encode()}
+
+
+@pytest.fixture(scope="module")
+def interrupted(before: Start) -> Iterator[World]:
+    """A second deletion, and then a rotation that was cut off when the log named the new key."""
+    with copied(before.world) as world:
+        world.open().delete(before.owner, before.made[1])
+        world.close()
+        with copied(world) as whole:
+            rotate(whole)
+            promote = whole.power.effects.index("log key: promote")
+        world.power = Power(promote)
+        with one_dies():
+            rotate(world)
+        assert world.power.dead
+        assert (world.config.data / "log.key.next").exists()
+        world.close()
+        world.power = Power()
+        yield world
+
+
+def test_an_interrupted_rotation_hides_no_old_keyring(before: Start, interrupted: World) -> None:
+    with copied(before.world) as world:
+        put(interrupted, world, "log")
+        was = kept(world.open())
+        with pytest.raises(Error) as refused:
+            world.restart()
+        assert refused.value.code == "keyring_rolled_back"
+        assert kept(world.open()) == was
+
+
+def test_what_an_older_database_has_not_seen_is_replayed_before_a_rotation_is_completed(
+    before: Start, interrupted: World
+) -> None:
+    with copied(before.world) as world:
+        first_pem = world.open().app.open_log()[1].public_pem()
+        put(interrupted, world, "log", "keyring")
+        world.restart()
+        assert check(world, before, first_pem, deletes=2) == 1
+        assert before.made[1].model.id not in [one.id for one in world.models(before.owner)]
+
+
+def test_a_refused_start_keeps_the_seed_that_the_newest_log_names(
+    before: Start, interrupted: World
+) -> None:
+    with copied(interrupted) as world:
+        log = world.config.log
+        newest = shutil.copytree(log, world.root / "newest")
+        shutil.rmtree(log)
+        shutil.copytree(before.world.config.log, log)
+        was = kept(world.open())
+        with pytest.raises(Error) as refused:
+            world.restart()
+        assert refused.value.code == "log_rolled_back"
+        assert kept(world.open()) == was
+        shutil.rmtree(log)
+        newest.rename(log)
+        world.restart()
+        assert check(world, before, world.app.open_log()[1].chain.first.pem(), deletes=2) == 1
+
+
+def test_a_replayed_hand_over_is_in_the_audit_log_again(before: Start) -> None:
+    with copied(before.world) as world, copied(before.world) as newest:
+        rotate(newest)
+        put(newest, world, "log", "keyring")
+        for _ in range(2):
+            world.restart()
+            with world.app.database.read() as tx:
+                (row,) = tx.rows(
+                    "SELECT count(*) FROM audit_events WHERE type = :type",
+                    type=EventType.LOG_KEY_ROTATED,
+                )
+            assert row[0] == 1
+
+
+def test_a_former_seed_that_is_still_in_use_is_not_erased(before: Start) -> None:
+    with copied(before.world) as world:
+        key = world.config.signing_key
+        seed = key.read_bytes()
+        key.with_name("log.key.old").hardlink_to(key)  # as a crash of `promote_next` leaves it
+        world.restart()
+        assert key.read_bytes() == seed
+        assert not key.with_name("log.key.old").exists()
 
 
 def test_a_deletion_that_is_cut_off_before_a_rotation_has_one_leaf(before: Start) -> None:

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tunewarden import __version__, audit
+from tunewarden import __version__
 from tunewarden.clock import Clock, iso
 from tunewarden.config import Config
 from tunewarden.db.database import Database
-from tunewarden.deletion import records
+from tunewarden.deletion import records, replay
 from tunewarden.deletion.recovery import LogMark
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import token
@@ -48,10 +48,13 @@ class LogOpening:
         signer = LogSigner.create_or_load(self.config.signing_key, f"tunewarden.local/{token(12)}")
         return self.new(self.config.log, signer), signer
 
-    def settle_rotation(self) -> HandOver | None:
-        """Complete a rotation of the key that was interrupted and return its hand-over, or undo it."""
+    def settle_rotation(self, check: Callable[[Log, LogSigner], object]) -> HandOver | None:
+        """Complete a rotation of the key that was interrupted and return its hand-over, or undo it.
+
+        `check` replays the log, or raises Error if anything is an old copy: then nothing is completed or undone.
+        """
         rotation = self._rotation()
-        return None if rotation is None else rotation.settle()
+        return None if rotation is None else rotation.settle(check)
 
     def rotate_key(self, clock: Clock) -> HandOver:
         """Hand the log over to a new key. No server may run; the database must have seen the whole log."""
@@ -75,19 +78,14 @@ class LogOpening:
         )
 
     def _note_rotation(self, index: int, former: LogSigner, new: LogSigner) -> None:
-        """Seal anew what the former key sealed, once, and record the rotation; raise the marks over its leaf."""
-        if restore_marks.log_size(self.database) <= index:
-            with self.database.write(below_floor=True) as tx:
-                resealing.reseal(tx, former.derive, new.derive)
-                audit.record(
-                    tx,
-                    audit.EventType.LOG_KEY_ROTATED,
-                    organization_id="",
-                    actor=audit.SERVER,
-                    resource_id="log",
-                    previous_key=former.key.digest(),
-                    new_key=new.key.digest(),
-                    entry=index,
-                )
+        """Seal anew what the former key sealed, and record the rotation, once.
+
+        The database's mark is raised over the leaf only from the leaf: what is before it must have been replayed.
+        """
+        is_next = restore_marks.log_size(self.database) == index
+        with self.database.write(below_floor=True) as tx:
+            resealing.reseal(tx, former.derive, new.derive)  # what it sealed already stays as it is
+            if is_next:
+                replay.hand_over(tx, former.key.digest(), new.key.digest(), index)
                 restore_marks.see_log(tx, index + 1)
         self.log_mark.raise_to(index + 1)

@@ -202,12 +202,13 @@ class Recovery:
         """Apply the leaves that the database has not seen."""
         replayed = 0
         lost: list[int] = []
+        handed: list[tuple[KeyHandOverLeaf, int]] = []
         going_on = self._going_on_at_cases()
         times = sorted(going_on)
         for index, entry, facts in self._leaves(noted.log_size(self.database)):
             if isinstance(facts, KeyHandOverLeaf):
-                continue  # the key files say what has become of it
-            if isinstance(facts, AuditDigestLeaf):
+                handed.append((facts, index))
+            elif isinstance(facts, AuditDigestLeaf):
                 with self.database.write(below_floor=True) as tx:
                     lost += replay.audit_digest(tx, facts, index)
             elif isinstance(facts, BlobsErased):
@@ -232,6 +233,8 @@ class Recovery:
         size = self.log.size()
         with self.database.write(below_floor=True) as tx:
             replay.record_lost(tx, lost)
+            for leaf, index in handed:
+                replay.hand_over(tx, leaf.previous_key_id, leaf.new_key_id, index)
             if lost:
                 retention_pause.pause_all(tx, PauseReason.RESTORE)
             noted.see_log(tx, size)

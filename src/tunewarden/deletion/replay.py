@@ -178,6 +178,20 @@ def audit_digest(tx: Tx, facts: AuditDigestLeaf, index: int) -> list[int]:
     return [facts.sequence]
 
 
+def hand_over(tx: Tx, previous_key: str, new_key: str, index: int) -> None:
+    """Record that the log's key was rotated by entry `index`. Once: in the transaction that raises the mark over it."""
+    audit.record(
+        tx,
+        audit.EventType.LOG_KEY_ROTATED,
+        organization_id="",
+        actor=audit.SERVER,
+        resource_id="log",
+        previous_key=previous_key,
+        new_key=new_key,
+        entry=index,
+    )
+
+
 def record_lost(tx: Tx, lost: Sequence[int]) -> None:
     """Record for each organization that digests have no events: the database is an older copy."""
     for organization_id in organizations.ids(tx) if lost else ():

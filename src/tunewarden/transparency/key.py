@@ -55,7 +55,7 @@ class LogSigner:
             raise Error(
                 Kind.UNAVAILABLE,
                 "The log's signing key was rotated, or its rotation was interrupted. Start the server again, or run"
-                " the command again.",
+                " `tunewarden log rotate-key`, which completes it; then run the command again.",
                 code="log_key_rotated",
             )
 

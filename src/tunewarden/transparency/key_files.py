@@ -77,6 +77,9 @@ class KeyFiles:
 
     def erase_former(self) -> None:
         """Erase the seed that was in use, if it is still there."""
+        with translated(), suppress(FileNotFoundError):
+            if self._former.samefile(self._path):  # a crash in `promote_next`: it is still in use
+                self._former.unlink()
         self._erase(self._former)
 
     def _erase(self, path: Path) -> None:

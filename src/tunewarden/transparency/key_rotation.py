@@ -10,7 +10,8 @@ Durable in this order, so that a crash anywhere leaves a log that verifies, with
 6. `log.key`, by renaming the new seed; the old one is overwritten.
 
 Until 6 no process may append: the key in use is checked under the log's lock (`LogSigner.check_in_use`).
-The process that opens the log next goes on from 2, or erases the seed of 1.
+The next start goes on from 2, or erases the seed of 1; but first it checks that neither log nor keyring is an old copy,
+and replays what the database has not seen. Until then whoever opens the log reads it as the former key's.
 """
 
 from collections.abc import Callable
@@ -47,20 +48,29 @@ class KeyRotation:
     note: Callable[[int, LogSigner, LogSigner], None]
 
     def opened(self) -> tuple[Log, LogSigner]:
-        """Return the log and its signer; an interrupted rotation is completed or undone first."""
+        """Return the log and its signer; that of the former key, which appends nothing, if a rotation was interrupted."""
         with self.files.locked():
-            self._settled()
-            return self._opened()
+            seed = self.files.read_next()
+            if seed is None:
+                return self._opened()
+            former = self._former(LogSigner(self.name, seed), is_in_use=self.files.is_in_use)
+            return self.found(self.directory, former), former
 
-    def settle(self) -> HandOver | None:
-        """Complete an interrupted rotation and return its hand-over; or undo it, if the log does not name its key."""
+    def settle(self, check: Callable[[Log, LogSigner], object]) -> HandOver | None:
+        """Complete an interrupted rotation and return its hand-over; or undo it, if the log does not name its key.
+
+        `check` gets the log of the key in use before a seed is erased or a mark is raised. It raises Error if the log
+        or what belongs to it is an old copy, and nothing more is done then.
+        """
         with self.files.locked():
-            return self._settled()
+            return self._settled(check) if self.files.is_rotating() else None
 
     def rotate(self, handed_over_at: str, software: str) -> HandOver:
-        """Hand over to a new key; return when the old one is erased. Raises Error(CONFLICT) after too many."""
+        """Hand over to a new key; return when the old one is erased. Raises Error(CONFLICT) after too many.
+
+        Call `settle` first.
+        """
         with self.files.locked():
-            self._settled()
             _, former = self._opened()
             if len(former.chain.hand_overs) >= MAX_HAND_OVERS:
                 raise Error(
@@ -82,15 +92,19 @@ class KeyRotation:
             )
             return self._handed_over(log, receipt.sign(receipt.build(leaf), former), former, new)
 
-    def _settled(self) -> HandOver | None:
+    def _settled(self, check: Callable[[Log, LogSigner], object]) -> HandOver | None:
         seed = self.files.read_next()
         if seed is None:
+            log, signer = self._opened()
+            log.recover()
+            check(log, signer)
             self.files.erase_former()
             return None
         new = LogSigner(self.name, seed)
-        former = self._former(new)
+        former = self._former(new, is_in_use=lambda _: True)
         log = self.found(self.directory, former)
         size = log.recover()
+        check(log, former)
         entry = log.entry(size - 1) if size else b""
         if not _hands_over_to(entry, new):
             self.files.erase_next()
@@ -127,13 +141,13 @@ class KeyRotation:
                 raise damaged("it does not have the hand-overs of its key")
         return log, signer
 
-    def _former(self, new: LogSigner) -> LogSigner:
+    def _former(self, new: LogSigner, *, is_in_use: Callable[[bytes], bool]) -> LogSigner:
         """Return the signer whose rotation to `new` was interrupted."""
         seed, chain = self.files.create_or_read(), self._chain()
         if chain is not None and chain.newest.public == new.key.public:
             chain = chain.without_last()
         try:
-            return LogSigner(self.name, seed, chain=chain)
+            return LogSigner(self.name, seed, chain=chain, is_in_use=is_in_use)
         except ValueError as error:
             raise _rolled_back() from error
 
