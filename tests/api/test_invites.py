@@ -1,4 +1,4 @@
-"""Invites, made by the stock SDK: what they are and what is refused. Their pages: test_links.py."""
+"""Invites, made by the stock SDK: what they are and what is refused. Their pages: test_invite_pages.py."""
 
 import time
 from collections.abc import Iterator

@@ -8,7 +8,9 @@ from tests.support.console import Visitor
 from tests.support.servers import Server
 
 from tunewarden.config import SETTINGS, Config
+from tunewarden.console.system_pages import source_of
 from tunewarden.identity.sessions import PROOF_MICROS
+from tunewarden.settings import Source
 
 
 def test_a_rule_is_made_previewed_enabled_and_deleted(server: Server, owner: Visitor) -> None:
@@ -129,9 +131,21 @@ def test_the_system_shows_each_setting_with_its_source_and_no_path(
     )
     assert shown.keys() == SETTINGS.keys()
     assert shown["file_bytes_max"] == str(Config().file_bytes_max)
+    assert shown["port"] == str(server.address[1])
+    assert re.search(r'>embedded</code> <span class="badge badge-(ready|unreachable)">', page)
     assert "on the server" in shown["workers"], "it came by a flag, which no worker knows"
     # A directory is the operator's to know: Owners of any organization see this page.
     assert str(server.data) not in page
     assert "on the server" in shown["data"]
     assert page.count('<td data-label="From">default</td>') > 20
     assert page.count('<td data-label="From">environment</td>') >= 1
+
+
+def test_what_the_server_reduced_by_itself_was_not_changed_by_anybody() -> None:
+    sources = {"connections_max": Source.DEFAULT, "drain_seconds": Source.FILE}
+    assert source_of("connections_max", 448, 16_384, sources) == (
+        "default (16384), as far as the limit on open files allows"
+    )
+    assert source_of("connections_max", 16_384, 16_384, sources) == "default"
+    assert source_of("connections_max", 448, 64, sources) == "changed since the start"
+    assert source_of("drain_seconds", 5, 6, sources) == "changed since the start"

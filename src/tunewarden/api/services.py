@@ -18,6 +18,7 @@ from tunewarden.api.searching import Searches
 from tunewarden.api.upload_bridge import Intake
 from tunewarden.api.webhook_threads import WebhookThreads
 from tunewarden.config import Config
+from tunewarden.engines.engines_seen import EnginesSeen
 
 
 @dataclass(slots=True)
@@ -47,6 +48,7 @@ class Services:
     sign_ins: PageRate = field(default_factory=page_rate.of_wrong_keys)
     # Keys that are shown by who is signed in: those are a person's already.
     proofs: PageRate = field(default_factory=PageRate)
+    engines_seen: EnginesSeen = field(default_factory=EnginesSeen)
     long_work: LongWork = field(default_factory=LongWork)
     # Each looks once a second, on a thread of the worker's.
     followers: LongWork = field(default_factory=lambda: LongWork(32, 8, "pages that follow a job"))

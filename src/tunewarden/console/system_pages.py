@@ -4,7 +4,6 @@ Every organization's Owners may see it, so it shows no path, address or text of 
 operator's, and `tunewarden config show` prints them on the server's machine.
 """
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 from starlette.responses import Response
@@ -14,21 +13,21 @@ from tunewarden.config import SETTINGS
 from tunewarden.console import rendering
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
-from tunewarden.engines.adapter_states import AdapterCount
+from tunewarden.engines.adapter_states import EMBEDDED
 from tunewarden.errors import Error
 from tunewarden.identity.policy import Action, authorize
 from tunewarden.registry import bases, replicas
 from tunewarden.registry.bases import Base
 from tunewarden.registry.replicas import Replica
+from tunewarden.settings import Source
 
 
 @dataclass(frozen=True, slots=True)
 class ServedBase:
-    """A base with its engines; `counts` are of models by state, by the name of the replica."""
+    """A base with its engines by name, each with its state. What they have loaded is other organizations', too."""
 
     base: Base
-    replicas: tuple[Replica, ...]
-    counts: dict[str, list[AdapterCount]]
+    engines: list[tuple[str, str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +53,28 @@ def show_system(visit: Visit) -> Response:
 
 
 def _served(visit: Visit) -> list[ServedBase]:
-    database = visit.operations.database
-    counts: dict[tuple[str, str], list[AdapterCount]] = defaultdict(list)
-    for one in visit.operations.adapter_states.counts():
-        counts[one.base, one.replica].append(one)
+    of = visit.operations
+    answering = visit.asked.services.engines_seen.look(of.adapter_states, of.clock)
     found = []
-    for base in bases.list_all(database):
-        of_base = replicas.of(database, base.name)
-        by_name = {one.name: counts[base.name, one.name] for one in of_base}
-        found.append(ServedBase(base, of_base, by_name))
+    for base in bases.list_all(of.database):
+        engines = [
+            (one.name, _state(one, is_answering=answering.get(f"{base.name}/{one.name}")))
+            for one in replicas.of(of.database, base.name)
+        ]
+        if not engines:
+            is_up = answering.get(f"{base.name}/{EMBEDDED}", False)
+            engines = [(EMBEDDED, "ready" if is_up else "unreachable")]
+        found.append(ServedBase(base, engines))
     return found
+
+
+def _state(replica: Replica, *, is_answering: bool | None) -> str | None:
+    """Return a replica's state; None if it was not asked: it is new, or no models are pushed to it."""
+    if replica.leaving_at is not None:
+        return "leaving"
+    if is_answering is None:
+        return None
+    return "ready" if is_answering else "unreachable"
 
 
 def _settings(visit: Visit) -> list[ShownSetting]:
@@ -75,15 +86,33 @@ def _settings(visit: Visit) -> list[ShownSetting]:
     shown = []
     for name, setting in SETTINGS.items():
         value = getattr(values, name)
+        if name == "port":
+            port = str(visit.asked.request.scope["server"][1])
+            shown.append(ShownSetting(name, port, "where it listens now"))
+            continue
         if setting.has_flag:
             # A worker does not know with which flags its server was started.
             shown.append(ShownSetting(name, None, None))
             continue
-        is_as_read = read is not None and getattr(read, name) == value
-        source = str(sources[name]) if is_as_read else "changed since the start"
+        source = source_of(name, value, None if read is None else getattr(read, name), sources)
         is_plain = isinstance(setting.default, bool | int | float) or bool(setting.choices)
         shown.append(ShownSetting(name, setting.shown(value) if is_plain else None, source))
     return shown
+
+
+def source_of(name: str, value: object, read: object, sources: dict[str, Source]) -> str:
+    """Return where a value is from; `read` is what the configuration says now."""
+    if value == read:
+        return str(sources[name])
+    # A worker accepts no more than it has descriptors for (`server.worker.within`).
+    if (
+        name == "connections_max"
+        and isinstance(read, int)
+        and isinstance(value, int)
+        and value < read
+    ):
+        return f"{sources[name]} ({read}), as far as the limit on open files allows"
+    return "changed since the start"
 
 
 PAGES = (Page("GET", "/console/system", show_system),)
