@@ -3,13 +3,16 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import openai
 import pytest
+from tests.support import fine_tuning_rows
 from tests.support.bulk import ask, codes, make_older, old_model, outcomes, streamed
 from tests.support.servers import LOCAL_BASE, ORGANIZATION, Server, WithoutTorch, serving
 
+from tunewarden.finetuning.states import State
 from tunewarden.ids import token
 
 
@@ -105,6 +108,28 @@ def test_what_was_seen_is_deleted_or_nothing(server: Server, suffix: str) -> Non
         "/deletions", cast_to=httpx2.Response, body=body, options={"headers": headers}
     )
     assert json.loads(answer.text.splitlines()[-1])["counts"] == {"deleted": 2}
+
+
+@pytest.mark.parametrize("by", ["ids", "filter"])
+def test_a_fingerprint_covers_what_goes_with_each_model(
+    server: Server, suffix: str, by: str
+) -> None:
+    """A model's checkpoints go with it: one that came since was not seen."""
+    app, key = server.app, server.owner_key
+    job = fine_tuning_rows.make_job(app, key, state=State.SUCCEEDED)
+    model = fine_tuning_rows.make_model(app, key, job_id=job)
+    with app.database.write() as tx:
+        tx.run("UPDATE models SET suffix = :suffix WHERE n = :n", suffix=suffix, n=model.n)
+    body: dict[str, Any] = {"ids": [model.id]} if by == "ids" else {"filter": {"suffix": suffix}}
+    client = server.client(max_retries=0)
+    _, seen = ask(client, "/deletions", body, dry_run=True)
+    assert seen["counts"] == {"delete": 1}
+    fine_tuning_rows.make_checkpoint(app, key, job, 1, {})
+    headers = {"If-Match": seen["fingerprint"]}
+    with pytest.raises(openai.APIStatusError) as caught:
+        client.post("/deletions", cast_to=httpx2.Response, body=body, options={"headers": headers})
+    assert (caught.value.status_code, caught.value.code) == (412, "plan_changed")
+    assert server.get(f"/v1/models/{model.id}", key=key).status == 200
 
 
 def test_a_request_that_broke_off_goes_on_with_its_key(server: Server, suffix: str) -> None:

@@ -68,6 +68,57 @@ def test_what_has_changed_since_many_were_shown_deletes_nothing(
     assert server.get(f"/v1/models/{ids[1]}", key=server.owner_key).status == 200
 
 
+@pytest.fixture
+def with_checkpoints(server: Server) -> tuple[str, str, list[str]]:
+    """A model of a job, the job, and the model's three checkpoints."""
+    app, key = server.app, server.owner_key
+    job = fine_tuning_rows.make_job(app, key, state=State.SUCCEEDED)
+    model = fine_tuning_rows.make_model(app, key, job_id=job)
+    parts = [fine_tuning_rows.make_checkpoint(app, key, job, step, {}).id for step in (1, 2, 3)]
+    return model.id, job, parts
+
+
+def test_what_goes_with_a_selected_model_is_named_before_and_after(
+    server: Server, owner: Visitor, with_checkpoints: tuple[str, str, list[str]]
+) -> None:
+    model, _, parts = with_checkpoints
+    found = server.get(f"/v1/models/{model}/content", key=server.owner_key)
+    assert found.status == 200
+    (export,) = server.get(f"/v1/models/{model}/deletion_plan", key=server.owner_key).json[
+        "exports"
+    ]
+    page, form = _asked(owner, [model])
+    assert form["sentence"] == "delete 1 model and 3 checkpoints"
+    for said in (*parts, export["id"], "0 in the last hour", "embedded", "KiB"):
+        assert said in page, said
+    done = _many(owner, {**form, "confirmation": form["sentence"]}, [model])
+    assert done.status == 200
+    for said in (*parts, export["id"]):
+        assert said in done.body.decode()
+    for one in (model, *parts):
+        assert server.get(f"/v1/models/{one}", key=server.owner_key).status == 404
+
+
+def test_a_checkpoint_that_is_selected_with_its_model_counts_once(
+    owner: Visitor, with_checkpoints: tuple[str, str, list[str]]
+) -> None:
+    model, _, parts = with_checkpoints
+    _, form = _asked(owner, [parts[0], model])
+    assert form["sentence"] == "delete 1 model and 3 checkpoints"
+
+
+def test_a_checkpoint_that_came_since_deletes_nothing(
+    server: Server, owner: Visitor, with_checkpoints: tuple[str, str, list[str]]
+) -> None:
+    model, job, _ = with_checkpoints
+    _, form = _asked(owner, [model])
+    late = fine_tuning_rows.make_checkpoint(server.app, server.owner_key, job, 4, {}).id
+    reply = _many(owner, {**form, "confirmation": form["sentence"]}, [model])
+    assert reply.status == 412
+    assert late in reply.body.decode()
+    assert server.get(f"/v1/models/{model}", key=server.owner_key).status == 200
+
+
 def test_nothing_selected_leads_back_and_too_many_are_refused(owner: Visitor) -> None:
     assert owner.get(SELECTED).header("location") == "/console/models"
     many = urlencode([("id", f"ft:{n}") for n in range(101)])

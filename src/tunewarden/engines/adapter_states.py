@@ -1,13 +1,13 @@
 """Which engines have a model, as the engines say now, and how many models each replica has."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from tunewarden.db.database import Database
 from tunewarden.engines.parallel import in_parallel
-from tunewarden.engines.port import EngineControl, RemoteControl
+from tunewarden.engines.port import EngineControl, RemoteControl, Residents
 from tunewarden.errors import Error
 from tunewarden.registry import bases, replicas
 from tunewarden.registry.bases import Base
@@ -57,14 +57,17 @@ class AdapterStates:
 
     def of(self, model: Model) -> list[EngineOfModel]:
         """Return a model's state in each engine of its base."""
-        base = bases.find(self.database, model.base)
-        assert base is not None, "a model's base is a foreign key"
-        if not base.is_pushed_to:
-            return [EngineOfModel(EMBEDDED, self._in_embedded(model.internal_id))]
-        return in_parallel(
-            lambda replica: self._in_replica(base, replica, model),
-            replicas.of(self.database, base.name),
-        )
+        return self.of_many([model])[model.n]
+
+    def of_many(self, models: Sequence[Model]) -> dict[int, list[EngineOfModel]]:
+        """Return the states of models in each engine of their bases, by their numbers. Each engine is asked once."""
+        found: dict[int, list[EngineOfModel]] = {one.n: [] for one in models}
+        for name in {one.base: None for one in models}:
+            of_base = [one for one in models if one.base == name]
+            for states in self._of_base(name, of_base):
+                for one, state in zip(of_base, states, strict=True):
+                    found[one.n].append(state)
+        return found
 
     def counts(self) -> list[AdapterCount]:
         """Return how many models each replica has, by state, for metrics. Of the embedded engine: its own metrics."""
@@ -73,20 +76,43 @@ class AdapterStates:
         found = in_parallel(lambda one: self._counts_of(by_name[one.base], one), pushed)
         return [count for of_one in found for count in of_one]
 
-    def _in_embedded(self, internal_id: str) -> AdapterState:
+    def _of_base(self, name: str, models: Sequence[Model]) -> list[list[EngineOfModel]]:
+        base = bases.find(self.database, name)
+        assert base is not None, "a model's base is a foreign key"
+        if not base.is_pushed_to:
+            return [self._in_embedded(models)]
+        return in_parallel(
+            lambda replica: self._in_replica(base, replica, models),
+            replicas.of(self.database, name),
+        )
+
+    def _in_embedded(self, models: Sequence[Model]) -> list[EngineOfModel]:
         try:
             self.engine.bases(within_seconds=LOOK_SECONDS)
-            is_loaded = internal_id in self.engine.models()
+            loaded = self.engine.models()
         except (OSError, ValueError, Error):
-            return AdapterState.UNREACHABLE
-        return AdapterState.READY if is_loaded else AdapterState.NOT_LOADED
+            return [EngineOfModel(EMBEDDED, AdapterState.UNREACHABLE)] * len(models)
+        return [
+            EngineOfModel(
+                EMBEDDED,
+                AdapterState.READY if one.internal_id in loaded else AdapterState.NOT_LOADED,
+            )
+            for one in models
+        ]
 
-    def _in_replica(self, base: Base, replica: Replica, model: Model) -> EngineOfModel:
+    def _in_replica(
+        self, base: Base, replica: Replica, models: Sequence[Model]
+    ) -> list[EngineOfModel]:
         label = f"{base.name}/{replica.name}"
         try:
             has = self.remote_control(base, replica, label).residents(within_seconds=LOOK_SECONDS)
         except Error:
-            return EngineOfModel(label, AdapterState.UNREACHABLE)
+            return [EngineOfModel(label, AdapterState.UNREACHABLE)] * len(models)
+        return [self._as_resident(replica, label, has, one) for one in models]
+
+    def _as_resident(
+        self, replica: Replica, label: str, has: Residents, model: Model
+    ) -> EngineOfModel:
         if model.internal_id in has.ready:
             return EngineOfModel(label, AdapterState.READY)
         if model.internal_id in has.loading:

@@ -7,9 +7,8 @@ it broke off: what a filter chose is fixed by then, and what was deleted is answ
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import plan, requests
@@ -30,6 +29,9 @@ from tunewarden.registry.criteria import Criteria
 ITEMS_MAX = 10_000
 Results = Iterator[Result | Summary]
 Groups = Iterator[list[Result] | list[Summary]]
+Plans = Mapping[str, str]
+# No plan's fingerprint: of what was blocked when the plans were seen, and is free now.
+NOT_SEEN = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,8 @@ class BulkDeletions:
         wanted.check()
         requests.check_idempotency_key(attempt.idempotency_key)
         authorize(caller, Action.DELETE)
-        bulk, ids = self._begun(caller, wanted, attempt)
-        recheck: Callable[[Tx, Artifact], None] | None = None
-        if wanted.criteria is not None:
-            recheck = partial(_recheck, wanted.criteria, bulk.requested_at)
+        bulk, ids, plans = self._begun(caller, wanted, attempt)
+        recheck = _Recheck(caller, wanted.criteria, bulk.requested_at, plans)
         each = replace(
             attempt, idempotency_key=bulk.idempotency_key, if_match=None, recheck=recheck
         )
@@ -99,15 +99,15 @@ class BulkDeletions:
 
     def _begun(
         self, caller: Caller, wanted: Wanted, attempt: Attempt
-    ) -> tuple[BulkDeletion, Sequence[str]]:
-        """Return the bulk deletion, begun now or before, and the ids of what it deletes."""
+    ) -> tuple[BulkDeletion, Sequence[str], Plans | None]:
+        """Return the bulk deletion, begun now or before, the ids of what it deletes, and the plans that must still hold."""
         with self.database.read() as tx:
             keys.authorize_now(tx, caller, Action.DELETE)
             found = self._found(tx, caller, wanted, attempt)
             now = tx.now_micros
         if found is not None:
-            return found
-        self._check_fingerprint(caller, wanted, now, attempt.if_match)
+            return *found, None
+        plans = self._check_fingerprint(caller, wanted, now, attempt.if_match)
         chosen, has_more = self._chosen(caller, wanted.criteria, now)
         bulk = _new(caller, wanted, attempt, now, has_more=has_more)
         if attempt.idempotency_key is not None:
@@ -115,9 +115,9 @@ class BulkDeletions:
                 keys.authorize_now(tx, caller, Action.DELETE)
                 found = self._found(tx, caller, wanted, attempt)
                 if found is not None:  # the same request at the same time
-                    return found
+                    return *found, plans
                 bulk_rows.insert(tx, bulk, [n for n, _ in chosen])
-        return bulk, wanted.ids or [artifact_id for _, artifact_id in chosen]
+        return bulk, wanted.ids or [artifact_id for _, artifact_id in chosen], plans
 
     def _found(
         self, tx: Tx, caller: Caller, wanted: Wanted, attempt: Attempt
@@ -157,12 +157,20 @@ class BulkDeletions:
 
     def _check_fingerprint(
         self, caller: Caller, wanted: Wanted, now: int, if_match: str | None
-    ) -> None:
+    ) -> Plans | None:
+        """Check that the plan is what was seen; return the fingerprint of each that would be deleted, by its id."""
         if if_match is None:
-            return
+            return None
+        plans: dict[str, str] = {}
         for one in self._planned(caller, wanted, now):
-            if isinstance(one, Summary) and one.fingerprint is not None:
+            if isinstance(one, Summary):
+                assert one.fingerprint is not None, "a plan's summary has one"
                 plan.check_match(if_match, one.fingerprint, "What would be deleted has changed")
+            elif one.outcome is Outcome.DELETE and one.plan is not None:
+                plans[one.artifact_id] = one.plan.fingerprint
+                if len(plans) > ITEMS_MAX:  # the newest: it is not deleted
+                    del plans[next(iter(plans))]
+        return plans
 
     def _planned(self, caller: Caller, wanted: Wanted, now: int) -> Results:
         summary, fingerprint = Summary(is_dry_run=True), Fingerprint()
@@ -189,7 +197,13 @@ class BulkDeletions:
                 continue
             reasons = tuple(map(results.reason_of, found.blockers))
             outcome = Outcome.SPARED if reasons else Outcome.DELETE
-            yield Result(outcome=outcome, kind=kind, artifact_id=artifact_id, reasons=reasons)
+            yield Result(
+                outcome=outcome,
+                kind=kind,
+                artifact_id=artifact_id,
+                reasons=reasons,
+                plan=found,
+            )
 
     def _planned_by_criteria(
         self, caller: Caller, criteria: Criteria, now: int
@@ -205,6 +219,7 @@ class BulkDeletions:
                 artifact_id=one.choice.candidate.id,
                 reasons=blocked or one.choice.reasons,
                 candidate=one.choice.candidate,
+                plan=one.plan,
             )
 
     def _deleted(
@@ -279,8 +294,27 @@ def _new(
     )
 
 
-def _recheck(criteria: Criteria, now_micros: int, tx: Tx, artifact: Artifact) -> None:
-    choosing.check_still_chosen(tx, criteria, artifact, now_micros)
+@dataclass(frozen=True, slots=True)
+class _Recheck:
+    """What D3 looks at once more: that the criteria choose it still, and that its plan is what was seen."""
+
+    caller: Caller
+    criteria: Criteria | None
+    now_micros: int
+    plans: Plans | None
+
+    def __call__(self, tx: Tx, artifact: Artifact) -> None:
+        if self.criteria is not None:
+            choosing.check_still_chosen(tx, self.criteria, artifact, self.now_micros)
+        if self.plans is None:
+            return
+        is_file = _kind(artifact.id) is ArtifactKind.FILE
+        now = (
+            plan.with_cascade(tx, self.caller, artifact)
+            if is_file
+            else plan.of(tx, ArtifactKind.MODEL, artifact)
+        )
+        plan.check_seen(now, self.plans.get(artifact.id, NOT_SEEN))
 
 
 def _kind(artifact_id: str) -> ArtifactKind:

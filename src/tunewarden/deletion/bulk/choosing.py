@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import plan
 from tunewarden.deletion.blockers import Blocker
+from tunewarden.deletion.plan import Plan
 from tunewarden.errors import Error, Kind
 from tunewarden.registry import criteria as old
 from tunewarden.registry import models, old_models
@@ -15,10 +16,15 @@ from tunewarden.registry.criteria import Candidate, Choice, Criteria
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the criteria say of a model, and what blocks its deletion, if that was asked for."""
+    """What the criteria say of a model, and the plan of its deletion, if that was asked for."""
 
     choice: Choice
-    blockers: tuple[Blocker, ...]
+    plan: Plan | None = None
+
+    @property
+    def blockers(self) -> tuple[Blocker, ...]:
+        """What blocks it, as far as that was asked for."""
+        return () if self.plan is None else self.plan.blockers
 
 
 def look(
@@ -37,7 +43,7 @@ def look(
     found = old_models.candidates(database, organization_id, criteria, seen_by=seen_by)
     for choice in old.choose(criteria, found, now_micros):
         asks = asks_for_blockers(choice)
-        yield Seen(choice, _blockers(database, choice.candidate) if asks else ())
+        yield Seen(choice, _plan(database, choice.candidate) if asks else None)
 
 
 def choice_now(tx: Tx, criteria: Criteria, n: int, now_micros: int) -> Choice | None:
@@ -63,7 +69,7 @@ def check_still_chosen(tx: Tx, criteria: Criteria, artifact: Artifact, now_micro
         raise Error(Kind.CONFLICT, f"'{artifact.id}' is spared. {why.message}", code=why.code)
 
 
-def _blockers(database: Database, one: Candidate) -> tuple[Blocker, ...]:
+def _plan(database: Database, one: Candidate) -> Plan:
     model = models.by_n(database, one.n)
     with database.read() as tx:
-        return plan.of(tx, ArtifactKind.MODEL, model).blockers
+        return plan.of(tx, ArtifactKind.MODEL, model)

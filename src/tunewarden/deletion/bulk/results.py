@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tunewarden.deletion.blockers import LIFTED_BY, WHAT, Blocker, BlockerType
+from tunewarden.deletion.plan import Plan
 from tunewarden.errors import Error
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.criteria import Candidate, Reason
@@ -33,6 +34,7 @@ class Outcome(StrEnum):
 class Result:
     """One model or file. `candidate` is what the criteria saw, None if nothing chose it but its id.
 
+    `plan` of a dry run: what deleting it would do, as far as that was looked at.
     `due_at`: when it is deleted, if it is announced, in microseconds.
     """
 
@@ -43,6 +45,7 @@ class Result:
     deletion_id: str | None = None
     due_at: int | None = None
     candidate: Candidate | None = None
+    plan: Plan | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,16 +65,19 @@ class Summary:
 
 
 class Fingerprint:
-    """A digest of what was chosen, and of what blocks it, in order."""
+    """A digest of what was chosen, with the plan of each, and of what blocks it, in order."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
     def add(self, result: Result) -> None:
         """Add a result of a dry run; what is spared by age, use or order does not count."""
-        if result.outcome is Outcome.DELETE or (blocked := _blocked(result)):
-            said = [result.artifact_id, *(() if result.outcome is Outcome.DELETE else blocked)]
-            self._digest.update("\0".join(said).encode() + b"\n")
+        said: list[str] = _blocked(result)
+        if result.outcome is Outcome.DELETE:
+            assert result.plan is not None, "what would be deleted has a plan"
+            said = [result.plan.fingerprint]
+        if said:
+            self._digest.update("\0".join((result.artifact_id, *said)).encode() + b"\n")
 
     def text(self) -> str:
         """Return it in hex."""
