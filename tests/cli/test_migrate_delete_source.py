@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from tests.chaos.test_killed_migrations import Killer
@@ -159,6 +160,29 @@ def test_a_server_of_ours_refuses_what_is_protected_and_its_receipts_can_be_had(
         assert shown["model"] == free
         origin.post(f"/v1/models/{held}", {"protected": False})
         assert _deleted(moving, "--with-unsaved")["answers"][held]["outcome"] == "deleted"
+
+
+def test_a_deletion_whose_answer_was_lost_is_no_less_told(server: Server, tmp_path: Path) -> None:
+    data = tmp_path / "source" / "data"
+    with servers.serving(data, local_base=True, kind=servers.WithoutTorch) as origin:
+        model = origin.make_model(suffix="cut").id
+        port = urlsplit(origin.url).port
+        assert port is not None
+        with CuttingProxy(("127.0.0.1", port)) as proxy:
+            moving = migrations.moving(
+                tmp_path, proxy.url, key=origin.owner_key, settings=over_http(server)
+            )
+            assert moving.run("inventory").returncode == 0
+            proxy.lose = 1
+            done = _deleted(moving, "--with-unsaved")
+            assert proxy.lose == 0
+        answer = done["answers"][model]
+        assert (answer["outcome"], answer["status"]) == ("deleted", 200)
+        assert answer["was_asked_before"] is True
+        shown = origin.get(
+            f"/v1/deletions/{answer['headers']['tunewarden-deletion']}", key=origin.owner_key
+        )
+        assert shown.json["model"] == model
 
 
 def test_wherever_it_is_killed_all_is_gone_after_the_next_run(

@@ -41,6 +41,8 @@ PAGE_SIZE = 100
 Object = dict[str, Any]
 NO_QUERY: Query = {}
 NO_HEADERS: Mapping[str, str] = {}
+# A server of ours gives a retry of a deletion its first answer again.
+RETRY_COUNT = "x-stainless-retry-count"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    # How often it had been asked before: then the source may have done long ago what it is asked for.
+    retries: int = 0
 
     @property
     def object(self) -> Object | None:
@@ -126,12 +130,15 @@ class Source:
     ) -> Reply:
         """Return the final response, after retries. Raises Error(UNAVAILABLE), Error(QUOTA_EXCEEDED)."""
         patience = Patience(self.pauses)
+        retries = -1
         while True:
             self.pauses.wait()
+            retries += 1
+            sent = {**headers, RETRY_COUNT: str(retries)} if retries else headers
             try:
-                connection, response = self.begin(method, segments, query, headers, body)
+                connection, response = self.begin(method, segments, query, sent, body)
                 try:
-                    reply = Reply(response.status, _headers(response), _whole(response))
+                    reply = Reply(response.status, _headers(response), _whole(response), retries)
                 finally:
                     connection.close()
             except (OSError, HTTPException) as error:

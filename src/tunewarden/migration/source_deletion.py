@@ -11,7 +11,7 @@ from typing import Any
 from tunewarden.clock import Clock, iso
 from tunewarden.errors import Error, Kind
 from tunewarden.migration import inventory
-from tunewarden.migration.source import Object, Reply, Source
+from tunewarden.migration.source import RETRY_COUNT, Object, Reply, Source
 from tunewarden.migration.state import State
 
 NAME = "deletions"
@@ -73,14 +73,14 @@ class SourceDeletion:
         was_asked = _key(one) in self._entries
         asked = {"asked_at": iso(self.clock.now()), "outcome": None, "notice": NOTICE}
         self._note(one, asked)
-        # A server of ours gives a retry the first answer again.
-        headers = {"x-stainless-retry-count": "1"} if was_asked else {}
+        headers = {RETRY_COUNT: "1"} if was_asked else {}
         reply = self.source.ask("DELETE", (one.kind, one.id), headers=headers)
         if reply.status == 401:
             raise self.source.refused(reply)
         if reply.status == 403:
             said = f"{self.source.address.url} does not allow this key to delete {one.kind}."
             raise Error(Kind.FORBIDDEN, said)
+        was_asked = was_asked or reply.retries > 0
         self._note(one, {**asked, "was_asked_before": was_asked, **_told(one, reply)})
 
     def _note(self, one: Doomed, entry: Object) -> None:
