@@ -333,7 +333,7 @@ def _how(case: Case) -> Iterator[str]:
         " place in the log, and that the names in the receipt are those that the log's entry commits to."
     )
     yield (
-        "If the log's key was rotated, a receipt may be of an earlier or later key: --hand-overs with /v1/log/hand-overs"
+        "If the log's key was rotated, a receipt may be of an earlier or later key: --hand-overs with /log/hand-overs"
         " proves each later one."
     )
     yield (
@@ -343,7 +343,7 @@ def _how(case: Case) -> Iterator[str]:
         else "The summary, which commits to all members, follows when the case is finished."
     )
     yield (
-        "Two checkpoints of the log, an older one that you kept and /v1/log/checkpoint now, show that nothing was taken out"
+        "Two checkpoints of the log, an older one that you kept and /log/checkpoint now, show that nothing was taken out"
         " in between."
     )
 
