@@ -240,6 +240,10 @@ def test_members_of_other_projects_stay_uncounted_by_name_and_make_it_partial(
     seen = plan(server, file)
     assert seen["learned"]["hidden"] == 1
     assert foreign.id not in str(seen)
+    report = server.get(f"/v1/files/{file}/deletion_plan/report", key=server.owner_key)
+    assert (report.json["outcome"], report.json["found"]["hidden"]) == ("partial", 1)
+    assert "in other projects would stay" in report.json["statement"]
+    assert foreign.id.encode() not in report.body
     lineage = server.get(f"/v1/models/{model.id}/lineage", key=server.owner_key)
     assert lineage.json["down"]["hidden"] == 2, "their job and its checkpoint"
     assert foreign.id.encode() not in lineage.body

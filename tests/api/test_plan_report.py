@@ -133,7 +133,7 @@ def test_the_command_prints_it_and_writes_the_page(
 def test_once_the_hold_is_lifted_the_case_of_what_is_left_says_that_its_reason_is_gone(
     server: Server,
 ) -> None:
-    """Also that what is free would be deleted, and that what another project has would stay."""
+    """Between both, the report says that all of it would be deleted."""
     file = upload(server)
     _, model, _ = trained(server, file)
     hold = server.post("/v1/holds", {"model": model.id, "reason": REASON}).json["id"]
