@@ -139,6 +139,18 @@ def test_an_import_takes_metadata_which_are_sealed_declare_its_origins_and_go_wi
     assert settled.app.database.peek(sealed, id=model) == (None,)
 
 
+def test_the_largest_metadata_fit_though_every_character_is_escaped(settled: Server) -> None:
+    largest = {f"{n:x}" + "😀" * 63: "😀" * 512 for n in range(16)}
+    reply = _post(settled, *bases.form(*_parts(metadata=json.dumps(largest).encode())))
+    assert reply.status == 200, reply.body
+    assert reply.json["metadata"] == largest
+    model = reply.json["id"]
+    turned = {name: f"{text[1:]}." for name, text in largest.items()}
+    changed = settled.post(f"/v1/models/{model}", {"metadata": turned})
+    assert (changed.status, changed.json["metadata"]) == (200, turned), changed.body
+    settled.client().models.delete(str(model))
+
+
 @pytest.mark.parametrize(
     ("metadata", "param"),
     [
@@ -242,7 +254,7 @@ HOSTILE: dict[str, Parts] = {
     "a field twice": (*_parts(), ("base", b"other")),
     "a file twice": (*_parts(), ("adapter_model", GOOD.weights)),
     "too many parts": (*_parts(), *((f"x{n}", b"") for n in range(20))),
-    "a field without end": _parts(base=b"x" * 70_000),
+    "a field without end": _parts(base=b"x" * 140_000),
     "too large": _parts(adapter_model=bytes(ADAPTER_BYTES_MAX + 1)),
 }
 

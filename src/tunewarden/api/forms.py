@@ -19,7 +19,8 @@ from tunewarden.errors import Error, Kind
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-FIELD_BYTES_MAX = 64 * 1024
+# Enough for metadata of the largest size (registry/metadata.py) whose characters are all escaped, in 12 bytes each.
+FIELD_BYTES_MAX = 128 * 1024
 PARTS_MAX = 16
 HEADER_BYTES_MAX = 8 * 1024
 # Idle timeout: a client that sends nothing for this long is treated as gone.
