@@ -13,7 +13,9 @@ BUSY = frozenset({429, 503})
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?")
 _END = re.compile(rb"\r?\n\r?\n")
 _RETRY_AFTER = re.compile(rb"\nretry-after:[ \t]*([^\r\n]{1,64})", re.IGNORECASE)
-_SECONDS = re.compile(r"[0-9]{1,9}")
+_SECONDS = re.compile(r"[0-9]+")
+# Longer than any wait that the sender grants.
+_DIGITS_MAX = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ def _retry_after(status: int, head: bytes, now: datetime) -> int | None:
         return None
     text = sent[1].decode("latin-1").strip()
     if _SECONDS.fullmatch(text):
-        return int(text)
+        digits = text.lstrip("0") or "0"
+        return int(digits if len(digits) <= _DIGITS_MAX else "9" * _DIGITS_MAX)
     try:
         at = parsedate_to_datetime(text)
         return max(0, int((at - now).total_seconds()))
