@@ -79,12 +79,17 @@ def test_a_receipt_is_chosen_on_the_page_of_the_log(
     server: Server, tab: Watched, tmp_path: Path
 ) -> None:
     stored = server.get(f"/v1/deletions/{deleted(server)}/receipt", key=server.owner_key).body
-    good, bad = tmp_path / "good.json", tmp_path / "bad.json"
+    good, bad, other = (tmp_path / name for name in ("good.json", "bad.json", "other.json"))
+    other.write_text("hello", "utf-8")
     good.write_bytes(stored)
     bad.write_bytes(stored.replace(b'"proof":"c2sp', b'"proof":"C2sp'))
     tab.open("/console/log")
     said = verdict(tab, "check")
-    for path, expected in ((good, "Valid:"), (bad, "This receipt is not valid.")):
+    for path, expected in (
+        (other, "Nothing was checked: this is no receipt."),
+        (good, "Valid: ft:"),
+        (bad, "This receipt is not valid."),
+    ):
         tab.page.get_by_label("Receipt: choose one").set_input_files(path)
         tab.page.get_by_role("button", name="Verify in this browser").click()
         said.get_by_text(expected).wait_for()
@@ -111,6 +116,12 @@ def test_the_browser_keeps_the_last_checkpoint_and_says_what_became_of_the_log(
     for _ in range(2):
         tab.open("/console/log")
         said.get_by_text("The log has another key than the one that this browser saw").wait_for()
+    tab.page.get_by_role("button", name="Forget what this browser saw").click()
+    said.get_by_text("This is the first visit of this browser").wait_for()
+    kept["note"] = "cut off"
+    tab.page.evaluate("(kept) => localStorage.setItem('tunewarden-log', kept)", json.dumps(kept))
+    tab.open("/console/log")
+    said.get_by_text("What this browser kept of the log cannot be read").wait_for()
     tab.page.get_by_role("button", name="Forget what this browser saw").click()
     said.get_by_text("This is the first visit of this browser").wait_for()
 

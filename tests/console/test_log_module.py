@@ -29,7 +29,7 @@ Visit = dict[str, Any]
 NONE = KeyChain(SIGNER.key).document()
 ANOTHER_KEY = "The log has another key than the one that this browser saw, and none leads to it."
 
-pytestmark = pytest.mark.skipif(NODE is None, reason="Node is not here: 7 tests of log.js")
+pytestmark = pytest.mark.skipif(NODE is None, reason="Node is not here: 8 tests of log.js")
 
 
 def grown(directory: Path, sizes: tuple[int, ...], *, name: str = "entry") -> list[Visit]:
@@ -107,6 +107,15 @@ def test_another_history_is_named_again_at_every_visit(
     found = visited(*([sizes[old], other[new], other[new]] for old, new in pairs))
     broken = ("broken", "The log was not only appended to since this browser saw it.")
     assert found == [[("first", None), broken, broken]] * len(pairs)
+
+
+def test_what_was_kept_and_cannot_be_read_is_said_and_stays_until_a_person_forgets_it(
+    sizes: dict[int, Visit],
+) -> None:
+    kept = json.dumps({"note": "nothing", "key": SIGNER.public_pem().decode()})
+    [found] = visited([sizes[3] | {"kept": kept}, sizes[7]])
+    unreadable = "What this browser kept of the log cannot be read: not a signed note."
+    assert found == [("unreadable", unreadable)] * 2
 
 
 def test_a_shorter_log_is_broken_and_the_longer_one_stays_kept(sizes: dict[int, Visit]) -> None:

@@ -82,7 +82,11 @@ def test_genuine_receipts_of_every_kind_verify() -> None:
     genuine = odd_receipts.genuine()
     for data, said in zip(genuine, judged([(one, PEM) for one in genuine]), strict=True):
         proven = receipt.verify(data, PEM)
-        subject = json.loads(proven.statement)["subject"][0]["name"]
+        statement = json.loads(proven.statement)
+        subject = statement["subject"][0]["name"]
+        if not statement["predicateType"].endswith("/deletion-case/v2"):
+            # The id that people know; inside it has another.
+            subject = json.loads(data).get("disclosure", {}).get("artifactId", subject)
         assert said == {
             "subject": subject,
             "index": str(proven.index),

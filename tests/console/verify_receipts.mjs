@@ -4,7 +4,7 @@ import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 
 const module = pathToFileURL(process.argv[2]);
-const { verify } = await import(module);
+const { subjectOf, verify } = await import(module);
 const { parseChain, verifyInChain } = await import(new URL("key_chain.js", module));
 const { decodeBase64 } = await import(new URL("bytes.js", module));
 
@@ -17,8 +17,9 @@ async function judged({ receipt, key, handOvers }) {
 for await (const line of createInterface({ input: process.stdin, crlfDelay: Infinity })) {
   let said;
   try {
-    const { statement, index, checkpoint, keyId } = await judged(JSON.parse(line));
-    said = { subject: statement.subject[0].name, index: String(index), size: String(checkpoint.size), keyId };
+    const proven = await judged(JSON.parse(line));
+    const { index, checkpoint, keyId } = proven;
+    said = { subject: subjectOf(proven), index: String(index), size: String(checkpoint.size), keyId };
   } catch (error) {
     said = { step: error.step ?? `not a ReceiptError: ${error.stack}`, reason: error.message };
   }

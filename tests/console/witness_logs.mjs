@@ -17,7 +17,8 @@ function storage() {
 for await (const line of createInterface({ input: process.stdin, crlfDelay: Infinity })) {
   const browser = storage();
   const found = [];
-  for (const { note, key, handOvers, tiles } of JSON.parse(line)) {
+  for (const { note, key, handOvers, tiles, kept } of JSON.parse(line)) {
+    if (kept) browser.setItem("tunewarden-log", kept);
     const read = async (path) => {
       if (!(path in tiles)) throw new Error(`no tile ${path}`);
       return decodeBase64(tiles[path]);

@@ -12,11 +12,12 @@ const TILE_HEIGHT = 8n;
 const TILE_WIDTH = 1n << TILE_HEIGHT;
 const KEPT = "tunewarden-log";
 
-// What a visit can find. What is `broken` stays kept as it was, so that the next visit says so again.
+// What a visit can find. What is `broken` or `unreadable` stays kept as it was, so that the next visit says so again.
 export const FIRST = "first";
 export const SAME = "same";
 export const APPENDED = "appended";
 export const BROKEN = "broken";
+export const UNREADABLE = "unreadable";
 
 // Compare what the log serves now, {note, key, handOvers}, with what `storage` keeps of it; keep it, unless it is broken. Return
 // {found, reason, before, now}: the checkpoints, `before` null on the first visit. `readTile` gives the bytes of a path
@@ -24,7 +25,7 @@ export const BROKEN = "broken";
 export async function witness(storage, served, readTile) {
   const kept = read(storage);
   const visit = kept === null ? await first(served) : await again(kept, served, readTile);
-  if (visit.found !== BROKEN) storage.setItem(KEPT, JSON.stringify({ note: served.note, key: served.key }));
+  if (![BROKEN, UNREADABLE].includes(visit.found)) storage.setItem(KEPT, JSON.stringify({ note: served.note, key: served.key }));
   return visit;
 }
 
@@ -50,7 +51,13 @@ async function first(served) {
 }
 
 async function again(kept, served, readTile) {
-  const before = await openCheckpoint(kept.note, await parseLogKey(kept.key));
+  let before;
+  try {
+    before = await openCheckpoint(kept.note, await parseLogKey(kept.key));
+  } catch (error) {
+    const reason = `What this browser kept of the log cannot be read: ${error.message}.`;
+    return { found: UNREADABLE, reason, before: null, now: null };
+  }
   let chain;
   try {
     chain = await parseChain(served.handOvers, kept.key);

@@ -1,7 +1,7 @@
 // The log's page: says whether the log only grew since this browser's last visit.
 
 import { canVerify } from "./bytes.js";
-import { APPENDED, BROKEN, FIRST, forget, SAME, witness } from "./log.js";
+import { APPENDED, BROKEN, FIRST, forget, SAME, UNREADABLE, witness } from "./log.js";
 import { checkpointText } from "./note.js";
 
 const place = document.querySelector("[data-log-witness]");
@@ -34,6 +34,10 @@ function show({ found, reason, before, now }) {
     const added = now.size - before.size;
     say(`Consistent: the log was only appended to, by ${added}, since this browser saw ${before.size} entries.`, "fine");
   }
+  if (found === UNREADABLE) {
+    say(`${reason} So nothing is known of what became of the log since.`, "bad");
+    offerToForget();
+  }
   if (found !== BROKEN) return;
   say(`${reason} Keep both checkpoints: they are the proof. Ask whoever runs this server.`, "bad");
   for (const [name, checkpoint] of [["This browser saw", before], ["The server shows now", now]]) {
@@ -43,6 +47,10 @@ function show({ found, reason, before, now }) {
     shown.setAttribute("aria-label", name);
     place.append(Object.assign(document.createElement("p"), { textContent: name }), shown);
   }
+  offerToForget();
+}
+
+function offerToForget() {
   const button = Object.assign(document.createElement("button"), {
     className: "quiet",
     textContent: "Forget what this browser saw",

@@ -7,7 +7,7 @@ import { canonical, parseCanonical } from "./canonical.js";
 import { leafHash, MAX_PROOF_HASHES, rootOf, verifyInclusion } from "./merkle.js";
 import { openCheckpoint, parseHash, parseLogKey, parseNumber } from "./note.js";
 import { isObject, objectOf } from "./readers.js";
-import { checkDisclosureForm, checkStatement, committed, isList } from "./statements.js";
+import { checkDisclosureForm, checkStatement, committed, isCase, isList } from "./statements.js";
 
 const PAYLOAD_TYPE = "application/vnd.in-toto+json";
 const MEDIA_TYPE = "application/vnd.tunewarden.receipt.v2+json";
@@ -55,6 +55,22 @@ export async function verifyWith(receipt, key) {
   });
   const disclosure = value.disclosure ?? null;
   return { statement, text, disclosure, index: proof.index, checkpoint, note: proof.note, keyId: key.keyId };
+}
+
+// Whether bytes are meant as a receipt at all: what is not is no receipt that is wrong.
+export function isReceipt(bytes) {
+  try {
+    const value = JSON.parse(fromUtf8(bytes));
+    return isObject(value) && Object.hasOwn(value, "envelope") && Object.hasOwn(value, "proof");
+  } catch {
+    return false;
+  }
+}
+
+// What a proven receipt is about, by the id that people know: of version 2 only the disclosure has it.
+export function subjectOf({ statement, disclosure }) {
+  const { name } = statement.subject[0];
+  return isCase(statement) ? name : (disclosure?.artifactId ?? name);
 }
 
 export async function step(name, check) {

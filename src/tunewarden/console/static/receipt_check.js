@@ -3,10 +3,13 @@
 
 import { canVerify } from "./bytes.js";
 import { parseChain, verifyInChain } from "./key_chain.js";
-import { MAX_RECEIPT_BYTES, ReceiptError, STEPS } from "./receipt.js";
+import { parseLogKey } from "./note.js";
+import { isReceipt, MAX_RECEIPT_BYTES, ReceiptError, STEPS, subjectOf } from "./receipt.js";
 
 const LOG_KEY = "/.well-known/tunewarden-log-key";
 const HAND_OVERS = "/log/hand-overs";
+const OTHER_KEY =
+  "Your copy of the log's key does not prove this receipt: the copy has a mistake or is another log's, or the receipt is.";
 
 for (const section of document.querySelectorAll("[data-receipt-check]")) enhance(section);
 
@@ -26,17 +29,24 @@ async function enhance(section) {
   const check = async (bytes) => {
     say("Verifying …");
     steps.hidden = true;
+    const ownKey = key.value.trim();
+    const obstacle = await obstacleOf(bytes, ownKey);
+    if (obstacle) {
+      say(`Nothing was checked: ${obstacle}`, "bad");
+      return;
+    }
     try {
-      const proven = await verifyInChain(bytes, await trustedChain(key.value.trim()));
+      const proven = await verifyInChain(bytes, await trustedChain(ownKey));
       show(steps, null);
-      say(sentence(proven, key.value.trim() !== ""), "fine");
+      say(sentence(proven, ownKey !== ""), "fine");
     } catch (error) {
       if (!(error instanceof ReceiptError)) {
         say(`Nothing was checked: ${error.message}`, "bad");
         return;
       }
       show(steps, error.step);
-      say(`This receipt is not valid. ${error.message}`, "bad");
+      const said = ownKey && error.step === "key" ? OTHER_KEY : "This receipt is not valid.";
+      say(`${said} ${error.message}`, "bad");
     }
   };
   form.addEventListener("submit", async (event) => {
@@ -48,6 +58,18 @@ async function enhance(section) {
     }
   });
   if (file) takeDrops(section, async (dropped) => check(await read(dropped)));
+}
+
+// Why nothing can be checked, though nothing is wrong with any receipt; null if there is no such reason.
+async function obstacleOf(bytes, ownKey) {
+  if (!isReceipt(bytes)) return "this is no receipt. A receipt is the file that a deletion's page offers.";
+  if (!ownKey) return null;
+  try {
+    await parseLogKey(ownKey);
+    return null;
+  } catch (error) {
+    return `your copy of the log's key cannot be read: ${error.message}. Paste it whole, or leave it empty.`;
+  }
 }
 
 // The keys that lead from the one that is trusted to the newest. Without an own copy these are all that the server shows.
@@ -104,10 +126,10 @@ function show(list, failed) {
   list.hidden = false;
 }
 
-function sentence({ statement, index, checkpoint, keyId }, hasOwnKey) {
+function sentence({ statement, disclosure, index, checkpoint, keyId }, hasOwnKey) {
   const of = hasOwnKey ? "your copy of the log's key" : "the key that this server shows";
   return (
-    `Valid: ${statement.subject[0].name}, entry ${index} of ${checkpoint.size} of the log ${checkpoint.origin}, ` +
+    `Valid: ${subjectOf({ statement, disclosure })}, entry ${index} of ${checkpoint.size} of the log ${checkpoint.origin}, ` +
     `by ${of}, sha256:${keyId}`
   );
 }

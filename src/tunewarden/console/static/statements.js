@@ -179,11 +179,14 @@ export function checkDisclosureForm(value) {
 const LISTS = ["hosts", "fence", "engines", "exports", "lineage", "failures"];
 export const isList = (name) => LISTS.includes(name);
 
+// Whether a statement is the summary of a case.
+export const isCase = ({ predicateType }) => predicateType === `${PREFIX}deletion-case/v2`;
+
 // Everything that a statement of version 2 commits to, by the disclosure's member. What it is silent about is absent.
 export function committed({ predicateType, subject, predicate }) {
   const digest = subject[0].digest.hmacSha256;
   // The summary of a case has the root over its members there, which no salted value explains.
-  if (predicateType === `${PREFIX}deletion-case/v2`) {
+  if (isCase({ predicateType })) {
     const { artifactId, organizationId, requestedBy } = predicate;
     return { artifactId, organizationId, requestedBy };
   }
