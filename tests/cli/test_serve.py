@@ -55,6 +55,13 @@ def test_the_first_start_makes_an_owner_and_says_how_to_use_the_server(data: Pat
         wait_until(lambda: server.printed().count("Tunewarden answers at") == 2, "it says so again")
         assert server.owner_key == key
         assert key not in server.log() + server.printed(), "a service's output is kept in logs"
+        server.stop()
+        (data / "owner.key").unlink()
+        server.start_again()
+        wait_until(lambda: f"{data}/owner.key is not there." in server.printed(), "it says so")
+        advised = f"keys create --role owner --name owner --data {data}"
+        assert advised in server.printed()
+        assert servers.run_cli(*advised.split()).returncode == 0
 
 
 def _last_lines(server: Server) -> dict[str, str]:

@@ -49,6 +49,10 @@ def test_there_and_back(tmp_path: Path) -> None:
         assert kept in _follow("check", tmp_path)
         server.client().models.delete(gone)
         made = server.make_model().id
+        owner_key = server.owner_key
+        assert server.cli("audit", "list").returncode == 0
+    (data / "tunewarden.toml").write_text("drain_seconds = 7\n")
+    (data / "demo-base").mkdir()
     _written_by_a_newer_one(data)
     refused = servers.run_cli("serve", "--data", str(data), "--port", "0")
     assert refused.returncode == ExitCode.UNAVAILABLE
@@ -57,8 +61,16 @@ def test_there_and_back(tmp_path: Path) -> None:
     _follow("back", tmp_path)
     with servers.serving(data, kind=servers.WithoutTorch) as server:
         assert [_status(server, one) for one in (kept, gone, made)] == [200, 404, 404]
+        # Nothing else of the directory is needed when it is erased.
+        assert [one.id for one in server.client(owner_key).models.list()].count(kept) == 1
+        assert kept in server.cli("models", "list").stdout
+        assert _names(data) >= _names(tmp_path / "newer") - {"tunewarden.sqlite-writers"}
     swept = servers.run_cli("doctor", "--sweep", "--data", str(data))
     assert swept.returncode == 0, swept.stdout
+
+
+def _names(data: Path) -> set[str]:
+    return {one.name for one in data.iterdir()}
 
 
 def _written_by_a_newer_one(data: Path) -> None:

@@ -80,8 +80,13 @@ class Announcement:
             lines.append(
                 f"Owner key (shown only once; also in {config.owner_key}, mode 0600): {key}"
             )
-        else:
+        elif key is not None:
             lines.append(f"The Owner key is in {config.owner_key}.")
+        else:
+            lines.append(
+                f"{config.owner_key} is not there. If the Owner key is lost, this makes another: tunewarden keys create"
+                f" --role owner --name owner --data {config.data}"
+            )
         return lines
 
     def _end(self) -> list[str]:
