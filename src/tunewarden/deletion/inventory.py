@@ -120,6 +120,7 @@ FILES = (
     Place("tunewarden.sqlite-writers", Holds.NOTHING, "a lock; empty"),
     Place("tunewarden.toml", Holds.NOTHING, "settings"),
     Place("owner.key", Holds.NOTHING, "the first Owner's API key"),
+    Place("admin.key", Holds.NOTHING, "the admin key of commands with `--data`"),
     Place("engine_keys", Holds.NOTHING, "API keys of remote bases' engines"),
     Place("certificates", Holds.NOTHING, "certificates and keys for engines on other hosts"),
     Place("log.key", Holds.NOTHING, "the seed of the log's signing key"),
