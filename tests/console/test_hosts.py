@@ -111,6 +111,64 @@ def test_no_form_of_another_site_is_taken(
 
 
 @pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("127.0.0.1:{port}", "https://tw.example"),
+        ("127.0.0.1:{port}", "https://127.0.0.1:{port}"),
+        ("127.0.0.1:{port}", "http://127.0.0.1:1"),
+        (PUBLIC, f"https://{PUBLIC}:8443"),
+        (PUBLIC, "https://evil.example"),
+        (PUBLIC, "https://"),
+    ],
+)
+def test_an_origin_is_compared_also_where_the_browser_says_more(
+    server: Server, host: str, origin: str
+) -> None:
+    """A proxy that sends a Host of its own would get a cookie that goes without TLS too."""
+    port = server.address[1]
+    given = {"host": host.format(port=port), "origin": origin.format(port=port)}
+    reply = Visitor(server).post("/console/sign-in", {"key": server.owner_key, "next": ""}, given)
+    assert (reply.status, reply.header("set-cookie")) == (403, None)
+    assert b"proxy_set_header Host" in reply.body
+
+
+def test_the_public_address_may_be_sent_as_the_origin_of_a_name_without_its_port(
+    server: Server,
+) -> None:
+    form = {"key": server.owner_key, "next": ""}
+    for given in (
+        {"host": f"{PUBLIC}:443", "origin": f"https://{PUBLIC}"},
+        {"host": PUBLIC.upper(), "origin": f"https://{PUBLIC}"},
+        {"host": NAMED, "origin": f"https://{NAMED}"},
+        {"host": PUBLIC, "origin": "null"},
+    ):
+        assert Visitor(server).post("/console/sign-in", form, given).status == 303, given
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Forwarded-Proto", "X-Forwarded-For", "X-Forwarded-Host", "Forwarded"]
+)
+def test_a_proxy_that_hides_the_host_is_told_what_to_pass(
+    server: Server, visitor: Visitor, name: str
+) -> None:
+    for host in ("127.0.0.1:{}", "localhost:{}"):
+        given = {"host": host.format(server.address[1]), name: "https"}
+        reply = visitor.get("/console/sign-in", given)
+        assert reply.status == 403
+        assert b"proxy_set_header Host" in reply.body
+        assert b"<form" not in reply.body
+    assert (
+        visitor.get("/console/sign-in", {"host": PUBLIC, name: "https", **OVER_TLS}).status == 200
+    )
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "PUT", "DELETE", "PATCH"])
+def test_other_methods_are_none_of_the_consoles(server: Server, method: str) -> None:
+    for path in ("/console", "/console/models", "/console/sign-in"):
+        assert server.request(method, path).status == 405
+
+
+@pytest.mark.parametrize(
     ("origin", "status"),
     [("http://{host}", 303), ("http://evil.example", 403), ("null", 403), (None, 403)],
 )

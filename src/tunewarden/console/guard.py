@@ -15,7 +15,10 @@ from tunewarden.settings import hosts, web_address
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 SAFE = frozenset({"GET", "HEAD"})
+METHODS = SAFE | {"POST"}
 DEFAULT_PORTS = {"http": "80", "https": "443"}
+# What only a proxy sends. One that calls this machine by its own name hides which name the browser used.
+OF_PROXIES = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,11 @@ class Way:
         end = "; Max-Age=0" if ends else ""
         return f"{self.cookie}={secret}; {path}; HttpOnly; SameSite=Lax{end}"
 
+    @property
+    def origin(self) -> str:
+        """What a browser sends as the origin of our own pages."""
+        return _origin("https" if self.is_secure else "http", self.host)
+
 
 class Guard:
     """The rules of one server."""
@@ -43,6 +51,7 @@ class Guard:
     def __init__(self, config: Config) -> None:
         public = web_address(config.public_url)
         self._public = urlsplit(public).netloc.lower() if public else None
+        self._public_origin = _origin(*_split(public)) if public else None
         self._named = hosts(config.console_hosts)
 
     def way_of(self, headers: Headers) -> Way:
@@ -50,6 +59,8 @@ class Guard:
         host = headers.get("host", "").lower()
         name, port = _parted(host)
         if name in LOOPBACK:
+            if any(one in headers for one in OF_PROXIES):
+                raise hidden_host()
             return Way(host, is_secure=False)
         allowed = {host, name if port in DEFAULT_PORTS.values() else host}
         if self._public not in allowed and not self._named & {host, name}:
@@ -58,15 +69,18 @@ class Guard:
             raise needs_tls()
         return Way(host, is_secure=True)
 
-    def check_origin(self, method: str, headers: Headers) -> None:
+    def check_origin(self, method: str, headers: Headers, way: Way) -> None:
         """Check that what changes something was sent by a page of ours. Raises Error(FORBIDDEN)."""
         if method in SAFE:
             return
-        site = headers.get("sec-fetch-site")
-        if site is not None:
-            is_ours = site in {"same-origin", "none"}
-        else:
-            is_ours = urlsplit(headers.get("origin", "")).netloc == headers.get("host")
+        site, origin = headers.get("sec-fetch-site"), headers.get("origin", "null")
+        is_ours = site is None or site in {"same-origin", "none"}
+        if origin == "null":  # as browsers say that do not want to tell: then the other header must
+            is_ours = is_ours and site is not None
+        elif _origin(*_split(origin)) not in {way.origin, self._public_origin}:
+            if site == "same-origin":
+                raise hidden_host()
+            is_ours = False
         if not is_ours:
             raise Error(
                 Kind.FORBIDDEN, "This form was sent by another site. Send it from its own page."
@@ -85,6 +99,29 @@ def _parted(host: str) -> tuple[str, str]:
     """Return name and port of a Host header."""
     name, _, port = host.rpartition(":")
     return (name, port) if name and port.isdigit() else (host, "80")
+
+
+def _split(address: str) -> tuple[str, str]:
+    """Return scheme and host, with its port, of an address or an origin."""
+    scheme, _, rest = address.lower().partition("://")
+    return scheme, rest.partition("/")[0]
+
+
+def _origin(scheme: str, host: str) -> str:
+    """Return an origin, without the port that its scheme implies."""
+    return f"{scheme}://{host.removesuffix(':' + DEFAULT_PORTS.get(scheme, ''))}"
+
+
+def hidden_host() -> Error:
+    """Return the error of a request through a proxy that does not say which name the browser used."""
+    return Error(
+        Kind.FORBIDDEN,
+        "A proxy in front of this server sends the Host header of this machine in place of the one that your browser"
+        " sent, so that your session could not be kept to TLS. Let the proxy pass the header on (nginx: `proxy_set_header"
+        " Host $http_host;`, Apache: `ProxyPreserveHost On`; Caddy does by itself), set 'public_url' to its https:// address,"
+        " and open that. On the server's machine open the console without the proxy, at http://127.0.0.1 and its port.",
+        code="host_hidden",
+    )
 
 
 def unknown_host() -> Error:

@@ -18,7 +18,7 @@ from tunewarden.api import expired_keys, head_requests, refused_requests
 from tunewarden.api.parameters import check_query
 from tunewarden.api.services import Services
 from tunewarden.console import rendering
-from tunewarden.console.guard import SAFE, Guard, Way
+from tunewarden.console.guard import METHODS, SAFE, Guard, Way
 from tunewarden.console.pages import PAGES
 from tunewarden.console.paths import Answer, OpenPage, Page
 from tunewarden.console.requests import Asked, Visit, read_form
@@ -55,7 +55,10 @@ class Site:
 
     async def _answer(self, request: Request, visits: list[Visit]) -> Response:
         way = self._guard.way_of(request.headers)
-        self._guard.check_origin(request.method, request.headers)
+        if request.method not in METHODS:
+            said = "The console answers GET, HEAD and POST."
+            raise Error(Kind.METHOD_NOT_ALLOWED, said)
+        self._guard.check_origin(request.method, request.headers, way)
         check_query(request.scope["query_string"])
         page, segments = self._found(request)
         asked = Asked(request, self._services, way, segments)
