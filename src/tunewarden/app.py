@@ -1,7 +1,6 @@
 """The composition root: Config -> App, whose fields are ports. Only `open_app` names drivers."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cache, partial
 from pathlib import Path
@@ -36,12 +35,11 @@ from tunewarden.engines.embedded_control import EngineVerbs
 from tunewarden.engines.lease_agent import LeaseAgent
 from tunewarden.engines.port import Engine, EngineControl, NoteLoad, Unseal
 from tunewarden.engines.remote import RemoteEngines
-from tunewarden.errors import Error, Kind
+from tunewarden.exclusive_use import check_exists
 from tunewarden.finetuning.context import TrainingContext
 from tunewarden.finetuning.saved_state import SavedStates
 from tunewarden.gateway.routing import Gateway
 from tunewarden.identity.policy import Caller
-from tunewarden.locks import ByteLocks
 from tunewarden.registry import models, replicas, restore_marks
 from tunewarden.registry.aliases import Aliases
 from tunewarden.registry.bases import Base
@@ -215,11 +213,8 @@ def _time_mark(config: Config) -> HighWaterMark:
 
 
 def _make_directories(config: Config, *, is_new: bool) -> None:
-    if not is_new and not config.database.exists():
-        raise Error(
-            Kind.UNAVAILABLE,
-            f"{config.data} is not a data directory. Create one with `tunewarden serve --data {config.data}`.",
-        )
+    if not is_new:
+        check_exists(config)
     for directory in (config.data, config.run, config.blobs, config.keyring):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -378,20 +373,6 @@ def audit_digests(app: App) -> AuditDigests:
     return AuditDigests(
         app.database, app.clock, app.open_log, app.log_mark.raise_to, restore_marks.see_log
     )
-
-
-@contextmanager
-def with_no_server(config: Config) -> Iterator[None]:
-    """Hold a data directory exclusively. Raises Error(CONFLICT) if a server runs on it."""
-    for directory in (config.data, config.run):  # `mode` applies to the last component only
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = ByteLocks(config.run / "server.lock")
-    try:
-        if not lock.try_exclusive(0):
-            raise Error(Kind.CONFLICT, f"A server is already running on {config.data}.")
-        yield
-    finally:
-        lock.close()
 
 
 def scratch_directory(config: Config) -> Path:

@@ -73,6 +73,10 @@ def rotated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         doctor = server.cli("doctor")
         assert (doctor.returncode, "was interrupted" in doctor.stdout) == (1, True)
         dry = rotate(server, "--dry-run")
+        assert following.read_bytes() == bytes(32), "a dry run undoes nothing"
+        assert (dry["interrupted"], dry["entry"]) == (True, None)
+        said = server.cli("log", "rotate-key", "--dry-run").stderr
+        assert "was interrupted" in said
         found = rotate(server)
         assert dry["previous_key"] == found["previous_key"]
         assert (dry["new_key"], dry["dry_run"]) == (None, True)

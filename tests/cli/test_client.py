@@ -15,9 +15,9 @@ from tests.fakes.cutting_proxy import CuttingProxy
 from tests.support import bases, servers
 from tests.support.servers import LOCAL_BASE, Server
 
-from tunewarden.app import with_no_server
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.config import Config
+from tunewarden.exclusive_use import with_no_server
 from tunewarden.registry import models
 from tunewarden.registry.drafts import Draft, Drafts
 

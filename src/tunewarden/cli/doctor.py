@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import apsw
 
-from tunewarden.app import App, inventory, open_app, scratch_directory, with_no_server
+from tunewarden.app import App, inventory, open_app, scratch_directory
 from tunewarden.artifacts.plain_memory import REMEDY
 from tunewarden.canary import adapter, runs, schedule
 from tunewarden.canary.runs import Result, Run
@@ -20,6 +20,7 @@ from tunewarden.deletion.retention.expiry_pause import JUMP_MICROS
 from tunewarden.engines import keys
 from tunewarden.engines.tls import GATEWAY, ClientTls
 from tunewarden.errors import Error
+from tunewarden.exclusive_use import existing_with_no_server
 from tunewarden.recovery_at_start import recover
 from tunewarden.registry import bases, members, replicas
 from tunewarden.registry.bases import Base, BaseKind
@@ -209,7 +210,7 @@ def _remnants(app: App, *, is_running: bool) -> Iterator[Finding]:
 
 def sweep(settings: Config) -> int:
     """Erase leftovers of crashes and restores; return their number. Raises Error(CONFLICT)."""
-    with with_no_server(settings):
+    with existing_with_no_server(settings):
         app = open_app(settings, migrate=True)
         recover(app)
         return inventory(app).sweep()

@@ -11,13 +11,14 @@ from pathlib import Path
 import msgspec
 
 from tunewarden.api import views
-from tunewarden.app import open_app, with_no_server
+from tunewarden.app import open_app
 from tunewarden.cli import data_directory, replica_operations, waiting
 from tunewarden.cli.client import Client, Object
 from tunewarden.config import Config
 from tunewarden.deletion.retention import expiry_pause
 from tunewarden.engines import keys as engine_keys
 from tunewarden.errors import Error, Kind
+from tunewarden.exclusive_use import existing_with_no_server
 from tunewarden.recovery_at_start import recover, recovery
 from tunewarden.registry import bases as base_rows
 from tunewarden.registry import replicas
@@ -126,25 +127,34 @@ def adopt_keyring(settings: Config, *, is_dry_run: bool) -> int:
 
     Raises Error(CONFLICT) if a server is running.
     """
-    with with_no_server(settings):
+    with existing_with_no_server(settings):
         found = recovery(open_app(settings, migrate=True))
         return len(found.keys_to_erase_again()) if is_dry_run else found.adopt_keyring()
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRotated:
-    """The fingerprints of the log's signing keys; `new_key` is None before a rotation. `entry`: that of the hand-over."""
+    """The fingerprints of the log's signing keys; `new_key` is None before a rotation. `entry`: that of the hand-over.
+
+    `entry` is None before the end of a rotation that was interrupted, since the log may have it already.
+    """
 
     key: str
     new_key: str | None
-    entry: int
+    entry: int | None
 
 
 def log_key_to_rotate(settings: Config) -> KeyRotated:
-    """Return what a rotation of the log's signing key would replace. Raises Error(CONFLICT) if a server is running."""
-    with with_no_server(settings):
-        log, signer = open_app(settings).open_log()
-        return KeyRotated(signer.key.digest(), None, log.size())
+    """Return what a rotation of the log's signing key would replace; nothing is changed.
+
+    Raises Error(CONFLICT) if a server is running, or before there is a log; Error(UNAVAILABLE).
+    """
+    with existing_with_no_server(settings):
+        app = open_app(settings)
+        app.log_opening.check_exists()
+        log, signer = app.open_log()
+        entry = None if app.log_opening.is_rotation_interrupted() else log.size()
+        return KeyRotated(signer.key.digest(), None, entry)
 
 
 def rotate_log_key(settings: Config) -> KeyRotated:
@@ -152,9 +162,10 @@ def rotate_log_key(settings: Config) -> KeyRotated:
 
     Raises Error(CONFLICT) if a server is running, or before there is a log; Error(UNAVAILABLE).
     """
-    with with_no_server(settings):
+    with existing_with_no_server(settings):
         app = open_app(settings, migrate=True)
         opening = app.log_opening
+        opening.check_exists()  # recovery makes one
         # The database must have seen the whole log.
         done = recover(app) or opening.rotate_key(app.clock)
         chain = opening.open()[1].chain

@@ -49,8 +49,15 @@ def log_rotate_key(data: Path | None, *, yes: bool, dry_run: bool, as_json: bool
                 "previous_key": found.key,
                 "new_key": found.new_key,
                 "entry": found.entry,
+                "interrupted": found.entry is None,
                 "dry_run": dry_run,
             }
+        )
+    elif found.entry is None:
+        click.echo(
+            f"A rotation of the key sha256:{found.key} was interrupted. Without --dry-run it would be completed, or undone"
+            " and begun anew if the log does not name the new key. Nothing was changed.",
+            err=True,
         )
     elif dry_run:
         click.echo(

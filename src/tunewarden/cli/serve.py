@@ -7,10 +7,11 @@ from enum import StrEnum
 from rich.console import Console
 
 from tunewarden import logs
-from tunewarden.app import App, open_app, scratch_directory, with_no_server
+from tunewarden.app import App, open_app, scratch_directory
 from tunewarden.cli.announcement import Announcement
 from tunewarden.config import Config
 from tunewarden.errors import Error
+from tunewarden.exclusive_use import with_no_server
 from tunewarden.recovery_at_start import recover
 from tunewarden.server import first_start, metrics_server, start_checks
 from tunewarden.server.fork_server import ForkServer

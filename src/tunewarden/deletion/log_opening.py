@@ -38,6 +38,21 @@ class LogOpening:
         """Open the log; create it only if nothing was ever deleted. Its name is part of its checkpoint."""
         if (rotation := self._rotation()) is not None:
             return rotation.opened()
+        self._check_not_lost()
+        signer = LogSigner.create_or_load(self.config.signing_key, f"tunewarden.local/{token(12)}")
+        return self.new(self.config.log, signer), signer
+
+    def check_exists(self) -> None:
+        """Check that there is a log; none is made. Raises Error(CONFLICT), or Error(UNAVAILABLE) for a lost one."""
+        if self._rotation() is None:
+            self._check_not_lost()
+            raise Error(Kind.CONFLICT, "There is no deletion log yet, so its key signed nothing.")
+
+    def is_rotation_interrupted(self) -> bool:
+        """Return whether a rotation of the key was interrupted, and neither completed nor undone yet."""
+        return self.key_files(self.config.signing_key).is_rotating()
+
+    def _check_not_lost(self) -> None:
         was_written = self.log_mark.read() or restore_marks.log_size(self.database)
         if was_written or records.exist(self.database):
             raise Error(
@@ -45,8 +60,6 @@ class LogOpening:
                 "The deletion log is missing although models were deleted. Restore the newest copy of"
                 f" {self.config.log.name}/ and {self.config.signing_key.name}, then start again.",
             )
-        signer = LogSigner.create_or_load(self.config.signing_key, f"tunewarden.local/{token(12)}")
-        return self.new(self.config.log, signer), signer
 
     def settle_rotation(self, check: Callable[[Log, LogSigner], object]) -> HandOver | None:
         """Complete a rotation of the key that was interrupted and return its hand-over, or undo it.
@@ -58,9 +71,9 @@ class LogOpening:
 
     def rotate_key(self, clock: Clock) -> HandOver:
         """Hand the log over to a new key. No server may run; the database must have seen the whole log."""
+        self.check_exists()
         rotation = self._rotation()
-        if rotation is None:
-            raise Error(Kind.CONFLICT, "There is no deletion log yet, so its key signed nothing.")
+        assert rotation is not None, "it was checked"
         return rotation.rotate(iso(clock.now()), f"tunewarden {__version__}")
 
     def _rotation(self) -> KeyRotation | None:

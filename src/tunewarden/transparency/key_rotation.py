@@ -11,7 +11,7 @@ Durable in this order, so that a crash anywhere leaves a log that verifies, with
 
 Until 6 no process may append: the key in use is checked under the log's lock (`LogSigner.check_in_use`).
 The next start goes on from 2, or erases the seed of 1; but first it checks that neither log nor keyring is an old copy,
-and replays what the database has not seen. Until then whoever opens the log reads it as the former key's.
+and replays what the database has not seen. Until then the log is opened as the former key's, to read.
 """
 
 from collections.abc import Callable
