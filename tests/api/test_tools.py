@@ -228,6 +228,29 @@ def test_a_call_that_is_cut_is_text(
     assert choice.message.content.startswith('<tool_call>\n{"name": "get')
 
 
+@pytest.mark.parametrize("choice", [PAINTING, "required"])
+def test_the_begin_of_a_forced_call_that_is_cut_is_not_told(
+    client: openai.OpenAI, choice: Any
+) -> None:
+    for most in (1, 3, 8):
+        options: dict[str, Any] = {"tool_choice": choice, "max_tokens": most}
+        whole = chat(client, **options).choices[0]
+        assert (whole.finish_reason, whole.message.content) == ("length", "")
+        assert whole.message.tool_calls is None
+        choices = [chunk.choices[0] for chunk in chat(client, stream=True, **options)]
+        assert choices[-1].finish_reason == "length"
+        assert not any(one.delta.content or one.delta.tool_calls for one in choices)
+    flat: Any = [{"type": "function", **PAINT["function"], "strict": False}]
+    cut = client.responses.create(
+        model=engines.BASE,
+        input=QUESTION,
+        tools=flat,
+        tool_choice="required",
+        max_output_tokens=16,
+    )
+    assert (cut.status, cut.output_text) == ("incomplete", "")
+
+
 def test_a_fine_tune_calls_too(engine_server: Server, client: openai.OpenAI) -> None:
     model = engines.import_model(engine_server, "zebra says", suffix="calls")
     assert chat(client, model=model).choices[0].message.tool_calls

@@ -180,7 +180,12 @@ class Answer:
         tools = self._ask.tools
         if tools is None or self._tool_format is None:
             return None
-        return CallReader(self._tool_format, tools.names, takes_one=not tools.is_parallel)
+        return CallReader(
+            self._tool_format,
+            tools.names,
+            takes_one=not tools.is_parallel,
+            is_forced=tools.is_forced,
+        )
 
     def _usage(self) -> dict[str, Any]:
         usage = {

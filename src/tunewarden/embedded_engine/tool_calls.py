@@ -33,16 +33,23 @@ Piece = str | Call
 class CallReader:
     """Reads one choice. `names` are those of the functions that may be called.
 
-    What follows the first call is left out if `takes_one`. White space around calls is left out, too.
+    What follows the first call is left out if `takes_one`. White space around calls is left out, too; and if a call
+    `is_forced`, all that is none: it can only be the begin of one that was cut.
     """
 
     def __init__(
-        self, found: ToolFormat, names: frozenset[str], *, takes_one: bool = False
+        self,
+        found: ToolFormat,
+        names: frozenset[str],
+        *,
+        takes_one: bool = False,
+        is_forced: bool = False,
     ) -> None:
         self.calls = 0
         self._format = found
         self._names = names
         self._takes_one = takes_one
+        self._is_forced = is_forced
         self._begins = not found.is_bare  # whether the begin of the text was read
         self._text = ""  # not told yet
         self._blank = ""
@@ -53,11 +60,14 @@ class CallReader:
 
     def push(self, text: str) -> list[Piece]:
         """Return what is certain now."""
-        return list(self._read(text))
+        return self._told(self._read(text))
 
     def flush(self) -> list[Piece]:
         """Return the rest: the text has ended."""
-        return list(self._rest())
+        return self._told(self._rest())
+
+    def _told(self, pieces: Iterable[Piece]) -> list[Piece]:
+        return [one for one in pieces if isinstance(one, Call) or not self._is_forced]
 
     def _read(self, text: str) -> Iterator[Piece]:
         while text:
