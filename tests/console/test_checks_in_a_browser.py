@@ -162,3 +162,24 @@ def test_the_page_of_a_job_follows_its_state_with_its_buttons_and_says_when_it_s
     )
     tab.page.get_by_text("This page does not follow the job any more.").wait_for()
     assert tab.page.get_by_role("link", name="Show what is new").is_visible()
+
+
+def test_on_a_narrow_page_a_chart_can_be_read_and_a_report_is_not_scrolled_sideways(
+    server: Server, owner: Visitor, chromium: Any
+) -> None:
+    job = rows.make_job(server.app, server.owner_key, state=State.PAUSED)
+    for step in (1, 2, 3):
+        data = {"step": step, "total_steps": 3, "train_loss": 1 / step}
+        rows.tell(server.app, job, f"Step {step}/3", data)
+    narrow = browser.tab(chromium, owner, viewport={"width": 320, "height": 640})
+    narrow.open(f"/console/jobs/{job}")
+    measured = "(one) => 12 * one.getScreenCTM().a"  # pixels, of letters of 12 units
+    assert narrow.page.locator("svg.chart").first.evaluate(measured) >= 10
+    assert not narrow.is_wider_than_its_window()
+    file = server.client().files.create(file=("notes.jsonl", b"{}\n"), purpose="user_data").id
+    done = server.request("DELETE", f"/v1/files/{file}?cascade=models", key=server.owner_key)
+    narrow.open(f"/console/cases/{done.header('tunewarden-deletion-case')}/report")
+    assert not narrow.is_wider_than_its_window()
+    assert narrow.page.locator("body").evaluate("(one) => getComputedStyle(one).maxWidth") != "none"
+    assert narrow.wrong() == []
+    narrow.page.context.close()

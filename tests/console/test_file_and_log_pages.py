@@ -1,5 +1,7 @@
 """Files with what learned from them, cases with their report, and the log with two checks for the browser."""
 
+import base64
+import hashlib
 import re
 
 import pytest
@@ -46,7 +48,11 @@ def test_a_case_has_its_members_its_report_and_its_receipt(
     assert owner.get(f"{here}/receipt").body == api.body
     report = owner.get(f"{here}/report")
     assert report.status == 200
-    assert "default-src 'none'" in (report.header("content-security-policy") or "")
+    policy = report.header("content-security-policy") or ""
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    style = report.body.partition(b"<style>")[2].partition(b"</style>")[0]
+    assert base64.b64encode(hashlib.sha256(style).digest()).decode() in policy
     assert case in report.body.decode()
 
 

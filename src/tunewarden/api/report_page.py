@@ -1,23 +1,34 @@
 """What pages of reports share. They can be printed: no scripts, nothing from elsewhere."""
 
+import base64
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from starlette.responses import StreamingResponse
 
-from tunewarden.api.docs_page import POLICY, STYLE
+from tunewarden.api.docs_page import STYLE
 from tunewarden.deletion.cases.case_report import ReportedExport
 from tunewarden.deletion.cases.not_reached import NotReached
 
+PRINTED = (
+    "body{overflow-wrap:anywhere}th{overflow-wrap:normal}dt{font-weight:bold}dd{margin:0 0 .5rem}"
+    # A row of a narrow page is a card: a cell a line, with its column's name.
+    "@media screen and (max-width:46rem){table,tbody,tr,td{display:block;border:0}thead{display:none}"
+    "tr{border:1px solid #ccc;margin-bottom:.5rem}td::before{content:attr(data-label) ': ';font-weight:bold}}"
+    "@media print{body{max-width:none;margin:0;font-size:10pt}tr{break-inside:avoid}thead{display:table-header-group}}"
+)
+STYLED = STYLE + PRINTED
+# The one style that the page may have, by its hash: a report is a single file, so the style is inside.
+_STYLE_HASH = base64.b64encode(hashlib.sha256(STYLED.encode()).digest()).decode()
 HEADERS = {
     "cache-control": "no-store",
     "referrer-policy": "no-referrer",
-    "content-security-policy": f"{POLICY}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "content-security-policy": (
+        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
+    ),
 }
-PRINTED = (
-    "td{overflow-wrap:anywhere}dt{font-weight:bold}dd{margin:0 0 .5rem}"
-    "@media print{body{max-width:none;margin:0;font-size:10pt}tr{break-inside:avoid}thead{display:table-header-group}}"
-)
 END = "</main></body></html>\n"
 
 
@@ -32,7 +43,7 @@ def begin(title: str) -> str:
     title = escape(title)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f'<meta name="robots" content="noindex"><title>{title}</title><style>{STYLE}{PRINTED}</style></head>'
+        f'<meta name="robots" content="noindex"><title>{title}</title><style>{STYLED}</style></head>'
         f"<body><main><h1>{title}</h1>"
     )
 
@@ -64,5 +75,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
     names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     yield f"<table><thead><tr>{names}</tr></thead><tbody>"
     for row in rows:
-        yield f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
+        yield f"<tr>{''.join(map(_cell, head, row))}</tr>"
     yield "</tbody></table>"
+
+
+def _cell(name: str, said: str) -> str:
+    return f'<td data-label="{escape(name)}">{escape(said)}</td>'
