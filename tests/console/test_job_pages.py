@@ -11,6 +11,7 @@ from tests.support.servers import Server, wait_until
 
 from tunewarden.finetuning.states import State
 from tunewarden.identity.policy import ProjectRole
+from tunewarden.identity.session_rows import SEEN_MICROS
 
 TIMEOUT_SECONDS = 30.0
 FOLLOWERS = 8  # of an organization, in one worker: see Services.followers
@@ -122,6 +123,32 @@ def test_following_ends_with_the_session(server: Server, job: str) -> None:
         assert visitor.post("/console/sign-out", {}).status == 303
         rows.tell(server.app, job, "Nobody hears this")
         assert next_event(stream) is None
+
+
+def test_what_a_page_does_by_itself_keeps_no_session_alive(server: Server, job: str) -> None:
+    key = server.make_key("reader")
+    visitor, database = Visitor(server, key), server.app.database
+    key_id = f"key_{key.split('-')[2]}"
+
+    def last_seen() -> int:
+        with database.read() as tx:
+            sql = "SELECT last_seen_at FROM sessions WHERE key_id = :key"
+            return int(tx.rows(sql, key=key_id)[0][0])
+
+    with following(visitor, job) as stream:
+        assert next_event(stream) == "changed"
+        with database.write() as tx:
+            sql = "UPDATE sessions SET last_seen_at = last_seen_at - :by WHERE key_id = :key"
+            tx.run(sql, by=2 * SEEN_MICROS, key=key_id)
+        before = last_seen()
+        rows.tell(server.app, job, "Something new")
+        assert next_event(stream) == "changed"
+    # As the page's module asks for what is new.
+    assert visitor.get(f"/console/jobs/{job}", {"sec-fetch-mode": "cors"}).status == 200
+    assert last_seen() == before
+    for used in ({"sec-fetch-mode": "navigate"}, {}):
+        assert visitor.get(f"/console/jobs/{job}", used).status == 200
+        assert last_seen() > before
 
 
 def test_a_job_of_another_organization_is_not_followed(server: Server, job: str) -> None:

@@ -26,6 +26,20 @@ def test_a_browser_is_led_to_the_console_and_there_to_the_sign_in(server: Server
     assert visitor.get("/console/nothing").status == 303
 
 
+def test_who_signs_in_again_leaves_the_session_before(server: Server) -> None:
+    key = server.make_key("owner")
+    visitor, elsewhere = Visitor(server, key), Visitor(server, key)
+    before = Visitor(server)
+    before.cookie = visitor.cookie
+    refused = visitor.post("/console/sign-in", {"key": "x", "next": ""})
+    assert refused.status == 401
+    assert before.get("/console").status == 200, "who was refused stays signed in"
+    assert visitor.post("/console/sign-in", {"key": key, "next": ""}).status == 303
+    assert before.get("/console").status == 303
+    for one in (visitor, elsewhere):
+        assert one.get("/console").status == 200
+
+
 def test_a_key_signs_in_and_is_led_where_it_wanted(server: Server) -> None:
     visitor = Visitor(server)
     reply = visitor.post(

@@ -135,7 +135,8 @@ async def _changes(visit: Visit, mark: str) -> AsyncIterator[str]:
 
 def _check_session(visit: Visit) -> None:
     secret = visit.asked.request.cookies.get(visit.asked.way.cookie, "")
-    sessions.current(visit.operations.database, secret, visit.asked.request_id)
+    database, request_id = visit.operations.database, visit.asked.request_id
+    sessions.current(database, secret, request_id, is_use=False)
 
 
 def _mark(visit: Visit) -> str:

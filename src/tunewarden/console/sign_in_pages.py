@@ -37,7 +37,7 @@ async def sign_in(asked: Asked) -> Response:
         tried = Tried(presented, asked.request_id, OPERATION)
         await refused_requests.record_wrong_key(database, refused, tried, even_unknown=False)
         return await run_in_threadpool(_form, asked, after, refused)
-    return _welcome(asked, began, after)
+    return await _welcome(asked, began, after)
 
 
 async def show_link(asked: Asked) -> Response:
@@ -58,7 +58,7 @@ async def open_link(asked: Asked) -> Response:
         if refused.kind is Kind.UNAUTHENTICATED:
             asked.services.links.take(asked.operations.clock)
         raise
-    return _welcome(asked, began, "")
+    return await _welcome(asked, began, "")
 
 
 def sign_out(visit: Visit) -> Response:
@@ -75,8 +75,12 @@ def _form(asked: Asked, after: str, refused: Error | None = None) -> Response:
     return rendering.page(None, "sign_in.html", values, status=401 if refused else 200)
 
 
-def _welcome(asked: Asked, began: NewSession, after: str) -> Response:
-    """Lead to the page that was wanted, which must be ours."""
+async def _welcome(asked: Asked, began: NewSession, after: str) -> Response:
+    """Lead to the page that was wanted, which must be ours. The browser's session until now ends."""
+    before = asked.request.cookies.get(asked.way.cookie)
+    if before is not None:
+        database = asked.operations.database
+        await run_in_threadpool(sessions.leave, database, before, asked.request_id)
     response = rendering.to(rendering.ours(after, HOME))
     response.headers["set-cookie"] = asked.way.set_cookie(began.secret)
     return response

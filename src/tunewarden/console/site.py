@@ -5,6 +5,7 @@ A path without a session leads to the sign-in, whether or not there is such a pa
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from inspect import iscoroutinefunction
 from typing import TypeVar
 from urllib.parse import quote, unquote
@@ -82,7 +83,10 @@ class Site:
         if secret is None:
             raise sessions.ended()
         of, request_id = self._services.operations, request.state.request_id
-        session = await run_in_threadpool(sessions.current, of.database, secret, request_id)
+        # What a page fetches by itself, such as what is new of a job, keeps no session alive.
+        is_use = request.headers.get("sec-fetch-mode", "navigate") == "navigate"
+        current = partial(sessions.current, is_use=is_use)
+        session = await run_in_threadpool(current, of.database, secret, request_id)
         of.usage.note_key(session.caller.organization_id, session.caller.key_id)
         return session
 

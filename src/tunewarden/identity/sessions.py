@@ -92,19 +92,31 @@ def is_open(database: Database, secret: str) -> bool:
         return session_rows.key_of_link(tx, secret) is not None
 
 
-def current(database: Database, secret: str, request_id: str) -> Session:
-    """Return the session of a cookie. Raises Error(UNAUTHENTICATED) if it has ended, or its key cannot be used now."""
+def current(database: Database, secret: str, request_id: str, *, is_use: bool = True) -> Session:
+    """Return the session of a cookie. Raises Error(UNAUTHENTICATED) if it has ended, or its key cannot be used now.
+
+    `is_use`: somebody asks, not a page by itself; only that keeps a session from ending.
+    """
     with database.read() as tx:
         row = session_rows.of_secret(tx, secret)
         if row is None or row.is_over(tx.now_micros):
             raise ended()
         caller = replace(_holder(tx, row.key_id, ended()), request_id=request_id)
         found = Session(row, caller, tx.now_micros, _administrator(tx, row, caller))
-    if found.now - row.last_seen_at >= SEEN_MICROS:
+    if is_use and found.now - row.last_seen_at >= SEEN_MICROS:
         # In place, so that a full disk signs nobody out who frees room.
         with database.write(survives=False, below_floor=True) as tx:
             session_rows.note_use(tx, row)
     return found
+
+
+def leave(database: Database, secret: str, request_id: str) -> None:
+    """End the session of a cookie that another one takes the place of; nothing if it has ended."""
+    try:
+        session = current(database, secret, request_id, is_use=False)
+    except Error:
+        return
+    sign_out(database, session)
 
 
 def prove(database: Database, session: Session, presented: Presented) -> Session:
