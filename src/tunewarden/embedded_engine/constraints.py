@@ -36,6 +36,11 @@ SHOWN_LINE = re.compile(r"\s*(\d+ \||\^+\s*$)")
 # A range beyond what it takes (number_bounds.py).
 RANGE = re.compile(r"Failed to generate regex for (?:integer|float) range.*")
 FAR_RANGE = "the bounds of a number must leave a range within -1e18 and 1e18"
+# The library names an option of its own.
+ONE_OF = re.compile(r"oneOf constraints are not supported\..*")
+OVERLAPPING_ONE_OF = (
+    "the branches of a 'oneOf' cannot be told apart well enough; use 'anyOf' instead"
+)
 LINE_NUMBER = re.compile(r"^at \d+\(\d+\): ")
 # Of a schema, pattern or grammar.
 CONSTRAINT_CHARACTERS_MAX = 128 * 1024
@@ -246,7 +251,7 @@ def refused(constraint: Constraint, reason: str) -> Error:
     # The library shows the lines of the grammar, which is of our making.
     lines = [line for line in reason.splitlines() if not SHOWN_LINE.match(line)]
     reason = LINE_NUMBER.sub("", " ".join(" ".join(lines).split()))
-    reason = RANGE.sub(FAR_RANGE, reason)
+    reason = ONE_OF.sub(OVERLAPPING_ONE_OF, RANGE.sub(FAR_RANGE, reason))
     if len(reason) > REASON_CHARACTERS_MAX:
         reason = f"{reason[:REASON_CHARACTERS_MAX]}…"
     subject = constraint.subject or f"'{constraint.param}'"

@@ -25,6 +25,11 @@ PERSON: dict[str, Any] = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+ONE_OF: dict[str, Any] = {"oneOf": [{"type": "string"}, {"minLength": 2}]}
+# What would change how the library reads a schema, if it took it from a client.
+OPTIONS: dict[str, Any] = {
+    name: {"coerce_one_of": True, "lenient": True} for name in ("x-guidance", "x-llg")
+}
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +114,12 @@ def test_a_grammar_embeds_schemas_and_special_tokens(compiler: Compiler, tokeniz
             {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
             "no finite JSON value follows it",
         ),
+        (
+            ONE_OF,
+            "^Invalid 'response_format': the branches of a 'oneOf' .* use 'anyOf' instead[.]$",
+        ),
+        ({**ONE_OF, **OPTIONS}, "the branches of a 'oneOf'"),
+        ({"type": "object", "properties": {"a": {**ONE_OF, **OPTIONS}}}, "the branches of a"),
         ({"enum": ["x" * constraints.CONSTRAINT_CHARACTERS_MAX]}, "longer"),
     ],
 )
