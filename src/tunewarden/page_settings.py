@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from tunewarden.settings import hosts, one_line, origins, setting, web_address
+from tunewarden.sso_settings import SsoSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PageSettings:
-    """A part of `config.Config`."""
+class PageSettings(SsoSettings):
+    """A part of `config.Config`, and the next one."""
 
     docs_are_open: bool = setting(
         "whether `/docs` and `/openapi.json`, which describe this API, can be read without a key",

@@ -29,8 +29,8 @@ def has_pins(name: str) -> bool:
     return (PINS / f"{name}.txt").exists() or (PINS / name).is_dir()
 
 
-def prepared(name: str) -> Path:
-    """Return the directory of an environment, which is installed if it is not there as pinned."""
+def prepared(name: str, seconds: float = INSTALL_SECONDS) -> Path:
+    """Return the directory of an environment, which is installed if it is not there as pinned: in `seconds` for each step."""
     place = PLACE / name
     place.mkdir(parents=True, exist_ok=True)
     with (PLACE / f"{name}.lock").open("w") as lock:
@@ -40,7 +40,7 @@ def prepared(name: str) -> Path:
         if not stamp.exists() or stamp.read_text() != digest:
             shutil.rmtree(place)
             place.mkdir()
-            _install(name, place)
+            _install(name, place, seconds)
             stamp.write_text(digest)
     return place
 
@@ -67,21 +67,22 @@ def _digest(name: str) -> str:
     return hashlib.sha256(content + sys.version.encode()).hexdigest()
 
 
-def _install(name: str, place: Path) -> None:
+def _install(name: str, place: Path, seconds: float) -> None:
     pins = PINS / f"{name}.txt"
     if pins.exists():
         venv = place / "venv"
-        _run(str(UV), "venv", "--quiet", "--no-config", "--python", sys.executable, str(venv))
+        make = (str(UV), "venv", "--quiet", "--no-config", "--python", sys.executable, str(venv))
+        _run(*make, seconds=seconds)
         python = str(venv / "bin" / "python")
-        _run(str(UV), "pip", "sync", "--quiet", "--no-config", "--python", python, str(pins))
+        sync = (str(UV), "pip", "sync", "--quiet", "--no-config", "--python", python, str(pins))
+        _run(*sync, seconds=seconds)
     else:
         shutil.copytree(PINS / name, place, dirs_exist_ok=True)
-        _run("npm", "ci", "--silent", "--no-audit", "--no-fund", "--prefix", str(place))
+        install = ("npm", "ci", "--silent", "--no-audit", "--no-fund", "--prefix", str(place))
+        _run(*install, seconds=seconds)
 
 
-def _run(*command: str) -> None:
-    ran = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=INSTALL_SECONDS
-    )
+def _run(*command: str, seconds: float) -> None:
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds)
     if ran.returncode != 0:
         raise AssertionError(f"{' '.join(command)}: {ran.stdout}{ran.stderr}")

@@ -45,7 +45,7 @@ CREATE TABLE api_keys (
   scopes TEXT NOT NULL,
   created_at INTEGER NOT NULL,
   revoked_at INTEGER
-, expires_at INTEGER, expired_at INTEGER, successor_seconds INTEGER);
+, expires_at INTEGER, expired_at INTEGER, successor_seconds INTEGER, is_for_sso INTEGER NOT NULL DEFAULT 0);
 
 CREATE TABLE artifacts (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -514,7 +514,7 @@ CREATE TABLE sessions (
   last_seen_at INTEGER NOT NULL,
   -- When the holder last proved who it is: with the key, or with a link.
   proof_at INTEGER NOT NULL
-, admin_key_id TEXT REFERENCES admin_api_keys (id));
+, admin_key_id TEXT REFERENCES admin_api_keys (id), by_sso INTEGER NOT NULL DEFAULT 0);
 
 CREATE TABLE sign_in_links (
   secret_sha256 BLOB PRIMARY KEY,

@@ -110,7 +110,7 @@ def test_the_distributions_are_of_one_release_and_agree_on_what_they_need() -> N
 @pytest.mark.parametrize(
     ("sources", "requirements", "at_least"),
     [
-        (ROOT / "src", [*DEPENDENCIES, *EXTRAS["local"], *EXTRAS["otel"]], 18),
+        (ROOT / "src", [*DEPENDENCIES, *EXTRAS["local"], *EXTRAS["otel"], *EXTRAS["sso"]], 20),
         (ROOT / "packages" / "receipts" / "src", RECEIPTS, 2),
         (ROOT / "packages" / "vllm" / "src", [*map(Requirement, PLUGIN["dependencies"]), TORCH], 3),
     ],

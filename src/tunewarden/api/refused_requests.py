@@ -66,6 +66,21 @@ async def record_wrong_key(
         await run_in_threadpool(_refuse_key, database, error, tried, even_unknown)
 
 
+async def record_stranger(
+    database: Database, error: Error, tried: Tried, organization_id: str
+) -> None:
+    """Record in an organization that somebody without a key was refused, whom an identity provider sent."""
+    await run_in_threadpool(
+        _refuse,
+        database,
+        error,
+        organization_id=organization_id,
+        actor=Actor(key_id=None, user_id=None, project_id=None, request_id=tried.request_id),
+        resource_id="",
+        operation=tried.operation,
+    )
+
+
 def _refuse_key(database: Database, error: Error, tried: Tried, even_unknown: bool) -> None:  # noqa: FBT001  positional, by run_in_threadpool
     presented, known = tried.presented, None
     if presented is not None:

@@ -21,7 +21,7 @@ MEANINGS: dict[EventType, str] = {
     EventType.API_KEY_UPDATED: "the scopes or the expiry of an API key were changed",
     EventType.API_KEY_REVOKED: "an API key was revoked",
     EventType.LOGIN_LINK_CREATED: "a link was made that signs in to the console once, as the key `resource_id`",
-    EventType.LOGIN_SUCCEEDED: "somebody signed in to the console, `by` a `key` or a `link`; or let a session administer, `by` an `admin_key`",
+    EventType.LOGIN_SUCCEEDED: "somebody signed in to the console, `by` a `key`, a `link`, or `sso`, at the identity provider; or let a session administer, `by` an `admin_key`",
     EventType.LOGOUT_SUCCEEDED: "somebody signed out of the console",
     EventType.ADMIN_KEY_CREATED: "an admin key was created",
     EventType.ADMIN_KEY_REVOKED: "an admin key was revoked",

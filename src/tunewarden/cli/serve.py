@@ -46,6 +46,7 @@ def run(settings: Config, fork_server: ForkServer, *, demo: Demo) -> None:
         start_checks.check_swap(app)
         start_checks.warn_of_plain_http(settings)
         start_checks.warn_of_tracing(settings)
+        start_checks.warn_of_single_sign_on(settings)
         _run(app, listening, fork_server, scraped, demo=demo)
 
 

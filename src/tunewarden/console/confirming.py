@@ -123,6 +123,9 @@ def changed(before: str, plan: DeletionPlan) -> Iterator[tuple[str, str, str]]:
 def _prove(visit: Visit) -> None:
     if visit.session.has_fresh_proof:
         return
+    if visit.session.row.by_sso:
+        said = "First prove at your identity provider who you are, then confirm here. Nothing was deleted."
+        raise Error(Kind.UNAUTHENTICATED, said, code="sso_old_proof")
     presented = key_format.present(visit.asked.sent(KEY).strip())
     sessions.prove(visit.operations.database, visit.session, presented)
 

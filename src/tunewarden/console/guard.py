@@ -44,6 +44,16 @@ class Way:
         """What a browser sends as the origin of our own pages."""
         return _origin("https" if self.is_secure else "http", self.host)
 
+    @property
+    def attempt_cookie(self) -> str:
+        """The name of the cookie of an attempt to sign in at the identity provider."""
+        return f"{self.cookie}-sso"
+
+    def set_attempt(self, value: str, *, seconds: int) -> str:
+        """Return a Set-Cookie header with such an attempt. Lax: the way back from the provider begins at another site."""
+        path = "Path=/; Secure" if self.is_secure else "Path=/console"
+        return f"{self.attempt_cookie}={value}; {path}; HttpOnly; SameSite=Lax; Max-Age={seconds}"
+
 
 class Guard:
     """The rules of one server."""

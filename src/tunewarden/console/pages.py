@@ -16,6 +16,7 @@ from tunewarden.console import (
     project_pages,
     retention_pages,
     sign_in_pages,
+    sso_pages,
     statics,
     system_pages,
     usage_pages,
@@ -26,6 +27,7 @@ from tunewarden.console.paths import OpenPage, Page
 PAGES: tuple[Page | OpenPage, ...] = (
     OpenPage("GET", "/console/static/{name}", statics.show),
     *sign_in_pages.PAGES,
+    *sso_pages.PAGES,
     *home_page.PAGES,
     *model_pages.PAGES,
     *delete_pages.PAGES,

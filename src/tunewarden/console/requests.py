@@ -75,6 +75,12 @@ class Visit:
         return self.session.caller
 
     @property
+    def address(self) -> str:
+        """The page's own address, without the server's."""
+        url = self.asked.request.url
+        return url.path + (f"?{url.query}" if url.query else "")
+
+    @property
     def context(self) -> Context:
         """What the API's own functions take."""
         return Context(self.session.caller, self.asked.services)

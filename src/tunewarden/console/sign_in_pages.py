@@ -6,6 +6,7 @@ from starlette.responses import Response
 from tunewarden.api import refused_requests
 from tunewarden.api.refused_requests import Tried
 from tunewarden.console import rendering
+from tunewarden.console.oidc import setup
 from tunewarden.console.paths import OpenPage, Page
 from tunewarden.console.requests import Asked, Visit
 from tunewarden.errors import Error, Kind
@@ -71,7 +72,11 @@ def sign_out(visit: Visit) -> Response:
 
 
 def _form(asked: Asked, after: str, refused: Error | None = None) -> Response:
-    values = {"next": after, "message": refused.message if refused else ""}
+    values = {
+        "next": after,
+        "message": refused.message if refused else "",
+        "has_sso": setup.is_wanted(asked.operations.config),
+    }
     return rendering.page(None, "sign_in.html", values, status=401 if refused else 200)
 
 

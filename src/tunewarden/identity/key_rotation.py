@@ -26,6 +26,14 @@ def rotate(
             param="api_key_id",
             code="key_expired",
         )
+    if key_rows.is_for_sso(tx, old):
+        raise Error(
+            Kind.INVALID,
+            f"The API key '{old.id}' is for single sign-on: it has no text that could be replaced. Revoke it instead: its"
+            " sessions end, and the next sign-in makes another.",
+            param="api_key_id",
+            code="key_without_text",
+        )
     seconds = key_rows.successor_seconds(tx, old)
     made, text = key_rows.insert(
         tx,

@@ -129,6 +129,30 @@ def find(tx: Tx, key_id: str) -> KeyRow | None:
     return None if row is None else of_row(row)
 
 
+def for_sso(tx: Tx, user_id: str, project_id: str) -> str | None:
+    """Return the id of the key that a person's sessions by single sign-on belong to, if one is valid."""
+    row = tx.row(
+        "SELECT id FROM api_keys WHERE user_id = :user AND project_id = :project AND is_for_sso = 1"
+        " AND revoked_at IS NULL AND expired_at IS NULL AND (expires_at IS NULL OR expires_at > :now)"
+        " ORDER BY id DESC LIMIT 1",
+        user=user_id,
+        project=project_id,
+        now=tx.now_micros,
+    )
+    return None if row is None else str(row[0])
+
+
+def keep_for_sso(tx: Tx, key: KeyRow) -> None:
+    """Note that a key is for single sign-on: nobody has its text, or gets one by its rotation."""
+    tx.run("UPDATE api_keys SET is_for_sso = 1 WHERE id = :id", id=key.id)
+
+
+def is_for_sso(tx: Tx, key: KeyRow) -> bool:
+    """Return whether a key is for single sign-on."""
+    row = tx.row("SELECT is_for_sso FROM api_keys WHERE id = :id", id=key.id)
+    return row is not None and bool(row[0])
+
+
 def successor_seconds(tx: Tx, key: KeyRow) -> int | None:
     """Return how long a key lives that replaces this one: as long as this one was made for; None: without an end."""
     row = tx.row("SELECT successor_seconds FROM api_keys WHERE id = :id", id=key.id)

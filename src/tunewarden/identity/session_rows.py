@@ -1,7 +1,7 @@
 """Rows of the console's sessions and of the links that open one. Their secrets have 256 bits and are stored as SHA-256."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tunewarden.db.database import Tx
 from tunewarden.ids import Prefix, mint, token
@@ -18,12 +18,15 @@ SEEN_MICROS = 60 * SECOND
 # Of one key. One more takes the place of the oldest.
 SESSIONS_MAX = 20
 LINKS_MAX = 5
-COLUMNS = "id, key_id, created_at, last_seen_at, proof_at, admin_key_id"
+COLUMNS = "id, key_id, created_at, last_seen_at, proof_at, admin_key_id, by_sso"
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """A session. Times are in microseconds. `admin_key_id`: the admin key that it administers with, if any."""
+    """A session. Times are in microseconds. `admin_key_id`: the admin key that it administers with, if any.
+
+    `by_sso`: the identity provider proves who its holder is, not the key, whose text nobody has.
+    """
 
     id: str
     key_id: str
@@ -31,6 +34,7 @@ class SessionRow:
     last_seen_at: int
     proof_at: int
     admin_key_id: str | None = None
+    by_sso: bool = False
 
     def is_over(self, now: int) -> bool:
         """Return whether it has ended: by its age, by not being used, or because the clock was set back."""
@@ -41,9 +45,14 @@ class SessionRow:
         )
 
 
-def insert(tx: Tx, key_id: str) -> tuple[SessionRow, str]:
-    """Add a session of a key; return it and its secret. Removes what has ended, and the key's oldest above the bound."""
+def insert(tx: Tx, key_id: str, sso_proof_at: int | None = None) -> tuple[SessionRow, str]:
+    """Add a session of a key; return it and its secret. Removes what has ended, and the key's oldest above the bound.
+
+    `sso_proof_at`: of one that began at the identity provider, when its holder proved there who it is.
+    """
     now = tx.now_micros
+    by_sso = sso_proof_at is not None
+    proof_at = now if sso_proof_at is None else sso_proof_at
     tx.run(
         "DELETE FROM sessions WHERE last_seen_at <= :idle OR created_at <= :old",
         idle=now - IDLE_MICROS,
@@ -56,14 +65,16 @@ def insert(tx: Tx, key_id: str) -> tuple[SessionRow, str]:
         kept=SESSIONS_MAX - 1,
     )
     secret = token(SECRET_LENGTH)
-    session = SessionRow(mint(Prefix.SESSION), key_id, now, now, now)
+    session = SessionRow(mint(Prefix.SESSION), key_id, now, now, proof_at, by_sso=by_sso)
     tx.run(
-        "INSERT INTO sessions (id, secret_sha256, key_id, created_at, last_seen_at, proof_at)"
-        " VALUES (:id, :sha, :key, :now, :now, :now)",
+        "INSERT INTO sessions (id, secret_sha256, key_id, created_at, last_seen_at, proof_at, by_sso)"
+        " VALUES (:id, :sha, :key, :now, :now, :proof, :sso)",
         id=session.id,
         sha=_digest(secret),
         key=key_id,
         now=now,
+        proof=proof_at,
+        sso=int(by_sso),
     )
     return session, secret
 
@@ -71,7 +82,7 @@ def insert(tx: Tx, key_id: str) -> tuple[SessionRow, str]:
 def of_secret(tx: Tx, secret: str) -> SessionRow | None:
     """Return the session of a cookie's secret, ended or not."""
     row = tx.row(f"SELECT {COLUMNS} FROM sessions WHERE secret_sha256 = :sha", sha=_digest(secret))
-    return None if row is None else SessionRow(*row)
+    return None if row is None else replace(SessionRow(*row), by_sso=bool(row[-1]))
 
 
 def note_use(tx: Tx, session: SessionRow) -> None:
@@ -81,9 +92,9 @@ def note_use(tx: Tx, session: SessionRow) -> None:
     )
 
 
-def note_proof(tx: Tx, session: SessionRow) -> None:
-    """Note that a session's holder has proved again who it is."""
-    tx.run("UPDATE sessions SET proof_at = :now WHERE id = :id", now=tx.now_micros, id=session.id)
+def note_proof(tx: Tx, session: SessionRow, at: int) -> None:
+    """Note when a session's holder has proved again who it is."""
+    tx.run("UPDATE sessions SET proof_at = :at WHERE id = :id", at=at, id=session.id)
 
 
 def set_admin_key(tx: Tx, session: SessionRow, key_id: str | None) -> None:

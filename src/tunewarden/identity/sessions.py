@@ -56,6 +56,11 @@ def sign_in(database: Database, presented: Presented, request_id: str) -> NewSes
         return _begin(tx, keys.holder(tx, presented, request_id), by="key")
 
 
+def begin_by_sso(tx: Tx, caller: Caller, *, proof_at: int) -> NewSession:
+    """Begin the session of a person whom the identity provider vouches for (`sso`), which proves who it is from now on."""
+    return _begin(tx, caller, by="sso", sso_proof_at=proof_at)
+
+
 def open_link(database: Database, secret: str, request_id: str) -> NewSession:
     """Begin a session with a link, which opens nothing again. Raises Error(UNAUTHENTICATED), the same for every reason."""
     with database.write() as tx:
@@ -126,7 +131,7 @@ def prove(database: Database, session: Session, presented: Presented) -> Session
         if caller.key_id != session.row.key_id:
             said = "This is another key than the one you signed in with."
             raise Error(Kind.UNAUTHENTICATED, said, code="invalid_api_key")
-        session_rows.note_proof(tx, session.row)
+        session_rows.note_proof(tx, session.row, tx.now_micros)
         return Session(replace(session.row, proof_at=tx.now_micros), caller, tx.now_micros)
 
 
@@ -182,8 +187,8 @@ def no_link() -> Error:
     )
 
 
-def _begin(tx: Tx, caller: Caller, *, by: str) -> NewSession:
-    row, secret = session_rows.insert(tx, caller.key_id)
+def _begin(tx: Tx, caller: Caller, *, by: str, sso_proof_at: int | None = None) -> NewSession:
+    row, secret = session_rows.insert(tx, caller.key_id, sso_proof_at)
     audit.record(
         tx,
         EventType.LOGIN_SUCCEEDED,

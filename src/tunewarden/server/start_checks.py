@@ -9,6 +9,7 @@ from pathlib import Path
 from tunewarden.app import App
 from tunewarden.artifacts.plain_memory import REMEDY
 from tunewarden.config import SETTINGS_FILE, Config
+from tunewarden.console.oidc import setup
 from tunewarden.embedded_engine import installed
 from tunewarden.errors import Error, Kind
 from tunewarden.gateway import tracing
@@ -117,6 +118,13 @@ def warn_of_tracing(settings: Config) -> None:
     """Warn if spans are wanted and cannot be made."""
     if settings.otel_endpoint != "none" and not tracing.is_installed():
         logger.warning("otel_endpoint is set, but no spans are made: %s", tracing.REMEDY)
+
+
+def warn_of_single_sign_on(settings: Config) -> None:
+    """Warn if people are to sign in at an identity provider and cannot."""
+    lacking = setup.missing(settings) if setup.is_wanted(settings) else None
+    if lacking is not None:
+        logger.warning("sso_issuer is set, but nobody can sign in there: %s", lacking)
 
 
 def _is_loopback(host: str) -> bool:
