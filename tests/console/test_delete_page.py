@@ -1,6 +1,7 @@
 """Deleting a model at the console: plan, blockers, the typed id, what has changed since, who it is, and the deletion."""
 
 import re
+from urllib.parse import urlencode
 
 import pytest
 from tests.support.console import Visitor, hidden
@@ -8,6 +9,7 @@ from tests.support.servers import Server, wait_until
 
 from tunewarden.api.deletion_schemas import DeletionPlan
 from tunewarden.console import confirming
+from tunewarden.console.requests import BODY_BYTES_MAX
 from tunewarden.identity.sessions import PROOF_MICROS
 
 
@@ -72,7 +74,8 @@ def test_what_blocks_it_is_shown_with_what_lifts_it_and_no_field(
     assert f"/console/holds/{hold}/lift" in page
     assert 'name="confirmation"' not in page
     assert "force=yes" not in page  # a hold is not overridden
-    forged = {"confirmation": model, "fingerprint": "*", "force": "yes"}
+    plan = server.get(f"/v1/models/{model}/deletion_plan", key=server.owner_key).json
+    forged = {"confirmation": model, "fingerprint": plan["fingerprint"], "force": "yes"}
     assert owner.post(_page(model), forged).status == 409
     back = owner.post(f"/console/holds/{hold}/lift", {"then": _page(model)})
     assert back.header("location") == _page(model)
@@ -124,7 +127,23 @@ def test_what_has_changed_since_the_plan_was_shown_is_shown_and_nothing_deleted(
     assert "What has changed" in page
     assert re.search(r"Aliases</th>\s*<td[^>]*>none</td><td[^>]*>chosen-meanwhile</td>", page)
     assert owner.get(f"/console/models/{model}").status == 200
-    assert owner.post(_page(model), {**form, "seen": "]"}).status == 412
+    for odd in (
+        "]",
+        "[" * 80_000,
+        '{"aliases":' * 5_000,
+        '{"aliases":' + "[" * 400 + "]" * 400 + "}",
+    ):
+        assert owner.post(_page(model), {**form, "seen": odd}).status == 412, odd[:20]
+
+
+def test_a_form_names_the_plan_that_was_seen_and_not_any(server: Server, owner: Visitor) -> None:
+    model = server.make_model().id
+    form = {**hidden(owner.text(_page(model))), "confirmation": model}
+    for wrong in ("*", '"*"', "", f"{form['fingerprint']}, *"):
+        assert owner.post(_page(model), {**form, "fingerprint": wrong}).status == 412, wrong
+        many = {**form, "id": model, "sentence": model, "fingerprint": wrong}
+        assert owner.post("/console/delete", many).status == 412, wrong
+    assert owner.get(f"/console/models/{model}").status == 200
 
 
 def test_who_signed_in_a_while_ago_shows_the_key_again(server: Server) -> None:
@@ -156,23 +175,25 @@ def test_who_is_no_owner_is_led_to_no_deletion_and_refused(server: Server) -> No
     assert server.get(f"/v1/models/{model}", key=server.owner_key).status == 200
 
 
-def test_a_plan_of_thousands_still_makes_a_form_that_is_read() -> None:
-    """What is taken along to say what has changed is left out; the fingerprint finds that something has."""
+def test_a_plan_of_ten_thousand_makes_a_form_that_is_read_and_says_what_has_changed() -> None:
     plan = DeletionPlan(
         object="model.deletion_plan",
-        checkpoints=[f"ft:base:org::{n:08}:ckpt-step-{n}" for n in range(5000)],
+        checkpoints=[f"ft:base:org::{n:08}:ckpt-step-{n}" for n in range(10_000)],
         blobs=1,
         bytes=1,
         blockers=[],
-        derived_files=[],
+        derived_files=[f"file-{n}" for n in range(10_000)],
         aliases=[],
         jobs=[],
         exports=[],
         fingerprint="x",
     )
-    assert confirming.seen(plan) == ""
-    assert list(confirming.changed("", plan)) == []
-    plan.checkpoints = plan.checkpoints[:3]
     before = confirming.seen(plan)
+    assert len(urlencode({"seen": before})) < BODY_BYTES_MAX / 8
+    assert confirming.changed(before, plan) == []
+    plan.checkpoints = [*plan.checkpoints[:-2], "ft:another"]
     plan.blobs = 2
-    assert list(confirming.changed(before, plan)) == [("Sealed files", "1", "2")]
+    (checkpoints, blobs) = confirming.changed(before, plan)
+    assert blobs == ("Sealed files", "1", "2")
+    assert checkpoints[:2] == ("Checkpoints", "10000 in all, too many to keep")
+    assert checkpoints[2].startswith("9999 in all: ft:base:org::00000000:ckpt-step-0, ")

@@ -42,12 +42,13 @@ async def delete(visit: Visit) -> Response:
 
 
 def _deleted(visit: Visit) -> Response:
-    attempt = Attempt(
-        idempotency_key=visit.asked.sent("attempt") or None,
-        if_match=visit.asked.sent("fingerprint"),
-    )
+    authorize(visit.caller, Action.DELETE)
     work = visit.asked.services.long_work
     try:
+        attempt = Attempt(
+            idempotency_key=visit.asked.sent("attempt") or None,
+            if_match=confirming.fingerprint(visit),
+        )
         with work.held(visit.caller.organization_id):
             groups = visit.operations.bulk_deletions.delete(visit.caller, _wanted(visit), attempt)
             results, summary = _parted(one for group in groups for one in group)

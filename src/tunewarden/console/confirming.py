@@ -1,7 +1,9 @@
 """What every page that destroys asks for: a proof of who it is that is not old, and what was seen before."""
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,8 +20,11 @@ from tunewarden.ids import token
 
 ATTEMPT_LENGTH = 32
 KEY = "key"
-# A form is bounded (`requests.BODY_BYTES_MAX`), a plan is not.
-SEEN_MAX = 32 * 1024
+# A form is bounded (`requests.BODY_BYTES_MAX`), a plan is not: of a longer part the form has how many and a digest.
+PART_MAX = 2 * 1024
+SEEN_MAX = 64 * 1024
+NAMED_MAX = 100
+FINGERPRINT = re.compile("[0-9a-f]{64}")
 # What a plan says that may change until it is confirmed, in a person's words.
 PARTS = {
     "checkpoints": "Checkpoints",
@@ -101,23 +106,33 @@ def parted(visit: Visit, blockers: list[Blocker]) -> dict[str, Any]:
     }
 
 
+def fingerprint(visit: Visit) -> str:
+    """Return the fingerprint of the plan that was shown. Raises Error(PRECONDITION_FAILED) if the form has none."""
+    sent = visit.asked.sent("fingerprint")
+    if not FINGERPRINT.fullmatch(sent):  # as `*`, which would match any
+        said = "The form does not say which plan you saw. Open the page again."
+        raise Error(Kind.PRECONDITION_FAILED, said)
+    return sent
+
+
 def seen(plan: DeletionPlan) -> str:
-    """Return of a plan what its fingerprint covers, as the form takes it along; nothing of one that is too long."""
-    text = json.dumps(_covered(plan))
-    return text if len(text) <= SEEN_MAX else ""
+    """Return of a plan what its fingerprint covers, as the form takes it along."""
+    return json.dumps({part: _carried(value) for part, value in _covered(plan).items()})
 
 
-def changed(before: str, plan: DeletionPlan) -> Iterator[tuple[str, str, str]]:
-    """Yield what has changed since a plan was `seen`: its name, what it was, what it is."""
+def changed(before: str, plan: DeletionPlan) -> list[tuple[str, str, str]]:
+    """Return what has changed since a plan was `seen`: its name, what it was, what it is; nothing if it cannot be read."""
     try:
-        then = json.loads(before)
-    except ValueError:
-        return
-    if not isinstance(then, dict):
-        return
-    for part, now in _covered(plan).items():
-        if part in then and then[part] != now:
-            yield PARTS[part], _said(then[part]), _said(now)
+        then = json.loads(before) if len(before) <= SEEN_MAX else None
+        if not isinstance(then, dict):
+            return []
+        return [
+            (PARTS[part], _said(then[part]), _said(now))
+            for part, now in _covered(plan).items()
+            if part in then and then[part] != _carried(now)
+        ]
+    except (ValueError, RecursionError):
+        return []
 
 
 def _prove(visit: Visit) -> None:
@@ -145,9 +160,22 @@ def _covered(plan: DeletionPlan) -> dict[str, Any]:
     return found
 
 
+def _carried(value: object) -> object:
+    """Return a part of a plan as a form carries it."""
+    text = json.dumps(value)
+    if not isinstance(value, list) or len(text) <= PART_MAX:
+        return value
+    return {"count": len(value), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
 def _said(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{value.get('count')} in all, too many to keep"
     if not isinstance(value, list):
         return str(value)
+    if len(value) > NAMED_MAX:
+        first = ", ".join(_named(one) for one in value[:NAMED_MAX])
+        return f"{len(value)} in all: {first} and others"
     return ", ".join(_named(one) for one in value) or "none"
 
 

@@ -53,9 +53,13 @@ async def delete(visit: Visit) -> Response:
     refused = await confirming.refusal(visit, sentence, _page)
     if refused is not None:
         return refused
+    try:
+        fingerprint = confirming.fingerprint(visit)
+    except Error as error:
+        return await run_in_threadpool(_refused, visit, target, error)
     attempt = Attempt(
         idempotency_key=visit.asked.sent("attempt") or None,
-        if_match=visit.asked.sent("fingerprint"),
+        if_match=fingerprint,
         force=confirming.is_forced(visit),
         with_models=target.with_models,
     )
@@ -107,7 +111,7 @@ def _page(visit: Visit, message: str, status: int) -> Response:
         **confirming.form(visit),
     }
     if status == problems.WIRE[Kind.PRECONDITION_FAILED][0]:
-        values["changed"] = list(confirming.changed(visit.asked.sent("seen"), plan))
+        values["changed"] = confirming.changed(visit.asked.sent("seen"), plan)
     return rendering.page(visit, "delete.html", values, status=status)
 
 
