@@ -8,7 +8,10 @@ from tests.lab.judge import judge, require
 from tests.lab.thief import identities_within_reach
 from tests.lab.world import Made, World
 
-from tunewarden.errors import Error
+from tunewarden.deletion.requests import Attempt
+from tunewarden.errors import Error, Kind
+from tunewarden.identity.policy import Caller
+from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden_receipts import receipt
 
 
@@ -90,3 +93,20 @@ def is_within_reach(world: World, made: Made) -> bool:
     """Tell whether a model's key is in any of the keyring's files, or can be got out of them."""
     contents = (path.read_bytes() for path in world.config.keyring.rglob("*") if path.is_file())
     return made.identity in identities_within_reach(contents)
+
+
+def judge_retries(world: World, owner: Caller, file: Made) -> None:
+    """Require what I5 says of a case that the log gave back: it tells who asked, not with which Idempotency-Key."""
+    attempts = {
+        "retried": Attempt(with_models=True, retry_count=1),
+        "with a key": Attempt(with_models=True, idempotency_key="one"),
+        "fresh": Attempt(with_models=True),
+    }
+    answered = []
+    for name, attempt in attempts.items():
+        try:
+            world.app.executor.delete(owner, ArtifactKind.FILE, file.model.id, attempt)
+            answered.append(name)
+        except Error as refused:
+            require("I5", f"{name}: {refused.kind}", refused.kind is Kind.NOT_FOUND)
+    require("I5", f"only {answered} got the first answer", answered == ["retried", "with a key"])

@@ -11,6 +11,7 @@ import pytest
 from tests.lab import budgets
 from tests.lab.judge import judge, judge_nothing_else, require
 from tests.lab.power import Power
+from tests.lab.restores import judge_retries
 from tests.lab.world import Made, Parts, Violated, World, copied, new_world, one_dies
 
 from tunewarden.clock import SystemClock
@@ -282,6 +283,7 @@ def test_a_database_from_before_the_case_gets_it_back_from_the_log(
                 if one is not None
             ]
             cases.check_members(summary, proven)
+            judge_retries(world, start.owner, start.file)
             world.close()
 
 

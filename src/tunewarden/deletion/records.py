@@ -126,6 +126,11 @@ class Deletion:
         }
 
     @property
+    def is_from_log(self) -> bool:
+        """Whether D10 made the row from the log, so that how it was asked for is not known. Who asked may be."""
+        return not self.request_id and self.idempotency_key is None
+
+    @property
     def is_deleted(self) -> bool:
         """Whether a 200 may be sent."""
         return self.deleted_at is not None

@@ -237,7 +237,10 @@ def _is_repetition(first: Deletion, caller: Caller, attempt: Attempt, now_micros
         return False
     if attempt.idempotency_key is not None and attempt.idempotency_key == first.idempotency_key:
         return True
-    return attempt.retry_count >= 1 and now_micros - first.requested_at < REPLAY_MICROS
+    # A restored database has it from the log, which does not tell the first one's Idempotency-Key: any may be it.
+    may_be_same = attempt.idempotency_key is not None and first.is_from_log
+    is_retry = may_be_same or attempt.retry_count >= 1
+    return is_retry and now_micros - first.requested_at < REPLAY_MICROS
 
 
 def record_refusal(
