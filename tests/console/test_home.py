@@ -53,3 +53,38 @@ def test_what_failed_or_stopped_is_there_for_who_may_read_it(server: Server) -> 
 def _now(server: Server) -> int:
     with server.app.database.read() as tx:
         return tx.now_micros
+
+
+def test_a_slash_too_many_leads_to_the_first_page(server: Server, owner: Visitor) -> None:
+    for visitor in (owner, Visitor(server)):
+        assert visitor.get("/console/").header("location") == "/console"
+
+
+def test_a_form_that_was_refused_leads_back_to_its_page(server: Server, owner: Visitor) -> None:
+    model = server.make_model().id
+    page = f"/console/models/{model}"
+    for path, form, back in (
+        ("/console/retention", {"action": "archive", "older_than_days": "x"}, "/console/retention"),
+        ("/console/webhooks", {"name": "x", "url": "ftp://x"}, "/console/webhooks"),
+        (f"{page}/holds", {"reason": ""}, page),
+        ("/console/models/" + model, {"change": "?", "then": "//evil.example"}, page),
+        ("/console/models/" + model, {"change": "?", "then": f"{page}/delete"}, f"{page}/delete"),
+    ):
+        refused = owner.post(path, form)
+        assert refused.status == 400, path
+        assert f'<a href="{back}">Go back to the form</a>' in refused.body.decode(), path
+
+
+def test_a_model_that_was_deleted_leads_to_its_deletion_and_another_organization_nowhere(
+    server: Server, owner: Visitor
+) -> None:
+    model = server.make_model().id
+    deleted = server.request("DELETE", f"/v1/models/{model}", key=server.owner_key)
+    deletion = f"/console/deletions/{deleted.header('tunewarden-deletion')}"
+    gone = owner.get(f"/console/models/{model}")
+    assert gone.status == 404
+    assert deletion in gone.body.decode()
+    stranger = Visitor(server, server.make_key("owner", organization="others"))
+    page = stranger.get(f"/console/models/{model}")
+    assert page.status == 404
+    assert deletion not in page.body.decode()

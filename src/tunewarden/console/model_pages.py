@@ -11,6 +11,7 @@ from tunewarden.console import confirming, lists, rendering
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
+from tunewarden.deletion import records
 from tunewarden.deletion.cases import artifact_lineage
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action, allows
@@ -58,7 +59,10 @@ def list_models(visit: Visit) -> Response:
 
 def show_model(visit: Visit) -> Response:
     """Return one model: its use, its names, what holds it, where it is loaded, what it learned from."""
-    model = found_model(visit)
+    try:
+        model = found_model(visit)
+    except Error as refused:
+        return _gone(visit, refused)
     of, caller = visit.operations, visit.caller
     used = catalog.usage_of(of.database, caller, model.id)
     held: Sequence[Hold] = ()
@@ -79,6 +83,18 @@ def show_model(visit: Visit) -> Response:
         "lineage": artifact_lineage.of_model(of.database, caller, model.id),
     }
     return rendering.page(visit, "model.html", values)
+
+
+def _gone(visit: Visit, refused: Error) -> Response:
+    """Return the refusal, with the way to the model's deletion for who may read it. Raises other errors."""
+    if refused.kind is not Kind.NOT_FOUND or not allows(visit.caller, Action.READ_DELETIONS):
+        raise refused
+    model_id = visit.asked.segments["model_id"]
+    deletion = records.of_artifact(visit.operations.database, visit.caller, model_id)
+    if deletion is None:
+        raise refused
+    way_on = f"/console/deletions/{deletion.id}", "It was deleted: see its deletion"
+    return rendering.refusal(refused, visit, way_on)
 
 
 async def change_model(visit: Visit) -> Response:

@@ -17,6 +17,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+FIRST_PAGE = "/console", "Go to the first page"
 HEADERS = {
     "content-security-policy": POLICY,
     # With "no-referrer" browsers would not say either of a form that it is ours.
@@ -75,13 +76,16 @@ def ours(address: str, otherwise: str) -> str:
     return address if is_ours else otherwise
 
 
-def refusal(error: Exception, visit: Visit | None) -> Response:
-    """Return an error as a page, with its status."""
+def refusal(
+    error: Exception, visit: Visit | None, way_on: tuple[str, str] = FIRST_PAGE
+) -> Response:
+    """Return an error as a page, with its status. `way_on`: the address of a link that leads on, and its words."""
     wire = problems.wire(error)
     title, message = "An error of the server", problems.INTERNAL
     if isinstance(error, Error):
         title, message = TITLES.get(error.kind, "This did not work"), error.message
-    response = page(visit, "refusal.html", {"title": title, "message": message}, status=wire.status)
+    values = {"title": title, "message": message, "way_on": way_on}
+    response = page(visit, "refusal.html", values, status=wire.status)
     for name, value in wire.headers:
         if name == b"retry-after":
             response.headers["retry-after"] = value.decode()

@@ -61,6 +61,8 @@ class Site:
             raise Error(Kind.METHOD_NOT_ALLOWED, said)
         self._guard.check_origin(request.method, request.headers, way)
         check_query(request.scope["query_string"])
+        if request.scope["path"] == "/console/":
+            return rendering.to("/console")
         page, segments = self._found(request)
         asked = Asked(request, self._services, way, segments)
         if isinstance(page, OpenPage):
@@ -111,7 +113,9 @@ class Site:
         await expired_keys.note(database, error)
         if visits:
             await refused_requests.record(database, request.scope, error)
-        return await run_in_threadpool(rendering.refusal, error, visits[0] if visits else None)
+        visit = visits[0] if visits else None
+        way_on = _way_back(visit) if visit else rendering.FIRST_PAGE
+        return await run_in_threadpool(rendering.refusal, error, visit, way_on)
 
 
 async def _run(answer: Callable[[T], Answer], given: T) -> Response:
@@ -137,6 +141,18 @@ def _finished(response: Response) -> Response:
     for name, value in rendering.HEADERS.items():
         response.headers.setdefault(name, value)
     return response
+
+
+def _way_back(visit: Visit) -> tuple[str, str]:
+    """Return the page with the form that was refused: the one that it names, or the nearest above where it went."""
+    request = visit.asked.request
+    path = rendering.ours(visit.asked.sent("then"), request.scope["path"])
+    while path not in {"", "/console"} and request.method not in SAFE:
+        here = path.partition("?")[0]
+        if any(one.method == "GET" and one.route.path_regex.fullmatch(here) for one in PAGES):
+            return path, "Go back to the form"
+        path = here.rpartition("/")[0]
+    return rendering.FIRST_PAGE
 
 
 def _to_sign_in(request: Request) -> Response:
