@@ -2,14 +2,18 @@
 
 import html
 import re
+from collections.abc import Iterator
 
 from tests.support import webhook_rows
 from tests.support.console import Visitor
 from tests.support.servers import Server
 
 from tunewarden.config import SETTINGS, Config
+from tunewarden.console import retention_pages
 from tunewarden.console.system_pages import source_of
+from tunewarden.deletion.bulk.results import Outcome, Result
 from tunewarden.identity.sessions import PROOF_MICROS
+from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.settings import Source
 
 
@@ -66,6 +70,17 @@ def test_who_signed_in_a_while_ago_shows_the_key_again_before_a_rule_deletes(
     assert "badge-enabled" in visitor.text(deleting)
     for one in (deleting, archiving):
         assert visitor.post(one, {"act": "delete"}).status == 303
+
+
+def test_a_preview_on_a_page_reads_no_further_than_it_shows() -> None:
+    def found() -> Iterator[Result]:
+        for n in range(retention_pages.LOOKED_AT_MAX):
+            yield Result(outcome=Outcome.SPARED, kind=ArtifactKind.MODEL, artifact_id=f"ft:{n}")
+        raise AssertionError("a page looks at no more")
+
+    rows, counts = retention_pages.looked_at(found())
+    assert len(rows) == retention_pages.PREVIEW_ROWS
+    assert counts == {Outcome.SPARED: retention_pages.LOOKED_AT_MAX}
 
 
 def test_a_rule_with_what_is_no_number_is_not_made(server: Server, owner: Visitor) -> None:

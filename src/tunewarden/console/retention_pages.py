@@ -1,9 +1,10 @@
 """Retention rules: what they would do and why, one by one; whether they act."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -20,8 +21,9 @@ from tunewarden.registry.criteria import Criteria
 from tunewarden.registry.retention_rules import NOTICE_DAYS, RuleAction, Terms
 
 HERE = "/console/retention"
-# Rows of a preview that a page has; the counts are of all, and the command lists all.
+# Rows of a preview that a page has, and models that it looks at, the newest; the command looks at all and lists all.
 PREVIEW_ROWS = 200
+LOOKED_AT_MAX = 2000
 
 
 def list_rules(visit: Visit) -> Response:
@@ -76,25 +78,26 @@ def show_rule(visit: Visit) -> Response:
 def _rule(visit: Visit, message: str = "", status: int = 200) -> Response:
     of, rule_id = visit.operations, visit.asked.segments["rule_id"]
     rule = of.retention_rules.find(visit.caller, rule_id)
-    rows: list[Result] = []
-    counts: Counter[Outcome] = Counter()
     with visit.asked.services.long_work.held(visit.caller.organization_id):
-        for one in of.retention.preview(visit.caller, rule_id):
-            if isinstance(one, Summary):
-                counts = one.counts
-            elif len(rows) < PREVIEW_ROWS:
-                rows.append(one)
+        rows, counts = looked_at(of.retention.preview(visit.caller, rule_id))
     values = {
         "rule": rule,
         "said": criteria_of(rule.terms.criteria),
         "rows": rows,
         "counts": {outcome.value: count for outcome, count in sorted(counts.items())},
         "more": max(0, counts.total() - len(rows)),
+        "looked_at": LOOKED_AT_MAX if counts.total() == LOOKED_AT_MAX else None,
         "write_action": Action.WRITE_RETENTION,
         "message": message,
         "needs_proof": rule.terms.action is RuleAction.DELETE and not visit.session.has_fresh_proof,
     }
     return rendering.page(visit, "retention_rule.html", values, status=status)
+
+
+def looked_at(found: Iterable[Result | Summary]) -> tuple[list[Result], Counter[Outcome]]:
+    """Return the first rows of a preview and the counts of what a page looks at; it reads no further."""
+    looked = [one for one in islice(found, LOOKED_AT_MAX) if isinstance(one, Result)]
+    return looked[:PREVIEW_ROWS], Counter(one.outcome for one in looked)
 
 
 async def change_rule(visit: Visit) -> Response:
