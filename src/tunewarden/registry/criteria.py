@@ -49,7 +49,7 @@ class Criteria:
 class Candidate:
     """A model with its checkpoints, as the criteria see it; times are in microseconds.
 
-    `last_used_at` is that of whichever was used last, None if none ever was.
+    `last_used_at` is that of whichever was used last, None if none ever was; `is_served`: requests on one are running.
     """
 
     n: int
@@ -60,6 +60,7 @@ class Candidate:
     created_at: int
     is_archived: bool = False
     last_used_at: int | None = None
+    is_served: bool = False
 
     @property
     def name(self) -> tuple[str, str, str]:
@@ -154,8 +155,10 @@ def choose(
 def of(criteria: Criteria, one: Candidate, now_micros: int, *, is_latest: bool) -> Choice:
     """Return what the criteria say of one model that they are about."""
     used_at = one.created_at if one.last_used_at is None else max(one.last_used_at, one.created_at)
+    if one.is_served:
+        used_at = now_micros
     old = _age(one.created_at, criteria.older_than_days, now_micros, _AGE)
-    unused = _age(used_at, criteria.unused_for_days, now_micros, _USE)
+    unused = _age(used_at, criteria.unused_for_days, now_micros, _SERVED if one.is_served else _USE)
     ready_at = max([one.created_at, *(ready for ready, _ in (*old, *unused))])
     is_chosen = ready_at <= now_micros and not is_latest
     found = [reason for ready, reason in (*old, *unused) if (ready > now_micros) is not is_chosen]
@@ -175,6 +178,13 @@ _AGE = (
 _USE = (
     (ReasonCode.UNUSED_FOR, "It was not used for {age} days, and {days} or more are chosen."),
     (ReasonCode.IN_USE, "It was used or made {age} days ago, and less than {days} are spared."),
+)
+_SERVED = (
+    _USE[0],
+    (
+        ReasonCode.IN_USE,
+        "A request on it is running, and less than {days} days after its use it is spared.",
+    ),
 )
 
 

@@ -18,6 +18,7 @@ from tunewarden.deletion.bulk.results import Fingerprint, Outcome, Result, Summa
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.group_runner import GROUP_MAX
 from tunewarden.deletion.requests import MISSING, Attempt, Part, RequestedDeletion
+from tunewarden.deletion.use import IsServed
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
@@ -91,7 +92,9 @@ class BulkDeletions:
         requests.check_idempotency_key(attempt.idempotency_key)
         authorize(caller, Action.DELETE)
         bulk, ids, plans = self._begun(caller, wanted, attempt)
-        recheck = _Recheck(caller, wanted.criteria, bulk.requested_at, plans)
+        recheck = _Recheck(
+            caller, wanted.criteria, bulk.requested_at, plans, self.executor.is_served
+        )
         each = replace(
             attempt, idempotency_key=bulk.idempotency_key, if_match=None, recheck=recheck
         )
@@ -147,6 +150,7 @@ class BulkDeletions:
             caller.organization_id,
             criteria,
             now,
+            self.executor.is_served,
             seen_by=caller.project_id,
             asks_for_blockers=lambda _: False,  # D3 does
         ):
@@ -191,7 +195,9 @@ class BulkDeletions:
         for artifact_id in ids:
             kind = _kind(artifact_id)
             try:
-                found = plan.plan(self.database, caller, kind, artifact_id)
+                found = plan.plan(
+                    self.database, caller, kind, artifact_id, is_served=self.executor.is_served
+                )
             except Error as refused:
                 yield _refused(kind, artifact_id, refused)
                 continue
@@ -209,7 +215,12 @@ class BulkDeletions:
         self, caller: Caller, criteria: Criteria, now: int
     ) -> Iterator[Result]:
         for one in choosing.look(
-            self.database, caller.organization_id, criteria, now, seen_by=caller.project_id
+            self.database,
+            caller.organization_id,
+            criteria,
+            now,
+            self.executor.is_served,
+            seen_by=caller.project_id,
         ):
             blocked = tuple(map(results.reason_of, one.blockers))
             is_free = one.choice.is_chosen and not blocked
@@ -302,10 +313,13 @@ class _Recheck:
     criteria: Criteria | None
     now_micros: int
     plans: Plans | None
+    is_served: IsServed
 
     def __call__(self, tx: Tx, artifact: Artifact) -> None:
         if self.criteria is not None:
-            choosing.check_still_chosen(tx, self.criteria, artifact, self.now_micros)
+            choosing.check_still_chosen(
+                tx, self.criteria, artifact, self.now_micros, self.is_served
+            )
         if self.plans is None:
             return
         is_file = _kind(artifact.id) is ArtifactKind.FILE

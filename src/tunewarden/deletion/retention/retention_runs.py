@@ -194,6 +194,7 @@ class Retention:
             rule.organization_id,
             rule.terms.criteria,
             now,
+            self.executor.is_served,
             asks_for_blockers=asks_for_blockers,
         ):
             one = seen.choice.candidate
@@ -254,7 +255,7 @@ class _Acting:
         """Look at a model again, as this transaction reads it, and do what the rule does with it then."""
         tx, rule, one = self.tx, self.rule, row.candidate
         model = artifacts.find_any(tx, ArtifactKind.MODEL, rule.organization_id, one.id)
-        choice = choosing.choice_now(tx, rule.terms.criteria, one.n, self.now)
+        choice = choosing.choice_now(tx, rule.terms.criteria, one.n, self.now, self.is_served)
         if model is None or model.state not in VISIBLE or choice is None:
             gone = Reason("gone", "It is deleted by now, or goes with another model.")
             return replace(row.result(), outcome=Outcome.NOT_FOUND, reasons=(gone,), due_at=None)
