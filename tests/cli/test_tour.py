@@ -18,7 +18,7 @@ from tests.cli.in_process import over_http
 from tests.support import engines, servers
 from tests.support.servers import Server, is_alive, wait_until
 
-from tunewarden.cli import forms, tour_command, tour_server
+from tunewarden.cli import forms, tour, tour_command, tour_server
 from tunewarden.cli.exit_codes import ExitCode
 from tunewarden.cli.tour_calls import Calls, Reply
 from tunewarden.errors import Error, Kind
@@ -169,6 +169,37 @@ def test_a_tour_that_fails_leaves_no_model(
     )
     assert _taken(engine_server).returncode == ExitCode.UNAVAILABLE
     assert _models(engine_server) == before
+
+
+def test_what_a_killed_tour_left_is_removed_by_a_later_one_and_nothing_else(
+    engine_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    namesake = engines.import_model(engine_server, "mine", suffix="tour")
+    before = _models(engine_server)
+    settings = servers.environment({}) | over_http(engine_server)
+    command = [sys.executable, "-u", "-m", "tunewarden", "tour"]
+    killed = subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, text=True)
+    assert killed.stdout is not None
+    assert any("answers the stock openai SDK" in line for line in killed.stdout)
+    killed.kill()
+    killed.wait()
+    killed.stdout.close()
+    (left,) = set(_models(engine_server)) - set(before)
+    assert _taken(engine_server).returncode == 0
+    assert left in _models(engine_server), "it may be running"
+    monkeypatch.setattr(tour, "LEFT_SECONDS", -1)
+    ran = _taken(engine_server)
+    assert f"{left} was left by a tour that was killed: removed." in ran.stdout
+    assert _models(engine_server) == before
+    assert namesake in before
+
+
+def test_an_address_without_a_path_is_printed_as_the_sdk_needs_it(engine_server: Server) -> None:
+    root = engine_server.url.removesuffix("/v1")
+    settings = {"TUNEWARDEN_URL": root, "TUNEWARDEN_API_KEY": engine_server.owner_key}
+    ran = in_process.run_cli("tour", settings=settings)
+    assert ran.returncode == 0, ran.stderr
+    assert f'OpenAI(base_url="{engine_server.url}", api_key=KEY)' in ran.stdout
 
 
 def test_where_nothing_may_be_imported_it_takes_a_server_of_its_own(

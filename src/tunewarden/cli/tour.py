@@ -23,6 +23,9 @@ from tunewarden_receipts.note import Checkpoint, LogKey, open_checkpoint
 from tunewarden_receipts.receipt import VerifiedReceipt, verify, verify_consistency
 
 SUFFIX = "tour"
+# Metadata of a tour's model: by them alone a later one removes it, if it was killed and that long ago.
+MARK = {"made_by": "tunewarden tour"}
+LEFT_SECONDS = 600
 CHATS = "/chat/completions"
 MESSAGES = [{"role": "user", "content": "Hello"}]
 # Longer than the deletion takes, and within the demo's context.
@@ -71,6 +74,7 @@ class Tour:
         """
         model = self._make()
         try:
+            self._remove_left(model)
             waiting.until_it_answers(self._client, model)
             self._shown.found(model)
             self._ask(model)
@@ -98,8 +102,25 @@ class Tour:
         self._shown.step(
             "make", "A fine-tune of the tour's own, so that nothing of yours is touched."
         )
-        self._shown.call(f"tunewarden models import {adapter} --base {base} --suffix {SUFFIX}")
-        return str(forms.import_adapter(self._client, adapter, base, SUFFIX)["id"])
+        options = " ".join(f"--metadata {name}={value!r}" for name, value in MARK.items())
+        self._shown.call(
+            f"tunewarden models import {adapter} --base {base} --suffix {SUFFIX} {options}"
+        )
+        return str(forms.import_adapter(self._client, adapter, base, SUFFIX, MARK)["id"])
+
+    def _remove_left(self, model: str) -> None:
+        """Delete what tours left that were killed: models with their mark, much older than this one's."""
+        listed = {one["id"]: one["created"] for one in self._client.get("models")["data"]}
+        for name, created in listed.items():
+            # By the server's clock alone.
+            is_old = listed.get(model, 0) - created > LEFT_SECONDS
+            if f":{SUFFIX}:" not in name or name == model or not is_old:
+                continue
+            with suppress(Error):  # it is somebody's, or gone
+                if self._client.get("models", name).get("metadata") != MARK:
+                    continue
+                self._client.delete("models", name)
+                self._shown.found(f"{name} was left by a tour that was killed: removed.")
 
     def _ask(self, model: str) -> None:
         asked = {"model": model, "messages": MESSAGES, "temperature": 0}

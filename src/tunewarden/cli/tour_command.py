@@ -8,7 +8,7 @@ from time import perf_counter
 import click
 
 from tunewarden import config
-from tunewarden.cli import data_directory
+from tunewarden.cli import data_directory, server_address
 from tunewarden.cli.options import data_option, json_option, refusing
 from tunewarden.cli.output import show_json
 from tunewarden.cli.tour_output import Shown
@@ -41,7 +41,8 @@ def tour(keep: Path | None, data: Path | None, *, as_json: bool) -> None:
     """See what deleting means: a model answers, is deleted in mid-stream, is gone, and its receipt is checked.
 
     It asks the server that --data or the environment names. Where none is named and none runs, it starts one of its own
-    with the demo, on this machine only, and removes it afterwards. Half a minute.
+    with the demo, on this machine only, and removes it afterwards. Half a minute. A model that a killed tour left is
+    removed by a later one, after ten minutes.
     """
     if keep is not None and keep.exists() and any(keep.iterdir()):
         raise click.UsageError(f"{keep} is not empty.")
@@ -64,7 +65,7 @@ def _server(data: Path | None) -> Iterator[tuple[str, str, str]]:
     """Find or start a server; yield its address, a key of it, and where the key is. Raises Error."""
     named = config.client_settings() if data is None else None
     if named is not None:
-        yield *named, "the one in your environment"
+        yield server_address.shown_url(None), named[1], "the one in your environment"
         return
     settings = config.load(data=data)
     if data_directory.server_url(settings) is not None:
