@@ -147,14 +147,16 @@ def test_what_has_no_answers_or_no_new_model_is_named(server: Server, tmp_path: 
 
 
 def test_answers_that_were_deleted_are_said(server: Server, tmp_path: Path) -> None:
-    moving, _, _ = _recorded(server, tmp_path)
+    moving, old, _ = _recorded(server, tmp_path)
     (noted,) = migrations.answer_notes(moving)
     (report,) = _compared(moving)["files"]
     for file in (*noted["files"], report):
         server.client().files.delete(file)
     found = _compared(moving)
-    assert "was deleted" in found["said"]
+    assert f"{noted['files'][0]}, answers of {old}, is not on this server." in found["said"]
     assert (found["files"], found["figures"]["answers"]) == ([], 0)
+    assert found["exit"] == ExitCode.NOT_FOUND, "as with the state of another server"
+    assert "They are on the server at which `record` was run" in found["said"]
 
 
 def test_wherever_it_is_killed_each_answer_is_compared_once(server: Server, tmp_path: Path) -> None:

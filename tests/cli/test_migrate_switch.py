@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.cli.in_process import over_http
 from tests.fakes import openai_source
 from tests.fakes.cutting_proxy import CuttingProxy
 from tests.fakes.openai_source import OpenAI
-from tests.support import migrations
+from tests.support import migrations, servers
 from tests.support.migrations import BASE, Moving
 from tests.support.servers import Server
 
@@ -123,6 +124,7 @@ def test_a_model_that_is_gone_here_is_said_and_not_noted(server: Server, tmp_pat
     done = _done(moving, "switch")
     assert (done["status"], done["exit"]) == ("refused", ExitCode.FAILED)
     assert "does not exist" in done["reason"]
+    assert "OPENAI_BASE_URL" not in done["said"], "nothing was switched"
     assert moving.noted("switch")["aliases"] == {}
     assert not _answers(server, old)
 
@@ -144,9 +146,10 @@ def test_a_url_without_a_path_is_shown_with_it(server: Server, tmp_path: Path) -
     ran = Moving(moving.url, moving.key_file, moving.state, settings).run("switch")
     assert f"OPENAI_BASE_URL={bare}/v1" in ran.stderr
     on_data = Moving(moving.url, moving.key_file, moving.state, {})
-    assert (
-        f"OPENAI_BASE_URL={server.url}" in on_data.run("switch", "--data", str(server.data)).stderr
-    )
+    said = on_data.run("switch", "--data", str(server.data)).stderr
+    assert f"OPENAI_BASE_URL={server.url}" in said
+    (advised,) = re.findall(r"`tunewarden (keys create .+?)`", said)
+    assert servers.run_cli(*advised.split()).returncode == 0
 
 
 def test_a_request_of_a_killed_command_that_comes_in_between_does_no_harm(

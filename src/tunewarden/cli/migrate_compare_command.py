@@ -63,7 +63,7 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--promptfoo",
             "directory_of_configurations",
-            type=click.Path(path_type=Path, file_okay=False, exists=True),
+            type=click.Path(path_type=Path, file_okay=False),
             help="Write a promptfoo configuration for each new model there, with questions and answers unencrypted.",
         ),
         state_option,
@@ -128,6 +128,7 @@ def compare_command(
                 path = _write(directory_of_configurations, pair, shown_url(data), lines)
                 shown.say(f"{path} has questions and answers unencrypted.")
         _show(reports, as_json=as_json)
+        _check_any(reports)
         _end(reports, shown.say)
 
 
@@ -202,12 +203,23 @@ def _show_texts(lines: Sequence[Object]) -> None:
 
 def _write(directory: Path, pair: Pair, url: str, lines: Sequence[Object]) -> Path:
     """Write a configuration that only its owner can read; return its path."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = directory / f"{pair.model_here.replace(':', '-')}.promptfoo.json"
     content = json.dumps(promptfoo.configuration(pair.model_here, url, lines), indent=1)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(content)
     return path
+
+
+def _check_any(reports: Sequence[Object]) -> None:
+    """Raise Error(NOT_FOUND) if nothing was compared."""
+    if not any(one["figures"]["answers"] for one in reports):
+        raise Error(
+            Kind.NOT_FOUND,
+            "No recorded answer is on this server, so nothing was compared. They are on the server at which `record` was"
+            " run: name that one; or they were deleted there.",
+        )
 
 
 def _end(reports: Sequence[Object], say: Callable[[str], None]) -> None:

@@ -1,5 +1,6 @@
 """`migrate openai switch` and `rollback`: the source's ids of models are aliases here, or no longer."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import click
 
+from tunewarden import config
 from tunewarden.cli import client
 from tunewarden.cli.confirmation import was_dry_run
 from tunewarden.cli.migrate_options import inventory_of, resumed, state_option
@@ -70,11 +72,8 @@ def switch_command(
         if dry_run:
             was_dry_run("switched")
             return
-        shown.say("Applications that send the old ids need these two lines instead of OpenAI's:")
-        shown.say(f"  OPENAI_BASE_URL={environment['OPENAI_BASE_URL']}")
-        shown.say(
-            "  OPENAI_API_KEY=…   a key of this server: `tunewarden keys create --role reader`"
-        )
+        if any(one.status != REFUSED for one in done):
+            _say_environment(environment["OPENAI_BASE_URL"], data, shown.say)
         _end(done)
 
 
@@ -102,6 +101,18 @@ def rollback_command(
             was_dry_run("rolled back")
             return
         _end(done)
+
+
+def _say_environment(url: str, data: Path | None, say: Callable[[str], None]) -> None:
+    say("Applications that send the old ids need these two lines instead of OpenAI's:")
+    say(f"  OPENAI_BASE_URL={url}")
+    if data is None and config.client_settings() is not None:
+        where = "DATA`, on the server's machine, with its data directory"
+    else:
+        where = f"{shlex.quote(str(config.load(data=data).data))}`"
+    say(
+        f"  OPENAI_API_KEY=…   a key of this server: `tunewarden keys create --role reader --name app --data {where}"
+    )
 
 
 def _switched(switcher: Switching, name: str, model: str | None) -> Switched:

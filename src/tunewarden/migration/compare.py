@@ -60,7 +60,7 @@ class Comparing:
             if self.target.has_file(answers_file):
                 self._compare(pair, answers_file, shown)
             else:
-                self.say(f"{answers_file}, answers of {pair.model}, was deleted.")
+                self.say(f"{answers_file}, answers of {pair.model}, is not on this server.")
         return [line for file in self.files(pair) for line in self._lines(file)]
 
     def files(self, pair: Pair) -> list[str]:
