@@ -230,7 +230,7 @@ def test_a_dry_run_makes_nothing_and_says_what_has_no_counterpart(
     moving = _from_openai(source, server, tmp_path)
     known = _jobs(server)
     planned = _retrained(moving, *MAP, "--dry-run", "--model", FIRST, "--model", SECOND)
-    assert planned.status == 0
+    assert planned.status == ExitCode.FAILED, "one would be refused"
     assert "This was a dry run. Nothing was made." in planned.said
     assert _jobs(server) == known
     first, second = (_job_of(source, one)["id"] for one in (FIRST, SECOND))
@@ -253,6 +253,15 @@ def test_what_cannot_be_made_is_named_with_what_would_help(
     ran = _retrained(moving, "--map", "gpt-3.5-turbo=nothing-here")
     first, second, gone = (_job_of(source, one)["id"] for one in (FIRST, SECOND, GONE))
     assert f"map it with --map {BASE}=" in ran.jobs[first]["reason"]
+    wrong = _retrained(moving, "--map", "gpt-4o-mini=nothing-here", "--dry-run")
+    assert f"'nothing-here' here, to which {BASE} is mapped" in wrong.jobs[first]["reason"]
+    assert "--map nothing-here=" not in wrong.said
+    for maps, said in (
+        (("gpt-4o-minni=x",), "no job of the source was made on gpt-4o-minni"),
+        (("gpt-4o-mini=x", "gpt-4o-mini=y"), "gpt-4o-mini is mapped twice"),
+    ):
+        refused = moving.run("retrain", *(part for one in maps for part in ("--map", one)))
+        assert (refused.returncode, said in refused.stderr) == (ExitCode.USAGE, True)
     assert first in ran.jobs[second]["reason"]
     assert "file-deleted is not saved here" in ran.jobs[gone]["reason"]
     assert ran.status == ExitCode.FAILED

@@ -16,7 +16,7 @@ from tunewarden.clock import SystemClock
 from tunewarden.errors import Error, Kind
 from tunewarden.migration import remaking
 from tunewarden.migration.download import saved_files
-from tunewarden.migration.retrain import Made, Retraining, Say
+from tunewarden.migration.retrain import REFUSED, Made, Retraining, Say
 
 UNKNOWN = "-"
 
@@ -62,6 +62,7 @@ def retrain_command(
     mapped = _mapped(mappings)
     with resumed(directory) as (noted, shown), client.opened(data) as server:
         found = inventory_of(noted)
+        _check_used(remaking.unused(found, mapped))
         wanted = remaking.wanted(found, models, mapped, with_gone=with_gone)
         retraining = Retraining(
             HttpTrainer(server),
@@ -86,7 +87,7 @@ def retrain_command(
         shown.end()
         _show(made, as_json=as_json)
         if dry_run:
-            _say_plan(made, shown.say)
+            _end_plan(made, shown.say)
         else:
             _end(made, shown.say)
 
@@ -97,8 +98,19 @@ def _mapped(mappings: Sequence[str]) -> Mapping[str, str]:
         there, equals, here = one.rpartition("=")
         if not equals or not there or not here:
             raise click.UsageError(f"--map {one}: give THERE=HERE, as gpt-4o-mini=my-base.")
+        if there in mapped:
+            raise click.UsageError(f"--map {one}: {there} is mapped twice. Map it once.")
         mapped[there] = here
     return mapped
+
+
+def _check_used(unused: Sequence[str]) -> None:
+    """Raise click.UsageError for what is mapped to no purpose, which is a typing mistake."""
+    if unused:
+        raise click.UsageError(
+            f"--map: no job of the source was made on {', '.join(unused)}. `migrate openai inventory` shows what they"
+            " were made on."
+        )
 
 
 def _check_is_served(server: client.Client) -> None:
@@ -135,12 +147,15 @@ def _object(made: Made) -> dict[str, Any]:
     }
 
 
-def _say_plan(all_made: Sequence[Made], say: Say) -> None:
+def _end_plan(all_made: Sequence[Made], say: Say) -> None:
+    """Say what would be made. Raises Error if anything would be refused, as without --dry-run."""
     for one in all_made:
         for note in one.notes:
             say(f"{one.wanted.job}: {note}.")
     _say_reasons(all_made, say)
     say("This was a dry run. Nothing was made.")
+    if refused := sum(one.status == REFUSED for one in all_made):
+        raise Error(Kind.INVALID, f"{refused} models would not be made again.")
 
 
 def _say_reasons(all_made: Sequence[Made], say: Say) -> None:

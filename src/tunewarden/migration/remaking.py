@@ -41,6 +41,7 @@ class Wanted:
     notes: Sequence[str]
     # Why it cannot be made again, if it cannot.
     refusal: str | None = None
+    base_there: str = ""
 
 
 def wanted(
@@ -60,6 +61,13 @@ def wanted(
         if model["id"] in chosen or (is_there and not chosen):
             order.add(model["job"])
     return list(order.made.values())
+
+
+def unused(found: Mapping[str, Any], mapped: Mapping[str, str]) -> list[str]:
+    """Return the names of a map that no job of the source was made on, with or without a date."""
+    made_on = {str(one["model"]) for one in found["jobs"]}
+    made_on |= {dated[1] for one in made_on if (dated := DATED.fullmatch(one))}
+    return [name for name in mapped if name not in made_on]
 
 
 def without_a_job(found: Mapping[str, Any], chosen: Sequence[str]) -> list[str]:
@@ -150,6 +158,7 @@ def _wanted(
         fields,
         notes,
         refusal,
+        job["model"] or "",
     )
 
 

@@ -100,7 +100,7 @@ class Retraining:
         elif self.saved_as(wanted.training_file) is None:
             made.refuse(f"its training file {wanted.training_file} is not saved here")
         elif wanted.continues is None and not self.trainer.knows(wanted.base):
-            made.refuse(f"there is no '{wanted.base}' here: map it with --map {wanted.base}=…")
+            made.refuse(_without_base(wanted))
         elif parent is not None:
             _check_parent(made, parent)
 
@@ -220,6 +220,16 @@ def models_made(state: State) -> dict[str, str]:
     """Return the new model of each job of the source that was made again."""
     noted = (state.read(NAME) or {}).get("jobs", {})
     return {job: one["model"] for job, one in noted.items() if one.get("model")}
+
+
+def _without_base(wanted: Wanted) -> str:
+    """Return what is wrong, and what helps: with a name that was mapped, it is the right side that is not there."""
+    if wanted.base == wanted.base_there:
+        return f"there is no '{wanted.base}' here: map it with --map {wanted.base}=…"
+    return (
+        f"there is no '{wanted.base}' here, to which {wanted.base_there} is mapped: map that to a base of this server,"
+        " as `tunewarden models list` shows it, or add it with `tunewarden bases add`"
+    )
 
 
 def _check_parent(made: Made, parent: Made) -> None:
