@@ -78,7 +78,7 @@ def test_what_was_moved_is_deleted_there_and_the_rest_is_spared(
     assert model["headers"]["date"].endswith("GMT")
     # Unknown there, which is said.
     assert done["answers"][f"{FIRST}:ckpt-step-10"]["outcome"] == "gone"
-    assert "1 gone before (the source does not know them, status 404)" in done["said"]
+    assert "4 deleted, 1 checkpoints gone with their models, 0 gone before" in done["said"]
     kept = moving.noted("deletions")["answers"]
     assert isinstance(kept, dict)
     assert kept[f"models/{FIRST}"]["notice"] == NOTICE
@@ -113,6 +113,7 @@ def test_the_number_is_typed(
     ran = servers.run_cli(*options, stdin=f"{typed}\n", settings=moving.settings)
     assert f"This deletes 2 models and 3 files at {source.url}." in ran.stderr
     assert (ran.returncode == 0) == is_done
+    assert ("The number does not match." in ran.stderr) == (typed == "4")
     assert bool(_asked(source)) == is_done
 
 

@@ -116,6 +116,7 @@ def _ask(migration: Migration, deletion: SourceDeletion, choice: Choice, *, yes:
     confirm(
         f"This deletes {models} models and {len(left) - models} files at {migration.source.address.url}.",
         str(len(left)),
+        "number",
     )
 
 
@@ -138,9 +139,10 @@ def _show(doomed: Sequence[Doomed], told: Mapping[str, dict[str, Any]], *, as_js
 def _end(migration: Migration, told: Mapping[str, dict[str, Any]]) -> None:
     """Say how many it told of. Raises Error if any was refused."""
     outcomes = [one["outcome"] for one in told.values()]
+    together = sum(source_deletion.went_together(name, told) for name in told)
     migration.shown.say(
-        f"{outcomes.count(DELETED)} deleted, {outcomes.count(GONE)} gone before (the source does not know them, status"
-        f" 404): {NOTICE}. Its answers are in {migration.state.directory / source_deletion.NAME}.json."
+        f"{outcomes.count(DELETED)} deleted, {together} checkpoints gone with their models,"
+        f" {outcomes.count(GONE) - together} gone before (the source does not know them, status 404): {NOTICE}. Its answers are in {migration.state.directory / source_deletion.NAME}.json."
     )
     if refused := outcomes.count(REFUSED):
         raise Error(Kind.CONFLICT, f"The source refused to delete {refused}; they are still there.")

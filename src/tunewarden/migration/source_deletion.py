@@ -16,6 +16,7 @@ from tunewarden.migration.state import State
 
 NAME = "deletions"
 NOTICE = "told by the source, not proven"
+CHECKPOINT = ":ckpt-step-"
 MODELS, FILES = "models", "files"
 DELETED, GONE, REFUSED = "deleted", "gone", "refused"
 # What identifies an answer to whom it is shown; the second one is of a Tunewarden, whose receipt can be had there.
@@ -120,6 +121,13 @@ def chosen(
         else:
             spared[file["id"]] = "it is not saved here"
     return Choice(list(dict.fromkeys(doomed)), spared)
+
+
+def went_together(name: str, told: Mapping[str, Object]) -> bool:
+    """Return whether a checkpoint was gone because its model was deleted just before."""
+    model, separator, _ = name.partition(CHECKPOINT)
+    is_deleted = told.get(model, {}).get("outcome") == DELETED
+    return bool(separator) and is_deleted and told[name]["outcome"] == GONE
 
 
 def _key(one: Doomed) -> str:
