@@ -81,3 +81,12 @@ def test_an_owner_places_and_lifts_in_every_project_by_any_key(
     lifted = server.post(f"/v1/holds/{placed.json['id']}/lift", {}, key=elsewhere)
     assert (lifted.status, lifted.json["in_force"]) == (200, False)
     assert server.client().files.delete(file).deleted
+
+
+@pytest.mark.parametrize("odd", ["\x1b[2J", "\x07", "\u202e", "\u2066", "\u2028"])
+def test_a_reason_that_reads_as_something_else_is_refused(server: Server, odd: str) -> None:
+    model = server.make_model().id
+    refused = server.post("/v1/holds", {"model": model, "reason": f"case {odd}17"})
+    assert (refused.status, refused.json["error"]["param"]) == (400, "reason")
+    kept = server.post("/v1/holds", {"model": model, "reason": "case 17\nשם"})
+    assert (kept.status, kept.json["reason"]) == (200, "case 17\nשם")

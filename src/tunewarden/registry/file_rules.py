@@ -61,6 +61,11 @@ def check_purpose(purpose: str) -> None:
         )
 
 
+def is_fit(text: str) -> bool:
+    """Return whether a line of text reads as it is stored: nothing in it is hidden, or turns what stands beside it."""
+    return not any(unicodedata.category(one) in _UNFIT or one in _TURNS for one in text)
+
+
 def check_name(filename: str, purpose: str) -> None:
     """Check a file's name. Raises Error(INVALID)."""
     if not 1 <= len(filename) <= NAME_LENGTH_MAX:
@@ -69,8 +74,7 @@ def check_name(filename: str, purpose: str) -> None:
             f"Invalid file name: use 1 to {NAME_LENGTH_MAX} characters.",
             param="filename",
         )
-    is_fit = not any(unicodedata.category(one) in _UNFIT or one in _TURNS for one in filename)
-    if not is_fit or filename in {".", ".."} or "/" in filename or "\\" in filename:
+    if not is_fit(filename) or filename in {".", ".."} or "/" in filename or "\\" in filename:
         raise Error(
             Kind.INVALID,
             "A file's name must be a name alone: no slashes, no control characters.",

@@ -17,7 +17,7 @@ from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, Role, authorize
 from tunewarden.ids import Prefix, mint, shown
-from tunewarden.registry import artifacts, file_rows, models
+from tunewarden.registry import artifacts, file_rows, file_rules, models
 from tunewarden.registry.artifacts import VISIBLE, Artifact, ArtifactKind
 
 REASON_LENGTH_MAX = 1000
@@ -253,6 +253,9 @@ def check_reason(reason: str) -> None:
             f"'reason' must say in 1 to {REASON_LENGTH_MAX} characters why.",
             param="reason",
         )
+    if not all(map(file_rules.is_fit, reason.split("\n"))):
+        said = "'reason' must have no control characters and none that turn the direction of text."
+        raise Error(Kind.INVALID, said, param="reason")
 
 
 def missing(hold_id: str) -> Error:
