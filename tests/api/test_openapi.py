@@ -94,6 +94,23 @@ def test_the_document_tells_who_needs_a_key_as_the_authorization_table_does(
             assert operation["security"] == ([] if is_open else [{"key": []}])
 
 
+def test_many_deletions_tell_each_status_that_refuses_them(
+    document: dict[str, Any], server: Server
+) -> None:
+    told = document["paths"]["/v1/deletions"]["post"]["responses"]
+    assert {*told} == {"200", "400", "401", "403", "409", "412", "413", "503", "default"}
+    path, headers = "/v1/deletions", {"if-match": '"another plan"'}
+    everything = json.dumps({"filter": {"older_than_days": 1}}).encode()
+    answers = [
+        server.post(path, {}),
+        server.request("POST", path, body=b"{}"),
+        server.post(path, {"ids": ["ft:x"]}, key=server.make_key("reader")),
+        server.request("POST", path, key=server.owner_key, headers=headers, body=everything),
+        server.request("POST", path, key=server.owner_key, body=b" " * 1_100_000),
+    ]
+    assert [answer.status for answer in answers] == [400, 401, 403, 412, 413]
+
+
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     text = json.dumps(document)
     named = set(re.findall(r'"#/components/schemas/([^"]+)"', text))

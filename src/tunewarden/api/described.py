@@ -11,6 +11,7 @@ class Described:
     """A route: its `operationId`, the type of its response (or the media type, if not JSON), and that of its body.
 
     Generated clients name their methods by `operation`, so it never changes; it is OpenAI's where OpenAI has the route.
+    `refusals` are the statuses of a route that is worth telling each; the others' are under `default`.
     """
 
     operation: str
@@ -19,3 +20,4 @@ class Described:
     body_media: str = JSON
     is_public: bool = False
     parameters: list[dict[str, Any]] = field(default_factory=list)
+    refusals: tuple[int, ...] = ()

@@ -95,7 +95,12 @@ ROUTED = {
     "DELETE /v1/retention/rules/{rule_id}": Described("deleteRetentionRule", schemas.Deleted),
     "GET /v1/retention/rules/{rule_id}/preview": Described("previewRetentionRule", JSON_LINES),
     "POST /v1/retention/rules/{rule_id}/run": Described("runRetentionRule", JSON_LINES),
-    "POST /v1/deletions": Described("createDeletions", JSON_LINES, bulk_schemas.NewDeletions),
+    "POST /v1/deletions": Described(
+        "createDeletions",
+        JSON_LINES,
+        bulk_schemas.NewDeletions,
+        refusals=(400, 401, 403, 409, 412, 413, 503),
+    ),
     "GET /v1/deletions/{deletion_id}": Described("retrieveDeletion", deletion_schemas.Deletion),
     "GET /v1/deletions/{deletion_id}/receipt": Described("downloadDeletionReceipt", MEDIA_TYPE),
     "GET /v1/deletion_cases": Described(
@@ -236,7 +241,9 @@ def _describe(
         content = {described.body_media: {"schema": references[described.body]}}
         operation["requestBody"] = {"required": True, "content": content}
     problem = {"schema": references[schemas.ErrorAnswer]}
-    operation["responses"] = {"default": {"description": "Error", "content": {JSON: problem}}}
+    refused = {"description": "Error", "content": {JSON: problem}}
+    operation["responses"] = dict.fromkeys(map(str, described.refusals), refused)
+    operation["responses"]["default"] = refused
     if described.answer is not None:
         is_json = not isinstance(described.answer, str)
         media = JSON if is_json else described.answer

@@ -97,9 +97,9 @@ def _facts(operation: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
     if answers:
         kinds = (f"{_named(held['schema'])}`{media}`" for media, held in answers.items())
         yield f"Answer: {', '.join(kinds)}"
-    if refusals := sorted(
-        {one for row in rows for one in row.found.values() if one.startswith("4")}
-    ):
+    told = {one for one in operation["responses"] if one.startswith(("4", "5"))}
+    found = {one for row in rows for one in row.found.values() if one.startswith("4")}
+    if refusals := sorted(told | found):
         yield f"Refusals: {', '.join(refusals)}"
 
 
