@@ -268,6 +268,59 @@ def test_the_old_key_does_not_come_back_unnoticed(before: Start) -> None:
         world.restart()
 
 
+def test_an_old_log_beside_a_newer_key_is_called_an_old_copy(before: Start) -> None:
+    with copied(before.world) as world:
+        rotate(world)
+        world.close()
+        shutil.rmtree(world.config.log)
+        shutil.copytree(before.world.config.log, world.config.log)
+        with pytest.raises(Error, match="an old copy") as refused:
+            world.restart()
+        assert refused.value.code == "log_key_rolled_back"
+
+
+def test_a_damaged_checkpoint_is_not_called_an_old_copy(before: Start) -> None:
+    with copied(before.world) as world:
+        checkpoint = world.config.log / "checkpoint"
+        said = checkpoint.read_bytes().split(b"\n")
+        said[1] = b"7"
+        checkpoint.write_bytes(b"\n".join(said))
+        with pytest.raises(Error) as refused:
+            world.restart()
+        assert refused.value.code == "log_damaged"
+
+
+@pytest.mark.parametrize("rotations", [1, 2])
+def test_missing_hand_overs_are_noticed_and_named(before: Start, rotations: int) -> None:
+    with copied(before.world) as world:
+        for _ in range(rotations):
+            rotate(world)
+        hand_overs = world.config.log / "hand-overs"
+        kept_elsewhere = hand_overs.read_bytes()
+        hand_overs.unlink()
+        for attempt in (world.restart, lambda: rotate(world)):
+            with pytest.raises(Error, match="hand-overs is missing") as refused:
+                attempt()
+            assert refused.value.code == "log_hand_overs_missing"
+        hand_overs.write_bytes(kept_elsewhere)
+        world.restart()
+
+
+def test_a_missing_key_is_not_made_beside_a_log(before: Start) -> None:
+    with copied(before.world) as world:
+        key = world.config.signing_key
+        seed = key.read_bytes()
+        key.unlink()
+        for attempt in (world.restart, lambda: rotate(world)):
+            with pytest.raises(Error, match="is missing") as refused:
+                attempt()
+            assert refused.value.code == "log_key_missing"
+            assert list(key.parent.glob("log.key*")) == []
+        key.touch(mode=0o600)
+        key.write_bytes(seed)
+        world.restart()
+
+
 def test_an_old_log_with_its_old_key_is_refused(before: Start) -> None:
     with copied(before.world) as world, copied(before.world) as older:
         rotate(world)

@@ -42,6 +42,18 @@ class KeyFiles:
                 self._write(self._path)
             return _read(self._path)
 
+    def read(self) -> bytes:
+        """Return the seed in use of a log that exists: none is made. Raises Error(UNAVAILABLE). Call it locked."""
+        with translated():
+            if not self._path.exists():
+                raise Error(
+                    Kind.UNAVAILABLE,
+                    f"{self._path.name}, the signing key of the deletion log, is missing. Restore the newest copies of log/"
+                    f" and {self._path.name}*, which belong together, then start again. Nothing was changed.",
+                    code="log_key_missing",
+                )
+            return _read(self._path)
+
     def is_in_use(self, seed: bytes) -> bool:
         """Return whether this is the seed in use, and no rotation is in progress. Raises Error(UNAVAILABLE)."""
         with translated():

@@ -14,7 +14,11 @@ The next start goes on from 2, or erases the seed of 1; but first it checks that
 and replays what the database has not seen. Until then the log is opened as the former key's, to read.
 """
 
+import base64
+import json
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +34,7 @@ from tunewarden_receipts.key_hand_over import KeyHandOverLeaf
 from tunewarden_receipts.receipt import ReceiptError
 
 HAND_OVERS = "hand-overs"
+_SIGNATURE = re.compile("^— [^ \\n]+ ([A-Za-z0-9+/=]+)$".encode(), re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,7 @@ class KeyRotation:
             if seed is None:
                 return self._opened()
             former = self._former(LogSigner(self.name, seed), is_in_use=self.files.is_in_use)
-            return self.found(self.directory, former), former
+            return self._log_of(former), former
 
     def settle(self, check: Callable[[Log, LogSigner], object]) -> HandOver | None:
         """Complete an interrupted rotation and return its hand-over; or undo it, if the log does not name its key.
@@ -78,8 +83,8 @@ class KeyRotation:
                     f"The log's key was rotated {MAX_HAND_OVERS} times: no more hand-overs fit.",
                 )
             # One that may sign while the rotation is in progress, as only this process does.
-            former = LogSigner(self.name, self.files.create_or_read(), chain=former.chain)
-            log = self.found(self.directory, former)
+            former = LogSigner(self.name, self.files.read(), chain=former.chain)
+            log = self._log_of(former)
             new = LogSigner(self.name, self.files.make_next())
             leaf = KeyHandOverLeaf(
                 sequence=len(former.chain.hand_overs) + 1,
@@ -102,7 +107,7 @@ class KeyRotation:
             return None
         new = LogSigner(self.name, seed)
         former = self._former(new, is_in_use=lambda _: True)
-        log = self.found(self.directory, former)
+        log = self._log_of(former)
         size = log.recover()
         check(log, former)
         entry = log.entry(size - 1) if size else b""
@@ -128,14 +133,14 @@ class KeyRotation:
         return chain.hand_overs[-1]
 
     def _opened(self) -> tuple[Log, LogSigner]:
-        seed, chain = self.files.create_or_read(), self._chain()
+        seed, chain = self.files.read(), self._chain()
         alone = LogSigner(self.name, seed, is_in_use=self.files.is_in_use)
         if chain is None:
-            return self.found(self.directory, alone), alone
+            return self._log_of(alone), alone
         if chain.newest.public != alone.key.public:
             raise _rolled_back()
         signer = LogSigner(self.name, seed, chain=chain, is_in_use=self.files.is_in_use)
-        log = self.found(self.directory, signer)
+        log = self._log_of(signer)
         for one in chain.hand_overs:
             if receipt.entry_hash(one.receipt) != _hash_at(log, one.index):
                 raise damaged("it does not have the hand-overs of its key")
@@ -143,13 +148,33 @@ class KeyRotation:
 
     def _former(self, new: LogSigner, *, is_in_use: Callable[[bytes], bool]) -> LogSigner:
         """Return the signer whose rotation to `new` was interrupted."""
-        seed, chain = self.files.create_or_read(), self._chain()
+        seed, chain = self.files.read(), self._chain()
         if chain is not None and chain.newest.public == new.key.public:
             chain = chain.without_last()
         try:
             return LogSigner(self.name, seed, chain=chain, is_in_use=is_in_use)
         except ValueError as error:
             raise _rolled_back() from error
+
+    def _log_of(self, signer: LogSigner) -> Log:
+        """Open the log as this signer's. Raises Error, which tells a log of another key from a damaged one."""
+        try:
+            log = self.found(self.directory, signer)
+        except Error as error:
+            with translated(), suppress(FileNotFoundError):
+                note = self.disk.read(self.directory / "checkpoint")
+                if _is_signed_by_others(note, signer):
+                    raise _rolled_back() from error
+            raise
+        if not signer.chain.hand_overs and _began_with_another_key(log, signer):
+            raise Error(
+                Kind.UNAVAILABLE,
+                f"log/{HAND_OVERS} is missing although the log's key was rotated: it proves the new key. Restore it with"
+                f" the newest copy of log/, or from where /log/{HAND_OVERS} was kept, then start again. Nothing was"
+                " changed.",
+                code="log_hand_overs_missing",
+            )
+        return log
 
     def _chain(self) -> KeyChain | None:
         """Return the proven hand-overs so far; None if there was none."""
@@ -162,6 +187,22 @@ class KeyRotation:
             return KeyChain.parse(document)
         except ReceiptError as error:
             raise damaged(f"{HAND_OVERS} cannot be trusted: {error.reason}") from error
+
+
+def _is_signed_by_others(note: bytes, signer: LogSigner) -> bool:
+    """Return whether a checkpoint has signatures, and none by this key."""
+    ids = [found[1] for found in _SIGNATURE.finditer(note)]
+    own = base64.b64encode(signer.key.note_id(signer.name))[:5]  # as far as its text is its own
+    return bool(ids) and not any(one.startswith(own) for one in ids)
+
+
+def _began_with_another_key(log: Log, signer: LogSigner) -> bool:
+    """Return whether another key signed the first entry. False if it cannot be read: who needs it is told."""
+    try:
+        entry = log.entry(0) if log.size() else b""
+    except Error:
+        return False
+    return bool(entry) and json.loads(entry)["signatures"][0]["keyid"] != signer.key.digest()
 
 
 def _hash_at(log: Log, index: int) -> bytes | None:
@@ -177,7 +218,7 @@ def _hands_over_to(entry: bytes, new: LogSigner) -> bool:
 def _rolled_back() -> Error:
     return Error(
         Kind.UNAVAILABLE,
-        "log.key is not the key that the deletion log was handed over to: one of them is an old copy. Restore the newest"
-        " copies of log/ and log.key, which belong together, then start again. Nothing was changed.",
+        "log.key is not the key that the deletion log was handed over to, or that signed it last: one of them is an old"
+        " copy. Restore the newest copies of log/ and log.key, which belong together, then start again. Nothing was changed.",
         code="log_key_rolled_back",
     )
