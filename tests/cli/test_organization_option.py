@@ -127,3 +127,14 @@ def test_it_works_without_a_server_and_without_the_owner_key(tmp_path: Path) -> 
     assert ran.returncode == ExitCode.DONE, ran.stderr
     assert [one["id"] for one in json.loads(ran.stdout)["data"]] == [user]
     assert not (data / "admin.key").exists()
+
+
+@pytest.mark.parametrize("command", [("users", "list"), ("admin-keys", "create", "--name", "x")])
+def test_an_empty_name_is_no_organization_and_leaves_no_key(
+    server: Server, owner: str, command: tuple[str, ...]
+) -> None:
+    keys = "SELECT COUNT(*) FROM admin_api_keys"
+    before = server.app.database.peek(keys)
+    ran = in_process.on(server, *command, "--organization", "")
+    assert ran.returncode == ExitCode.NOT_FOUND, ran.stderr
+    assert server.app.database.peek(keys) == before

@@ -23,7 +23,7 @@ def create(
     it. `expires` is in seconds. Raises Error(NOT_FOUND), Error(INVALID) for a user who is no Owner.
     """
     with open_app(settings).database.write() as tx:
-        chosen = organization or organizations.first_name(tx)
+        chosen = organizations.first_name(tx) if organization is None else organization
         organization_id = organizations.find(tx, chosen)
         if user is None:
             user_id = users.oldest_owner(tx, organization_id)
