@@ -128,7 +128,10 @@ class Announcement:
 
     def _docs(self) -> str:
         page = f"{self._root}/docs"
-        return page if self._app.config.docs_are_open else f"{page} (with an API key)"
+        if self._app.config.docs_are_open:
+            return page
+        # A browser sends no key: this address would be an error there.
+        return f"docs/index.md of the release; each command's --help; with an API key also {page}"
 
     def _loading(self) -> list[str]:
         """Return the local bases that the engine has not loaded yet."""
