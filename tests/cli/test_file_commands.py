@@ -123,3 +123,12 @@ def test_a_model_that_a_job_needs_is_not_asked_for(server: Server) -> None:
         in_process.on(server, "models", "delete", model.id, "--yes").returncode == ExitCode.CONFLICT
     )
     fine_tuning_rows.set_job(server.app, job, status="cancelled", finished_at=1)
+
+
+def test_a_refusal_names_the_option_of_the_command_that_overrides_it(server: Server) -> None:
+    model = server.make_model().id
+    server.post(f"/v1/models/{model}", {"protected": True})
+    refused = in_process.on(server, "models", "delete", model, "--yes")
+    assert "or delete with `--force`" in refused.stderr
+    assert "force=true" not in refused.stderr
+    assert in_process.on(server, "models", "delete", model, "--yes", "--force").returncode == 0

@@ -91,7 +91,9 @@ def refusing(command: Callable[Parameters, Result]) -> Callable[Parameters, Resu
         try:
             return command(*arguments, **options)
         except Error as error:
-            click.echo(f"Error: {plain(error.message)}", err=True)
+            # What overrides a blocker is a parameter of the API there, and an option here.
+            said = error.message.replace("`force=true`", "`--force`")
+            click.echo(f"Error: {plain(said)}", err=True)
             raise click.exceptions.Exit(exit_codes.of(error.kind)) from error
         except BrokenPipeError:
             raise  # click ends such a command without a word
