@@ -9,7 +9,7 @@ import httpx2
 import openai
 import pytest
 from tests.support import fine_tuning_rows
-from tests.support.bulk import ask, codes, make_older, old_model, outcomes, streamed
+from tests.support.bulk import DAY_MICROS, ask, codes, make_older, old_model, outcomes, streamed
 from tests.support.servers import LOCAL_BASE, ORGANIZATION, Server, WithoutTorch, serving
 
 from tunewarden.finetuning.states import State
@@ -151,6 +151,55 @@ def test_a_request_that_broke_off_goes_on_with_its_key(server: Server, suffix: s
     requested = server.get("/v1/deletions?limit=1000", key=server.owner_key).json["data"]
     counted = [one["model"] for one in requested if one.get("model") in set(models)]
     assert sorted(counted) == sorted(models), "each has one deletion"
+
+
+def test_a_key_is_not_forgotten_for_those_that_came_after_it(server: Server, suffix: str) -> None:
+    owner = server.make_key("owner", organization=f"many-{suffix}")
+    client = server.client(owner, max_retries=0)
+    organization = _organization_of(server, owner)
+    body = {"filter": {"suffix": suffix, "older_than_days": 90}}
+    first = ask(client, "/deletions", body, key=suffix)
+    _keep_more(server, organization, 150, days_ago=1)
+    ask(client, "/deletions", {"ids": ["ft:nobody"]}, key="the next")
+    late = server.make_model(key=owner, suffix=suffix).id
+    make_older(server.app, late, 100)
+    assert ask(client, "/deletions", body, key=suffix) == first
+    assert late in {model.id for model in client.models.list()}
+    _keep_more(server, organization, 10_000, days_ago=1)
+    with pytest.raises(openai.RateLimitError) as caught:
+        ask(client, "/deletions", body, key="one too many")
+    assert caught.value.code == "too_many_bulk_deletions"
+    assert late in {model.id for model in client.models.list()}
+    with server.app.database.write() as tx:
+        tx.run(
+            "UPDATE bulk_deletions SET requested_at = requested_at - :days WHERE organization_id = :organization",
+            days=31 * DAY_MICROS,
+            organization=organization,
+        )
+        tx.run(
+            "DELETE FROM bulk_deletions WHERE organization_id = :organization AND n NOT IN"
+            " (SELECT n FROM bulk_deletions WHERE organization_id = :organization ORDER BY n LIMIT 10005)",
+            organization=organization,
+        )
+    assert outcomes(ask(client, "/deletions", body, key="one more")[0]) == {late: "deleted"}
+
+
+def _organization_of(server: Server, key: str) -> str:
+    return fine_tuning_rows.caller_of(server.app, key).organization_id
+
+
+def _keep_more(server: Server, organization: str, count: int, *, days_ago: int) -> None:
+    """Rows of bulk deletions with keys, as so many requests leave them."""
+    with server.app.database.write() as tx:
+        tx.run(
+            "INSERT INTO bulk_deletions (id, organization_id, requested_by, idempotency_key, request_sha256,"
+            " requested_at, has_more) WITH RECURSIVE c (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < :count)"
+            " SELECT :name || i, :organization, 'key', :name || i, 'x', :at, 0 FROM c",
+            count=count,
+            name=f"{organization}-{count}-",
+            organization=organization,
+            at=tx.now_micros - days_ago * DAY_MICROS,
+        )
 
 
 def test_an_idempotency_key_belongs_to_one_body(server: Server) -> None:

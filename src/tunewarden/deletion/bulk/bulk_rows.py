@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunewarden.db.database import Tx
+from tunewarden.errors import Error, Kind
 
-# An organization's older ones are dropped: their Idempotency-Keys begin anew then.
-KEPT_MAX = 100
+# A key that is forgotten chooses anew, and deletes what nobody saw: so it is kept for long, and no new one drops it.
+KEPT_MICROS = 30 * 24 * 3600 * 1_000_000
+KEPT_MAX = 10_000
+# So many expired ones go with each new one: their items too are many rows.
+DROPPED_AT_ONCE = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +51,12 @@ def find(tx: Tx, requested_by: str, idempotency_key: str) -> BulkDeletion | None
 
 
 def insert(tx: Tx, bulk: BulkDeletion, numbers: Sequence[int]) -> None:
-    """Insert a bulk deletion and the artifacts that its filter chose; the organization's oldest goes if it has too many."""
-    _drop_oldest(tx, bulk.organization_id)
+    """Insert a bulk deletion and the artifacts that its filter chose; the organization's expired ones go.
+
+    Raises Error(QUOTA_EXCEEDED) if it has too many.
+    """
+    _drop_expired(tx, bulk.organization_id)
+    _check_room(tx, bulk.organization_id)
     tx.run(
         "INSERT INTO bulk_deletions (id, organization_id, requested_by, idempotency_key, request_sha256,"
         " requested_at, has_more) VALUES (:id, :organization, :by, :key, :sha, :at, :more)",
@@ -81,14 +89,28 @@ def chosen(tx: Tx, bulk_id: str) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-def _drop_oldest(tx: Tx, organization_id: str) -> None:
+def _drop_expired(tx: Tx, organization_id: str) -> None:
     rows = tx.rows(
-        "SELECT n FROM bulk_deletions WHERE organization_id = :organization ORDER BY n DESC"
-        " LIMIT :most OFFSET :kept",
+        "SELECT n, requested_at FROM bulk_deletions WHERE organization_id = :organization ORDER BY n LIMIT :most",
         organization=organization_id,
-        most=KEPT_MAX,
-        kept=KEPT_MAX - 1,
+        most=DROPPED_AT_ONCE,
     )
-    for (n,) in rows:
-        tx.run("DELETE FROM bulk_deletion_items WHERE bulk_n = :n", n=n)
-        tx.run("DELETE FROM bulk_deletions WHERE n = :n", n=n)
+    for n, requested_at in rows:
+        if requested_at < tx.now_micros - KEPT_MICROS:
+            tx.run("DELETE FROM bulk_deletion_items WHERE bulk_n = :n", n=n)
+            tx.run("DELETE FROM bulk_deletions WHERE n = :n", n=n)
+
+
+def _check_room(tx: Tx, organization_id: str) -> None:
+    last = tx.row(
+        "SELECT n FROM bulk_deletions WHERE organization_id = :organization ORDER BY n DESC LIMIT 1 OFFSET :before",
+        organization=organization_id,
+        before=KEPT_MAX - 1,
+    )
+    if last is not None:
+        raise Error(
+            Kind.QUOTA_EXCEEDED,
+            f"Your organization sent {KEPT_MAX} bulk deletions with an Idempotency-Key in 30 days, and as many are kept."
+            " Send this one without a key, or delete more with each.",
+            code="too_many_bulk_deletions",
+        )
