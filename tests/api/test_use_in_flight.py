@@ -84,3 +84,13 @@ def test_a_model_that_began_to_be_used_after_it_was_chosen_is_spared(server: Ser
     with streaming(server, chosen):
         again, _ = ask(client, "/deletions", body, key=suffix)
     assert codes(again, chosen) == {"in_use"}
+
+
+def test_its_usage_and_its_plan_say_that_it_is_used_now(server: Server) -> None:
+    model = server.make_model().id
+    with streaming(server, model):
+        used = server.get(f"/v1/models/{model}/usage", key=server.owner_key).json
+        plan = server.get(f"/v1/models/{model}/deletion_plan", key=server.owner_key).json
+    for said in (used, plan["usage"]):
+        assert said["last_used_at"] is not None
+        assert said["requests_last_hour"] == 0, "those that ended"

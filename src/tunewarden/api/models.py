@@ -87,7 +87,8 @@ def export_model(context: InContext, model_id: Segment) -> Response:
 @routes.get("/{model_id}/usage")
 def show_model_usage(context: InContext, model_id: Segment) -> JsonAnswer:
     """Return when the organization used a model last, and how often lately."""
-    found = catalog.usage_of(context.operations.database, context.caller, model_id)
+    of = context.operations
+    found = catalog.usage_of(of.database, context.caller, model_id, of.executor.is_served)
     return JsonAnswer(views.usage_object(model_id, found))
 
 

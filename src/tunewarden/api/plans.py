@@ -1,5 +1,7 @@
 """Deletion plans, with what is known of a model's use and what its engines say now."""
 
+from dataclasses import replace
+
 from tunewarden.api import deletion_schemas, views
 from tunewarden.api.parameters import Context
 from tunewarden.deletion import plan
@@ -37,6 +39,8 @@ def shown(
     if isinstance(model, Model):
         with of.database.read() as tx:
             used = usage.of_model(tx, model.organization_id, model.id)
+            if of.executor.is_served(model):
+                used = replace(used, last_used_at=tx.now_micros)
         said.usage = views.usage_object(model.id, used)
         said.engines = views.engines_object(of.adapter_states.of(model)).data
     return said

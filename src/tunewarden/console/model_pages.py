@@ -64,7 +64,7 @@ def show_model(visit: Visit) -> Response:
     except Error as refused:
         return _gone(visit, refused)
     of, caller = visit.operations, visit.caller
-    used = catalog.usage_of(of.database, caller, model.id)
+    used = catalog.usage_of(of.database, caller, model.id, of.executor.is_served)
     held: Sequence[Hold] = ()
     if allows(caller, Action.READ_HOLDS):
         held = of.holds.page(

@@ -1,13 +1,15 @@
 """The bases and models that a caller can see: the operations behind `/v1/models`."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain
 
 from tunewarden.db.database import Database
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.registry import alias_rows, bases, models, usage
 from tunewarden.registry.alias_rows import Alias
+from tunewarden.registry.artifacts import Artifact
 from tunewarden.registry.bases import Base, OtherName
 from tunewarden.registry.models import Model
 from tunewarden.registry.usage import ModelUse
@@ -33,17 +35,22 @@ def retrieve(database: Database, caller: Caller, model_id: str) -> Found:
     return found
 
 
-def usage_of(database: Database, caller: Caller, model_id: str) -> ModelUse:
+def usage_of(
+    database: Database, caller: Caller, model_id: str, is_served: Callable[[Artifact], bool]
+) -> ModelUse:
     """Return how the caller's organization used a base or a model that the caller can see.
 
-    Raises Error(FORBIDDEN, NOT_FOUND).
+    `is_served` sees requests on a model that are running: it is used now. Raises Error(FORBIDDEN, NOT_FOUND).
     """
     found = retrieve(database, caller, model_id)
     if isinstance(found, Alias):
         raise models.missing(model_id)  # each of its models has a use of its own
     name = found.id if isinstance(found, Model) else _base_of(found).name
     with database.read() as tx:
-        return usage.of_model(tx, caller.organization_id, name)
+        used = usage.of_model(tx, caller.organization_id, name)
+        if isinstance(found, Model) and is_served(found):
+            used = replace(used, last_used_at=tx.now_micros)
+        return used
 
 
 def everything(
