@@ -10,7 +10,7 @@ from tests.lab.world import Start, World, copied, one_dies, started
 
 from tunewarden.audit import EventType
 from tunewarden.errors import Error
-from tunewarden.recovery_at_start import recover
+from tunewarden.recovery_at_start import recover, recovery
 from tunewarden.webhooks import endpoint_rows
 from tunewarden.webhooks.details import Details, Sealer
 from tunewarden.webhooks.event_types import WebhookEventType
@@ -156,6 +156,17 @@ def test_an_interrupted_rotation_hides_no_old_keyring(before: Start, interrupted
             world.restart()
         assert refused.value.code == "keyring_rolled_back"
         assert kept(world.open()) == was
+
+
+def test_an_old_keyring_is_adopted_before_an_interrupted_rotation_is_completed(
+    before: Start, interrupted: World
+) -> None:
+    with copied(before.world) as world:
+        put(interrupted, world, "log")
+        assert recovery(world.open().app).adopt_keyring() == 1
+        assert (world.config.data / "log.key.next").exists()
+        world.restart()
+        check(world, before, world.app.open_log()[1].chain.first.pem(), deletes=2)
 
 
 def test_what_an_older_database_has_not_seen_is_replayed_before_a_rotation_is_completed(
