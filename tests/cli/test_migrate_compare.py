@@ -121,7 +121,6 @@ def test_text_is_shown_on_request_only(server: Server, tmp_path: Path) -> None:
 def test_a_configuration_for_promptfoo_is_its_owners(server: Server, tmp_path: Path) -> None:
     moving, old, new = _recorded(server, tmp_path)
     place = tmp_path / "promptfoo"
-    place.mkdir()
     ran = moving.run("compare", "--promptfoo", str(place))
     assert "unencrypted" in ran.stderr
     (path,) = place.iterdir()
