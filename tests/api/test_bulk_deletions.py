@@ -133,7 +133,7 @@ def test_a_fingerprint_covers_what_goes_with_each_model(
 
 
 def test_a_request_that_broke_off_goes_on_with_its_key(server: Server, suffix: str) -> None:
-    models = [old_model(server, 100, suffix) for _ in range(70)]
+    models = [old_model(server, 100, suffix) for _ in range(330)]
     body = {"filter": {"suffix": suffix, "older_than_days": 90}}
     client, key = server.client(max_retries=0), f"bulk-{suffix}"
     with streamed(server, body, api_key=server.owner_key, key=key) as results:
@@ -143,7 +143,7 @@ def test_a_request_that_broke_off_goes_on_with_its_key(server: Server, suffix: s
     late = old_model(server, 100, suffix)
     found, summary = ask(client, "/deletions", body, key=key)
     assert outcomes(found) == dict.fromkeys(models, "deleted")
-    assert summary["counts"] == {"deleted": 70}
+    assert summary["counts"] == {"deleted": 330}
     again, repeated = ask(client, "/deletions", body, key=key)
     assert (again, repeated) == (found, summary), "a retry gets the first answer"
     assert late in {model.id for model in client.models.list()}
