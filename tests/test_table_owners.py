@@ -141,6 +141,9 @@ READS = {
     "registry/old_models.py": {
         "checkpoint_permissions": "who sees a model: by `models.SEEN_BY`",
     },
+    "registry/retention_pause.py": {
+        "organizations": "after a restore all are paused, in one statement",
+    },
     "registry/holds.py": {
         "checkpoint_permissions": "who sees a model that is held: by `models.IS_SEEN`",
     },

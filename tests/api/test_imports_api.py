@@ -199,16 +199,6 @@ def test_the_command_takes_pairs_of_metadata(small: Server, tmp_path: Path) -> N
     assert in_process.on(small, *asked, "--metadata", "team").returncode == 2
 
 
-def _rank_8() -> bytes:
-    return adapter_weights(rank=8)
-
-
-def _nan() -> bytes:
-    first = np.zeros((RANK, bases.HIDDEN), np.float32)
-    first[2, 3] = np.nan
-    return adapter_weights(first=first)
-
-
 def _with(name: str, *shape: int) -> bytes:
     return adapter_weights(changed={name: np.zeros(shape, np.float32)})
 
@@ -221,6 +211,8 @@ class _Payload:
 
 
 GOOD = bases.adapter()
+ONE_NAN = np.zeros((RANK, bases.HIDDEN), np.float32)
+ONE_NAN[2, 3] = np.nan
 HOSTILE: dict[str, Parts] = {
     "a pickle": _parts(adapter_model=pickle.dumps(_Payload())),
     "a torch zip": _parts(adapter_model=b"PK\x03\x04" + bytes(100)),
@@ -229,8 +221,8 @@ HOSTILE: dict[str, Parts] = {
     "a header without end": _parts(adapter_model=b"\xff" * 8 + b"{"),
     "truncated weights": _parts(adapter_model=GOOD.weights[:-1]),
     "weights with a tail": _parts(adapter_model=GOOD.weights + b"\0"),
-    "another rank": _parts(adapter_model=_rank_8()),
-    "NaN": _parts(adapter_model=_nan()),
+    "another rank": _parts(adapter_model=adapter_weights(rank=8)),
+    "NaN": _parts(adapter_model=adapter_weights(first=ONE_NAN)),
     "another base's layers": _parts(
         adapter_model=_with("base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight", 4, 16)
     ),
@@ -387,7 +379,7 @@ def test_the_command_imports_a_directory(small: Server, tmp_path: Path) -> None:
 
 
 def test_the_command_refuses_what_the_server_refuses(settled: Server, tmp_path: Path) -> None:
-    bad = Adapter(adapter_config(), _nan()).write(tmp_path / "nan")
+    bad = Adapter(adapter_config(), adapter_weights(first=ONE_NAN)).write(tmp_path / "nan")
     (tmp_path / "empty").mkdir()
     settings = {"OPENAI_BASE_URL": settled.url, "OPENAI_API_KEY": settled.owner_key}
     before = _state(settled)

@@ -53,7 +53,16 @@ def include(tx: Tx, organization_id: str) -> None:
 
 
 def pause_all(tx: Tx, reason: PauseReason) -> None:
-    """Pause the rules of all organizations that have some; those that are paused stay so."""
+    """Pause the rules of all organizations that have some; those that are paused stay so.
+
+    After a restore or a replay every organization is paused: it may have had rules, holds and aliases that the older
+    copy does not know, and may make rules again before anybody has looked.
+    """
+    if reason is not PauseReason.CLOCK:
+        tx.run(
+            "INSERT INTO retention_pauses (organization_id) SELECT o.id FROM organizations o"
+            " WHERE NOT EXISTS (SELECT 1 FROM retention_pauses p WHERE p.organization_id = o.id)"
+        )
     rows = tx.rows("SELECT organization_id FROM retention_pauses WHERE paused_at IS NULL")
     for (organization_id,) in rows:
         tx.run(

@@ -300,6 +300,19 @@ def test_a_deletion_that_is_replayed_from_the_log_pauses(data: Path) -> None:
     assert machine.run_by_hand() == "retention_paused"
 
 
+@pytest.mark.parametrize("reason", PauseReason)
+def test_after_a_restore_organizations_without_rules_are_paused_too(
+    data: Path, reason: PauseReason
+) -> None:
+    machine = Machine(data)
+    with machine.app.database.write() as tx:
+        tx.run("DELETE FROM retention_pauses")  # as in a copy of before the first rule
+        retention_pause.pause_all(tx, reason)
+    expected = None if reason is PauseReason.CLOCK else reason
+    assert machine.pause() is expected
+    assert (machine.run_by_hand() == "retention_paused") is (expected is not None)
+
+
 def test_a_crash_and_a_start_are_no_restore(data: Path) -> None:
     machine = Machine(data)
     make_older(machine.app, machine.model, -100)
