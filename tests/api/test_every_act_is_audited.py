@@ -119,7 +119,7 @@ READING = frozenset(
         "aliases show",
         "retention preview", "retention rules list", "retention rules show", "retention status",
         "invites list",
-        "audit export", "audit list", "audit verify", "backup database", "bases list",
+        "audit export", "audit list", "audit operator", "audit verify", "backup database", "bases list",
         "certificates issue", "certificates list", "certificates renew", "config show", "deletions list",
         "deletions case", "deletions cases", "deletions report", "models lineage", "files lineage", "deletions show", "doctor", "files list", "fine-tunes events", "fine-tunes list", "fine-tunes metrics",
         "fine-tunes show", "holds list", "keys list", "migrate openai inventory", "models list",

@@ -47,6 +47,18 @@ def test_events_are_listed_by_any_filter(audited: Server) -> None:
     assert "There are more" in some.stderr
 
 
+def test_the_operator_reads_what_was_done_to_the_whole_server(audited: Server) -> None:
+    """Events of no organization: no organization's list has them."""
+    done = in_process.run_cli("audit", "operator", "--data", str(audited.data), "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["data"]
+    assert "base.added" in {one["type"] for one in found}
+    own = json.loads(in_process.on(audited, "audit", "list", "--json").stdout)["data"]
+    assert not {one["id"] for one in own} & {one["id"] for one in found}
+    first = in_process.run_cli("audit", "operator", "--data", str(audited.data), "--limit", "1")
+    assert first.stdout.split("\t")[-1].strip() == found[0]["id"]
+
+
 def test_an_admin_key_over_http_gets_the_same(audited: Server) -> None:
     key = administration.make_admin_key(audited.app)
     settings = {"TUNEWARDEN_URL": audited.url, "TUNEWARDEN_ADMIN_KEY": key}

@@ -99,11 +99,7 @@ def audit_list(
     """List events, newest first: time, type, actor, resource, id."""
     with client.administering(data) as server:
         found = server.pages(*LOGS, limit=limit, page_size=ADMINISTRATION_PAGE_SIZE, **query)
-    if as_json:
-        show_json(found)
-        return
-    show_table(FIELDS, (_row(one) for one in found["data"]))
-    say_if_more(found)
+    _show(found, as_json)
 
 
 @audit.command(
@@ -122,6 +118,21 @@ def audit_export(query: dict[str, Value], output: BinaryIO, data: Path | None) -
     """Write events as lines of JSON, oldest first: the bytes that the daily digests are made of."""
     with client.administering(data) as server:
         server.stream(*LOGS, "export", into=output.write, **query)
+
+
+@audit.command("operator", epilog="\b\nExample:\n  tunewarden audit operator --data DIR")
+@limit_option
+@json_option
+@data_option
+@refusing
+def audit_operator(limit: int | None, data: Path | None, *, as_json: bool) -> None:
+    """List what was done to the whole server, newest first: bases, its keys, expiry. On the server's machine only.
+
+    These events are of no organization, so that no organization's list has them.
+    """
+    from tunewarden.cli import audit_operations  # noqa: PLC0415  on the server's machine only
+
+    _show(audit_operations.of_the_operator(config.of_this_machine(data), limit=limit), as_json)
 
 
 @audit.command("retention")
@@ -200,6 +211,14 @@ def audit_verify(log_key: Path | None, data: Path | None, *, as_json: bool) -> N
             )
     if found["problems"]:
         raise click.exceptions.Exit(ExitCode.FAILED)
+
+
+def _show(found: Object, as_json: bool) -> None:  # noqa: FBT001  as the commands get it
+    if as_json:
+        show_json(found)
+        return
+    show_table(FIELDS, (_row(one) for one in found["data"]))
+    say_if_more(found)
 
 
 def _seconds(moment: datetime | None) -> int | None:
