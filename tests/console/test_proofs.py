@@ -4,10 +4,12 @@ import html
 import re
 
 import pytest
+from tests.support import fine_tuning_rows as rows
 from tests.support import webhook_rows
 from tests.support.console import Visitor, hidden
 from tests.support.servers import Reply, Server
 
+from tunewarden.finetuning.states import State
 from tunewarden.identity.sessions import PROOF_MICROS
 from tunewarden.registry import retention_pause
 from tunewarden.registry.retention_pause import PauseReason
@@ -60,6 +62,17 @@ def test_a_protection_is_lifted_and_set_without(server: Server, visitor: Visitor
     assert "badge-protected" in visitor.text(path)
     assert _refused_then_done(visitor, key, path, form).status == 303
     assert "badge-protected" not in visitor.text(path)
+
+
+def test_a_job_is_cancelled_and_resumed_without(server: Server, visitor: Visitor, key: str) -> None:
+    job = rows.make_job(server.app, server.owner_key, state=State.PAUSED)
+    path = f"/console/jobs/{job}"
+    assert visitor.post(path, {"act": "resume"}).status == 303
+    form = {"act": "cancel"}
+    assert visitor.post(path, form).status == 403
+    assert not rows.state_of(server.app, job).has_ended
+    assert _refused_then_done(visitor, key, path, form).status == 303
+    assert rows.state_of(server.app, job).has_ended
 
 
 def test_an_alias_is_switched(server: Server, visitor: Visitor, key: str) -> None:

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from tunewarden.console import charts, lists, rendering
+from tunewarden.console import charts, confirming, lists, rendering
 from tunewarden.console.charts import Chart, Drawn, Series
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
@@ -77,8 +77,16 @@ def show_job(visit: Visit) -> Response:
     return rendering.page(visit, "job.html", values)
 
 
-def change_job(visit: Visit) -> Response:
-    """Pause, resume or cancel a job."""
+async def change_job(visit: Visit) -> Response:
+    """Pause, resume or cancel a job. Who cancels one, which may make way for a deletion, proves who it is."""
+    if visit.asked.sent("act") == "cancel":
+        refused = await confirming.asked_again(visit, "Cancel the job")
+        if refused is not None:
+            return refused
+    return await run_in_threadpool(_change, visit)
+
+
+def _change(visit: Visit) -> Response:
     of, caller, job_id = visit.operations, visit.caller, visit.asked.segments["job_id"]
     act = visit.asked.sent("act")
     if act == "pause":
