@@ -52,7 +52,8 @@ def _refused(server: Server, model: str) -> openai.APIStatusError:
 
 
 def _is_used(server: Server, model: str) -> bool:
-    return bool(_plan(server, model)["usage"]["last_used_at"])
+    """Return whether a row tells a use that has ended."""
+    return bool(_plan(server, model)["usage"]["requests_last_hour"])
 
 
 def test_a_plan_tells_use_engines_and_exports_and_the_command_shows_them(server: Server) -> None:

@@ -172,7 +172,7 @@ REFUSED: dict[str, tuple[int, str | None, tuple[Field, ...]]] = {
     "an unknown field": (400, "wings", (PURPOSE, FILE, Field("wings", b"2"))),
     "the file twice": (400, "file", (PURPOSE, FILE, FILE)),
     "the purpose twice": (400, "purpose", (PURPOSE, FILE, PURPOSE)),
-    "a large field": (413, "purpose", (Field("purpose", bytes(70_000)), FILE)),
+    "a large field": (413, "purpose", (Field("purpose", bytes(140_000)), FILE)),
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def test_each_setting_is_shown_with_its_value_and_where_it_came_from(tmp_path: P
         "docs_are_open": ["true", "environment TUNEWARDEN_DOCS_ARE_OPEN"],
     }
     assert ["host", "127.0.0.1", "default"] in rows
-    assert "secret" not in shown.stdout + shown.stderr
+    assert "sk-tw-secret" not in shown.stdout + shown.stderr
 
 
 def test_scripts_get_values_in_their_own_types(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """On the PYTHONPATH of a control: deletions say that they erased blobs and evicted weights, and streams go on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tunewarden.artifacts.blobs import ErasedBlob
 from tunewarden.artifacts.directory import DirectoryBlobs
 from tunewarden.engines.embedded_control import EngineVerbs
-from tunewarden.engines.port import Evicted, Eviction
+from tunewarden.engines.port import Evicted, Eviction, ToEvict
 from tunewarden.serving.admission import Admissions
 from tunewarden.serving.kernel_locks import KernelLockFence
 
@@ -14,8 +15,8 @@ def _leave(_: DirectoryBlobs, name: str) -> ErasedBlob:
     return ErasedBlob(name=name, bytes=1, versions=1)
 
 
-def _keep(*_: Any, **__: Any) -> Evicted:
-    return Evicted(engine="embedded", how=Eviction.ZEROED, aborted=0)
+def _keep(_: EngineVerbs, models: Sequence[ToEvict], **__: Any) -> list[Evicted]:
+    return [Evicted(engine="embedded", how=Eviction.ZEROED, aborted=0) for _ in models]
 
 
 def _yes(*_: Any) -> bool:
@@ -28,7 +29,7 @@ def _nothing(*_: Any) -> None:
 
 for kind, name, careless in (
     (DirectoryBlobs, "erase", _leave),
-    (EngineVerbs, "evict", _keep),
+    (EngineVerbs, "evict_many", _keep),
     (KernelLockFence, "begin", _yes),
     (KernelLockFence, "end", _nothing),
     (Admissions, "may_go_on", _yes),
