@@ -18,6 +18,8 @@ class CuttingProxy:
     lose: int = 0
     # So many pieces of answers are passed on before.
     skip: int = 0
+    # Lose the answer to the next request that has this in it: pieces are no answers, for one may come in two.
+    lose_answer_to: bytes = b""
     # Lose what comes after so many bytes of the answer; 0 loses all of it.
     after_bytes: int = 0
     # Besides, cut every second answer on average, at a random byte.
@@ -68,6 +70,8 @@ class CuttingProxy:
                 self.on_piece()
                 if not are_answers:
                     self.requests.append(data)
+                    if self.lose_answer_to and self.lose_answer_to in data:
+                        self.lose, self.lose_answer_to = 1, b""
                 elif self.chance is not None and self.chance.random() < 0.5:
                     self.cuts += 1
                     sink.sendall(data[: self.chance.randrange(len(data))])
