@@ -120,8 +120,8 @@ lock-check: $(UV)/bin/uv
 	git diff --exit-code -- requirements
 
 # Tests on other sets of packages: the lock on every other Python that is here, without the engine; the lowest versions
-# that pyproject.toml allows; the newest, which only reports, without the tests that have environments of their own
-# (vLLM's, and the SDK's own).
+# that pyproject.toml allows; the newest, which only reports, without the SDK's own tests, which have an environment of
+# their own.
 SET_TESTS ?= tests/unit tests/contract tests/cli tests/packaging
 TRY := TORCH_VERSION=$(TORCH_VERSION) TORCH_BUILD=$(TORCH_BUILD) JOBS=$(JOBS) requirements/try_set.sh $(UV)/bin/uv
 
@@ -132,7 +132,7 @@ floors: $(UV)/bin/uv
 	$(TRY) floors $(SET_TESTS) tests/trainer/test_dpo.py
 
 newest: $(UV)/bin/uv
-	$(TRY) newest --ignore tests/vllm --ignore tests/conformance
+	$(TRY) newest --ignore tests/conformance
 
 wheel: $(VENV)/.core
 	rm -rf dist

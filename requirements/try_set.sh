@@ -43,7 +43,8 @@ package() { # The wheel's build backend is the pinned one.
 }
 
 try() {
-  local run=("$venv/bin/python" -m pytest -o "cache_dir=$sets/results-$(basename "$venv")") failed
+  # What needs an environment or a cache of its own has a group of its own (tests/groups.py), and is not tried here.
+  local run=("$venv/bin/python" -m pytest --group test -o "cache_dir=$sets/results-$(basename "$venv")") failed
   rm -rf "$sets/results-$(basename "$venv")"
   "${run[@]}" --numprocesses "${JOBS:-2}" --dist loadfile --no-loadscope-reorder "$@" && return
   [ -n "${FAILED_ONCE:-}" ] || return 1
