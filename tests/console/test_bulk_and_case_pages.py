@@ -119,8 +119,15 @@ def test_a_checkpoint_that_came_since_deletes_nothing(
     assert server.get(f"/v1/models/{model}", key=server.owner_key).status == 200
 
 
-def test_nothing_selected_leads_back_and_too_many_are_refused(owner: Visitor) -> None:
-    assert owner.get(SELECTED).header("location") == "/console/models"
+def test_nothing_selected_is_said_and_too_many_are_refused(owner: Visitor) -> None:
+    here = "/console/models?state=active"
+    assert hidden(owner.text(here))["then"] == here
+    none = owner.get(f"{SELECTED}?{urlencode({'then': here})}")
+    assert none.status == 400
+    assert "Nothing is selected" in none.body.decode()
+    assert f'<a href="{here}">' in none.body.decode(), "the list as it was"
+    elsewhere = owner.get(f"{SELECTED}?{urlencode({'then': '//elsewhere'})}")
+    assert '<a href="/console/models">Go back' in elsewhere.body.decode()
     many = urlencode([("id", f"ft:{n}") for n in range(101)])
     assert owner.get(f"{SELECTED}?{many}").status == 400
 
@@ -187,3 +194,31 @@ def test_a_file_alone_goes_by_its_id_and_the_page_says_what_stays(
     assert (done.header("location") or "").startswith("/console/deletions/del_")
     assert server.get(f"/v1/files/{file}", key=server.owner_key).status == 404
     assert server.get(f"/v1/models/{model}", key=server.owner_key).status == 200
+
+
+def test_the_report_of_a_plan_and_of_a_case_are_there_to_print_and_as_json(
+    server: Server, owner: Visitor, learned: tuple[str, str]
+) -> None:
+    file, model = learned
+    server.post("/v1/holds", {"model": model, "reason": "a dispute"})
+    here = f"/console/files/{file}/report"
+    for page in (f"/console/files/{file}", f"/console/files/{file}/delete?with=models"):
+        assert f'href="{here}"' in owner.text(page)
+        assert f'href="{here}?format=json"' in owner.text(page)
+    printed = owner.get(here)
+    assert printed.header("content-type") == "text/html; charset=utf-8"
+    assert "a dispute" in printed.body.decode()
+    plan = owner.get(f"{here}?format=json")
+    assert plan.header("content-disposition") == f'attachment; filename="{file}.plan.report.json"'
+    of_api = server.get(f"/v1/files/{file}/deletion_plan/report", key=server.owner_key).json
+    assert plan.json | {"made_at": ""} == of_api | {"made_at": ""}
+    assert Visitor(server, server.make_key("owner", organization="others")).get(here).status == 404
+    other = fine_tuning_rows.make_file(server.app, server.owner_key)
+    with server.app.database.write() as tx:
+        tx.run("UPDATE artifacts SET salt = :salt WHERE salt IS NULL", salt=bytes(32))
+    done = server.request("DELETE", f"/v1/files/{other}?cascade=models", key=server.owner_key)
+    case = str(done.header("tunewarden-deletion-case"))
+    here = f"/console/cases/{case}/report?format=json"
+    assert f'href="{here}"' in owner.text(f"/console/cases/{case}")
+    of_api = server.get(f"/v1/deletion_cases/{case}/report", key=server.owner_key).json
+    assert owner.get(here).json | {"made_at": ""} == of_api | {"made_at": ""}

@@ -169,6 +169,29 @@ def test_other_methods_are_none_of_the_consoles(server: Server, method: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "/console/models", "GET, HEAD, POST"),
+        ("POST", "/console/models", "GET, HEAD"),
+        ("GET", "/console/holds/hold_nobody/lift", "POST"),
+        ("POST", "/console/sign-in/nothing", None),
+        ("GET", "/console/sign-out", "POST"),
+        ("POST", "/console/static/console.css", "GET, HEAD"),
+    ],
+)
+def test_a_method_that_a_page_does_not_answer_is_told_which_it_does(
+    server: Server, method: str, path: str, allowed: str | None
+) -> None:
+    """RFC 9110, 15.5.6."""
+    visitor = Visitor(server, server.owner_key)
+    headers = {"cookie": str(visitor.cookie), "sec-fetch-site": "same-origin"}
+    reply = server.request(method, path, headers=headers)
+    assert (reply.status, reply.header("allow")) == (405 if allowed else 404, allowed)
+    if method == "GET":
+        assert server.request("GET", path).status in {303, 405}, "who is not signed in is led there"
+
+
+@pytest.mark.parametrize(
     ("origin", "status"),
     [("http://{host}", 303), ("http://evil.example", 403), ("null", 403), (None, 403)],
 )

@@ -67,6 +67,22 @@ def test_the_page_of_a_job_has_curves_their_table_events_and_checkpoints(
     assert job in owner.text("/console/jobs")
 
 
+def test_a_file_that_is_deleted_is_not_linked_but_its_receipt_is(
+    server: Server, owner: Visitor
+) -> None:
+    job = rows.make_job(server.app, server.owner_key, state=State.SUCCEEDED)
+    file = server.get(f"/v1/fine_tuning/jobs/{job}", key=server.owner_key).json["training_file"]
+    here, link = f"/console/jobs/{job}", f'href="/console/files/{file}"'
+    assert link in owner.text(here)
+    with server.app.database.write() as tx:  # what a file has that was really uploaded
+        tx.run("UPDATE artifacts SET salt = :salt WHERE salt IS NULL", salt=bytes(32))
+    deleted = server.request("DELETE", f"/v1/files/{file}", key=server.owner_key)
+    page = owner.text(here)
+    assert link not in page
+    assert f'{file}</code> <span class="badge badge-deleted">' in page
+    assert f'href="/console/deletions/{deleted.header("tunewarden-deletion")}"' in page
+
+
 def test_long_lists_of_events_and_jobs_are_paged(server: Server, owner: Visitor, job: str) -> None:
     for number in range(25):
         rows.tell(server.app, job, f"Message {number}")

@@ -4,8 +4,9 @@ import html
 import re
 
 import pytest
+from tests.api.test_use_in_flight import streaming
 from tests.support.console import Visitor
-from tests.support.servers import LOCAL_BASE, Server
+from tests.support.servers import LOCAL_BASE, Server, wait_until
 
 from tunewarden.console.lists import PAGE_ROWS
 from tunewarden.identity import keys
@@ -70,6 +71,25 @@ def test_filters_stay_in_the_address_of_the_next_page(
 def test_an_id_in_the_filter_leads_to_its_model(server: Server, key: str, ids: list[str]) -> None:
     reply = Visitor(server, key).get(f"/console/models?name={ids[0]}")
     assert reply.header("location") == f"/console/models/{ids[0]}"
+
+
+def test_a_model_that_is_answering_now_is_listed_as_used_now(server: Server) -> None:
+    """As the API says of it: who chooses what to delete must not read "never"."""
+    model = server.make_model().id
+    wait_until(
+        lambda: server.post("/v1/completions", {"model": model, "prompt": "Hello"}).status == 200,
+        "the engine",
+    )
+    busy, idle = server.make_model().id, server.make_model().id
+    owner = Visitor(server, server.owner_key)
+    with streaming(server, busy):
+        page = owner.text("/console/models")
+        asked = f"/console/delete?id={busy}&id={idle}"
+        before_deleting = owner.text(asked)
+    used = dict(re.findall(r'aria-label="Select (\S+)">.*?"Last used">(.*?)</td>', page, re.DOTALL))
+    assert (used[busy], used[idle]) == ("now", "never")
+    told = re.findall(r'"Last used">(.*?)</td>', before_deleting)
+    assert ["never" in one for one in told] == [False, True]
 
 
 def test_a_page_reads_a_bounded_number_of_models_and_says_where_to_go_on(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -83,7 +83,9 @@ def _went(visit: Visit, results: Sequence[Result]) -> dict[str, dict[str, Any]]:
 def _page(visit: Visit, message: str, status: int) -> Response:
     authorize(visit.caller, Action.DELETE)
     if not _selected(visit):
-        return rendering.to("/console/models")
+        said = "Nothing is selected, and nothing was deleted. Tick the models in their list first."
+        back = rendering.ours(visit.asked.asked_for("then"), "/console/models")
+        return rendering.refusal(Error(Kind.INVALID, said), visit, (back, "Go back to the list"))
     results, summary = _planned(visit)
     plans = {one.artifact_id: one.plan for one in results if one.plan is not None}
     going = _Going.of(results)
@@ -140,6 +142,9 @@ def _known(visit: Visit, artifacts: Sequence[Artifact]) -> dict[str, dict[str, A
     engines = of.adapter_states.of_many(models)
     with of.database.read() as tx:
         used = {one.n: usage.of_model(tx, one.organization_id, one.id) for one in models}
+        for one in models:
+            if of.executor.is_served(one):
+                used[one.n] = replace(used[one.n], last_used_at=tx.now_micros)
     return {
         one.id: {
             "usage": views.usage_object(one.id, used[one.n]),

@@ -1,14 +1,13 @@
-"""Deletion cases: what was deleted together, each member, the receipts, and the report to print."""
+"""Deletion cases: what was deleted together, each member, and the receipts."""
 
 from starlette.responses import Response
 
-from tunewarden.api import case_report_page, case_views, report_page
+from tunewarden.api import case_views
 from tunewarden.console import lists, rendering
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.deletion import case_rows
 from tunewarden.deletion.case_rows import Case
-from tunewarden.deletion.cases.case_report import CaseReports
 from tunewarden_receipts.receipt import media_type_of
 
 # A case may have thousands; the report has all of them.
@@ -46,15 +45,6 @@ def download_receipt(visit: Visit) -> Response:
     return Response(stored, media_type=media_type_of(stored), headers=headers)
 
 
-def show_report(visit: Visit) -> Response:
-    """Return the report of a case, to print: its own page, with its own policy."""
-    of = visit.operations
-    report = CaseReports(of.database, of.clock, of.open_log).of(
-        visit.caller, visit.asked.segments["case_id"]
-    )
-    return report_page.answer(case_report_page.page(report))
-
-
 def _find(visit: Visit) -> Case:
     return case_rows.find_own(
         visit.operations.database, visit.caller, visit.asked.segments["case_id"]
@@ -65,5 +55,4 @@ PAGES = (
     Page("GET", "/console/cases", list_cases),
     Page("GET", "/console/cases/{case_id}", show_case),
     Page("GET", "/console/cases/{case_id}/receipt", download_receipt),
-    Page("GET", "/console/cases/{case_id}/report", show_report),
 )

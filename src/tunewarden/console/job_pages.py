@@ -1,7 +1,7 @@
 """Fine-tuning jobs: the list, and one job with its curves, its events as they come, and its checkpoints."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import ExitStack
 
 from starlette.concurrency import run_in_threadpool
@@ -13,13 +13,14 @@ from tunewarden.console.charts import Chart, Drawn, Series
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
+from tunewarden.deletion import records
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import checkpoints, commands, curves, events, jobs, metadata
 from tunewarden.finetuning.curves import Curves, Point
 from tunewarden.finetuning.jobs import Job
 from tunewarden.finetuning.states import FINISHED, PAUSED, State
 from tunewarden.identity import sessions
-from tunewarden.identity.policy import Action
+from tunewarden.identity.policy import Action, allows
 
 POINTS = 200
 CHECKPOINTS_MAX = 100
@@ -69,12 +70,24 @@ def show_job(visit: Visit) -> Response:
         "charts": _charts(drawn),
         "events": rows,
         "checkpoints": made,
+        "deletions": _deletions_of(
+            visit, {*named.deleted, *(one.model_id for one in made if one.is_deleted)}
+        ),
         "acts": _acts(named.job),
         "has_ended": named.job.state in FINISHED,
         "write_action": Action.WRITE_JOBS,
         **lists.paged(visit, cursor),
     }
     return rendering.page(visit, "job.html", values)
+
+
+def _deletions_of(visit: Visit, deleted: Collection[str]) -> dict[str, str]:
+    """Return the deletions, with their receipts, of what was deleted, for who may read them."""
+    if not allows(visit.caller, Action.READ_DELETIONS):
+        return {}
+    database, caller = visit.operations.database, visit.caller
+    found = {one: records.of_artifact(database, caller, one) for one in deleted}
+    return {artifact_id: one.id for artifact_id, one in found.items() if one is not None}
 
 
 async def change_job(visit: Visit) -> Response:

@@ -49,6 +49,8 @@ def list_models(visit: Visit) -> Response:
     values = {
         "rows": rows,
         "chosen": chosen,
+        # A running request has no row of its use yet: the list says of it what the API says.
+        "in_use": {one.model.id for one in rows if visit.operations.executor.is_served(one.model)},
         "may_delete": allows(caller, Action.DELETE),
         "bases": [base.name for base in bases.list_all(database)],
         "looked_at": model_pages.LOOKED_AT_MAX if found.looked_to else None,

@@ -3,7 +3,8 @@
 A path without a session leads to the sign-in, whether or not there is such a page; only `OpenPage` needs none.
 """
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from inspect import iscoroutinefunction
@@ -57,8 +58,7 @@ class Site:
     async def _answer(self, request: Request, visits: list[Visit]) -> Response:
         way = self._guard.way_of(request.headers)
         if request.method not in METHODS:
-            said = "The console answers GET, HEAD and POST."
-            raise Error(Kind.METHOD_NOT_ALLOWED, said)
+            raise NotAllowed(METHODS, "The console answers GET, HEAD and POST.")
         self._guard.check_origin(request.method, request.headers, way)
         check_query(request.scope["query_string"])
         if request.scope["path"] == "/console/":
@@ -76,7 +76,7 @@ class Site:
         request.scope["state"]["caller"] = session.caller
         visits.append(Visit(asked, session))
         if page is None:
-            raise Error(Kind.NOT_FOUND, "There is no such page.")
+            raise _no_such_page(request)
         visits[0] = visit = Visit(await _with_form(asked), session)
         return await _run(page.answer, visit)
 
@@ -94,18 +94,14 @@ class Site:
 
     def _found(self, request: Request) -> tuple[AnyPage | None, Mapping[str, str]]:
         """Return the page of a path, and what its segments say. Raises Error(METHOD_NOT_ALLOWED) for an open one."""
-        path = request.scope["path"]
-        is_there = False
-        for page in PAGES:
-            found = page.route.path_regex.fullmatch(path)
-            if found and page.method == request.method:
+        there = _there(request)
+        for page, found in there:
+            if page.method == request.method:
                 segments = {name: _decoded(text) for name, text in found.groupdict().items()}
                 request.scope.update(route=page.route, path_params=segments)
                 return page, segments
-            is_there = is_there or (found is not None and isinstance(page, OpenPage))
-        if is_there:
-            said = f"Not allowed to {head_requests.method(request.scope)} this page."
-            raise Error(Kind.METHOD_NOT_ALLOWED, said)
+        if any(isinstance(page, OpenPage) for page, _ in there):
+            raise _no_such_page(request)
         return None, {}
 
     async def _refusal(self, request: Request, error: Error, visits: list[Visit]) -> Response:
@@ -115,7 +111,34 @@ class Site:
             await refused_requests.record(database, request.scope, error)
         visit = visits[0] if visits else None
         way_on = _way_back(visit) if visit else rendering.FIRST_PAGE
-        return await run_in_threadpool(rendering.refusal, error, visit, way_on)
+        response = await run_in_threadpool(rendering.refusal, error, visit, way_on)
+        if isinstance(error, NotAllowed):
+            response.headers["allow"] = error.allowed
+        return response
+
+
+class NotAllowed(Error):
+    """The error of a method that a page does not answer, with those that it does."""
+
+    def __init__(self, allowed: Collection[str], message: str) -> None:
+        super().__init__(Kind.METHOD_NOT_ALLOWED, message)
+        self.allowed = ", ".join(sorted(allowed))
+
+
+def _there(request: Request) -> list[tuple[AnyPage, re.Match[str]]]:
+    """Return the pages of a path, whatever their methods, each with its match."""
+    path = request.scope["path"]
+    tried = ((page, page.route.path_regex.fullmatch(path)) for page in PAGES)
+    return [(page, found) for page, found in tried if found is not None]
+
+
+def _no_such_page(request: Request) -> Error:
+    """Return the error of a path that has no page, or none that answers this method."""
+    methods = {page.method for page, _ in _there(request)}
+    if not methods:
+        return Error(Kind.NOT_FOUND, "There is no such page.")
+    said = f"Not allowed to {head_requests.method(request.scope)} this page."
+    return NotAllowed(methods | (SAFE if "GET" in methods else set()), said)
 
 
 async def _run(answer: Callable[[T], Answer], given: T) -> Response:

@@ -30,7 +30,7 @@ _OWN = (
 )
 # A job with the ids of its inputs and outputs; a tombstone keeps its id (I7).
 _NAMED = (
-    f"SELECT {COLUMNS}, t.key_id, t.id, v.id, r.id, m.id, m.state FROM jobs j"
+    f"SELECT {COLUMNS}, t.key_id, t.id, t.state, v.id, v.state, r.id, r.state, m.id, m.state FROM jobs j"
     " JOIN artifacts t ON t.n = j.training_n LEFT JOIN artifacts v ON v.n = j.validation_n"
     " LEFT JOIN artifacts r ON r.n = j.result_n LEFT JOIN artifacts m ON m.n = j.model_n"
     " WHERE j.organization_id = :organization AND j.project_id = :project"
@@ -85,7 +85,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class NamedJob:
-    """A job with the public ids of its files and its model. `model_is_deleted`: its model was deleted."""
+    """A job with the public ids of its files and its model. `deleted`: those of them that were deleted."""
 
     job: Job
     training_key_id: str
@@ -93,7 +93,12 @@ class NamedJob:
     validation_file: str | None
     result_file: str | None
     fine_tuned_model: str | None
-    model_is_deleted: bool
+    deleted: frozenset[str]
+
+    @property
+    def model_is_deleted(self) -> bool:
+        """Whether its model was deleted."""
+        return self.fine_tuned_model in self.deleted
 
 
 def from_row(row: Row) -> Job:
@@ -276,6 +281,11 @@ def _newest_first(
 
 
 def _with_names(row: Row) -> NamedJob:
-    key_id, training, validation, result, model, state = row[-6:]
-    is_deleted = state in {artifacts.State.DELETING, artifacts.State.DELETED}
-    return NamedJob(from_row(row[:-6]), key_id, training, validation, result, model, is_deleted)
+    key_id, *named = row[-9:]
+    ids, states_of = named[::2], named[1::2]
+    gone = {artifacts.State.DELETING, artifacts.State.DELETED}
+    deleted = frozenset(
+        str(one) for one, state in zip(ids, states_of, strict=True) if state in gone
+    )
+    training, validation, result, model = ids
+    return NamedJob(from_row(row[:-9]), key_id, training, validation, result, model, deleted)
