@@ -93,6 +93,14 @@ def test_names_are_found_however_programs_write_them(server: Server) -> None:
     assert found == {(curly, 1, 2), (capitals, 1, 1), (latin, 2, 1), (wide, 2, 2), (spaces, 2, 1)}
 
 
+def test_a_match_says_how_the_text_stands_there(server: Server) -> None:
+    page = b'{"a":"Zo\\u00eb"}\n{"a":"Zo&euml; "}\n{"a":"https://example.org/?q=Zo%C3%AB"}\nZo\xc3\xab\n'
+    file = _file(server, page, name="Zo%C3%AB.jsonl")
+    lines = _lines(_search(server, "zo\u00eb"))
+    found = [(one["line"], one["reading"]) for one in lines if one.get("file") == file]
+    assert found == [(None, "web"), (1, "json"), (2, "web"), (3, "web"), (4, "as_written")]
+
+
 def test_only_owners_search(server: Server) -> None:
     for key in (
         server.make_key("reader"),

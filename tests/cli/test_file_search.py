@@ -36,7 +36,7 @@ def test_lines_are_named_by_a_running_server(server: Server, texts: Path, by: st
     file = _stored(server.app, server.owner_key, CHATS, f"{by}.jsonl")
     done = in_process.run_cli("files", "search", "--text-file", str(texts), settings=where)
     assert done.returncode == ExitCode.DONE, done.stderr
-    assert f"{file}\t2\t1\t{by}.jsonl" in done.stdout.splitlines()
+    assert f"{file}\t2\t1\tjson\t{by}.jsonl" in done.stdout.splitlines()
     assert "lines in" in done.stderr
     assert "josé" not in done.stdout + done.stderr
 
@@ -60,7 +60,7 @@ def test_a_directory_is_searched_without_a_server(tmp_path: Path, texts: Path) -
     file = _stored(app, key, CHATS, "alone.jsonl")
     asked = ("files", "search", "--text-file", str(texts), "--data", str(data))
     done = in_process.run_cli(*asked)
-    assert done.stdout == f"{file}\t2\t1\talone.jsonl\n", done.stderr
+    assert done.stdout == f"{file}\t2\t1\tjson\talone.jsonl\n", done.stderr
     # It read under the file's guard, which is released: the deletion is not held up by it.
     deleted = in_process.run_cli("files", "delete", file, "--yes", "--data", str(data))
     assert deleted.returncode == ExitCode.DONE, deleted.stderr

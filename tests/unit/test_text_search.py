@@ -1,21 +1,33 @@
 """Texts are found wherever a file is cut, however JSON escapes them, and as people read them."""
 
+import html
+import html.entities
 import json
 import sys
 import time
 import tracemalloc
 import unicodedata
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewarden.registry.text_search import LINES_MAX, PIECE_BYTES, Found, Search, folded, pattern
+from tunewarden.registry.text_search import (
+    LINES_MAX,
+    PIECE_BYTES,
+    Found,
+    Reading,
+    Search,
+    folded,
+    in_name,
+    pattern,
+)
 
 # Of each kind that is treated apart: escapes, marks, a ligature, a character beyond U+FFFF, spaces, line breaks.
-LETTERS = st.text('aAé\u0131"\\/u0dnﬁ😀 \u00a0\u0301\u200bße\n', max_size=40)
+LETTERS = st.text('aAé\u0131"\\/u0dnﬁ😀 \u00a0\u0301\u200bße\n&#;%+xC39', max_size=40)
 
 
 def _all(work: Iterator[None]) -> None:
@@ -25,6 +37,11 @@ def _all(work: Iterator[None]) -> None:
 
 def lines(data: bytes, *texts: str, cut: int = 0) -> list[list[int]]:
     """Return for each text the lines in which it begins; `cut`: of how many bytes each piece is."""
+    return [sorted(one) for one in readings(data, *texts, cut=cut)]
+
+
+def readings(data: bytes, *texts: str, cut: int = 0) -> list[dict[int, Reading]]:
+    """Return for each text the lines in which it begins, and how it was read."""
     patterns = [pattern(text) for text in texts]
     assert None not in patterns
     found = Found()
@@ -32,7 +49,7 @@ def lines(data: bytes, *texts: str, cut: int = 0) -> list[list[int]]:
     for start in range(0, len(data), cut or len(data) or 1):
         _all(search.feed(data[start : start + (cut or len(data))]))
     _all(search.end())
-    return [sorted(found.lines.get(number, ())) for number in range(len(texts))]
+    return [found.lines.get(number, {}) for number in range(len(texts))]
 
 
 @pytest.mark.parametrize(
@@ -60,6 +77,8 @@ def lines(data: bytes, *texts: str, cut: int = 0) -> list[list[int]]:
         ("Anna-Maria", "Anna\u2011Maria"),
         ("Anna\u2013Maria", "Anna-Maria"),
         ("Anna-Maria", "Anna\u2212Maria"),
+        ("Jane Roe", "https://example.org/?q=Jane+Roe"),
+        ("jane+news@example.org", "jane+news@example.org"),
         ("Y\u0131lmaz", "YILMAZ"),
         ("yilmaz", "Y\u0131lmaz"),
         ("İpek", "ipek"),
@@ -121,6 +140,89 @@ def test_what_json_says_is_found(before: str, text: str, after: str, levels: int
     assert lines(written.encode("utf-8", "surrogatepass"), wanted, cut=cut)[0]
 
 
+@pytest.mark.parametrize("cut", [0, 1, 2, 3, 5, 64])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "Jos&#233; &#71;arc&#xED;a &amp; Roe",
+        "Jos&#x00E9;&nbsp;Garc&iacute;a&#160;&amp;&#10;Roe",
+        "Jos&eacute Garc&iacutea &amp Roe",
+        "Jos&amp;eacute; Garc&amp;#237;a &amp;amp;amp; Roe",
+        "Jos%C3%A9%20Garc%c3%ada%20%26+Roe",
+        "Jos%E9+Garc%EDa+%26%0D%0ARoe",
+        "Jos%25C3%25A9+Garc%25C3%25ADa+%2526+Roe",
+        "Jos%u00e9 Garc%u00EDa & Roe",
+        "Jos\\u00e9 Garc&iacute;a \\u0026amp; Roe",
+        "Jos\\\\u00e9 Garc&iacute;a \\\\u0026amp; Roe",
+        "%7B%22Jos%5Cu00e9%20Garc%5Cu00eda%20%26%20Roe%22%7D",
+        "Jos%26eacute%3B Garc\u00eda &#x26;amp; Roe",
+    ],
+)
+def test_what_pages_of_the_web_have_is_searched_with_its_escapes_resolved(
+    written: str, cut: int
+) -> None:
+    data = f"AT&T, 5 % of it, &c.\n{written}\nlast &#2".encode()
+    assert readings(data, "José García & Roe", "nobody", cut=cut) == [{2: Reading.WEB}, {}]
+
+
+def test_the_first_reading_that_finds_a_text_is_named() -> None:
+    data = "José\nJos\\u00e9\nJos&eacute;\nJos%C3%A9 José\n😀 &#128512;".encode()
+    named = {1: Reading.AS_WRITTEN, 2: Reading.JSON, 3: Reading.WEB, 4: Reading.AS_WRITTEN}
+    assert readings(data, "josé", "😀 😀") == [named, {5: Reading.WEB}]
+
+
+def test_an_escape_in_a_text_that_is_looked_for_is_found_where_it_is_written_so() -> None:
+    data = b"fish &amp; chips 50%25\n\\u0066ish &amp; chips 50%25\n"
+    assert readings(data, "fish &amp; chips 50%25") == [{1: Reading.AS_WRITTEN, 2: Reading.JSON}]
+
+
+def test_a_character_that_pieces_cut_is_read_whole_or_as_its_bytes_wherever_they_cut() -> None:
+    data = b"x %F0%9F%98%80 %E2%82 %C3%28 %E9t%E9 %F0%9F%98 %ff%"
+    wanted = ["x 😀 \u00e2\u201a \u00c3( été \u00f0\u0178\u02dc \u00ff%"]
+    assert all(lines(data, *wanted, cut=cut) == [[1]] for cut in range(len(data)))
+
+
+def test_names_of_files_are_read_in_the_same_ways() -> None:
+    patterns = [one for one in map(pattern, ("José Roe", "nobody")) if one]
+    assert in_name(patterns, "Jos%C3%A9%20Roe.pdf") == {0: Reading.WEB}
+    assert in_name(patterns, "2 JOSÉ\nRoe \\u0026.txt") == {0: Reading.AS_WRITTEN}
+
+
+NAMES = html.entities.codepoint2name
+WAYS: list[Callable[[str], str]] = [
+    json.dumps,
+    lambda text: json.dumps(text, ensure_ascii=False),
+    html.escape,
+    lambda text: html.escape(text).encode("ascii", "xmlcharrefreplace").decode(),
+    lambda text: "".join(f"&{NAMES[ord(one)]};" if ord(one) in NAMES else one for one in text),
+    urllib.parse.quote,
+    urllib.parse.quote_plus,
+]
+# What looks like an escape before all is written is resolved too; HTML has no controls and no unassigned characters.
+PLAIN = st.text(
+    st.characters(exclude_characters="&%\\", exclude_categories=["Cc", "Cs", "Cn"]), max_size=60
+)
+
+
+@given(
+    PLAIN,
+    PLAIN,
+    st.lists(st.sampled_from(WAYS), min_size=1, max_size=3),
+    st.integers(1, 7),
+)
+def test_what_the_web_writes_is_found(
+    before: str, text: str, ways: list[Callable[[str], str]], cut: int
+) -> None:
+    text = text.strip()
+    if pattern(text) is None:
+        return
+    written = before + "|" + text + "|"
+    # JSON alone is resolved twice.
+    for way in ways if set(ways) - set(WAYS[:2]) else ways[:2]:
+        written = way(written)
+    assert lines(written.encode(), text, cut=cut)[0]
+
+
 @given(st.text())
 def test_folding_keeps_lines_and_is_done_once(text: str) -> None:
     assert folded(text).count("\n") == text.count("\n")
@@ -163,7 +265,22 @@ def test_lines_that_are_named_are_bounded_and_that_is_said() -> None:
     assert sorted(found.lines[0]) == list(range(1, LINES_MAX + 1))
 
 
-@pytest.mark.parametrize("piece", [b"x", b"\\", b"\\u00e9", b"\n", b" ", "é".encode()])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        b"x",
+        b"\\",
+        b"\\u00e9",
+        b"\n",
+        b" ",
+        "é".encode(),
+        b"&",
+        b"&#233;",
+        b"&amp;",
+        b"%",
+        b"%C3%A9",
+    ],
+)
 def test_memory_is_constant_also_for_one_line_without_an_end(piece: bytes) -> None:
     one = pattern("jane roe")
     assert one is not None
@@ -195,6 +312,10 @@ HOSTILE = {
     "lines": (b"\\\\ " + b"a\n" * 60_000, A_LOT),
     "line ends": (b"\\\\ a" + b"\n" * 120_000, A_LOT),
     "escapes": (b"\\\\" * 60_000, "\\" * 500),
+    "references": (b"&#" * 30_000 + b"&a" * 30_000 + b"&amp;" * 12_000, "&" * 500),
+    "names": (b"".join(b"&a%d;" % number for number in range(15_000)), "&" * 500),
+    "percents": (b"%25" * 20_000 + b"%f0%9f" * 10_000 + b"%u4e00%" * 8_000, "%" * 500),
+    "all": (b"%255C%5Cu0026amp%3Bamp;%5C&#92;" * 4_000, "&" * 500),
     "numbers": (b"\\ud83d\\ude00" * 10_000, "\U0001f600" * 500),
     "expanded": ("\\\\ \ufdfa".encode() + "\ufdfa".encode() * 40_000, "\ufdfa" * 990),
     "unknown": (b"\\\\ " + STRANGE.encode(), A_LOT),

@@ -8,8 +8,9 @@ from msgspec import Struct
 class FileSearch(Struct, forbid_unknown_fields=True):
     """Texts to look for in every file of the organization. `after` is a file's id: the search goes on after it.
 
-    Files are read as UTF-8, Latin-1 (Windows-1252) or UTF-16, and with JSON's escapes resolved twice. Other encodings,
-    HTML's entities, percent-encoding, base64 and compressed content are not searched.
+    Files are read as UTF-8, Latin-1 (Windows-1252) or UTF-16: as they are written, with JSON's escapes resolved twice,
+    and with HTML's character references, percent-encoding and JSON's escapes resolved three times. Other encodings,
+    base64 and compressed content are not searched.
     """
 
     texts: list[str]
@@ -17,7 +18,10 @@ class FileSearch(Struct, forbid_unknown_fields=True):
 
 
 class SearchMatch(Struct, forbid_unknown_fields=True):
-    """A file and a line of it in which text `text` of the request begins, counted from 1; `line` is null for its name."""
+    """A file and a line of it in which text `text` of the request begins, counted from 1; `line` is null for its name.
+
+    `reading`: the text stands there `as_written`; or only with the escapes of `json` or of the `web` resolved.
+    """
 
     object: Literal["file.search.match"]
     file: str
@@ -25,6 +29,7 @@ class SearchMatch(Struct, forbid_unknown_fields=True):
     project: str
     text: int
     line: int | None
+    reading: Literal["as_written", "json", "web"]
 
 
 class SearchedFile(Struct, forbid_unknown_fields=True):

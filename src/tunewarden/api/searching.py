@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 from starlette.responses import StreamingResponse
@@ -29,7 +29,7 @@ from tunewarden.registry import file_rows
 from tunewarden.registry.file_rows import File
 from tunewarden.registry.file_searches import FileSearch
 from tunewarden.registry.files import Files
-from tunewarden.registry.text_search import PIECE_BYTES, Found, Search
+from tunewarden.registry.text_search import PIECE_BYTES, Found, Reading, Search, in_name
 from tunewarden.serving.admission import Admissions, Serving
 
 # In one request; a client continues with `after`.
@@ -44,6 +44,11 @@ REST = 1.0
 T = TypeVar("T")
 
 HAS_MORE = "has_more"
+_READINGS: dict[Reading, Literal["as_written", "json", "web"]] = {
+    Reading.AS_WRITTEN: "as_written",
+    Reading.JSON: "json",
+    Reading.WEB: "web",
+}
 
 
 class Searches:
@@ -176,15 +181,23 @@ class Searching:
         if not named:
             return
         name = named[0].filename
-        in_name = [number for number, one in enumerate(self.search.patterns) if one.is_in(name)]
-        self._with_matches += bool(in_name or found.lines)
+        names = in_name(self.search.patterns, name)
+        self._with_matches += bool(names or found.lines)
         for number in range(len(self.search.patterns)):
-            lines: list[int | None] = [None] if number in in_name else []
-            lines += sorted(found.lines.get(number, ()))
-            for line in lines:
+            lines: list[tuple[int | None, Reading]] = []
+            if number in names:
+                lines.append((None, names[number]))
+            lines += sorted(found.lines.get(number, {}).items())
+            for line, reading in lines:
                 yield _line(
                     SearchMatch(
-                        "file.search.match", file.id, name, file.project_id, number + 1, line
+                        "file.search.match",
+                        file.id,
+                        name,
+                        file.project_id,
+                        number + 1,
+                        line,
+                        _READINGS[reading],
                     )
                 )
 

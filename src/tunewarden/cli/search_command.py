@@ -29,10 +29,11 @@ TEXT_BYTES_MAX = 256 * 1024
 @data_option
 @refusing
 def files_search(text_file: BinaryIO, data: Path | None, *, as_json: bool) -> None:
-    """Look for texts in all files of the organization: file, line, number of the text, name of the file.
+    """Look for texts in all files of the organization: file, line, number of the text, reading, name of the file.
 
-    Owners only. Case, accents, width and the kind of white space do not matter, and JSON's escapes are resolved. The
-    texts are in no argument, log or audit event. Exit status 1 if a file could not be read to its end.
+    Owners only. Case, accents, width and the kind of white space do not matter. A reading is how the text stands there:
+    as_written, or only with the escapes of json or of the web (HTML, percent-encoding) resolved. The texts are in no
+    argument, log or audit event. Exit status 1 if a file could not be read to its end.
     """
     show = _Shown(as_json=as_json)
     with client.opened(data) as server:
@@ -104,7 +105,8 @@ class _Shown:
             show_json(line, is_line=True)
         elif kind == "match":
             where = "name" if line["line"] is None else line["line"]
-            click.echo(f"{line['file']}\t{where}\t{line['text']}\t{plain(line['filename'])}")
+            found = (line["file"], where, line["text"], line["reading"], plain(line["filename"]))
+            click.echo("\t".join(map(str, found)))
         elif kind == "incomplete":
             click.echo(f"{line['file']} was not searched to its end: {line['code']}", err=True)
         elif kind == "progress" and sys.stderr.isatty():

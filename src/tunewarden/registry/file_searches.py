@@ -72,7 +72,7 @@ def _patterns(texts: Sequence[str]) -> tuple[Pattern, ...]:
         one = text_search.pattern(text)
         if one is None or text_search.compared_length(text) < COMPARED_MIN:
             raise _invalid(
-                f"each text needs {COMPARED_MIN} characters or more, apart from spaces and accents"
+                f"each text needs {COMPARED_MIN} characters or more, apart from spaces, + and accents"
             )
         found.append(one)
     return tuple(found)

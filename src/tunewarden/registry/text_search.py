@@ -1,12 +1,15 @@
 r"""Looks for texts in the bytes of a file as they come, in constant memory. Pure: no I/O.
 
 Texts are compared as people read them: without regard to case, accents and other combining marks, width, ligatures,
-invisible formatting characters, which apostrophe, which hyphen or dash, and which white space, and how much of it, is
-between words. For finding too much is looked at by a person; finding too little is not. The rule is one function of a single character (Unicode's NFKD and case
-folding, then marks dropped and what looks alike made one), so that a text that is cut anywhere between two characters is compared in the same way.
+invisible formatting characters, which apostrophe, which hyphen or dash, and which white space or plus, and how much of
+it, is between words. For finding too much is looked at by a person; finding too little is not. The rule is one function
+of a single character (Unicode's NFKD and case folding, then marks dropped and what looks alike made one), so that a
+text that is cut anywhere between two characters is compared in the same way.
 
-Each file is also read with its JSON escapes resolved (`\u00e9`, `\"`, `\n`), once, and once more: the arguments of
-tool calls are JSON in a string of JSON. A line is one of the file's own; an escaped line break begins none.
+A file is read as it is written, and besides, where it has such escapes (`text_escapes`), in two other ways: with
+JSON's resolved, twice, for the arguments of tool calls are JSON in a string of JSON; and, for pages of the web, with
+HTML's character references, percent-encoding and JSON's resolved together, three times. A line is one of the file's
+own; an escaped line break begins none.
 
 The time is linear in the data whatever the texts are, and every function that takes data yields after each bit of work,
 so that the caller can rest or stop there.
@@ -18,10 +21,22 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import chain
+from typing import NamedTuple
+
+from tunewarden.registry.text_escapes import (
+    AS_WINDOWS,
+    JSON,
+    WEB,
+    WEB_AGAIN,
+    Syntax,
+    Unescaped,
+    complete_length,
+)
 
 # Lines of one file that are named for each text.
 LINES_MAX = 1000
-ESCAPED_LEVELS = 2
 # A call of C holds the interpreter for as long as one piece takes.
 PIECE_BYTES = 16 * 1024
 # Bytes that are decoded, and characters that are folded, at a time: each may cost a call of Python.
@@ -29,9 +44,6 @@ _AT_ONCE = 2 * 1024
 # How many matches of a text are taken at a time.
 MATCHES_AT_ONCE = 100
 
-_ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/bfnrt]))')
-_UNFINISHED = re.compile(r"u[0-9a-fA-F]{0,3}\Z|\Z")
-_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _LITTLE, _BIG = "utf-16-le", "utf-16-be"
 _BYTE_ORDER = ((codecs.BOM_UTF16_LE, _LITTLE), (codecs.BOM_UTF16_BE, _BIG))
 # In how many bytes of a file UTF-16 without a byte order mark is recognized: of its characters, at least half have one
@@ -43,7 +55,29 @@ _FORMATTING, _DASH = "Cf", "Pd"
 _APOSTROPHES = "'`\u00b4\u02b9\u02bb\u02bc\u02bd\u2018\u2019\u201b\u2032\ua78c"
 # A minus, a hyphen bullet; the others are of the category.
 _HYPHENS = "\u2212\u2043"
-_ALIKE = dict.fromkeys(_APOSTROPHES, "'") | dict.fromkeys(_HYPHENS, "-") | {"\u0131": "i"}
+# A plus is the space of a form's query.
+_ALIKE = dict.fromkeys(_APOSTROPHES, "'") | dict.fromkeys(_HYPHENS, "-") | {"\u0131": "i", "+": " "}
+
+
+class Reading(IntEnum):
+    """A way to read a file; the first one that finds a text in a line is named."""
+
+    AS_WRITTEN = 0
+    JSON = 1
+    WEB = 2
+
+
+class _Chain(NamedTuple):
+    """Syntaxes that are resolved one after the other."""
+
+    reading: Reading
+    syntaxes: tuple[Syntax, ...]
+
+
+_CHAINS = (
+    _Chain(Reading.JSON, (JSON, JSON)),
+    _Chain(Reading.WEB, (WEB, WEB_AGAIN, WEB_AGAIN)),
+)
 
 
 class _Folding(dict[int, str]):
@@ -96,10 +130,6 @@ class Pattern:
     literal: re.Pattern[str]
     length: int
 
-    def is_in(self, text: str) -> bool:
-        """Return whether a whole text has it."""
-        return self.literal.search(spaced(text)) is not None
-
 
 def pattern(text: str) -> Pattern | None:
     """Return the pattern of a text; None if nothing of it is compared, such as for spaces."""
@@ -114,22 +144,32 @@ def compared_length(text: str) -> int:
 
 @dataclass(slots=True)
 class Found:
-    """The lines of one file in which each text begins, by the text's number. Bounded."""
+    """The lines of one file in which each text begins, by the text's number, and how it was read. Bounded."""
 
-    lines: dict[int, set[int]] = field(default_factory=dict)
+    lines: dict[int, dict[int, Reading]] = field(default_factory=dict)
     has_more: bool = False
 
-    def add(self, number: int, line: int) -> None:
+    def add(self, number: int, line: int, reading: Reading) -> None:
         """Add a line of a text, if there is room for it."""
-        known = self.lines.setdefault(number, set())
+        known = self.lines.setdefault(number, {})
         if len(known) >= LINES_MAX and line not in known:
             self.has_more = True
         else:
-            known.add(line)
+            known[line] = min(reading, known.get(line, reading))
 
     def is_full(self, number: int) -> bool:
         """Return whether no further line of this text is needed."""
         return self.has_more and len(self.lines.get(number, ())) >= LINES_MAX
+
+
+def in_name(patterns: Sequence[Pattern], name: str) -> dict[int, Reading]:
+    """Return the numbers of the texts that a short name has, and how it was read."""
+    found = Found()
+    search = Search(patterns, found)
+    data = name.encode("utf-8", "surrogatepass")
+    for _ in chain(search.feed(data), search.end()):
+        pass
+    return {number: min(lines.values()) for number, lines in found.lines.items()}
 
 
 class Search:
@@ -138,12 +178,12 @@ class Search:
     def __init__(self, patterns: Sequence[Pattern], found: Found) -> None:
         self._patterns = patterns
         self._found = found
-        self._readings: list[_Reading] = []
+        self._encodings: list[_Encoding] = []
         self._first = b""
 
     def feed(self, data: bytes) -> Iterator[None]:
         """Search the next bytes, however they are cut."""
-        if not self._readings:
+        if not self._encodings:
             data = self._first + data
             if len(data) < FIRST_BYTES:
                 self._first = data
@@ -154,7 +194,7 @@ class Search:
 
     def end(self) -> Iterator[None]:
         """Search what was held back at the end."""
-        if self._readings:
+        if self._encodings:
             yield from self._give(b"", is_last=True)
         else:
             self._begin(self._first)
@@ -164,10 +204,10 @@ class Search:
         marked = next((name for mark, name in _BYTE_ORDER if data.startswith(mark)), None)
         # What looks like UTF-16 may be something else with ASCII in it: it is read in both ways.
         names = [marked] if marked else ["utf-8", *_unmarked(data[:FIRST_BYTES])]
-        self._readings = [_Reading(name, self._patterns, self._found) for name in names]
+        self._encodings = [_Encoding(name, self._patterns, self._found) for name in names]
 
     def _give(self, data: bytes, *, is_last: bool) -> Iterator[None]:
-        for one in self._readings:
+        for one in self._encodings:
             yield from one.feed(data, is_last=is_last)
 
 
@@ -180,23 +220,13 @@ def _unmarked(data: bytes) -> list[str]:
     return [_BIG] if even >= _ZEROS_MIN and odd <= _OTHER_ZEROS_MAX else []
 
 
-def _as_windows(error: UnicodeError) -> tuple[str, int]:
-    """Read bytes that are no UTF-8 as Windows-1252, which is Latin-1 too: what is damaged hides nothing after it."""
-    assert isinstance(error, UnicodeDecodeError), "nothing is encoded with it"
-    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
-
-
-_AS_WINDOWS = "tunewarden.windows-1252"
-codecs.register_error(_AS_WINDOWS, _as_windows)
-
-
-class _Reading:
+class _Encoding:
     """Searches a file as text in one encoding."""
 
     def __init__(self, name: str, patterns: Sequence[Pattern], found: Found) -> None:
-        errors = _AS_WINDOWS if name == "utf-8" else "replace"
+        errors = AS_WINDOWS if name == "utf-8" else "replace"
         self._decoder = codecs.getincrementaldecoder(name)(errors)
-        self._top = _Level(_Matcher(patterns, found), ESCAPED_LEVELS)
+        self._top = _Level(_Matcher(patterns, found, Reading.AS_WRITTEN), _CHAINS)
 
     def feed(self, data: bytes, *, is_last: bool) -> Iterator[None]:
         parts = []
@@ -208,77 +238,51 @@ class _Reading:
 
 
 class _Level:
-    """Searches text as it is and, from its first backslash on, with its escapes resolved too."""
+    """Searches text as it is and, from the first mark of each syntax on, with the escapes of that resolved too.
 
-    def __init__(self, matcher: "_Matcher", deeper_levels: int) -> None:
+    A chain of syntaxes resolves one after the other.
+    """
+
+    def __init__(self, matcher: "_Matcher", chains: Sequence[_Chain]) -> None:
         self._matcher = matcher
-        self._deeper_levels = deeper_levels
-        self._deeper: _Level | None = None
-        self._unescaped = _Unescaped()
+        self._chains = [one for one in chains if one.syntaxes]
+        self._deeper: dict[Reading, tuple[Unescaped, _Level]] = {}
+        self._held = ""
 
     def feed(self, text: str, *, is_last: bool) -> Iterator[None]:
-        if self._deeper is None and self._deeper_levels and "\\" in text:
-            # So far both are the same.
-            self._deeper = _Level(self._matcher.copy(), self._deeper_levels - 1)
-        if self._deeper is not None:
-            resolved = self._unescaped.take(text, is_last=is_last)
+        if self._chains:
+            text = self._held + text
+            length = len(text) if is_last else complete_length(text)
+            text, self._held = text[:length], text[length:]
+        for reading, syntaxes in self._chains:
+            if reading not in self._deeper and syntaxes[0].is_in(text):
+                # So far both are the same.
+                level = _Level(self._matcher.copy(reading), [_Chain(reading, syntaxes[1:])])
+                self._deeper[reading] = Unescaped(syntaxes[0]), level
             yield
-            yield from self._deeper.feed(resolved, is_last=is_last)
+        for unescaped, deeper in self._deeper.values():
+            parts = []
+            for part in unescaped.take(text):
+                parts.append(part)
+                yield
+            if is_last:
+                parts.append(unescaped.end())
+            yield from deeper.feed("".join(parts), is_last=is_last)
         yield from self._matcher.feed(text)
-
-
-class _Unescaped:
-    """Resolves JSON's escapes in a text that comes in pieces. What is no escape stays as it is."""
-
-    def __init__(self) -> None:
-        self._held = ""
-        self._high = ""
-
-    def take(self, text: str, *, is_last: bool) -> str:
-        """Return the next piece; an escape, or half of a character, that may go on is held back."""
-        text = self._held + text
-        begin = len(text) if is_last else _begin_of_unfinished(text)
-        self._held = text[begin:]
-        resolved = self._high + _ESCAPE.sub(_resolved, text[:begin])
-        self._high = ""
-        if not is_last and resolved and "\ud800" <= resolved[-1] <= "\udbff":
-            resolved, self._high = resolved[:-1], resolved[-1]
-        return resolved if resolved.isascii() else _PAIR.sub(_joined, resolved)
-
-
-def _begin_of_unfinished(text: str) -> int:
-    """Return where an escape begins that the end of a text may have cut; the text's length if there is none."""
-    match = _UNFINISHED.search(text, max(0, len(text) - len("u000")))
-    assert match is not None, "the end always matches"
-    end = match.start()
-    slashes = end - len(text[:end].rstrip("\\"))
-    # Two of them are an escape that is complete.
-    return end - 1 if slashes % 2 else len(text)
-
-
-def _resolved(match: re.Match[str]) -> str:
-    number, one = match.groups()
-    if number is None:
-        return " " if one in "bfnrt" else str(one)
-    found = chr(int(number, 16))
-    return " " if found == "\n" else found
-
-
-def _joined(match: re.Match[str]) -> str:
-    return match[0].encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 class _Matcher:
     """Searches text in pieces: the end of what was searched is kept, because a text may go on in the next piece."""
 
-    def __init__(self, patterns: Sequence[Pattern], found: Found) -> None:
+    def __init__(self, patterns: Sequence[Pattern], found: Found, reading: Reading) -> None:
         self._patterns = patterns
         self._found = found
+        self._reading = reading
         self._kept_length = max(one.length for one in patterns) - 1
         self._text = _SpacedText()
 
-    def copy(self) -> "_Matcher":
-        other = _Matcher(self._patterns, self._found)
+    def copy(self, reading: Reading) -> "_Matcher":
+        other = _Matcher(self._patterns, self._found, reading)
         other._text = self._text.copy()
         return other
 
@@ -302,7 +306,7 @@ class _Matcher:
             match = one.literal.search(text, start)
             if match is None:
                 break
-            self._found.add(number, self._text.line(match.start()))
+            self._found.add(number, self._text.line(match.start()), self._reading)
             start = self._text.next_line(match.start())
             taken += 1
             if taken % MATCHES_AT_ONCE == 0:
