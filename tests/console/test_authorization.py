@@ -50,6 +50,8 @@ def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
     model, gone = server.make_model().id, server.make_model().id
     deleted = server.request("DELETE", f"/v1/models/{gone}", key=key)
     file, other = (uploading.post(server, "/v1/files", *FILE).json for _ in range(2))
+    named = server.make_model().id
+    alias = server.post("/v1/aliases", {"name": "shown", "model": named}).json["name"]
     rule = server.post("/v1/retention/rules", {"action": "archive", "older_than_days": 9}).json
     erased = server.request("DELETE", f"/v1/files/{other['id']}?cascade=models", key=key)
     return {
@@ -79,7 +81,7 @@ def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
         "user_id": [("own", fine_tuning_rows.caller_of(app, key).user_id), ("unknown", "user-0")],
         "invite_id": [("unknown", "invite-nobody")],
         "hold_id": [("unknown", "hold_nobody")],
-        "alias": [("unknown", "nobody")],
+        "alias": [("own", alias), ("unknown", "nobody")],
         "name": [("own", "console.css"), ("unknown", "nothing.css")],
         "token": [("unknown", "nothing")],
     }
@@ -142,6 +144,7 @@ def test_who_belongs_to_another_organization_sees_of_this_what_is_unknown_to_all
     for name, path in (
         ("model_id", "/console/models/{}"),
         ("deletion_id", "/console/deletions/{}"),
+        ("alias", "/console/aliases/{}"),
         ("job_id", "/console/jobs/{}"),
         ("file_id", "/console/files/{}"),
         ("case_id", "/console/cases/{}"),

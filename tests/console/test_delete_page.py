@@ -98,7 +98,8 @@ def test_a_hold_is_placed_and_an_alias_switched_where_they_are_in_the_way(
     assert owner.post(f"/console/holds/{hold}/lift", {}).header("location") == where
     server.post("/v1/aliases", {"name": "in-the-way", "model": model})
     assert "/console/aliases/in-the-way" in owner.text(_page(model))
-    form = {"model": other, "then": _page(model)}
+    form = {**hidden(owner.text(_page(model))), "model": other}
+    assert (form["act"], form["then"]) == ("switch", _page(model))
     assert owner.post("/console/aliases/in-the-way", form).header("location") == _page(model)
     assert _delete(owner, model)[0] == 303
     alias = server.get("/v1/aliases/in-the-way", key=server.owner_key).json

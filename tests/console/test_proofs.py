@@ -6,11 +6,10 @@ import re
 import pytest
 from tests.support import fine_tuning_rows as rows
 from tests.support import webhook_rows
-from tests.support.console import Visitor, hidden
+from tests.support.console import Visitor, hidden, sign_in_a_while_ago
 from tests.support.servers import Reply, Server
 
 from tunewarden.finetuning.states import State
-from tunewarden.identity.sessions import PROOF_MICROS
 from tunewarden.registry import retention_pause
 from tunewarden.registry.retention_pause import PauseReason
 
@@ -22,12 +21,7 @@ def key(server: Server) -> str:
 
 @pytest.fixture
 def visitor(server: Server, key: str) -> Visitor:
-    """Somebody who signed in a while ago."""
-    visitor = Visitor(server, key)
-    with server.app.database.write() as tx:
-        sql = "UPDATE sessions SET proof_at = proof_at - :by WHERE key_id = :key"
-        tx.run(sql, by=PROOF_MICROS, key=f"key_{key.split('-')[2]}")
-    return visitor
+    return sign_in_a_while_ago(server, key)
 
 
 def _refused_then_done(visitor: Visitor, key: str, path: str, form: dict[str, str]) -> Reply:
@@ -78,7 +72,7 @@ def test_a_job_is_cancelled_and_resumed_without(server: Server, visitor: Visitor
 def test_an_alias_is_switched(server: Server, visitor: Visitor, key: str) -> None:
     before, after = server.make_model().id, server.make_model().id
     server.post("/v1/aliases", {"name": "proved", "model": before})
-    form = {"model": after, "then": "/console/models"}
+    form = {"act": "switch", "model": after, "then": "/console/models"}
     assert _refused_then_done(visitor, key, "/console/aliases/proved", form).status == 303
     alias = server.get("/v1/aliases/proved", key=server.owner_key).json
     assert [one["model"] for one in alias["targets"]] == [after]

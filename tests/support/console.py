@@ -2,10 +2,12 @@
 
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import urlencode
 
 from tests.support.servers import Reply, Server
+
+from tunewarden.identity.sessions import PROOF_MICROS
 
 FORM = "application/x-www-form-urlencoded"
 HIDDEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
@@ -38,11 +40,14 @@ class Visitor:
         return reply.body.decode()
 
     def post(
-        self, path: str, fields: Mapping[str, str], headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        fields: Mapping[str, str | Sequence[str]],
+        headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """Send a form from a page of the console."""
+        """Send a form from a page of the console; a field with several texts is sent as often."""
         sent = {"sec-fetch-site": "same-origin", **(headers or {}), "content-type": FORM}
-        return self._ask("POST", path, sent, urlencode(fields).encode())
+        return self._ask("POST", path, sent, urlencode(fields, doseq=True).encode())
 
     def _ask(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
@@ -54,6 +59,15 @@ class Visitor:
         if set_cookie is not None:
             self.cookie = set_cookie.partition(";")[0]
         return reply
+
+
+def sign_in_a_while_ago(server: Server, key: str) -> Visitor:
+    """Return somebody whose session asks for the key again before what needs a proof."""
+    visitor = Visitor(server, key)
+    with server.app.database.write() as tx:
+        sql = "UPDATE sessions SET proof_at = proof_at - :by WHERE key_id = :key"
+        tx.run(sql, by=PROOF_MICROS, key=f"key_{key.split('-')[2]}")
+    return visitor
 
 
 def hidden(page: str) -> dict[str, str]:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial, wraps
 from typing import Any
 
 import msgspec
@@ -65,9 +65,34 @@ async def unproven(visit: Visit, again: Callable[[Visit, str, int], Response]) -
 async def asked_again(visit: Visit, what: str) -> Response | None:
     """Return a page that asks for the key and sends the same form there again, if no proof is fresh; None to go on.
 
-    For what prepares a deletion or hides one: `what` it is, as a title.
+    `what` needs the proof, as a title.
     """
     return await unproven(visit, partial(_key_page, what=what))
+
+
+def proved(
+    what: str | Mapping[str, str],
+) -> Callable[[Callable[[Visit], Response]], Callable[[Visit], Awaitable[Response]]]:
+    """Return a page that first asks for the key again, if no proof is fresh: as `asked_again`.
+
+    For what destroys, makes way for a deletion, hides one, or decides who may do what. `what` it is: as a title, or
+    one for each `act` of the form that needs the proof.
+    """
+
+    def with_proof(
+        answer: Callable[[Visit], Response],
+    ) -> Callable[[Visit], Awaitable[Response]]:
+        @wraps(answer)
+        async def guarded(visit: Visit) -> Response:
+            title = what if isinstance(what, str) else what.get(visit.asked.sent("act"))
+            refused = None if title is None else await asked_again(visit, title)
+            if refused is not None:
+                return refused
+            return await run_in_threadpool(answer, visit)
+
+        return guarded
+
+    return with_proof
 
 
 def _key_page(visit: Visit, message: str, status: int, *, what: str) -> Response:

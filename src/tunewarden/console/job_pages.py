@@ -90,16 +90,9 @@ def _deletions_of(visit: Visit, deleted: Collection[str]) -> dict[str, str]:
     return {artifact_id: one.id for artifact_id, one in found.items() if one is not None}
 
 
-async def change_job(visit: Visit) -> Response:
+@confirming.proved({"cancel": "Cancel the job"})
+def change_job(visit: Visit) -> Response:
     """Pause, resume or cancel a job. Who cancels one, which may make way for a deletion, proves who it is."""
-    if visit.asked.sent("act") == "cancel":
-        refused = await confirming.asked_again(visit, "Cancel the job")
-        if refused is not None:
-            return refused
-    return await run_in_threadpool(_change, visit)
-
-
-def _change(visit: Visit) -> Response:
     of, caller, job_id = visit.operations, visit.caller, visit.asked.segments["job_id"]
     act = visit.asked.sent("act")
     if act == "pause":

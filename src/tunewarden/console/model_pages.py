@@ -1,7 +1,6 @@
 """The models of an organization, and one model with everything that hangs on it."""
 
 from collections.abc import Sequence
-from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -22,8 +21,6 @@ from tunewarden.registry.model_changes import Changes
 from tunewarden.registry.model_pages import Chosen, ListedModel
 from tunewarden.registry.models import Model
 
-# The weight of an alias's only model.
-WHOLE = 1
 STATES = {state.value: state for state in (State.ACTIVE, State.ARCHIVED)}
 
 
@@ -112,17 +109,14 @@ async def change_model(visit: Visit) -> Response:
     model_id = visit.asked.segments["model_id"]
     change_now = visit.operations.model_changes.change
     await run_in_threadpool(change_now, visit.caller, model_id, changes)
-    return _back(visit, f"/console/models/{segment(model_id)}")
+    return rendering.back(visit, f"/console/models/{segment(model_id)}")
 
 
-async def lift_hold(visit: Visit) -> Response:
+@confirming.proved("Lift the hold")
+def lift_hold(visit: Visit) -> Response:
     """Lift a hold, and go back to what it was on."""
-    refused = await confirming.asked_again(visit, "Lift the hold")
-    if refused is not None:
-        return refused
-    lift, hold_id = visit.operations.holds.lift, visit.asked.segments["hold_id"]
-    hold = await run_in_threadpool(lift, visit.caller, hold_id)
-    return _back(visit, f"/console/{hold.kind.value}s/{segment(hold.artifact_id)}")
+    hold = visit.operations.holds.lift(visit.caller, visit.asked.segments["hold_id"])
+    return rendering.back(visit, f"/console/{hold.kind.value}s/{segment(hold.artifact_id)}")
 
 
 def place_hold(visit: Visit) -> Response:
@@ -130,22 +124,6 @@ def place_hold(visit: Visit) -> Response:
     model_id, reason = visit.asked.segments["model_id"], visit.asked.sent("reason").strip()
     visit.operations.holds.place(visit.caller, ArtifactKind.MODEL, model_id, reason)
     return rendering.to(f"/console/models/{segment(model_id)}")
-
-
-async def switch_alias(visit: Visit) -> Response:
-    """Point an alias to one other model, which takes all of its requests."""
-    refused = await confirming.asked_again(visit, "Switch the alias")
-    if refused is not None:
-        return refused
-    model_id = visit.asked.sent("model").strip()
-    switch = partial(visit.operations.aliases.set, is_new=False)
-    name = visit.asked.segments["alias"]
-    await run_in_threadpool(switch, visit.caller, name, {model_id: WHOLE})
-    return _back(visit, f"/console/models/{segment(model_id)}")
-
-
-def _back(visit: Visit, otherwise: str) -> Response:
-    return rendering.to(rendering.ours(visit.asked.sent("then"), otherwise))
 
 
 def found_model(visit: Visit) -> Model:
@@ -172,5 +150,4 @@ PAGES = (
     Page("POST", "/console/models/{model_id}", change_model),
     Page("POST", "/console/models/{model_id}/holds", place_hold),
     Page("POST", "/console/holds/{hold_id}/lift", lift_hold),
-    Page("POST", "/console/aliases/{alias}", switch_alias),
 )

@@ -16,6 +16,7 @@ class Entry(NamedTuple):
 NAVIGATION = (
     Entry("/console", "Home"),
     Entry("/console/models", "Models", Action.READ_MODELS),
+    Entry("/console/aliases", "Aliases", Action.READ_MODELS),
     Entry("/console/jobs", "Jobs", Action.READ_JOBS),
     Entry("/console/files", "Files", Action.READ_FILES),
     Entry("/console/deletions", "Deletions", Action.READ_DELETIONS),

@@ -2,6 +2,7 @@
 
 from tunewarden.console import (
     administration,
+    alias_pages,
     audit_pages,
     bulk_pages,
     case_pages,
@@ -31,6 +32,7 @@ PAGES: tuple[Page | OpenPage, ...] = (
     *sso_pages.PAGES,
     *home_page.PAGES,
     *model_pages.PAGES,
+    *alias_pages.PAGES,
     *delete_pages.PAGES,
     *bulk_pages.PAGES,
     *deletion_pages.PAGES,

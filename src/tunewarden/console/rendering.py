@@ -76,6 +76,11 @@ def ours(address: str, otherwise: str) -> str:
     return address if is_ours else otherwise
 
 
+def back(visit: Visit, otherwise: str) -> Response:
+    """Return a redirect after a form to the page that the form names, if it is one of the console's."""
+    return to(ours(visit.asked.sent("then"), otherwise))
+
+
 def refusal(
     error: Exception, visit: Visit | None, way_on: tuple[str, str] = FIRST_PAGE
 ) -> Response:

@@ -49,13 +49,7 @@ class Asked:
 
     def sent_number(self, name: str) -> int | None:
         """Return a field of the form that is a whole number; None if it is empty. Raises Error(INVALID)."""
-        text = self.sent(name).strip()
-        if not text:
-            return None
-        if not (text.isascii() and text.isdecimal() and len(text) <= DIGITS_MAX):
-            said = f"'{name.replace('_', ' ')}' must be a whole number."
-            raise Error(Kind.INVALID, said, param=name)
-        return int(text)
+        return whole_number(name, self.sent(name))
 
     def asked_for(self, name: str) -> str:
         """Return a parameter of the query; empty if there is none."""
@@ -89,6 +83,17 @@ class Visit:
     def operations(self) -> Operations:
         """The operations of the API."""
         return self.asked.operations
+
+
+def whole_number(name: str, text: str) -> int | None:
+    """Return what was typed into the field `name`; None if it is empty. Raises Error(INVALID)."""
+    typed = text.strip()
+    if not typed:
+        return None
+    if not (typed.isascii() and typed.isdecimal() and len(typed) <= DIGITS_MAX):
+        said = f"'{name.replace('_', ' ')}' must be a whole number."
+        raise Error(Kind.INVALID, said, param=name)
+    return int(typed)
 
 
 async def read_form(request: Request) -> Fields:

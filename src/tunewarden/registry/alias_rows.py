@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
 
 # Of the history that is read; older versions stay.
@@ -100,12 +101,16 @@ def count(tx: Tx, organization_id: str) -> int:
     return int(row[0])
 
 
-def versions(tx: Tx, alias_n: int) -> list[AliasVersion]:
-    """Return the versions of an alias, newest first, at most VERSIONS_SHOWN_MAX."""
+def versions(
+    tx: Tx, alias_n: int, *, before: int | None = None, limit: int = VERSIONS_SHOWN_MAX
+) -> list[AliasVersion]:
+    """Return up to `limit` versions of an alias, newest first; with `before`, only those before that one."""
     rows = tx.rows(
-        "SELECT version FROM alias_versions WHERE alias_n = :n ORDER BY version DESC LIMIT :limit",
+        "SELECT version FROM alias_versions WHERE alias_n = :n AND version < :before"
+        " ORDER BY version DESC LIMIT :limit",
         n=alias_n,
-        limit=VERSIONS_SHOWN_MAX,
+        before=cursors.AFTER_ALL if before is None else before,
+        limit=limit,
     )
     return [version for row in rows if (version := version_of(tx, alias_n, row[0]))]
 

@@ -94,14 +94,24 @@ class Aliases:
             alias_rows.end(tx, found.n)
             _record(tx, caller, audit.EventType.ALIAS_DELETED, name)
 
-    def find(self, caller: Caller, name: str) -> tuple[Alias, list[AliasVersion]]:
-        """Return an alias and its history, newest first. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
+    def find(
+        self,
+        caller: Caller,
+        name: str,
+        *,
+        before: int | None = None,
+        limit: int = alias_rows.VERSIONS_SHOWN_MAX,
+    ) -> tuple[Alias, list[AliasVersion]]:
+        """Return an alias and up to `limit` of its versions, newest first; with `before`, only those before that one.
+
+        Raises Error(FORBIDDEN), Error(NOT_FOUND).
+        """
         authorize(caller, Action.READ_MODELS)
         with self.database.read() as tx:
             found = alias_rows.find(tx, caller.organization_id, name)
             if found is None:
                 raise missing(name)
-            return found, alias_rows.versions(tx, found.n)
+            return found, alias_rows.versions(tx, found.n, before=before, limit=limit)
 
     def page(self, caller: Caller, *, after: str | None, limit: int) -> list[Alias]:
         """Return the organization's aliases by name. Raises Error(FORBIDDEN)."""

@@ -1,0 +1,122 @@
+"""Aliases: the list, and one alias with what it points to, its history, and the forms that change it."""
+
+from itertools import zip_longest
+
+from starlette.responses import Response
+
+from tunewarden.console import confirming, lists, rendering
+from tunewarden.console.paths import Page
+from tunewarden.console.requests import Visit, whole_number
+from tunewarden.console.shown import segment
+from tunewarden.errors import Error, Kind
+from tunewarden.identity.policy import Action
+from tunewarden.registry import model_pages
+from tunewarden.registry.aliases import TARGETS_MAX
+from tunewarden.registry.artifacts import State
+from tunewarden.registry.model_pages import Chosen
+
+HERE = "/console/aliases"
+# The weight of an alias's only model.
+WHOLE = 1
+# Rows of the form for further models.
+MORE_ROWS = 2
+# What only who proves who it is does: a model that no alias points to can be deleted.
+PROVED = {
+    "switch": "Switch the alias",
+    "roll-back": "Roll the alias back",
+    "remove": "Remove the alias",
+}
+
+
+def list_aliases(visit: Visit) -> Response:
+    """Return a page of aliases by name, with the form that makes one."""
+    found = visit.operations.aliases.page(
+        visit.caller,
+        after=visit.asked.asked_for("after") or None,
+        limit=lists.PAGE_ROWS + 1,
+    )
+    rows, cursor = lists.cut(found, lambda one: one.name)
+    values = {
+        "rows": rows,
+        "blank_rows": 1 + MORE_ROWS,
+        "suggested": _suggested(visit),
+        "write_action": Action.WRITE_ALIASES,
+        **lists.paged(visit, cursor),
+    }
+    return rendering.page(visit, "aliases.html", values)
+
+
+def create_alias(visit: Visit) -> Response:
+    """Make an alias, and lead to it."""
+    name = visit.asked.sent("name").strip()
+    visit.operations.aliases.set(visit.caller, name, _weights(visit), is_new=True)
+    return rendering.to(f"{HERE}/{segment(name)}")
+
+
+def show_alias(visit: Visit) -> Response:
+    """Return one alias, with a page of its history."""
+    name, after = visit.asked.segments["alias"], visit.asked.asked_for("after")
+    alias, history = visit.operations.aliases.find(
+        visit.caller, name, before=whole_number("after", after), limit=lists.PAGE_ROWS + 1
+    )
+    rows, cursor = lists.cut(history, lambda one: str(one.version))
+    targets = alias.current.targets
+    values = {
+        "alias": alias,
+        "rows": rows,
+        "sum": sum(one.weight for one in targets),
+        "blank_rows": min(MORE_ROWS, TARGETS_MAX - len(targets)),
+        "suggested": _suggested(visit),
+        "write_action": Action.WRITE_ALIASES,
+        **lists.paged(visit, cursor),
+    }
+    return rendering.page(visit, "alias.html", values)
+
+
+@confirming.proved(PROVED)
+def change_alias(visit: Visit) -> Response:
+    """Point an alias to one other model or to several, or to what it pointed to before, or remove it."""
+    aliases, name = visit.operations.aliases, visit.asked.segments["alias"]
+    act = visit.asked.sent("act")
+    if act == "switch":
+        aliases.set(visit.caller, name, _weights(visit), is_new=False)
+    elif act == "roll-back":
+        aliases.roll_back(visit.caller, name, visit.asked.sent_number("version"))
+    elif act == "remove":
+        aliases.end(visit.caller, name)
+        return rendering.to(HERE)
+    else:
+        raise Error(Kind.INVALID, "The form does not say what to do with the alias.")
+    return rendering.back(visit, f"{HERE}/{segment(name)}")
+
+
+def _weights(visit: Visit) -> dict[str, int]:
+    """Return the weight of each model in the form's rows. Raises Error(INVALID)."""
+    form, weights = visit.asked.form, dict[str, int]()
+    rows = zip_longest(form.get("model", []), form.get("weight", []), fillvalue="")
+    for model, weight in rows:
+        name, typed = model.strip(), whole_number("weight", weight)
+        if name in weights:
+            raise Error(
+                Kind.INVALID, "The form names a model twice. Name each once.", param="model"
+            )
+        if name:
+            weights[name] = WHOLE if typed is None else typed
+    return weights
+
+
+def _suggested(visit: Visit) -> list[str]:
+    """Return the newest models that an alias may point to."""
+    chosen = Chosen(state=State.ACTIVE)
+    found = model_pages.page(
+        visit.operations.database, visit.caller, chosen, after=None, limit=lists.PAGE_ROWS
+    )
+    return [one.model.id for one in found.models]
+
+
+PAGES = (
+    Page("GET", HERE, list_aliases),
+    Page("POST", HERE, create_alias),
+    Page("GET", f"{HERE}/{{alias}}", show_alias),
+    Page("POST", f"{HERE}/{{alias}}", change_alias),
+)
