@@ -83,7 +83,7 @@ def _insert(path: Path, base: str, sample: int, first: int, last: int) -> None:
     with connection:
         connection.execute(MODELS, {**numbers, **owned, **named})
         connection.execute(
-            f"INSERT INTO models (n, base, suffix) SELECT n, :base, '' {new}",
+            f"INSERT INTO models (n, base, suffix, listed_in) SELECT n, :base, '', organization_id {new}",
             {"before": before, "base": base},
         )
         for position, file in enumerate(("adapter_config.json", "adapter_model.safetensors")):

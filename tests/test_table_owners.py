@@ -161,6 +161,13 @@ UNSAID = {
     },
     "identity/project_members.py": {"of_each": "a constant, once for each user"},
     "registry/holds.py": {"listed": "names of parameters"},
+    "registry/model_pages.py": {
+        "way.first": "a constant",
+        "way.joined": "a constant",
+        "way.condition": "compares columns with parameters, and the state with its values",
+        "way.n": "the column with the order",
+        "_in(chosen.state)": "compares the state with its values",
+    },
     "registry/usage.py": {"asked": "names of parameters"},
     "registry/usage_reports.py": {
         "columns": "of COLUMNS, or empty texts",

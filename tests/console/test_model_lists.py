@@ -11,7 +11,8 @@ from tests.support.servers import LOCAL_BASE, Server, wait_until
 from tunewarden.console.lists import PAGE_ROWS
 from tunewarden.identity import keys
 from tunewarden.registry import model_pages
-from tunewarden.registry.model_pages import Chosen
+from tunewarden.registry.artifacts import State
+from tunewarden.registry.model_pages import Chosen, ModelPage
 
 MODEL = re.compile(r'<th scope="row"[^>]*><a href="/console/models/([^"]+)">')
 OLDER = re.compile(r'<a href="([^"]+)" rel="next">')
@@ -96,6 +97,7 @@ def test_a_page_reads_a_bounded_number_of_models_and_says_where_to_go_on(
     server: Server, key: str, ids: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_pages, "LOOKED_AT_MAX", 4)
+    monkeypatch.setattr(model_pages, "FEW_MAX", 2)
     app = server.app
     caller = keys.authenticate(app.database, key, "req_test")
     found: list[str] = []
@@ -109,6 +111,42 @@ def test_a_page_reads_a_bounded_number_of_models_and_says_where_to_go_on(
             break
     assert found == [one for one in ids[::-1] if ":third:" in one]
     assert reads == -(-len(ids) // 4)
+
+
+@pytest.mark.parametrize("state", [None, State.ACTIVE])
+def test_what_few_models_have_is_found_at_once_however_many_are_newer(
+    server: Server,
+    key: str,
+    ids: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    state: State | None,
+) -> None:
+    monkeypatch.setattr(model_pages, "LOOKED_AT_MAX", 4)
+    monkeypatch.setattr(model_pages, "FEW_MAX", 5)
+    caller = keys.authenticate(server.app.database, key, "req_test")
+
+    def page(base: str | None, suffix: str, after: str | None = None) -> ModelPage:
+        chosen = Chosen(base=base, suffix=suffix, state=state)
+        return model_pages.page(server.app.database, caller, chosen, after=after, limit=9)
+
+    for base in (None, LOCAL_BASE):
+        few = page(base, "n2")
+        assert [one.model.suffix for one in few.models] == ["n23", "n22", "n20", "n2"]
+        older = page(base, "n2", few.models[1].model.id)
+        assert [one.model.suffix for one in older.models] == ["n20", "n2"]
+        assert (few.looked_to, older.looked_to) == (None, None)
+        # "n10" and its like begin so too: these are no longer few.
+        assert page(base, "n1").looked_to is not None
+
+
+def test_no_index_has_the_name_of_a_model_that_was_deleted(server: Server, key: str) -> None:
+    model = server.make_model(key=key, suffix="gone-by-now")
+    indexed = "SELECT COUNT(*) FROM models WHERE listed_in IS NOT NULL AND suffix = 'gone-by-now'"
+    with server.app.database.read() as tx:
+        assert tx.row(indexed) == (1,)
+    assert server.request("DELETE", f"/v1/models/{model.id}", key=key).status == 200
+    with server.app.database.read() as tx:
+        assert tx.row(indexed) == (0,)
 
 
 def test_a_foreign_cursor_is_refused_like_an_unknown_one(

@@ -409,7 +409,7 @@ CREATE TABLE models (
   suffix TEXT NOT NULL,
   job_n INTEGER REFERENCES jobs (n),
   step INTEGER
-, loaded_by TEXT, is_protected INTEGER NOT NULL DEFAULT 0, sealed_metadata BLOB);
+, loaded_by TEXT, is_protected INTEGER NOT NULL DEFAULT 0, sealed_metadata BLOB, listed_in TEXT);
 
 CREATE TABLE organizations (
   id TEXT PRIMARY KEY,
@@ -759,7 +759,15 @@ CREATE INDEX members_of_project ON project_members (project_id, added_at, user_i
 
 CREATE INDEX members_of_replica ON members (replica_n);
 
+CREATE INDEX models_active ON artifacts (organization_id, n) WHERE kind = 'model' AND state = 'active';
+
+CREATE INDEX models_archived ON artifacts (organization_id, n) WHERE kind = 'model' AND state = 'archived';
+
+CREATE INDEX models_by_base ON models (listed_in, base, n) WHERE listed_in IS NOT NULL;
+
 CREATE INDEX models_by_name ON models (base, suffix, n);
+
+CREATE INDEX models_by_suffix ON models (listed_in, suffix) WHERE listed_in IS NOT NULL AND suffix <> '';
 
 CREATE INDEX models_listed ON artifacts (organization_id, n)
   WHERE kind = 'model' AND state IN ('active', 'archived');

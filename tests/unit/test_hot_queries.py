@@ -73,6 +73,7 @@ ALLOWED = {
     "INSERT INTO stored_bytes SELECT": "a migration; once",
     "UPDATE stored_bytes SET files": "a migration; once",
     "UPDATE drafts SET project_id": "a migration; once",
+    "SET listed_in = (SELECT": "a migration; once",
     "SET salt = sha256(": "a migration; once",
     "FROM usage_by_model": "a migration; once",
     "SELECT organization_id, 86400": "a migration; once",

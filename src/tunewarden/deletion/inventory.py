@@ -62,7 +62,7 @@ TABLES = (
     Place("replica_loads", Holds.METADATA, "which engine process had a model; no row may name it"),
     Place("members", Holds.NOTHING, "leases of remote bases' engines"),
     Place("artifacts", Holds.METADATA, "the row stays as a tombstone; its state must be `deleted`"),
-    Place("models", Holds.METADATA, "its base, suffix and job"),
+    Place("models", Holds.METADATA, "its base, suffix and job; no index of names has it"),
     Place("files", Holds.METADATA, "its purpose and size; its name, sealed under its key"),
     Place("derivations", Holds.METADATA, "numbers of files and of what they were made from"),
     Place("file_sources", Holds.METADATA, "where a file came from, sealed under its key"),

@@ -71,8 +71,10 @@ def register(tx: Tx, *, model: Model, manifest: str, blobs: list[SealedBlob]) ->
     """Insert an active model with its blobs; return it with its number."""
     n = artifacts.register(tx, ArtifactKind.MODEL, model, manifest=manifest, blobs=blobs)
     tx.run(
-        "INSERT INTO models (n, base, suffix, job_n, step) VALUES (:n, :base, :suffix, :job, :step)",
+        "INSERT INTO models (n, base, suffix, job_n, step, listed_in)"
+        " VALUES (:n, :base, :suffix, :job, :step, :listed_in)",
         n=n,
+        listed_in=model.organization_id,
         base=model.base,
         suffix=model.suffix,
         job=model.job_n,
@@ -244,5 +246,6 @@ def sealed_metadata(database: Database, n: int) -> bytes | None:
 
 
 def forget(tx: Tx, n: int) -> None:
-    """Clear a client's words in the row of a deleted model; no-op if `n` is not a model."""
+    """Clear a client's words in the row of a deleted model, and list it no more; no-op if `n` is not a model."""
     set_metadata(tx, n, None)
+    tx.run("UPDATE models SET listed_in = NULL WHERE n = :n", n=n)
