@@ -316,8 +316,9 @@ class Health(Struct, forbid_unknown_fields=True):
 
 
 class Readiness(Struct, forbid_unknown_fields=True):
-    """Whether to send new requests here (else 503), and disk usage."""
+    """Whether to send new requests here (else 503), and disk usage; `bases` if the request asks for them."""
 
-    status: Literal["ok", "draining"]
+    status: Literal["ok", "draining", "loading"]
     draining: bool
     disk: str
+    bases: Literal["loaded", "loading"] | UnsetType = UNSET

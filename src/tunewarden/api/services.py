@@ -14,18 +14,12 @@ from tunewarden.api.mailer import Mailer
 from tunewarden.api.memory_budget import MemoryBudget
 from tunewarden.api.operations import Operations
 from tunewarden.api.page_rate import PageRate
+from tunewarden.api.readiness import Readiness
 from tunewarden.api.searching import Searches
 from tunewarden.api.upload_bridge import Intake
 from tunewarden.api.webhook_threads import WebhookThreads
 from tunewarden.config import Config
 from tunewarden.engines.engines_seen import EnginesSeen
-
-
-@dataclass(slots=True)
-class Readiness:
-    """The state behind `/readyz`; set when the worker begins to drain."""
-
-    is_draining: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,14 @@ class AdapterStates:
     engine: EngineControl
     remote_control: Callable[[Base, Replica, str], RemoteControl]
 
+    def are_bases_loaded(self) -> bool:
+        """Return whether the embedded engine has every local base; also if there is none."""
+        try:
+            local = {base.name for base in bases.local(self.database)}
+            return not local or local <= self.engine.bases(within_seconds=LOOK_SECONDS)
+        except (OSError, ValueError, Error):
+            return False
+
     def of(self, model: Model) -> list[EngineOfModel]:
         """Return a model's state in each engine of its base."""
         return self.of_many([model])[model.n]
