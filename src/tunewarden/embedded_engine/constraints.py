@@ -193,7 +193,7 @@ class Compiler:
         tokens = max(vocabulary, tokenizer.get_vocab_size(with_added_tokens=True))
         self._vocabulary = Vocabulary(tokenizer.to_str(), tokens, end_tokens)
         self._tokenizer = self._vocabulary.load()
-        self._budgets = Budgets(SystemClock())
+        self._budgets = Budgets(SystemClock(), tokens)
         # As many as run at once; the last that was used comes first.
         self._trials: list[Trial] = []
         self._idle: deque[Trial] = deque()

@@ -136,6 +136,7 @@ def try_out(tokenizer: llguidance.LLTokenizer, ends: Collection[int], asked: Ask
     elif not has_finite_value(_schema_of(grammar)):
         return Tried("", ENDLESS)
     matcher = llguidance.LLMatcher(tokenizer, grammar, log_level=0, limits=LIMITS)
+    others = ~sum(1 << end for end in ends)
     for step in range(DEAR_STEPS):
         begun = time.thread_time()
         mask = matcher.compute_bitmask()
@@ -145,18 +146,34 @@ def try_out(tokenizer: llguidance.LLTokenizer, ends: Collection[int], asked: Ask
             return Tried("", NO_TEXT if STUCK_BY in reason else reason)
         if took > MASK_SECONDS:
             return Tried("", TOO_COMPLEX)
-        allowed = [
-            8 * at + bit for at, bits in enumerate(mask) for bit in range(8) if bits >> bit & 1
-        ]
-        allowed = [token for token in allowed if token not in ends]
+        allowed = int.from_bytes(mask, "little") & others
         if matcher.is_stopped() or not allowed:
             break
+        token = set_bit(allowed, step * STRIDE % allowed.bit_count())
         begun = time.thread_time()
-        matcher.consume_token(allowed[step * STRIDE % len(allowed)])
+        matcher.consume_token(token)
         took += time.thread_time() - begun
         if step >= STEPS and took < DEAR_SECONDS:
             break
     return Tried(grammar)
+
+
+def set_bit(bits: int, number: int) -> int:
+    """Return the place of the set bit that so many come before.
+
+    Halves are counted as whole numbers: a list of the tokens of a real vocabulary takes longer than the trial may.
+    """
+    place, width = 0, bits.bit_length()
+    while width > 1:
+        half = width // 2
+        low = bits & (1 << half) - 1
+        below = low.bit_count()
+        if number < below:
+            bits, width = low, half
+        else:
+            bits, width = bits >> half, width - half
+            place, number = place + half, number - below
+    return place
 
 
 def _schema_of(grammar: str) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.support import demo_models
 from tokenizers import Tokenizer, decoders, models
 
@@ -16,6 +18,7 @@ from tunewarden.embedded_engine.constraints import Compiler, Constraint, Matcher
 from tunewarden.embedded_engine.mask_time import BUDGET_SECONDS
 from tunewarden.embedded_engine.masks import hold
 from tunewarden.embedded_engine.sampling import LOGPROB_MIN, Chooser, Sampling, choose
+from tunewarden.embedded_engine.trial import set_bit
 from tunewarden.errors import Error
 
 VOCABULARY, END = 1026, 2
@@ -199,6 +202,25 @@ def test_what_may_not_follow_is_taken_from_the_rows_that_are_held_alone(
                 if not may_follow(matcher, token):
                     expected[row, token] = -torch.inf
         assert torch.equal(logits, expected)
+
+
+def test_a_trial_takes_no_longer_than_it_may_with_a_vocabulary_of_real_size() -> None:
+    """Gemma's has 262,144 tokens; of a long string nearly all may follow."""
+    letters = {chr(at): at - 32 for at in range(32, 127)}
+    words = {f"w{at}": at for at in range(len(letters), 262_143)}
+    tokenizer = Tokenizer(models.BPE(vocab=letters | words | {"<end>": 262_143}, merges=[]))
+    tokenizer.decoder = decoders.ByteLevel()
+    with closing(Compiler(tokenizer, 262_144, [262_143])) as compiler:
+        text = {"type": "string", "minLength": 500, "maxLength": 2000}
+        matcher = compiler.compile(Constraint.of_schema(text, "p"))
+    matcher.take(letters['"'])
+    assert may_follow(matcher, words["w262000"])
+
+
+@given(st.sets(st.integers(0, 300), min_size=1), st.data())
+def test_a_set_bit_is_found_by_its_number(places: set[int], data: st.DataObject) -> None:
+    number = data.draw(st.integers(0, len(places) - 1))
+    assert set_bit(sum(1 << place for place in places), number) == sorted(places)[number]
 
 
 def test_a_text_that_no_token_continues_says_so() -> None:
