@@ -1,6 +1,6 @@
 """Sampling of the next token of each row: greedy or random, reproducible by seed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -146,17 +146,7 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
         for row, chooser in enumerate(choosers):
             if chooser.adjusts:
                 chooser.adjust(adjusted[row])
-    tokens: list[int] = adjusted.argmax(-1).tolist()
-    drawing = [row for row, chooser in enumerate(choosers) if not chooser.is_greedy]
-    # Apart, so that rows that draw from all tokens pay nothing for the others, and draw the same in any company.
-    for some in (
-        [row for row in drawing if not choosers[row].truncates],
-        [row for row in drawing if choosers[row].truncates],
-    ):
-        if some:
-            drawn = _draw(adjusted[some], [choosers[row] for row in some])
-            for row, token in zip(some, drawn, strict=True):
-                tokens[row] = token
+    tokens = _tokens(adjusted, choosers)
     if held:
         follow(matchers, [tokens[row] for row in rows])
     choices = []
@@ -167,22 +157,58 @@ def choose(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[Choice]:
     return choices
 
 
+def _tokens(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[int]:
+    """Return each row's token: the likeliest one, or one that is drawn."""
+    kinds: dict[Callable[[torch.Tensor, Sequence[Chooser]], list[int]], list[int]] = {}
+    # Apart, so that rows that draw from all tokens pay nothing for the others, and draw the same in any company.
+    for row, chooser in enumerate(choosers):
+        draw = _draw_truncated if chooser.truncates else _draw
+        kinds.setdefault(_likeliest if chooser.is_greedy else draw, []).append(row)
+    tokens = [0] * len(choosers)
+    for find, rows in kinds.items():
+        # A copy of all rows takes milliseconds with a real vocabulary.
+        some = logits if len(rows) == len(choosers) else logits[rows]
+        for row, token in zip(rows, find(some, [choosers[row] for row in rows]), strict=True):
+            tokens[row] = token
+    return tokens
+
+
+def _likeliest(logits: torch.Tensor, _choosers: Sequence[Chooser]) -> list[int]:
+    return _listed(logits.argmax(-1))
+
+
 def _draw(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[int]:
-    """Sample by inverting the cumulative distribution. [rows, vocabulary]. All choosers truncate, or none."""
+    """Draw from all tokens. [rows, vocabulary]."""
+    # In place: 32 rows of a real vocabulary are 39 MB, and the kernel takes longer to find so much than this does.
+    shares = _over_temperature(logits, choosers)
+    shares.sub_(shares.amax(-1, keepdim=True)).exp_()  # softmax's, but for their sum
+    return _listed(_picked(shares, choosers))
+
+
+def _draw_truncated(logits: torch.Tensor, choosers: Sequence[Chooser]) -> list[int]:
+    """Draw from some of the tokens."""
+    shares = torch.softmax(_over_temperature(logits, choosers), -1)
+    shares, order = shares.sort(dim=-1, descending=True, stable=True)
+    shares = _truncated(shares, [chooser.sampling for chooser in choosers])
+    return _listed(order.gather(-1, _picked(shares, choosers)))
+
+
+def _listed(tokens: torch.Tensor) -> list[int]:
+    listed: list[int] = tokens.flatten().tolist()
+    return listed
+
+
+def _over_temperature(logits: torch.Tensor, choosers: Sequence[Chooser]) -> torch.Tensor:
     temperatures = torch.tensor([[chooser.sampling.temperature] for chooser in choosers])
-    shares = torch.softmax(logits.double() / temperatures, -1)
-    order: torch.Tensor | None = None
-    if choosers[0].truncates:
-        shares, order = shares.sort(dim=-1, descending=True, stable=True)
-        shares = _truncated(shares, [chooser.sampling for chooser in choosers])
-    reached = shares.cumsum(-1)
+    return logits.to(torch.float64, copy=True).div_(temperatures)
+
+
+def _picked(shares: torch.Tensor, choosers: Sequence[Chooser]) -> torch.Tensor:
+    """Pick by inverting the cumulative distribution. `shares` [rows, vocabulary] of any sum are overwritten."""
+    reached = shares.cumsum_(-1)
     draws = torch.tensor([[chooser.draw()] for chooser in choosers], dtype=torch.float64)
     picked = torch.searchsorted(reached, draws * reached[:, -1:], right=True)
-    picked = picked.clamp(max=logits.shape[-1] - 1)
-    if order is not None:
-        picked = order.gather(-1, picked)
-    tokens: list[int] = picked.squeeze(-1).tolist()
-    return tokens
+    return picked.clamp(max=shares.shape[-1] - 1)
 
 
 def _truncated(shares: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
