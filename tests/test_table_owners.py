@@ -174,7 +174,11 @@ UNSAID = {
         "grouped": "of COLUMNS",
         "narrowed": "compares COLUMNS with lists of parameters",
     },
-    "deletion/records.py": {"assignments": "columns, by the names of a dataclass"},
+    "deletion/records.py": {
+        "assignments": "columns, by the names of a dataclass",
+        "condition": "of STATUSES, or the organization's",
+    },
+    "finetuning/jobs.py": {"is_in_stage": "of `stages.STAGES`, or empty"},
     "finetuning/transitions.py": {"assignments": "columns, by the names of a dataclass"},
     "finetuning/older_texts.py": {
         "select": "one of its statements, whole",

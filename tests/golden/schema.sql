@@ -729,6 +729,8 @@ CREATE INDEX invites_to_address ON invites (organization_id, email) WHERE accept
 CREATE UNIQUE INDEX jobs_by_idempotency_key ON jobs (project_id, idempotency_sha256)
   WHERE idempotency_sha256 IS NOT NULL;
 
+CREATE INDEX jobs_by_status ON jobs (project_id, status, n);
+
 CREATE INDEX jobs_of_project ON jobs (project_id, n);
 
 CREATE INDEX jobs_started ON jobs (project_id, started_at) WHERE started_at IS NOT NULL;

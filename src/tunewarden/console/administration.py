@@ -43,6 +43,13 @@ def administered(answer: Answer) -> Callable[[Visit], Response]:
     return guarded
 
 
+def shown_key(visit: Visit) -> Administrator:
+    """Return who administers, for what only pages behind `administered` read."""
+    administrator = visit.session.administrator
+    assert administrator is not None, "the page's door has looked"
+    return administrator
+
+
 def show(visit: Visit) -> Response:
     """Return the form that asks for an admin key."""
     return _form(visit, visit.asked.asked_for("next"))

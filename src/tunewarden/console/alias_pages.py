@@ -1,16 +1,19 @@
 """Aliases: the list, and one alias with what it points to, its history, and the forms that change it."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
 
 from starlette.responses import Response
 
-from tunewarden.console import confirming, lists, rendering
+from tunewarden.console import confirming, lists, rendering, tables
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit, whole_number
 from tunewarden.console.shown import segment
+from tunewarden.console.tables import Table
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action
 from tunewarden.registry import model_pages
+from tunewarden.registry.alias_rows import Alias
 from tunewarden.registry.aliases import TARGETS_MAX
 from tunewarden.registry.artifacts import State
 from tunewarden.registry.model_pages import Chosen
@@ -28,20 +31,33 @@ PROVED = {
 }
 
 
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[Alias], str | None]:
+    found = visit.operations.aliases.page(visit.caller, after=after, limit=limit + 1)
+    return lists.cut(found, lambda one: one.name, limit)
+
+
+ALIASES = Table[Alias](
+    "aliases",
+    _read,
+    {
+        "name": lambda one: one.name,
+        "models": lambda one: " ".join(
+            f"{each.model_id}={each.weight}" for each in one.current.targets
+        ),
+        "version": lambda one: one.current.version,
+        "changed_at": lambda one: tables.instant(one.current.changed_at),
+    },
+)
+
+
+@tables.also_as(ALIASES)
 def list_aliases(visit: Visit) -> Response:
     """Return a page of aliases by name, with the form that makes one."""
-    found = visit.operations.aliases.page(
-        visit.caller,
-        after=visit.asked.asked_for("after") or None,
-        limit=lists.PAGE_ROWS + 1,
-    )
-    rows, cursor = lists.cut(found, lambda one: one.name)
-    values = {
-        "rows": rows,
+    _, values = ALIASES.page(visit)
+    values |= {
         "blank_rows": 1 + MORE_ROWS,
         "suggested": _suggested(visit),
         "write_action": Action.WRITE_ALIASES,
-        **lists.paged(visit, cursor),
     }
     return rendering.page(visit, "aliases.html", values)
 

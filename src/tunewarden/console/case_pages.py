@@ -1,11 +1,15 @@
 """Deletion cases: what was deleted together, each member, and the receipts."""
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
 from tunewarden.api import case_views
-from tunewarden.console import lists, rendering
+from tunewarden.api.deletion_schemas import DeletionCase as Shown
+from tunewarden.console import lists, rendering, tables
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
+from tunewarden.console.tables import Table
 from tunewarden.deletion import case_rows
 from tunewarden.deletion.case_rows import Case
 from tunewarden_receipts.receipt import media_type_of
@@ -14,16 +18,33 @@ from tunewarden_receipts.receipt import media_type_of
 MEMBERS_SHOWN = 200
 
 
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[Shown], str | None]:
+    found = case_rows.page(visit.operations.database, visit.caller, after=after, limit=limit + 1)
+    rows, cursor = lists.cut(found, lambda one: one.id, limit)
+    return [case_views.case_object(one) for one in rows], cursor
+
+
+CASES = Table[Shown](
+    "cases",
+    _read,
+    {
+        "id": lambda one: one.id,
+        "status": lambda one: one.status.value,
+        "file": lambda one: one.file or None,
+        "members": lambda one: one.members,
+        "requested_at": lambda one: tables.moment(one.requested_at),
+        "requested_by": lambda one: one.requested_by,
+        "finished_at": lambda one: tables.moment(one.finished_at),
+        "log_index": lambda one: one.log_index,
+    },
+)
+
+
+@tables.also_as(CASES)
 def list_cases(visit: Visit) -> Response:
     """Return a page of cases, the newest first."""
-    found = case_rows.page(
-        visit.operations.database,
-        visit.caller,
-        after=visit.asked.asked_for("after") or None,
-        limit=lists.PAGE_ROWS + 1,
-    )
-    rows, cursor = lists.cut([case_views.case_object(one) for one in found], lambda one: one.id)
-    return rendering.page(visit, "cases.html", {"rows": rows, **lists.paged(visit, cursor)})
+    _, values = CASES.page(visit)
+    return rendering.page(visit, "cases.html", values)
 
 
 def show_case(visit: Visit) -> Response:

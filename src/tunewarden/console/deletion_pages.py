@@ -1,15 +1,17 @@
 """Deletions: what was deleted, step by step as it was recorded, and the receipt with how it is verified."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from starlette.responses import Response
 
 from tunewarden.api import views
-from tunewarden.console import lists, rendering
+from tunewarden.api.deletion_schemas import Deletion as Shown
+from tunewarden.console import lists, rendering, tables
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
-from tunewarden.deletion import records
+from tunewarden.console.tables import Table
+from tunewarden.deletion import records, unfinished
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden_receipts import receipt, summary
@@ -37,16 +39,51 @@ class Moment:
     is_done: bool
 
 
-def list_deletions(visit: Visit) -> Response:
-    """Return a page of deletions, the newest first."""
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[Shown], str | None]:
     found = records.page(
         visit.operations.database,
         visit.caller,
-        after=visit.asked.asked_for("after") or None,
-        limit=lists.PAGE_ROWS + 1,
+        after=after,
+        limit=limit + 1,
+        status=_status(visit) or None,
     )
-    rows, cursor = lists.cut([views.deletion_object(one) for one in found], lambda one: one.id)
-    return rendering.page(visit, "deletions.html", {"rows": rows, **lists.paged(visit, cursor)})
+    rows, cursor = lists.cut(found, lambda one: one.id, limit)
+    return [views.deletion_object(one) for one in rows], cursor
+
+
+def _status(visit: Visit) -> str:
+    asked = visit.asked.asked_for("state")
+    return asked if asked in records.STATUSES else ""
+
+
+DELETIONS = Table[Shown](
+    "deletions",
+    _read,
+    {
+        "id": lambda one: one.id,
+        "model": lambda one: one.model or None,
+        "file": lambda one: one.file or None,
+        "status": lambda one: one.status,
+        "requested_at": lambda one: tables.moment(one.requested_at),
+        "requested_by": lambda one: one.requested_by,
+        "deleted_at": lambda one: tables.moment(one.deleted_at),
+        "blobs_erased_at": lambda one: tables.moment(one.blobs_erased_at),
+        "log_index": lambda one: one.log_index,
+        "blobs_log_index": lambda one: one.blobs_log_index,
+    },
+)
+
+
+@tables.also_as(DELETIONS)
+def list_deletions(visit: Visit) -> Response:
+    """Return a page of deletions, the newest first, all or those in one state."""
+    _, values = DELETIONS.page(visit)
+    values |= {
+        "state": _status(visit),
+        "states": list(records.STATUSES),
+        "counts": unfinished.counted_of(visit.operations.database, visit.caller),
+    }
+    return rendering.page(visit, "deletions.html", values)
 
 
 def show_deletion(visit: Visit) -> Response:

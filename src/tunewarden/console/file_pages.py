@@ -1,36 +1,52 @@
 """Files of the project, and one file with what it was made from and what learned from it."""
 
+from collections.abc import Sequence
 from itertools import islice
 
 from starlette.responses import Response
 
 from tunewarden.api import plans
-from tunewarden.console import lists, rendering
+from tunewarden.console import lists, rendering, tables
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
+from tunewarden.console.tables import Table
 from tunewarden.identity.policy import Action
 from tunewarden.registry.artifacts import ArtifactKind
+from tunewarden.registry.file_rows import File
 
 PURPOSES = ("fine-tune", "fine-tune-results", "batch", "user_data", "evals", "assistants", "vision")
 
 
-def list_files(visit: Visit) -> Response:
-    """Return a page of files, the newest first."""
-    wanted = lists.PAGE_ROWS + 1
-    purpose = visit.asked.asked_for("purpose") or None
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[File], str | None]:
     found = visit.operations.files.everything(
         visit.caller,
-        purpose=purpose,
-        after=visit.asked.asked_for("after") or None,
-        limit=wanted,
+        purpose=visit.asked.asked_for("purpose") or None,
+        after=after,
+        limit=limit + 1,
     )
-    rows, cursor = lists.cut(list(islice(found, wanted)), lambda one: one.id)
-    values = {
-        "rows": rows,
-        "purpose": purpose,
-        "purposes": PURPOSES,
-        **lists.paged(visit, cursor),
-    }
+    return lists.cut(list(islice(found, limit + 1)), lambda one: one.id, limit)
+
+
+FILES = Table[File](
+    "files",
+    _read,
+    {
+        "id": lambda one: one.id,
+        "filename": lambda one: one.filename,
+        "purpose": lambda one: one.purpose,
+        "bytes": lambda one: one.bytes,
+        "created_at": lambda one: tables.instant(one.created_at),
+        "created_by": lambda one: one.created_by,
+        "expires_at": lambda one: tables.instant(one.expires_at),
+    },
+)
+
+
+@tables.also_as(FILES)
+def list_files(visit: Visit) -> Response:
+    """Return a page of files, the newest first."""
+    _, values = FILES.page(visit)
+    values |= {"purpose": visit.asked.asked_for("purpose"), "purposes": PURPOSES}
     return rendering.page(visit, "files.html", values)
 
 

@@ -8,17 +8,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from tunewarden.console import charts, confirming, lists, rendering
+from tunewarden.console import charts, confirming, lists, rendering, tables
 from tunewarden.console.charts import Chart, Drawn, Series
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
+from tunewarden.console.tables import Table
 from tunewarden.deletion import records
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning import checkpoints, commands, curves, events, jobs, metadata
+from tunewarden.finetuning import checkpoints, commands, curves, events, jobs, metadata, stages
 from tunewarden.finetuning.curves import Curves, Point
-from tunewarden.finetuning.jobs import Job
-from tunewarden.finetuning.states import FINISHED, PAUSED, State
+from tunewarden.finetuning.jobs import Job, NamedJob
+from tunewarden.finetuning.states import FINISHED, PAUSED
 from tunewarden.identity import sessions
 from tunewarden.identity.policy import Action, allows
 
@@ -30,16 +31,47 @@ FOLLOWING_SECONDS = 300.0
 NO_BUFFERING = {"x-accel-buffering": "no"}
 
 
-def list_jobs(visit: Visit) -> Response:
-    """Return a page of the project's jobs, the newest first."""
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[NamedJob], str | None]:
     found = jobs.page(
         visit.operations.database,
         visit.caller,
-        after=visit.asked.asked_for("after") or None,
-        limit=lists.PAGE_ROWS + 1,
+        after=after,
+        limit=limit + 1,
+        stage=_stage(visit) or None,
     )
-    rows, cursor = lists.cut(found, lambda one: one.job.id)
-    values = {"rows": rows, "status_of": status_of, **lists.paged(visit, cursor)}
+    return lists.cut(found, lambda one: one.job.id, limit)
+
+
+def _stage(visit: Visit) -> str:
+    asked = visit.asked.asked_for("state")
+    return asked if asked in stages.STAGES else ""
+
+
+JOBS = Table[NamedJob](
+    "jobs",
+    _read,
+    {
+        "id": lambda one: one.job.id,
+        "status": lambda one: status_of(one.job),
+        "model": lambda one: one.job.model,
+        "fine_tuned_model": lambda one: one.fine_tuned_model,
+        "fine_tuned_model_is_deleted": lambda one: one.model_is_deleted,
+        "created_at": lambda one: tables.instant(one.job.created_at),
+        "finished_at": lambda one: tables.instant(one.job.finished_at),
+    },
+)
+
+
+@tables.also_as(JOBS)
+def list_jobs(visit: Visit) -> Response:
+    """Return a page of the project's jobs, the newest first, all or those in one state."""
+    _, values = JOBS.page(visit)
+    values |= {
+        "status_of": status_of,
+        "state": _stage(visit),
+        "states": list(stages.STAGES),
+        "counts": stages.count_unended(visit.operations.database, visit.caller),
+    }
     return rendering.page(visit, "jobs.html", values)
 
 
@@ -167,10 +199,8 @@ def _mark(visit: Visit) -> str:
 
 
 def status_of(job: Job) -> str:
-    """Return a job's status for people: OpenAI's words have none for a job that is paused."""
-    if job.state in PAUSED:
-        return "pausing" if job.state is State.PAUSING else "paused"
-    return job.status.value
+    """Return a job's status for people."""
+    return stages.of(job.state)
 
 
 def _acts(job: Job) -> list[tuple[str, str]]:

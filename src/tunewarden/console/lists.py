@@ -10,10 +10,12 @@ T = TypeVar("T")
 PAGE_ROWS = 20
 
 
-def cut(found: Sequence[T], id_of: Callable[[T], str]) -> tuple[Sequence[T], str | None]:
+def cut(
+    found: Sequence[T], id_of: Callable[[T], str], limit: int = PAGE_ROWS
+) -> tuple[Sequence[T], str | None]:
     """Return the rows of one page, and the cursor of the next one: `found` holds one more if there is one."""
-    rows = found[:PAGE_ROWS]
-    return rows, id_of(rows[-1]) if len(found) > PAGE_ROWS else None
+    rows = found[:limit]
+    return rows, id_of(rows[-1]) if len(found) > limit else None
 
 
 def address(visit: Visit, changed: Mapping[str, str | None]) -> str:
@@ -30,4 +32,7 @@ def paged(visit: Visit, cursor: str | None) -> dict[str, str | None]:
     return {
         "first": address(visit, {"after": None}) if visit.asked.asked_for("after") else None,
         "next": None if cursor is None else address(visit, {"after": cursor}),
+        # All rows, from the first on.
+        "csv": address(visit, {"after": None, "format": "csv"}),
+        "json": address(visit, {"after": None, "format": "json"}),
     }

@@ -1,15 +1,17 @@
 """The models of an organization, and one model with everything that hangs on it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from tunewarden.api import views
-from tunewarden.console import confirming, lists, rendering
+from tunewarden.console import confirming, lists, rendering, tables
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
+from tunewarden.console.tables import Table
 from tunewarden.deletion import records
 from tunewarden.deletion.cases import artifact_lineage
 from tunewarden.errors import Error, Kind
@@ -24,34 +26,61 @@ from tunewarden.registry.models import Model
 STATES = {state.value: state for state in (State.ACTIVE, State.ARCHIVED)}
 
 
-def list_models(visit: Visit) -> Response:
-    """Return a page of models, the newest first. An id in place of a name leads to that model."""
-    asked, caller, database = visit.asked, visit.caller, visit.operations.database
-    name = asked.asked_for("name").strip()
-    if name.startswith("ft:"):
-        return rendering.to(f"/console/models/{segment(name)}")
-    chosen = Chosen(
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[ListedModel], str | None]:
+    of = visit.operations
+    found = model_pages.page(
+        of.database, visit.caller, _chosen(visit), after=after, limit=limit + 1
+    )
+    rows, cursor = lists.cut(found.models, lambda one: one.model.id, limit)
+    # A request that is running has no row of its use yet: the list says of it what the API says.
+    now = visit.session.now
+    seen = [
+        replace(one, last_used_at=now) if of.executor.is_served(one.model) else one for one in rows
+    ]
+    return seen, cursor or found.looked_to
+
+
+def _chosen(visit: Visit) -> Chosen:
+    asked = visit.asked
+    return Chosen(
         base=asked.asked_for("base") or None,
-        suffix=name or None,
+        suffix=asked.asked_for("name").strip() or None,
         state=STATES.get(asked.asked_for("state")),
     )
-    found = model_pages.page(
-        database,
-        caller,
-        chosen,
-        after=asked.asked_for("after") or None,
-        limit=lists.PAGE_ROWS + 1,
-    )
-    rows, cursor = lists.cut(found.models, lambda one: one.model.id)
-    values = {
-        "rows": rows,
-        "chosen": chosen,
-        # A running request has no row of its use yet: the list says of it what the API says.
-        "in_use": {one.model.id for one in rows if visit.operations.executor.is_served(one.model)},
-        "may_delete": allows(caller, Action.DELETE),
+
+
+MODELS = Table[ListedModel](
+    "models",
+    _read,
+    {
+        "id": lambda one: one.model.id,
+        "state": lambda one: one.model.state.value,
+        "base": lambda one: one.model.base,
+        "created_at": lambda one: tables.instant(one.model.created_at),
+        "created_by": lambda one: one.model.created_by,
+        "last_used_at": lambda one: tables.instant(one.last_used_at),
+        "requests_last_day": lambda one: one.requests_last_day,
+        "protected": lambda one: one.model.is_protected,
+        "holds": lambda one: " ".join(one.holds),
+        "aliases": lambda one: " ".join(one.aliases),
+    },
+)
+
+
+@tables.also_as(MODELS)
+def list_models(visit: Visit) -> Response:
+    """Return a page of models, the newest first. An id in place of a name leads to that model."""
+    database = visit.operations.database
+    name = visit.asked.asked_for("name").strip()
+    if name.startswith("ft:"):
+        return rendering.to(f"/console/models/{segment(name)}")
+    rows, values = MODELS.page(visit)
+    values |= {
+        "chosen": _chosen(visit),
+        "now": visit.session.now,
+        "may_delete": allows(visit.caller, Action.DELETE),
         "bases": [base.name for base in bases.list_all(database)],
-        "looked_at": model_pages.LOOKED_AT_MAX if found.looked_to else None,
-        **lists.paged(visit, cursor or found.looked_to),
+        "looked_at": None if rows or values["next"] is None else model_pages.LOOKED_AT_MAX,
     }
     return rendering.page(visit, "models.html", values)
 

@@ -1,44 +1,72 @@
 """People of the organization and invites: roles, links that are shown once, removal."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from starlette.responses import Response
 
 from tunewarden.api import own_address
-from tunewarden.console import lists, rendering
-from tunewarden.console.administration import administered
+from tunewarden.console import lists, rendering, tables
+from tunewarden.console.administration import administered, shown_key
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
+from tunewarden.console.tables import Table
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import invites, project_members, user_commands, users
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.policy import Role
+from tunewarden.identity.project_members import Membership
+from tunewarden.identity.users import User
 from tunewarden.registry import usage
 
 HERE = "/console/people"
 INVITES_SHOWN = 20
 
 
-@administered
-def list_people(visit: Visit, administrator: Administrator) -> Response:
-    """Return a page of people, the newest first, and the newest invites."""
-    database = visit.operations.database
-    found = users.page(
-        database,
-        administrator,
-        after=visit.asked.asked_for("after") or None,
-        limit=lists.PAGE_ROWS + 1,
-    )
-    rows, cursor = lists.cut(found, lambda one: one.id)
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person, in which projects, and when an API key of theirs was used last."""
+
+    user: User
+    projects: Sequence[Membership]
+    last_used_at: int | None
+
+
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[Person], str | None]:
+    database, administrator = visit.operations.database, shown_key(visit)
+    found = users.page(database, administrator, after=after, limit=limit + 1)
+    rows, cursor = lists.cut(found, lambda one: one.id, limit)
     ids = [one.id for one in rows]
     with database.read() as tx:
         in_projects = project_members.projects_of(tx, ids)
         used = usage.last_uses_of_users(tx, ids)
-    values = {
-        "rows": rows,
-        "in_projects": in_projects,
-        "used": used,
+    return [Person(one, in_projects[one.id], used.get(one.id)) for one in rows], cursor
+
+
+PEOPLE = Table[Person](
+    "people",
+    _read,
+    {
+        "id": lambda one: one.user.id,
+        "name": lambda one: one.user.name,
+        "email": lambda one: one.user.email,
+        "role": lambda one: one.user.role.value,
+        "projects": lambda one: ", ".join(each.project_name for each in one.projects),
+        "last_used_at": lambda one: tables.instant(one.last_used_at),
+        "added_at": lambda one: tables.instant(one.user.added_at),
+    },
+)
+
+
+@administered
+@tables.also_as(PEOPLE)
+def list_people(visit: Visit, administrator: Administrator) -> Response:
+    """Return a page of people, the newest first, and the newest invites."""
+    database = visit.operations.database
+    _, values = PEOPLE.page(visit)
+    values |= {
         "roles": [one.value for one in Role],
         "invites": invites.page(database, administrator, after=None, limit=INVITES_SHOWN),
-        **lists.paged(visit, cursor),
     }
     return rendering.page(visit, "people.html", values)
 

@@ -1,15 +1,19 @@
 """Projects: their API keys, made and shown once, revoked; what each may send and store."""
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
-from tunewarden.console import lists, rendering
-from tunewarden.console.administration import administered
+from tunewarden.console import lists, rendering, tables
+from tunewarden.console.administration import administered, shown_key
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
+from tunewarden.console.tables import Table
 from tunewarden.identity import key_format, project_keys, project_members, projects
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.policy import SCOPES
+from tunewarden.identity.projects import Project
 from tunewarden.registry import rate_limits, usage
 from tunewarden.registry.limit_commands import PREFIX, LimitCommands
 from tunewarden.registry.quota import QuotaChange
@@ -20,18 +24,35 @@ DAY_SECONDS = 86_400
 LIMITS_SHOWN = MEMBERS_SHOWN = 100
 
 
-@administered
-def list_projects(visit: Visit, administrator: Administrator) -> Response:
-    """Return a page of projects, the newest first."""
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[Project], str | None]:
     found = projects.page(
         visit.operations.database,
-        administrator,
+        shown_key(visit),
         include_archived=True,
-        after=visit.asked.asked_for("after") or None,
-        limit=lists.PAGE_ROWS + 1,
+        after=after,
+        limit=limit + 1,
     )
-    rows, cursor = lists.cut(found, lambda one: one.id)
-    return rendering.page(visit, "projects.html", {"rows": rows, **lists.paged(visit, cursor)})
+    return lists.cut(found, lambda one: one.id, limit)
+
+
+PROJECTS = Table[Project](
+    "projects",
+    _read,
+    {
+        "id": lambda one: one.id,
+        "name": lambda one: one.name,
+        "default": lambda one: one.is_default,
+        "created_at": lambda one: tables.instant(one.created_at),
+        "archived_at": lambda one: tables.instant(one.archived_at),
+    },
+)
+
+
+@administered
+@tables.also_as(PROJECTS)
+def list_projects(visit: Visit, _: Administrator) -> Response:
+    """Return a page of projects, the newest first."""
+    return rendering.page(visit, "projects.html", PROJECTS.page(visit)[1])
 
 
 @administered

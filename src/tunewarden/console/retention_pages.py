@@ -1,7 +1,7 @@
 """Retention rules: what they would do and why, one by one; whether they act."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -9,16 +9,17 @@ from itertools import islice
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.console import confirming, lists, rendering
+from tunewarden.console import confirming, lists, rendering, tables
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
+from tunewarden.console.tables import Table
 from tunewarden.deletion.bulk.results import Outcome, Result, Summary
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action
 from tunewarden.registry import retention_pause
 from tunewarden.registry.criteria import Criteria
-from tunewarden.registry.retention_rules import NOTICE_DAYS, RuleAction, Terms
+from tunewarden.registry.retention_rules import NOTICE_DAYS, Rule, RuleAction, Terms
 
 HERE = "/console/retention"
 # Rows of a preview that a page has, and models that it looks at, the newest; the command looks at all and lists all.
@@ -26,22 +27,42 @@ PREVIEW_ROWS = 200
 LOOKED_AT_MAX = 2000
 
 
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[Rule], str | None]:
+    found = visit.operations.retention_rules.page(visit.caller, after=after, limit=limit + 1)
+    return lists.cut(found, lambda one: one.id, limit)
+
+
+RULES = Table[Rule](
+    "retention-rules",
+    _read,
+    {
+        "id": lambda one: one.id,
+        "enabled": lambda one: one.terms.is_enabled,
+        "action": lambda one: one.terms.action.value,
+        "notice_days": lambda one: one.terms.notice_days,
+        "base": lambda one: one.terms.criteria.base,
+        "suffix": lambda one: one.terms.criteria.suffix,
+        "project": lambda one: one.terms.criteria.project_id,
+        "older_than_days": lambda one: one.terms.criteria.older_than_days,
+        "unused_for_days": lambda one: one.terms.criteria.unused_for_days,
+        "keep_latest": lambda one: one.terms.criteria.keep_latest,
+        "created_at": lambda one: tables.instant(one.created_at),
+        "last_run_at": lambda one: tables.instant(one.last_run_at),
+    },
+)
+
+
+@tables.also_as(RULES)
 def list_rules(visit: Visit) -> Response:
     """Return a page of rules, the oldest first, with the form that makes one."""
-    of, caller = visit.operations, visit.caller
-    found = of.retention_rules.page(
-        caller, after=visit.asked.asked_for("after") or None, limit=lists.PAGE_ROWS + 1
-    )
-    rows, cursor = lists.cut(found, lambda one: one.id)
-    pause = of.retention.pause_of(caller)
-    values = {
-        "rows": rows,
+    _, values = RULES.page(visit)
+    pause = visit.operations.retention.pause_of(visit.caller)
+    values |= {
         "criteria_of": criteria_of,
         "pause": pause,
         "why": None if pause is None else retention_pause.SAID[pause.reason],
         "write_action": Action.WRITE_RETENTION,
         "usual_notice": NOTICE_DAYS,
-        **lists.paged(visit, cursor),
     }
     return rendering.page(visit, "retention.html", values)
 

@@ -1,5 +1,7 @@
 """Figures and times as pages show them: filters of the templates. All times are UTC."""
 
+import json
+import shlex
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -62,6 +64,11 @@ def segment(text: str) -> str:
     return quote(text, safe=":@")
 
 
+def quoted(text: str) -> str:
+    """Return a text as a literal of Python."""
+    return json.dumps(text)
+
+
 def may(caller: Caller, action: Action | None) -> bool:
     """Return whether a caller may do something: what it may not is not offered, and is refused all the same."""
     return action is None or allows(caller, action)
@@ -74,5 +81,7 @@ FILTERS = {
     "size": size,
     "number": number,
     "segment": segment,
+    "shell": shlex.quote,
+    "quoted": quoted,
     "may": may,
 }

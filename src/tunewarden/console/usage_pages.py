@@ -1,16 +1,18 @@
 """Usage of the organization: requests and tokens by day, and by what they are grouped."""
 
 from collections import Counter, defaultdict
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from starlette.responses import Response
 
-from tunewarden.console import charts, rendering
-from tunewarden.console.administration import administered
+from tunewarden.console import charts, lists, rendering, tables
+from tunewarden.console.administration import administered, shown_key
 from tunewarden.console.charts import Chart, Series
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
+from tunewarden.console.tables import Table
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.registry import usage_reports
 from tunewarden.registry.usage import COMPLETIONS, DAY, HOUR, Counts
@@ -28,19 +30,26 @@ GROUPS = {
 ROWS_MAX = 100
 
 
-@administered
-def show_usage(visit: Visit, administrator: Administrator) -> Response:
-    """Return the usage of the last days, as charts and by group."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found of a span, by what: the groups of each bucket, and the sums of each group, the largest first."""
+
+    span: str
+    by: str
+    buckets: dict[int, list[Group]]
+    rows: list[tuple[str, Counts]]
+
+
+def _find(visit: Visit, administrator: Administrator) -> Found:
     asked = visit.asked
     span = asked.asked_for("span") if asked.asked_for("span") in SPANS else USUAL_SPAN
     by = asked.asked_for("by") if asked.asked_for("by") in GROUPS else "model"
     seconds, count = SPANS[span]
     now = int(visit.operations.clock.now().timestamp())
-    begin = now - now % seconds - (count - 1) * seconds
     query = Query(
         kind=COMPLETIONS,
         seconds=seconds,
-        begin=begin,
+        begin=now - now % seconds - (count - 1) * seconds,
         end=None,
         limit=count,
         grouped_by=frozenset({GROUPS[by]}),
@@ -52,14 +61,40 @@ def show_usage(visit: Visit, administrator: Administrator) -> Response:
         for group in found:
             groups[getattr(group, GROUPS[by]) or "not recorded"].add(group.counts)
     rows = sorted(groups.items(), key=lambda one: (-one[1].requests, one[0]))
+    return Found(span, by, buckets, rows)
+
+
+def _read(visit: Visit, _: str | None, limit: int) -> tuple[Sequence[tuple[str, Counts]], None]:
+    return _find(visit, shown_key(visit)).rows[: max(limit, tables.ROWS_MAX)], None
+
+
+USAGE = Table[tuple[str, Counts]](
+    "usage",
+    _read,
+    {
+        "name": lambda one: one[0],
+        "requests": lambda one: one[1].requests,
+        "input_tokens": lambda one: one[1].input_tokens,
+        "cached_tokens": lambda one: one[1].cached_tokens,
+        "output_tokens": lambda one: one[1].output_tokens,
+    },
+)
+
+
+@administered
+@tables.also_as(USAGE)
+def show_usage(visit: Visit, administrator: Administrator) -> Response:
+    """Return the usage of the last days, as charts and by group."""
+    found = _find(visit, administrator)
     values = {
         "spans": list(SPANS),
-        "span": span,
+        "span": found.span,
         "groups": list(GROUPS),
-        "by": by,
-        "charts": _charts(buckets, seconds),
-        "rows": rows[:ROWS_MAX],
-        "more": max(0, len(rows) - ROWS_MAX),
+        "by": found.by,
+        "charts": _charts(found.buckets, SPANS[found.span][0]),
+        "rows": found.rows[:ROWS_MAX],
+        "more": max(0, len(found.rows) - ROWS_MAX),
+        **lists.paged(visit, None),
     }
     return rendering.page(visit, "usage.html", values)
 

@@ -1,19 +1,22 @@
 """Webhooks: endpoints, what was sent to them, and sending again. A secret is shown once, when it is made."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.console import confirming, lists, rendering
+from tunewarden.console import confirming, lists, rendering, tables
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
+from tunewarden.console.tables import Table
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action
+from tunewarden.webhooks.endpoint_rows import Endpoint
 from tunewarden.webhooks.endpoints import Changes, Shown
 from tunewarden.webhooks.event_types import WebhookEventType
-from tunewarden.webhooks.outbox import DeliveryState
+from tunewarden.webhooks.outbox import Delivery, DeliveryState
 
 STATES = {state.value: state for state in DeliveryState}
 HERE = "/console/webhooks"
@@ -25,11 +28,6 @@ PROVED = {
 }
 
 
-def list_endpoints(visit: Visit) -> Response:
-    """Return a page of endpoints, the oldest first, with the form that makes one."""
-    return _list(visit)
-
-
 async def create_endpoint(visit: Visit) -> Response:
     """Make an endpoint, and show its secret."""
     asked, webhooks = visit.asked, visit.operations.webhooks
@@ -38,28 +36,49 @@ async def create_endpoint(visit: Visit) -> Response:
     return _secret(visit, made)
 
 
+def _read_deliveries(
+    visit: Visit, after: str | None, limit: int
+) -> tuple[Sequence[Delivery], str | None]:
+    found = visit.operations.webhooks.deliveries(
+        visit.caller,
+        visit.asked.segments["endpoint_id"],
+        state=STATES.get(visit.asked.asked_for("state")),
+        after=after,
+        limit=limit + 1,
+    )
+    return lists.cut(found, lambda one: one.id, limit)
+
+
+DELIVERIES = Table[Delivery](
+    "deliveries",
+    _read_deliveries,
+    {
+        "id": lambda one: one.id,
+        "event_id": lambda one: one.event_id,
+        "event_type": lambda one: one.event_type,
+        "state": lambda one: one.state.value,
+        "attempts": lambda one: one.attempts,
+        "status": lambda one: one.status,
+        "error": lambda one: one.error,
+        "milliseconds": lambda one: one.milliseconds,
+        "created_at": lambda one: tables.instant(one.created_at),
+        "attempted_at": lambda one: tables.instant(one.attempted_at),
+    },
+)
+
+
+@tables.also_as(DELIVERIES)
 def show_endpoint(visit: Visit) -> Response:
     """Return one endpoint, with a page of its deliveries."""
-    webhooks, asked = visit.operations.webhooks, visit.asked
-    endpoint_id = asked.segments["endpoint_id"]
-    shown = webhooks.find(visit.caller, endpoint_id)
-    state = STATES.get(asked.asked_for("state"))
-    found = webhooks.deliveries(
-        visit.caller,
-        endpoint_id,
-        state=state,
-        after=asked.asked_for("after") or None,
-        limit=lists.PAGE_ROWS + 1,
-    )
-    rows, cursor = lists.cut(found, lambda one: one.id)
-    values = {
+    shown = visit.operations.webhooks.find(visit.caller, visit.asked.segments["endpoint_id"])
+    state = STATES.get(visit.asked.asked_for("state"))
+    _, values = DELIVERIES.page(visit)
+    values |= {
         "endpoint": shown.endpoint,
         "details": shown.details,
-        "rows": rows,
         "state": state.value if state else None,
         "states": list(STATES),
         "write_action": Action.WRITE_WEBHOOKS,
-        **lists.paged(visit, cursor),
     }
     return rendering.page(visit, "webhook.html", values)
 
@@ -97,16 +116,40 @@ def redeliver(visit: Visit) -> Response:
     return rendering.to(f"{HERE}/{segment(endpoint_id)}")
 
 
-def _list(visit: Visit) -> Response:
-    found = visit.operations.webhooks.page(
-        visit.caller, after=visit.asked.asked_for("after") or None, limit=lists.PAGE_ROWS + 1
-    )
-    rows, cursor = lists.cut(found, lambda one: one.endpoint.id)
-    values = {
-        "rows": rows,
+def state_of(endpoint: Endpoint) -> str:
+    """Return the state of an endpoint."""
+    return "disabled" if endpoint.disabled_at else "failing" if endpoint.failing_since else "active"
+
+
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[Shown], str | None]:
+    found = visit.operations.webhooks.page(visit.caller, after=after, limit=limit + 1)
+    return lists.cut(found, lambda one: one.endpoint.id, limit)
+
+
+ENDPOINTS = Table[Shown](
+    "webhooks",
+    _read,
+    {
+        "id": lambda one: one.endpoint.id,
+        "name": lambda one: one.details.name if one.details else None,
+        "url": lambda one: one.details.url if one.details else None,
+        "state": lambda one: state_of(one.endpoint),
+        "event_types": lambda one: " ".join(one.endpoint.event_types),
+        "waiting": lambda one: one.endpoint.pending,
+        "delivered": lambda one: one.endpoint.delivered,
+        "failed": lambda one: one.endpoint.failed,
+    },
+)
+
+
+@tables.also_as(ENDPOINTS)
+def list_endpoints(visit: Visit) -> Response:
+    """Return a page of endpoints, the oldest first, with the form that makes one."""
+    _, values = ENDPOINTS.page(visit)
+    values |= {
+        "state_of": state_of,
         "event_types": [one.value for one in WebhookEventType],
         "write_action": Action.WRITE_WEBHOOKS,
-        **lists.paged(visit, cursor),
     }
     return rendering.page(visit, "webhooks.html", values)
 

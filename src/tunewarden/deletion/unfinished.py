@@ -72,6 +72,19 @@ def counted(database: Database) -> Unfinished:
     return Unfinished(pending, pending_since, unerased, answered_since)
 
 
+def counted_of(database: Database, caller: Caller) -> dict[str, int]:
+    """Count the unfinished deletions of the caller's organization, by status. Raises Error(FORBIDDEN)."""
+    authorize(caller, Action.READ_DELETIONS)
+    row = database.peek(
+        "SELECT COUNT(*), COUNT(deleted_at) FROM deletions WHERE blobs_erased_at IS NULL"
+        " AND organization_id || '' = :organization",  # as `records.STATUSES`
+        organization=caller.organization_id,
+    )
+    assert row is not None, "an aggregate has one row"
+    unfinished, deleted = row
+    return {"deleting": unfinished - deleted, "deleted": deleted}
+
+
 def newest_request(database: Database) -> int | None:
     """Return when the newest unfinished deletion was requested."""
     row = database.peek("SELECT MAX(requested_at) FROM deletions WHERE blobs_erased_at IS NULL")

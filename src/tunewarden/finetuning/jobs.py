@@ -12,7 +12,7 @@ from tunewarden import ids
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.finetuning import states
+from tunewarden.finetuning import stages, states
 from tunewarden.finetuning.hyperparameters import Method
 from tunewarden.finetuning.states import State, Status
 from tunewarden.identity.policy import Action, Caller, authorize
@@ -208,14 +208,15 @@ def page(
     limit: int,
     opened: Callable[[list[NamedJob]], list[NamedJob]] = list,
     matches: Callable[[Job], bool] = lambda _: True,
+    stage: str | None = None,
 ) -> list[NamedJob]:
     """Return up to `limit` matching jobs of the caller's project, newest first.
 
-    `after` is the cursor, a job of the project. `opened` decrypts metadata. Raises Error(FORBIDDEN, INVALID).
+    `after` is the cursor, a job of the project. `opened` decrypts metadata. `stage`: one of `stages.STAGES`. Raises Error(FORBIDDEN, INVALID).
     """
     authorize(caller, Action.READ_JOBS)
     found: list[NamedJob] = []
-    for some in _newest_first(database, caller, after):
+    for some in _newest_first(database, caller, after, stage):
         found += [named for named in opened(some) if matches(named.job)][: limit - len(found)]
         if len(found) == limit:
             break
@@ -254,7 +255,7 @@ def named(database: Database, caller: Caller, job_id: str) -> NamedJob:
 
 
 def _newest_first(
-    database: Database, caller: Caller, after: str | None
+    database: Database, caller: Caller, after: str | None, stage: str | None
 ) -> Iterator[list[NamedJob]]:
     """Yield jobs page by page: constant memory, however few match."""
     before = cursors.position(
@@ -265,10 +266,11 @@ def _newest_first(
         organization=caller.organization_id,
         project=caller.project_id,
     )
+    is_in_stage = "" if stage is None else f" AND {stages.STAGES[stage]}"
     while True:
         with database.read() as tx:
             rows = tx.rows(
-                f"{_NAMED} AND j.n < :before ORDER BY j.n DESC LIMIT :size",
+                f"{_NAMED}{is_in_stage} AND j.n < :before ORDER BY j.n DESC LIMIT :size",
                 organization=caller.organization_id,
                 project=caller.project_id,
                 before=before,
