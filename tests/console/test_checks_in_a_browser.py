@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.properties.test_receipt_mutations import mutated
-from tests.support import browser, odd_receipts
+from tests.support import browser, held_deletions, odd_receipts
 from tests.support import fine_tuning_rows as rows
 from tests.support.browser import Watched
 from tests.support.console import Visitor
@@ -162,6 +162,22 @@ def test_the_page_of_a_job_follows_its_state_with_its_buttons_and_says_when_it_s
     )
     tab.page.get_by_text("This page does not follow the job any more.").wait_for()
     assert tab.page.get_by_role("link", name="Show what is new").is_visible()
+
+
+def test_the_page_of_a_deletion_follows_it_to_its_receipt_and_to_its_end(
+    server: Server, tab: Watched
+) -> None:
+    model = server.make_model().id
+    with held_deletions.held(server, server.owner_key, model) as deletion:
+        tab.open(f"/console/deletions/{deletion}")
+        tab.page.get_by_text("This page follows the deletion.").wait_for()
+        tab.page.locator("h1 .badge-deleting").wait_for()
+        assert tab.page.get_by_text("There is no receipt before").is_visible()
+    tab.page.locator("h1 .badge-erased").wait_for()
+    tab.page.get_by_text("This page follows the deletion.").wait_for(state="detached")
+    assert tab.page.locator(".timeline .done").count() == 7
+    tab.page.get_by_role("button", name="Verify in this browser").click()
+    verdict(tab, "check").get_by_text(f"Valid: {model}").wait_for()
 
 
 def test_on_a_narrow_page_a_chart_can_be_read_and_a_report_is_not_scrolled_sideways(

@@ -1,19 +1,19 @@
 """Jobs at the console: curves with their table, events as they come, what can be done, and who may do it."""
 
 import http.client
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
+from tests.support import event_streams
 from tests.support import fine_tuning_rows as rows
 from tests.support.console import Visitor
+from tests.support.event_streams import next_event
 from tests.support.servers import Server, wait_until
 
 from tunewarden.finetuning.states import State
 from tunewarden.identity.policy import ProjectRole
 from tunewarden.identity.session_rows import SEEN_MICROS
 
-TIMEOUT_SECONDS = 30.0
 FOLLOWERS = 8  # of an organization, in one worker: see Services.followers
 
 
@@ -29,24 +29,8 @@ def job(server: Server) -> str:
     return made
 
 
-@contextmanager
-def following(visitor: Visitor, job: str) -> Iterator[http.client.HTTPResponse]:
-    host, port = visitor.server.address
-    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
-    try:
-        headers = {"cookie": str(visitor.cookie), "accept": "text/event-stream"}
-        connection.request("GET", f"/console/jobs/{job}/changes", headers=headers)
-        yield connection.getresponse()
-    finally:
-        connection.close()
-
-
-def next_event(stream: http.client.HTTPResponse) -> str | None:
-    """Read on to the next event's name; None: the stream has ended."""
-    while line := stream.readline():
-        if line.startswith(b"event: "):
-            return line.removeprefix(b"event: ").strip().decode()
-    return None
+def following(visitor: Visitor, job: str) -> AbstractContextManager[http.client.HTTPResponse]:
+    return event_streams.opened(visitor, f"/console/jobs/{job}/changes")
 
 
 def test_the_page_of_a_job_has_curves_their_table_events_and_checkpoints(

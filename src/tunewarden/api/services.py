@@ -45,7 +45,9 @@ class Services:
     engines_seen: EnginesSeen = field(default_factory=EnginesSeen)
     long_work: LongWork = field(default_factory=LongWork)
     # Each looks once a second, on a thread of the worker's.
-    followers: LongWork = field(default_factory=lambda: LongWork(32, 8, "pages that follow a job"))
+    followers: LongWork = field(
+        default_factory=lambda: LongWork(32, 8, "pages that follow what goes on")
+    )
 
     @classmethod
     def of(cls, operations: Operations) -> "Services":

@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from tunewarden.api import views
 from tunewarden.api.deletion_schemas import Deletion as Shown
-from tunewarden.console import lists, rendering, tables
+from tunewarden.console import following, lists, rendering, tables
+from tunewarden.console.following import Mark
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.tables import Table
@@ -104,6 +105,18 @@ def show_deletion(visit: Visit) -> Response:
     return rendering.page(visit, "deletion.html", values)
 
 
+async def follow_deletion(visit: Visit) -> Response:
+    """Tell the browser whenever a deletion has come further."""
+    return await following.follow(visit, _mark)
+
+
+def _mark(visit: Visit) -> Mark:
+    """Return how far a deletion is. A page without the receipt follows it up to the answer, and is then another page."""
+    deletion = _find(visit)
+    is_answered = visit.asked.asked_for("until") == "answer" and deletion.is_deleted
+    return Mark(is_answered or deletion.next_step is None, deletion.stage.name)
+
+
 def download_receipt(visit: Visit) -> Response:
     """Return the receipt: the exact bytes that are stored with the deletion."""
     deletion = _find(visit)
@@ -154,4 +167,5 @@ PAGES = (
     Page("GET", "/console/deletions", list_deletions),
     Page("GET", "/console/deletions/{deletion_id}", show_deletion),
     Page("GET", "/console/deletions/{deletion_id}/receipt", download_receipt),
+    Page("GET", "/console/deletions/{deletion_id}/changes", follow_deletion),
 )

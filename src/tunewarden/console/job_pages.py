@@ -1,15 +1,12 @@
 """Fine-tuning jobs: the list, and one job with its curves, its events as they come, and its checkpoints."""
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Sequence
 
-from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
-from tunewarden.console import charts, confirming, lists, rendering, tables
+from tunewarden.console import charts, confirming, following, lists, rendering, tables
 from tunewarden.console.charts import Chart, Drawn, Series
+from tunewarden.console.following import Mark
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
@@ -20,15 +17,10 @@ from tunewarden.finetuning import checkpoints, commands, curves, events, jobs, m
 from tunewarden.finetuning.curves import Curves, Point
 from tunewarden.finetuning.jobs import Job, NamedJob
 from tunewarden.finetuning.states import FINISHED, PAUSED
-from tunewarden.identity import sessions
 from tunewarden.identity.policy import Action, allows
 
 POINTS = 200
 CHECKPOINTS_MAX = 100
-# How often what follows a job looks, and for how long at most: then the browser asks again.
-LOOK_SECONDS = 1.0
-FOLLOWING_SECONDS = 300.0
-NO_BUFFERING = {"x-accel-buffering": "no"}
 
 
 def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[NamedJob], str | None]:
@@ -139,63 +131,20 @@ def change_job(visit: Visit) -> Response:
 
 
 async def follow_job(visit: Visit) -> Response:
-    """Tell the browser whenever there is more of a job, as server-sent events."""
-    first = await run_in_threadpool(_mark, visit)
-    place = ExitStack()
-    place.enter_context(visit.asked.services.followers.held(visit.caller.organization_id))
-    return _Following(_changes(visit, first), place)
+    """Tell the browser whenever there is more of a job."""
+    return await following.follow(visit, _mark)
 
 
-class _Following(StreamingResponse):
-    """What a page that follows a job gets. It holds a place among those that do until it ends, however it does."""
-
-    def __init__(self, events: AsyncIterator[str], place: ExitStack) -> None:
-        super().__init__(events, media_type="text/event-stream", headers=NO_BUFFERING)
-        self._place = place
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
-        with self._place:
-            await super().__call__(scope, receive, send)
-
-
-async def _changes(visit: Visit, mark: str) -> AsyncIterator[str]:
-    """Yield an event for each change, and one when the job has ended. Ends with the session too (I19)."""
-    services = visit.asked.services
-    yield f"event: changed\ndata: {mark}\n\n"
-    for _ in range(int(FOLLOWING_SECONDS / LOOK_SECONDS)):
-        if mark.startswith("ended") or services.readiness.is_draining:
-            break
-        await asyncio.sleep(LOOK_SECONDS)
-        try:
-            await run_in_threadpool(_check_session, visit)
-            now = await run_in_threadpool(_mark, visit)
-        except Error:
-            break
-        # A comment, at least: so the server learns of a browser that has gone.
-        yield ":\n\n" if now == mark else f"event: changed\ndata: {now}\n\n"
-        mark = now
-    if mark.startswith("ended"):
-        yield "event: ended\ndata: -\n\n"
-
-
-def _check_session(visit: Visit) -> None:
-    secret = visit.asked.request.cookies.get(visit.asked.way.cookie, "")
-    database, request_id = visit.operations.database, visit.asked.request_id
-    sessions.current(database, secret, request_id, is_use=False)
-
-
-def _mark(visit: Visit) -> str:
-    """Return what changes whenever the page of a job would."""
+def _mark(visit: Visit) -> Mark:
     database, caller, job_id = (
         visit.operations.database,
         visit.caller,
         visit.asked.segments["job_id"],
     )
-    job = jobs.retrieve(database, caller, job_id).job
+    state = jobs.retrieve(database, caller, job_id).job.state
     newest = events.page(database, caller, job_id, after=None, limit=1)
     last = newest[0].id if newest else "-"
-    return f"{'ended' if job.state in FINISHED else 'open'} {job.state.name} {last}"
+    return Mark(state in FINISHED, f"{state.name} {last}")
 
 
 def status_of(job: Job) -> str:

@@ -26,8 +26,9 @@ if (at) {
   source.addEventListener("ended", async () => {
     source.close();
     await renew();
-    // What can be done with it has changed too.
-    location.reload();
+    // What can be done with it has changed too, unless only its parts say more: then what was typed stays.
+    if (at.dataset.liveEnds === "part") at.remove();
+    else location.reload();
   });
   source.addEventListener("open", () => {
     at.textContent = at.dataset.liveSays;
