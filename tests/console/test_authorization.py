@@ -50,6 +50,8 @@ def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
     model, gone = server.make_model().id, server.make_model().id
     deleted = server.request("DELETE", f"/v1/models/{gone}", key=key)
     file, other = (uploading.post(server, "/v1/files", *FILE).json for _ in range(2))
+    upload = {"filename": "a.jsonl", "mime_type": "text/plain", "purpose": "fine-tune", "bytes": 9}
+    assert server.post("/v1/uploads", upload).status == 200
     named = server.make_model().id
     alias = server.post("/v1/aliases", {"name": "shown", "model": named}).json["name"]
     rule = server.post("/v1/retention/rules", {"action": "archive", "older_than_days": 9}).json
@@ -81,6 +83,8 @@ def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
         "user_id": [("own", fine_tuning_rows.caller_of(app, key).user_id), ("unknown", "user-0")],
         "invite_id": [("unknown", "invite-nobody")],
         "hold_id": [("unknown", "hold_nobody")],
+        "upload_id": [("unknown", "upload_nobody")],
+        "session_id": [("unknown", "session_nobody")],
         "alias": [("own", alias), ("unknown", "nobody")],
         "name": [("own", "console.css"), ("unknown", "nothing.css")],
         "token": [("unknown", "nothing")],

@@ -514,7 +514,7 @@ CREATE TABLE sessions (
   last_seen_at INTEGER NOT NULL,
   -- When the holder last proved who it is: with the key, or with a link.
   proof_at INTEGER NOT NULL
-, admin_key_id TEXT REFERENCES admin_api_keys (id), by_sso INTEGER NOT NULL DEFAULT 0);
+, admin_key_id TEXT REFERENCES admin_api_keys (id), by_sso INTEGER NOT NULL DEFAULT 0, by_link INTEGER NOT NULL DEFAULT 0);
 
 CREATE TABLE sign_in_links (
   secret_sha256 BLOB PRIMARY KEY,
@@ -809,6 +809,8 @@ CREATE INDEX stored_bytes_of_organization ON stored_bytes (organization_id);
 CREATE INDEX unaccepted_invites ON invites (expires_at) WHERE accepted_at IS NULL;
 
 CREATE INDEX upload_of_file ON uploads (file_n) WHERE file_n IS NOT NULL;
+
+CREATE INDEX uploads_of_project ON uploads (project_id, n) WHERE status = 'pending';
 
 CREATE INDEX uploads_pending ON uploads (expires_at) WHERE status = 'pending';
 

@@ -22,7 +22,7 @@ MEANINGS: dict[EventType, str] = {
     EventType.API_KEY_REVOKED: "an API key was revoked",
     EventType.LOGIN_LINK_CREATED: "a link was made that signs in to the console once, as the key `resource_id`",
     EventType.LOGIN_SUCCEEDED: "somebody signed in to the console, `by` a `key`, a `link`, or `sso`, at the identity provider; or let a session administer, `by` an `admin_key`",
-    EventType.LOGOUT_SUCCEEDED: "somebody signed out of the console",
+    EventType.LOGOUT_SUCCEEDED: "somebody signed out of the console, or ended another session of their own there: `resource_id`",
     EventType.ADMIN_KEY_CREATED: "an admin key was created",
     EventType.ADMIN_KEY_REVOKED: "an admin key was revoked",
     EventType.SERVICE_ACCOUNT_CREATED: "a service account was created",

@@ -164,14 +164,19 @@ def sign_out(database: Database, session: Session) -> None:
     """End a session. Idempotent."""
     caller = session.caller
     with database.write(below_floor=True) as tx:
-        if session_rows.delete(tx, session.row):
-            audit.record(
-                tx,
-                EventType.LOGOUT_SUCCEEDED,
-                organization_id=caller.organization_id,
-                actor=caller.actor,
-                resource_id=session.row.id,
-            )
+        end(tx, session.row, caller)
+
+
+def end(tx: Tx, row: SessionRow, by: Caller) -> None:
+    """End a session, and record who did. Idempotent."""
+    if session_rows.delete(tx, row):
+        audit.record(
+            tx,
+            EventType.LOGOUT_SUCCEEDED,
+            organization_id=by.organization_id,
+            actor=by.actor,
+            resource_id=row.id,
+        )
 
 
 def ended() -> Error:
@@ -188,7 +193,7 @@ def no_link() -> Error:
 
 
 def _begin(tx: Tx, caller: Caller, *, by: str, sso_proof_at: int | None = None) -> NewSession:
-    row, secret = session_rows.insert(tx, caller.key_id, sso_proof_at)
+    row, secret = session_rows.insert(tx, caller.key_id, sso_proof_at, by_link=by == "link")
     audit.record(
         tx,
         EventType.LOGIN_SUCCEEDED,

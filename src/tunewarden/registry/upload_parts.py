@@ -105,6 +105,16 @@ def chosen(tx: Tx, upload: Upload, part_ids: Sequence[str]) -> list[Part]:
     return parts
 
 
+def stored(tx: Tx, n: int) -> tuple[int, int]:
+    """Return how many complete parts an upload has, and their bytes."""
+    row = tx.row(
+        "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM upload_parts WHERE upload_n = :n AND is_whole = 1",
+        n=n,
+    )
+    assert row is not None, "an aggregate has one row"
+    return int(row[0]), int(row[1])
+
+
 def whole(tx: Tx, n: int) -> list[tuple[str, str]]:
     """Return (id, blob) of the complete parts of an upload."""
     rows = tx.rows("SELECT id, blob FROM upload_parts WHERE upload_n = :n AND is_whole = 1", n=n)

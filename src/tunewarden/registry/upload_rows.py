@@ -6,6 +6,7 @@ from typing import Any
 
 from tunewarden import audit
 from tunewarden.audit import Actor
+from tunewarden.db import cursors
 from tunewarden.db.database import Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
@@ -79,6 +80,31 @@ def of_row(row: Row) -> Upload:
     """Convert a row that begins with COLUMNS."""
     fields: list[Any] = [Status(value) if at == 10 else value for at, value in enumerate(row)]
     return Upload(*fields)
+
+
+def page(tx: Tx, caller: Caller, *, after: str | None, limit: int) -> list[Upload]:
+    """Return up to `limit` uploads in progress of the caller's project, the newest first. Raises Error(INVALID)."""
+    own_project: dict[str, Any] = {
+        "organization": caller.organization_id,
+        "project": caller.project_id,
+    }
+    start = cursors.position(
+        tx.row,
+        # One that has ended since is a cursor too: its row stays.
+        "SELECT n FROM uploads WHERE id = :after AND organization_id = :organization AND project_id = :project",
+        after=after,
+        first=cursors.AFTER_ALL,
+        **own_project,
+    )
+    rows = tx.rows(
+        f"SELECT {COLUMNS} FROM uploads WHERE project_id = :project AND organization_id = :organization"
+        " AND status = 'pending' AND expires_at > :now AND n < :start ORDER BY n DESC LIMIT :limit",
+        now=tx.now_micros,
+        start=start,
+        limit=limit,
+        **own_project,
+    )
+    return [of_row(row) for row in rows]
 
 
 def pending(tx: Tx, caller: Caller, upload_id: str) -> Upload:

@@ -47,6 +47,15 @@ PAGE_SIZE = 1000
 
 
 @dataclass(frozen=True, slots=True)
+class InProgress:
+    """An upload with its name, and what has arrived of it whole."""
+
+    upload: Upload
+    parts: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Uploads:
     """The operations and their dependencies. `bytes_max` limits the parts of an upload together."""
 
@@ -206,6 +215,19 @@ class Uploads:
         with suppress(Error):  # The commit stands; `tidy` erases the rest later.
             self._erase_rest(upload)
         return replace(upload, filename=filename, status=Status.COMPLETED, file_n=file.n), file
+
+    def in_progress(self, caller: Caller, *, after: str | None, limit: int) -> list[InProgress]:
+        """Return up to `limit` uploads in progress of the caller's project, the newest first.
+
+        Raises Error(FORBIDDEN), Error(INVALID) for an unknown cursor.
+        """
+        authorize(caller, Action.READ_FILES)
+        with self.database.read() as tx:
+            found = [
+                InProgress(one, *upload_parts.stored(tx, one.n))
+                for one in upload_rows.page(tx, caller, after=after, limit=limit)
+            ]
+        return [replace(one, upload=self._named(one.upload)) for one in found]
 
     def cancel(self, caller: Caller, upload_id: str) -> Upload:
         """Cancel a pending upload and erase its parts, key first. Idempotent.
