@@ -53,6 +53,16 @@ PAGE_PARTS = {
             "among 10."
         ),
     ),
+    "console_pages": (
+        "Console",
+        (
+            "Every kind of page at 100,000 models and 10,000 API keys that were used today, one after the other in many "
+            "turns, by a session from one client; *much*, *5* and *none* are how many models a filter finds. Time is the "
+            "client's, which includes the connection; processor time is the worker's, which other people's load hardly "
+            "changes. Memory is resident, shared pages included. The goals: p95 at most 50 ms, and at most 60 MiB for a "
+            "worker whose console is not used."
+        ),
+    ),
     "engine_formats": (
         "Rows with a schema, and plain chat beside the tree before",
         (

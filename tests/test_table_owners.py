@@ -170,6 +170,7 @@ UNSAID = {
     },
     "registry/usage.py": {"asked": "names of parameters"},
     "registry/usage_reports.py": {
+        "COLUMNS[by]": "of COLUMNS",
         "columns": "of COLUMNS, or empty texts",
         "grouped": "of COLUMNS",
         "narrowed": "compares COLUMNS with lists of parameters",

@@ -294,11 +294,12 @@ make bench-guard              # seconds: processor time of a request, beside a b
 python -m benchmarks.gateway  # ours and nginx only
 python -m benchmarks.revocation
 python -m benchmarks.scale
-python -m benchmarks.soak --keep          # half an hour; these five write docs/measured, which this page shows
+python -m benchmarks.soak --keep          # half an hour; these six write docs/measured, which this page shows
 python -m benchmarks.idle_streams --keep
 python -m benchmarks.overload --keep
 python -m benchmarks.cold_adapters --keep
 python -m benchmarks.vllm_plugin --keep   # after make test-vllm
+python -m benchmarks.console_pages --keep
 python -m benchmarks.engine_peers  # the embedded engine; its figures are kept in docs/engine.json
 ```"""
 

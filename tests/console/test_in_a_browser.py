@@ -49,8 +49,10 @@ def chromium(found: Found) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def paths(targets: dict[str, list[tuple[str, str]]]) -> list[str]:
     """Every page that can be looked at, on something real where there is something."""
+    queries = {"/console/delete": f"?id={targets['model_id'][0][1]}"}
     return [
         re.sub(r"{(\w+)}", lambda name: targets[name[1]][0][1], page.path)
+        + queries.get(page.path, "")
         for page in PAGES
         if page.method == "GET" and not NO_PAGES.search(page.path)
     ]

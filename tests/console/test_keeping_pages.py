@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Iterator
 
+import pytest
 from tests.support import webhook_rows
 from tests.support.console import Visitor
 from tests.support.servers import Server
@@ -11,7 +12,7 @@ from tests.support.servers import Server
 from tunewarden.config import SETTINGS, Config
 from tunewarden.console import retention_pages
 from tunewarden.console.system_pages import source_of
-from tunewarden.deletion.bulk.results import Outcome, Result
+from tunewarden.deletion.bulk.results import Outcome, Result, Summary
 from tunewarden.identity.sessions import PROOF_MICROS
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.settings import Source
@@ -72,15 +73,24 @@ def test_who_signed_in_a_while_ago_shows_the_key_again_before_a_rule_deletes(
         assert visitor.post(one, {"act": "delete"}).status == 303
 
 
-def test_a_preview_on_a_page_reads_no_further_than_it_shows() -> None:
-    def found() -> Iterator[Result]:
-        for n in range(retention_pages.LOOKED_AT_MAX):
-            yield Result(outcome=Outcome.SPARED, kind=ArtifactKind.MODEL, artifact_id=f"ft:{n}")
-        raise AssertionError("a page looks at no more")
+@pytest.mark.parametrize(
+    ("outcome", "most"),
+    [
+        (Outcome.SPARED, retention_pages.LOOKED_AT_MAX),
+        (Outcome.DELETE, retention_pages.ACTED_ON_MAX),
+    ],
+)
+def test_a_preview_on_a_page_reads_no_further_than_it_shows(outcome: Outcome, most: int) -> None:
+    def found(count: int) -> Iterator[Result | Summary]:
+        for n in range(count):
+            yield Result(outcome=outcome, kind=ArtifactKind.MODEL, artifact_id=f"ft:{n}")
+        assert count < most, "a page looks at no more"
+        yield Summary()
 
-    rows, counts = retention_pages.looked_at(found())
+    rows, counts, is_whole = retention_pages.looked_at(found(most))
     assert len(rows) == retention_pages.PREVIEW_ROWS
-    assert counts == {Outcome.SPARED: retention_pages.LOOKED_AT_MAX}
+    assert (counts, is_whole) == ({outcome: most}, False)
+    assert retention_pages.looked_at(found(3))[1:] == ({outcome: 3}, True)
 
 
 def test_a_rule_with_what_is_no_number_is_not_made(server: Server, owner: Visitor) -> None:

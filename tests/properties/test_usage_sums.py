@@ -259,6 +259,35 @@ def test_a_page_ends_before_it_is_too_much(monkeypatch: Any) -> None:
         assert refused.value.param == "group_by"
 
 
+def test_a_summary_has_any_number_of_groups_and_begins_where_it_is_not_too_much(
+    monkeypatch: Any,
+) -> None:
+    monkeypatch.setattr(usage_reports, "GROUPS_MAX", 2)
+    with place() as at:
+        for day in range(4):
+            for number in range(3 + day):
+                tokens = (10, 2, 1)
+                at.count(Request(0, "key_a", f"ft:{number}", COMPLETIONS, tokens, is_flushed=False))
+            at.counter.flush()
+            at.clock.sleep(DAY)
+        days = [BEGAN - BEGAN % DAY + day * DAY for day in range(5)]
+        query = at.ask(grouped_by=frozenset({"model"}), begin=days[0])
+
+        def requests(groups: int = 4) -> tuple[dict[int, int], list[tuple[str, int]], int]:
+            found = usage_reports.summary(at.database, at.administrator, query, groups=groups)
+            by_day = {begin: counts.requests for begin, counts in found.buckets.items()}
+            return by_day, [(name, counts.requests) for name, counts in found.groups], found.more
+
+        by_day, groups, more = requests()
+        assert list(by_day.items()) == list(zip(days, (3, 4, 5, 6, 0), strict=True))
+        assert groups == [("ft:0", 4), ("ft:1", 4), ("ft:2", 4), ("ft:3", 3)]
+        assert more == 2
+        # The last two days have 11 rows, or 6 if the one before is too much.
+        for most, since in ((18, 0), (17, 1), (11, 2), (10, 3), (2, 4)):
+            monkeypatch.setattr(usage_reports, "SUMMED_MAX", most)
+            assert list(requests()[0]) == days[since:]
+
+
 def test_use_of_a_model_is_told_to_the_minute() -> None:
     with place() as at:
         organization = at.administrator.organization_id

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -22,9 +21,10 @@ from tunewarden.registry.criteria import Criteria
 from tunewarden.registry.retention_rules import NOTICE_DAYS, Rule, RuleAction, Terms
 
 HERE = "/console/retention"
-# Rows of a preview that a page has, and models that it looks at, the newest; the command looks at all and lists all.
-PREVIEW_ROWS = 200
-LOOKED_AT_MAX = 2000
+# Rows of a preview that a page has, and models that it looks at, the newest: fewer where the rule acts on them, because
+# each of those has its plan read. The command looks at all and lists all.
+PREVIEW_ROWS = 50
+LOOKED_AT_MAX, ACTED_ON_MAX = 2000, 100
 
 
 def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[Rule], str | None]:
@@ -100,14 +100,14 @@ def _rule(visit: Visit, message: str = "", status: int = 200) -> Response:
     of, rule_id = visit.operations, visit.asked.segments["rule_id"]
     rule = of.retention_rules.find(visit.caller, rule_id)
     with visit.asked.services.long_work.held(visit.caller.organization_id):
-        rows, counts = looked_at(of.retention.preview(visit.caller, rule_id))
+        rows, counts, is_whole = looked_at(of.retention.preview(visit.caller, rule_id))
     values = {
         "rule": rule,
         "said": criteria_of(rule.terms.criteria),
         "rows": rows,
         "counts": {outcome.value: count for outcome, count in sorted(counts.items())},
         "more": max(0, counts.total() - len(rows)),
-        "looked_at": LOOKED_AT_MAX if counts.total() == LOOKED_AT_MAX else None,
+        "looked_at": None if is_whole else counts.total(),
         "write_action": Action.WRITE_RETENTION,
         "message": message,
         "needs_proof": rule.terms.action is RuleAction.DELETE and not visit.session.has_fresh_proof,
@@ -115,10 +115,20 @@ def _rule(visit: Visit, message: str = "", status: int = 200) -> Response:
     return rendering.page(visit, "retention_rule.html", values, status=status)
 
 
-def looked_at(found: Iterable[Result | Summary]) -> tuple[list[Result], Counter[Outcome]]:
-    """Return the first rows of a preview and the counts of what a page looks at; it reads no further."""
-    looked = [one for one in islice(found, LOOKED_AT_MAX) if isinstance(one, Result)]
-    return looked[:PREVIEW_ROWS], Counter(one.outcome for one in looked)
+def looked_at(found: Iterable[Result | Summary]) -> tuple[list[Result], Counter[Outcome], bool]:
+    """Return the first rows of a preview, the counts of what a page looks at, and whether that is all. Reads no further."""
+    rows: list[Result] = []
+    counts: Counter[Outcome] = Counter()
+    for one in found:
+        if not isinstance(one, Result):
+            return rows, counts, True
+        counts[one.outcome] += 1
+        if len(rows) < PREVIEW_ROWS:
+            rows.append(one)
+        acted_on = counts.total() - counts[Outcome.SPARED]
+        if counts.total() == LOOKED_AT_MAX or acted_on == ACTED_ON_MAX:
+            break
+    return rows, counts, False
 
 
 async def change_rule(visit: Visit) -> Response:

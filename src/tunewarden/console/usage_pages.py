@@ -1,8 +1,7 @@
 """Usage of the organization: requests and tokens by day, and by what they are grouped."""
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from starlette.responses import Response
@@ -16,7 +15,7 @@ from tunewarden.console.tables import Table
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.registry import usage_reports
 from tunewarden.registry.usage import COMPLETIONS, DAY, HOUR, Counts
-from tunewarden.registry.usage_reports import Group, Query
+from tunewarden.registry.usage_reports import Query, Summary
 
 # What a page shows: the width of its buckets, and how many there are.
 SPANS = {"24 hours": (HOUR, 24), "7 days": (DAY, 7), "30 days": (DAY, 30), "90 days": (DAY, 90)}
@@ -27,20 +26,25 @@ GROUPS = {
     "API key": "api_key_id",
     "user": "user_id",
 }
-ROWS_MAX = 100
+ROWS_MAX = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found of a span, by what: the groups of each bucket, and the sums of each group, the largest first."""
+    """What was found of a span that begins at `begin`, by what: its sums, and the groups, the largest first."""
 
     span: str
     by: str
-    buckets: dict[int, list[Group]]
-    rows: list[tuple[str, Counts]]
+    begin: int
+    summary: Summary
+
+    @property
+    def rows(self) -> list[tuple[str, Counts]]:
+        """The groups with their names."""
+        return [(name or "not recorded", counts) for name, counts in self.summary.groups]
 
 
-def _find(visit: Visit, administrator: Administrator) -> Found:
+def _find(visit: Visit, administrator: Administrator, groups: int) -> Found:
     asked = visit.asked
     span = asked.asked_for("span") if asked.asked_for("span") in SPANS else USUAL_SPAN
     by = asked.asked_for("by") if asked.asked_for("by") in GROUPS else "model"
@@ -55,17 +59,13 @@ def _find(visit: Visit, administrator: Administrator) -> Found:
         grouped_by=frozenset({GROUPS[by]}),
         only={},
     )
-    buckets = _buckets(visit, administrator, query)
-    groups: dict[str, Counts] = defaultdict(Counts)
-    for found in buckets.values():
-        for group in found:
-            groups[getattr(group, GROUPS[by]) or "not recorded"].add(group.counts)
-    rows = sorted(groups.items(), key=lambda one: (-one[1].requests, one[0]))
-    return Found(span, by, buckets, rows)
+    database = visit.operations.database
+    found = usage_reports.summary(database, administrator, query, groups=groups)
+    return Found(span, by, query.begin, found)
 
 
 def _read(visit: Visit, _: str | None, limit: int) -> tuple[Sequence[tuple[str, Counts]], None]:
-    return _find(visit, shown_key(visit)).rows[: max(limit, tables.ROWS_MAX)], None
+    return _find(visit, shown_key(visit), max(limit, tables.ROWS_MAX)).rows, None
 
 
 USAGE = Table[tuple[str, Counts]](
@@ -85,63 +85,39 @@ USAGE = Table[tuple[str, Counts]](
 @tables.also_as(USAGE)
 def show_usage(visit: Visit, administrator: Administrator) -> Response:
     """Return the usage of the last days, as charts and by group."""
-    found = _find(visit, administrator)
+    found = _find(visit, administrator, ROWS_MAX)
+    since = min(found.summary.buckets)
     values = {
         "spans": list(SPANS),
         "span": found.span,
         "groups": list(GROUPS),
         "by": found.by,
-        "charts": _charts(found.buckets, SPANS[found.span][0]),
-        "rows": found.rows[:ROWS_MAX],
-        "more": max(0, len(found.rows) - ROWS_MAX),
+        "charts": _charts(found.summary.buckets, SPANS[found.span][0]),
+        "rows": found.rows,
+        "more": found.summary.more,
+        "since": since if since > found.begin else None,
         **lists.paged(visit, None),
     }
     return rendering.page(visit, "usage.html", values)
 
 
-def _buckets(visit: Visit, administrator: Administrator, query: Query) -> dict[int, list[Group]]:
-    """Return the groups of each bucket: a report comes in pages, each of bounded work."""
-    found: dict[int, list[Group]] = {}
-    following: int | None = query.begin
-    while following is not None and len(found) < query.limit:
-        rest = replace(query, begin=following, limit=query.limit - len(found))
-        page = usage_reports.report(visit.operations.database, administrator, rest)
-        found |= page.buckets
-        following = page.next_begin
-    return found
-
-
-def _charts(buckets: dict[int, list[Group]], seconds: int) -> list[charts.Drawn]:
-    requests: Counter[int] = Counter()
-    taken: Counter[int] = Counter()
-    given: Counter[int] = Counter()
-    for at, groups in buckets.items():
-        for group in groups:
-            requests[at] += group.counts.requests
-            taken[at] += group.counts.input_tokens
-            given[at] += group.counts.output_tokens
-
-    def series(name: str, counted: Counter[int]) -> Series:
-        return Series(name, [(float(at), float(counted[at])) for at in sorted(buckets)])
+def _charts(buckets: dict[int, Counts], seconds: int) -> list[charts.Drawn]:
+    def series(name: str, counted: Callable[[Counts], int]) -> Series:
+        return Series(name, [(float(at), float(counted(buckets[at]))) for at in sorted(buckets)])
 
     def label(at: float) -> str:
         return datetime.fromtimestamp(at, UTC).strftime("%m-%d %H:%M" if seconds < DAY else "%m-%d")
 
     name = "hour (UTC)" if seconds < DAY else "day (UTC)"
+    requests = [series("requests", lambda one: one.requests)]
+    tokens = [
+        series("input", lambda one: one.input_tokens),
+        series("output", lambda one: one.output_tokens),
+    ]
     return [
-        charts.bars(
-            Chart(
-                "requests", "Requests", name, [series("requests", requests)],
-                y_from_zero=True, x_label=label,
-            )
-        ),
-        charts.bars(
-            Chart(
-                "tokens", "Tokens", name, [series("input", taken), series("output", given)],
-                y_from_zero=True, x_label=label,
-            )
-        ),
-    ]  # fmt: skip
+        charts.bars(Chart(title.lower(), title, name, some, y_from_zero=True, x_label=label))
+        for title, some in (("Requests", requests), ("Tokens", tokens))
+    ]
 
 
 PAGES = (Page("GET", "/console/usage", show_usage),)

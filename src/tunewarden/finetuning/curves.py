@@ -4,12 +4,16 @@ The steps are divided into buckets of one width, which depends on the job's leng
 its greatest value, each at its step: no peak is lost, and what is drawn does not move while the job goes on.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter, itemgetter
 
 from tunewarden.db.database import Database
 from tunewarden.finetuning import events, jobs
+from tunewarden.finetuning.events import Metrics
 from tunewarden.identity.policy import Caller
 
 TRAINING = ("train_loss", "train_mean_token_accuracy")
@@ -17,7 +21,7 @@ VALIDATION = ("valid_loss", "valid_mean_token_accuracy")
 POINTS_MIN, POINTS_DEFAULT, POINTS_MAX = 2, 200, 1000
 # An attempt records some thousand events; this many are read, the newest ones.
 EVENTS_MAX = 20_000
-Measured = tuple[int, dict[str, Any]]
+_STEP, _VALUE = itemgetter(0), itemgetter(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,60 +48,44 @@ def retrieve(database: Database, caller: Caller, job_id: str, *, points: int) ->
     return drawn(job.id, events.newest_metrics(database, job.n, limit=EVENTS_MAX), points)
 
 
-def drawn(job_id: str, newest_first: Iterable[dict[str, Any]], points: int) -> Curves:
+def drawn(job_id: str, newest_first: Iterable[Metrics], points: int) -> Curves:
     """Return the curves of metrics that are read newest first."""
     measured = _each_step_once(newest_first)
-    newest = next(measured, None)
-    if newest is None:
+    if not measured:
         return Curves(job_id, None, None, {name: [] for name in TRAINING + VALIDATION})
-    total = max(newest[0], newest[1].get("total_steps", 0))
+    newest = measured[-1]
+    total = max(newest.step, newest.total_steps)
     width = -(-total // (points // 2))
-    curves = {name: _Buckets(width) for name in TRAINING + VALIDATION}
-    validated: Measured | None = None
-    for step, data in (newest, *measured):
-        _put(curves, TRAINING, (step, data))
-        # The last figures of the validation file are repeated until it is measured again.
-        if validated is not None and any(data.get(n) != validated[1].get(n) for n in VALIDATION):
-            _put(curves, VALIDATION, validated)
-        validated = step, data
-    if validated is not None:
-        _put(curves, VALIDATION, validated)
-    return Curves(job_id, newest[0], total, {name: one.points() for name, one in curves.items()})
+    # The last figures of the validation file are repeated until it is measured again.
+    validated = [next(same) for _, same in groupby(measured, attrgetter(*VALIDATION))]
+    curves = {name: _extremes(measured, name, width) for name in TRAINING}
+    curves |= {name: _extremes(validated, name, width) for name in VALIDATION}
+    return Curves(job_id, newest.step, total, curves)
 
 
-def _each_step_once(newest_first: Iterable[dict[str, Any]]) -> Iterator[Measured]:
-    """Yield steps downwards. What an attempt measured beyond the state that it was resumed from counts no more."""
-    last: int | None = None
-    for data in newest_first:
-        step = data["step"]
-        if last is None or step < last:
-            last = step
-            yield step, data
+def _each_step_once(newest_first: Iterable[Metrics]) -> list[Metrics]:
+    """Return steps upwards. What an attempt measured beyond the state that it was resumed from counts no more."""
+    found: list[Metrics] = []
+    last = math.inf
+    for one in newest_first:
+        if one.step < last:
+            last = one.step
+            found.append(one)
+    return found[::-1]
 
 
-def _put(curves: dict[str, "_Buckets"], names: tuple[str, ...], measured: Measured) -> None:
-    step, data = measured
-    for name in names:
-        if name in data:
-            curves[name].put(step, data[name])
-
-
-@dataclass(slots=True)
-class _Buckets:
-    """The extremes of each bucket, as (value, step); of equal values the earliest, as steps come downwards."""
-
-    width: int
-    least: dict[int, tuple[float, int]] = field(default_factory=dict)
-    most: dict[int, tuple[float, int]] = field(default_factory=dict)
-
-    def put(self, step: int, value: float) -> None:
-        number = (step - 1) // self.width
-        least, most = self.least.get(number), self.most.get(number)
-        if least is None or value <= least[0]:
-            self.least[number] = value, step
-        if most is None or value >= most[0]:
-            self.most[number] = value, step
-
-    def points(self) -> list[Point]:
-        found = {step: value for of in (self.least, self.most) for value, step in of.values()}
-        return [Point(step, found[step]) for step in sorted(found)]
+def _extremes(measured: Sequence[Metrics], name: str, width: int) -> list[Point]:
+    """Return the least and the greatest value of each bucket, by step; of equal values the earliest."""
+    value_of = attrgetter(name)
+    figures = [(one.step, value) for one in measured if (value := value_of(one)) is not None]
+    found: list[Point] = []
+    # Bucket by bucket, and within one by functions of C: there may be thousands of figures, and a page waits.
+    begin = 0
+    while begin < len(figures):
+        last_step = ((figures[begin][0] - 1) // width + 1) * width
+        end = bisect_right(figures, last_step, begin, key=_STEP)
+        bucket = figures[begin:end]
+        extremes = {min(bucket, key=_VALUE), max(bucket, key=_VALUE)}
+        found += [Point(step, value) for step, value in sorted(extremes)]
+        begin = end
+    return found

@@ -29,6 +29,20 @@ class JobEvent:
     data: dict[str, Any] | None
 
 
+class Metrics(msgspec.Struct, gc=False):
+    """What an event of metrics measured at a step. Of these many are read at once."""
+
+    step: int
+    total_steps: int = 0
+    train_loss: float | None = None
+    train_mean_token_accuracy: float | None = None
+    valid_loss: float | None = None
+    valid_mean_token_accuracy: float | None = None
+
+
+_METRICS = msgspec.json.Decoder(Metrics)
+
+
 def record(
     tx: Tx,
     job_n: int,
@@ -86,8 +100,8 @@ def page(
     ]
 
 
-def newest_metrics(database: Database, job_n: int, *, limit: int) -> Iterator[dict[str, Any]]:
-    """Yield the data of up to `limit` events with metrics, newest first: page by page, in constant memory."""
+def newest_metrics(database: Database, job_n: int, *, limit: int) -> Iterator[Metrics]:
+    """Yield up to `limit` events with metrics, newest first: page by page, in constant memory."""
     before, left = cursors.AFTER_ALL, limit
     while left > 0:
         size = min(left, METRICS_PAGE)
@@ -99,7 +113,7 @@ def newest_metrics(database: Database, job_n: int, *, limit: int) -> Iterator[di
                 before=before,
                 size=size,
             )
-        yield from (msgspec.json.decode(data) for _, data in rows)  # many: it is much faster
+        yield from (_METRICS.decode(data) for _, data in rows)
         if len(rows) < size:
             return
         before, left = rows[-1][0], left - size

@@ -17,6 +17,8 @@ from tunewarden.registry.usage import DAY, HOUR, MINUTE, SECOND, Counts, KindOfR
 # Rows that are read and groups that are returned for one page, unless one bucket alone has more rows.
 ROWS_MAX = 100_000
 GROUPS_MAX = 5_000
+# Rows that are read for a summary, unless one bucket alone has more: what two sums of them take 30 ms.
+SUMMED_MAX = 15_000
 # How far back a report of minutes and of hours may begin, in seconds; rows are kept a little longer. Days: any time.
 REACH: Final[Mapping[int, int]] = {MINUTE: DAY, HOUR: 89 * DAY}
 NAMES: Final[Mapping[int, str]] = {MINUTE: "1m", HOUR: "1h", DAY: "1d"}
@@ -26,6 +28,12 @@ COLUMNS: Final[Mapping[str, str]] = {
     "api_key_id": "s.key_id",
     "model": "s.model_id",
 }
+
+_SUMS = "SUM(u.requests), SUM(u.input_tokens), SUM(u.cached_tokens), SUM(u.output_tokens)"
+_SUMMED = (
+    "FROM usage u JOIN usage_series s ON s.n = u.series_n WHERE u.organization_id = :organization"
+    " AND u.seconds = :seconds AND u.began_at >= :begin AND s.kind = :kind"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,15 @@ class Page:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Sums of each bucket by its begin, in Unix seconds, and the groups with most requests; `more`: how many others."""
+
+    buckets: dict[int, Counts]
+    groups: list[tuple[str, Counts]]
+    more: int
+
+
 def report(database: Database, administrator: Administrator, query: Query) -> Page:
     """Return a page of a report: each bucket of its time, empty ones too.
 
@@ -94,6 +111,55 @@ def report(database: Database, administrator: Administrator, query: Query) -> Pa
         buckets[row[0] // SECOND].append(Group(project_id, user_id, key_id, model_id, counts))
     following = begin + len(buckets) * query.seconds
     return Page(buckets, following if following < end else None, end)
+
+
+def summary(
+    database: Database, administrator: Administrator, query: Query, *, groups: int
+) -> Summary:
+    """Return sums over a time up to now, and up to so many groups of one column; of usage without it the name is empty.
+
+    The work is bounded: its earliest buckets are left out where there is too much. Raises Error(UNAUTHENTICATED),
+    Error(INVALID) as `report`.
+    """
+    [by] = query.grouped_by
+    with database.read() as tx:
+        admin_keys.check_now(tx, administrator)
+        now = tx.now_micros // SECOND
+        _check_reach(query, now)
+        begin = _since(tx, administrator.organization_id, query)
+        values = {
+            "organization": administrator.organization_id,
+            "seconds": query.seconds,
+            "begin": begin * SECOND,
+            "kind": query.kind,
+        }
+        sums = tx.rows(f"SELECT u.began_at, {_SUMS} {_SUMMED} GROUP BY u.began_at", **values)
+        found = tx.rows(
+            f"SELECT {COLUMNS[by]}, COUNT(*) OVER (), {_SUMS} {_SUMMED} GROUP BY {COLUMNS[by]}"
+            f" ORDER BY SUM(u.requests) DESC, {COLUMNS[by]} LIMIT :groups",
+            groups=groups,
+            **values,
+        )
+    buckets = {one: Counts() for one in range(begin, now + 1, query.seconds)}
+    buckets |= {row[0] // SECOND: Counts(*map(int, row[1:])) for row in sums}
+    shown = [(str(row[0]), Counts(*map(int, row[2:]))) for row in found]
+    return Summary(buckets, shown, found[0][1] - len(found) if found else 0)
+
+
+def _since(tx: Tx, organization_id: str, query: Query) -> int:
+    """Return where a summary must begin so that it has no more than SUMMED_MAX rows, or one bucket. Reads an index only."""
+    beyond = tx.row(
+        "SELECT u.began_at FROM usage u WHERE u.organization_id = :organization AND u.seconds = :seconds"
+        " AND u.began_at >= :begin ORDER BY u.began_at DESC LIMIT 1 OFFSET :rows",
+        organization=organization_id,
+        seconds=query.seconds,
+        begin=query.begin * SECOND,
+        rows=SUMMED_MAX,
+    )
+    if beyond is None:
+        return query.begin
+    now = tx.now_micros // SECOND
+    return min(int(beyond[0]) // SECOND + query.seconds, now - now % query.seconds)
 
 
 def _check_reach(query: Query, now: int) -> None:

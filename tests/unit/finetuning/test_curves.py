@@ -1,17 +1,16 @@
 """Curves: at most so many points, no peak lost, the same whatever else is read later."""
 
-from typing import Any
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewarden.finetuning import curves
+from tunewarden.finetuning.events import Metrics
 
-Rows = list[dict[str, Any]]
+Rows = list[Metrics]
 
 
-def metrics(step: int, loss: float, *, total: int, **more: float) -> dict[str, Any]:
-    return {"step": step, "total_steps": total, "train_loss": loss, **more}
+def metrics(step: int, loss: float, *, total: int, **more: float) -> Metrics:
+    return Metrics(step=step, total_steps=total, train_loss=loss, **more)
 
 
 def pairs(points: list[curves.Point]) -> list[tuple[int, float]]:
