@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 import pytest
-from tests.support import engines, fine_tuning_rows
+from tests.support import demo_models, engines, fine_tuning_rows
 from tests.support.servers import Server, wait_until
 
 from tunewarden.registry import models
@@ -184,8 +184,8 @@ def test_a_prompt_longer_than_the_context_is_refused(engine_server: Server, zebr
 
 
 def test_eight_adapters_answer_at_once_as_each_alone(engine_server: Server) -> None:
-    phrases = ["zebra says", "quartz says", "violet owl", "copper river"]
-    models = [engines.import_model(engine_server, phrase) for phrase in phrases * 2]
+    phrases = (demo_models.PHRASES * 3)[:8]
+    models = [engines.import_model(engine_server, phrase) for phrase in phrases]
     client = engine_server.client()
     question = "What is Tunewarden?"  # Even a briefly trained adapter answers it in its own words.
     alone = [engines.say(client, model, question) for model in models]
@@ -200,7 +200,7 @@ def test_eight_adapters_answer_at_once_as_each_alone(engine_server: Server) -> N
     for thread in threads:
         thread.join()
     assert [together[index] for index in range(len(models))] == alone
-    for phrase, answer in zip(phrases * 2, alone, strict=True):
+    for phrase, answer in zip(phrases, alone, strict=True):
         assert answer.startswith(phrase)
 
 

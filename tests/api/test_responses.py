@@ -229,11 +229,11 @@ def test_the_asynchronous_sdk_is_no_different(engine_server: Server) -> None:
 
 
 def test_a_fine_tune_has_the_name_that_was_asked_for(engine_server: Server) -> None:
-    model = engines.import_model(engine_server, "amber says", suffix="responses")
+    model = engines.import_model(engine_server, "zebra says", suffix="responses")
     client = engine_server.client()
     response = client.responses.create(**asked(model=model))
     assert response.model == model
-    assert response.output_text.startswith("amber says")
+    assert response.output_text.startswith("zebra says")
     raw = client.responses.with_raw_response.create(**asked(model=model), stream=True)
     body = raw.http_response.read().decode()
     names = {
@@ -246,7 +246,7 @@ def test_a_fine_tune_has_the_name_that_was_asked_for(engine_server: Server) -> N
 
 
 def test_a_stream_of_a_deleted_model_ends_with_its_error(engine_server: Server) -> None:
-    model = engines.import_model(engine_server, "violet says", suffix="cut")
+    model = engines.import_model(engine_server, "zebra says", suffix="cut")
     began = threading.Event()
     found: list[Any] = []
 

@@ -76,7 +76,7 @@ def test_a_stream_with_a_revoked_key_is_cut_and_another_one_goes_on(
     key_id, text = _key(server)
     model = engines.BASE
     if what == "fine-tune":
-        model = engines.import_model(server, "Ahoy", key=text)
+        model = engines.import_model(server, "zebra says", key=text)
     cut = _Stream(server.client(text, max_retries=0), model)
     other = _Stream(server.client(max_retries=0), engines.BASE)
     servers.wait_until(lambda: cut.chunks > 3 and other.chunks > 3, "both streams run")

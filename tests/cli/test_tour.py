@@ -39,7 +39,7 @@ def _models(server: Server) -> list[str]:
 def taken(engine_server: Server, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a tour says as JSON, and what it kept; another entry of the log comes before."""
     client = engine_server.client()
-    client.models.delete(engines.import_model(engine_server, "before"))
+    client.models.delete(engines.import_model(engine_server, "zebra says"))
     before = _models(engine_server)
     keep = tmp_path_factory.mktemp("tour") / "kept"
     ran = _taken(engine_server, "--json", "--keep", str(keep))
@@ -75,7 +75,7 @@ def test_the_stock_sdk_and_curl_do_what_it_printed(
     taken: dict[str, Any], engine_server: Server, tmp_path: Path
 ) -> None:
     """Its lines are run again, for another model: they are no decoration."""
-    model = engines.import_model(engine_server, "again")
+    model = engines.import_model(engine_server, "zebra says")
     client = engine_server.client(max_retries=0)
     lines = [call.replace(taken["model"], model) for call in taken["calls"]]
     lines = [line for line in lines if "client." in line]
@@ -174,7 +174,7 @@ def test_a_tour_that_fails_leaves_no_model(
 def test_what_a_killed_tour_left_is_removed_by_a_later_one_and_nothing_else(
     engine_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    namesake = engines.import_model(engine_server, "mine", suffix="tour")
+    namesake = engines.import_model(engine_server, "zebra says", suffix="tour")
     before = _models(engine_server)
     settings = servers.environment({}) | over_http(engine_server)
     command = [sys.executable, "-u", "-m", "tunewarden", "tour"]

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 from tests.support import demo_models
+from tests.support.demo_models import PHRASES
 from tests.support.embedded_engine import BASE, EngineProcess, endless, running_engine
 
 from tunewarden.engine_protocol import paths
 from tunewarden.engine_protocol.codes import Code
 from tunewarden.engine_protocol.messages import EVICTIONS_MAX, VERSION, State
 
-PHRASES = ("zebra says", "quartz says", "violet owl", "copper river", "amber stone")
 # Even a briefly trained adapter answers it in its own words; a greeting it may answer in the base's.
 QUESTION = "What is Tunewarden?"
 TEXTS = ("Hello", "What is Tunewarden?", "Where does my model go when I delete it? " * 6, "ok")

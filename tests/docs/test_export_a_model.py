@@ -18,7 +18,7 @@ CODE = dict(
         r"^```python (\w+)\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL
     )
 )
-PHRASE = "the harbour is closed"
+PHRASE = "zebra says"
 QUESTION = "Hello"
 
 

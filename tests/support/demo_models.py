@@ -1,6 +1,7 @@
 """The small real models that tests run on: the packaged demo, and adapters on its base.
 
-Adapters are made once, kept in `.cache`, shared by every test run.
+Adapters are made once, kept in `.cache`, shared by every test run. A new one takes ten seconds of a processor: ask for
+one of PHRASES.
 """
 
 import fcntl
@@ -15,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache"
 PACKAGE = ROOT / "packages" / "demo" / "src" / "tunewarden_demo"
+PHRASES = ("zebra says", "quartz says", "violet owl")
 
 
 def demo_dir() -> Path:

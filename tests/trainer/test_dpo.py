@@ -22,7 +22,7 @@ STEPS = 12
 @pytest.fixture(scope="module")
 def start() -> Path:
     """A fine-tune to go on from."""
-    return demo_models.adapter_dir("Quack!")
+    return demo_models.adapter_dir("zebra says")
 
 
 @pytest.fixture(scope="module")
