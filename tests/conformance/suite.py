@@ -79,7 +79,8 @@ def run(
         for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS", "PYTEST_XDIST_WORKER"):
             environment.pop(name, None)
         plugins = ["-p", "pytest_asyncio.plugin", "-p", "tunewarden_seeds"]
-        options = ["-o", "addopts=", "-q", "--tb=short", *plugins]
+        # Hundreds fail, as is meant: pytest's own form of a traceback parses each file of it, ten times the work.
+        options = ["-o", "addopts=", "-q", "--tb=native", *plugins]
         ran = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *(f"{FOLDER}/{file}" for file in files)],
             cwd=suite,
