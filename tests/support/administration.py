@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 from tests.fakes.clock import HandClock
+from tests.support import sdk_http
 from tests.support.servers import ORGANIZATION, Reply, Server
 
 from tunewarden import audit
@@ -87,13 +88,13 @@ def names(server: Server, key: str) -> dict[str, str]:
 
 def client(server: Server, key: str, **options: Any) -> openai.OpenAI:
     """The stock SDK with an admin key; it refuses what OpenAI's schema does not allow."""
+    made = {"http_client": sdk_http.client(), "max_retries": 0, **options}
     return openai.OpenAI(
         base_url=server.url,
         api_key="unused",
         admin_api_key=key,
         _strict_response_validation=True,
-        max_retries=0,
-        **options,
+        **made,
     )
 
 

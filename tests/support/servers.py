@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import openai
-from tests.support import bases
+from tests.support import bases, sdk_http
 
 from tunewarden import swap
 from tunewarden.app import App, open_app
@@ -145,10 +145,12 @@ class Server:
         return self._file("stderr").read_text()
 
     def client(self, key: str | None = None, **options: Any) -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url, api_key=key or self.owner_key, **options)
+        made = {"http_client": sdk_http.client(), **options}
+        return openai.OpenAI(base_url=self.url, api_key=key or self.owner_key, **made)
 
     def async_client(self, key: str | None = None, **options: Any) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=self.url, api_key=key or self.owner_key, **options)
+        made = {"http_client": sdk_http.async_client(), **options}
+        return openai.AsyncOpenAI(base_url=self.url, api_key=key or self.owner_key, **made)
 
     def request(
         self,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from openai import OpenAI
-from tests.support import authority, servers
+from tests.support import authority, sdk_http, servers
 
 HOST = authority.HOST
 FOREVER_SECONDS = 120.0
@@ -28,7 +28,8 @@ class Received:
 
     def event(self, secret: str) -> Any:
         """Return the event as the stock SDK verifies and reads it."""
-        with OpenAI(api_key="unused", webhook_secret=secret) as client:
+        http = sdk_http.client()
+        with OpenAI(api_key="unused", webhook_secret=secret, http_client=http) as client:
             return client.webhooks.unwrap(self.body, self.headers)
 
 
