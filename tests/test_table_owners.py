@@ -8,6 +8,7 @@ only shrink.
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -254,6 +255,7 @@ def _room_of(name: str) -> str:
     return name.split(".")[1] if "." in name else ""
 
 
+@cache
 def _used() -> set[Use]:
     return {use for module, tree in statements.modules() for use in uses(module, tree)}
 

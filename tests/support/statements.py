@@ -36,12 +36,17 @@ class Statement(NamedTuple):
     unsaid: list[ast.expr]
 
 
-def texts(tree: ast.Module) -> Iterator[Statement]:
-    """Yield every text of a module that is SQL, docstrings aside."""
+@cache
+def texts(tree: ast.Module) -> tuple[Statement, ...]:
+    """Return every text of a module that is SQL, docstrings aside."""
+    return tuple(_texts(tree))
+
+
+def _texts(tree: ast.Module) -> Iterator[Statement]:
     nodes = list(ast.walk(tree))
     docstrings = {node.value for node in nodes if isinstance(node, ast.Expr)}
     given = {sql for node in nodes if isinstance(node, ast.Call) and (sql := _given_sql(node))}
-    resolver = _Resolver(tree)
+    resolver = _resolver(tree)
     for sql in given:
         if not _is_composed(sql) and not resolver.is_said_elsewhere(sql):
             yield Statement(UNSAID, [sql], [sql])
@@ -98,7 +103,7 @@ class _Resolver:
             unsaid.append(node)
             return UNSAID
         tree, value = constant
-        return _Resolver(tree).text(value, [], unsaid) if tree else self.text(value, [], unsaid)
+        return _resolver(tree).text(value, [], unsaid) if tree else self.text(value, [], unsaid)
 
     def is_said_elsewhere(self, node: ast.expr) -> bool:
         """Return whether this is a name of nothing but texts, each of which is found where it is given the name."""
@@ -139,6 +144,12 @@ class _Resolver:
         return None if found is None else (tree, found)
 
 
+@cache
+def _resolver(tree: ast.Module) -> _Resolver:
+    return _Resolver(tree)
+
+
+@cache
 def _constants(tree: ast.Module) -> dict[str, ast.expr]:
     """Return the texts that a module gives a name outside of functions, once and for all."""
     stored = Counter(
