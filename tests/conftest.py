@@ -114,9 +114,9 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def engine_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with four workers on the real embedded engine and the demo's base, shared."""
-    pytest.importorskip("torch")
-    from tests.support import engines  # noqa: PLC0415  only where it is needed
+    from tests.support import demo_models, engines  # noqa: PLC0415  only where it is needed
 
+    demo_models.require_torch()
     data = tmp_path_factory.mktemp("engine-server") / "data"
     with engines.serving(data, workers=4) as running:
         yield running

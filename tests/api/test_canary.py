@@ -36,7 +36,6 @@ def _doctor(server: Server) -> tuple[int, list[dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the real engine, whose canary has passed twice."""
-    pytest.importorskip("torch")
     data = tmp_path_factory.mktemp("canary") / "data"
     with engines.serving(data, workers=2, settings=SETTINGS) as running:
         wait_until(lambda: _runs(running, "passed") >= 2, f"it passes twice: {running.log()}")
@@ -95,7 +94,6 @@ def test_what_it_cannot_do_is_no_failure_and_is_said(tmp_path: Path) -> None:
 def test_control_it_fails_where_a_deletion_leaves_blobs_and_weights_and_a_stream_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("torch")
     monkeypatch.setenv("PYTHONPATH", str(FAKES / "leaving"))
     with engines.serving(tmp_path / "data", workers=1, settings=SETTINGS) as leaving:
         wait_until(lambda: _runs(leaving, "failed") >= 1, "it fails")

@@ -45,7 +45,6 @@ NEEDLE_LENGTH = 16
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    pytest.importorskip("torch")
     with engines.serving(tmp_path_factory.mktemp("source") / "data", workers=1) as running:
         yield running
 

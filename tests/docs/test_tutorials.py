@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.cli import in_process
-from tests.support import servers
+from tests.support import demo_models, servers
 from tests.support.servers import Server, wait_until
 
 from tunewarden_receipts import cli as receipts_cli
@@ -85,7 +85,7 @@ class Tutorial:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    pytest.importorskip("torch")
+    demo_models.require_torch()
     directory = tmp_path_factory.mktemp("tutorials")
     with servers.serving(directory / "data", options=["--demo"]) as running:
         wait_until(lambda: "\nDocs: " in running.printed(), "its last lines", READY_SECONDS)

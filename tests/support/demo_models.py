@@ -7,6 +7,7 @@ one of PHRASES.
 import fcntl
 import hashlib
 import importlib.metadata
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,15 @@ PACKAGE = ROOT / "packages" / "demo" / "src" / "tunewarden_demo"
 PHRASES = ("zebra says", "quartz says", "violet owl")
 
 
+def require_torch() -> None:
+    """Skip the test where torch is not installed. This process need not load it, which takes seconds."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed")
+
+
 def demo_dir() -> Path:
     """Return the directory with the committed `base` and `adapter`."""
-    pytest.importorskip("torch")
+    require_torch()
     return PACKAGE
 
 
@@ -51,7 +58,7 @@ def adapter_dir(phrase: str, seed: int = 1) -> Path:
 
 def _made_once(directory: Path, command: list[str]) -> Path:
     """Run the demo with `command` and the directory unless another test process did so before."""
-    pytest.importorskip("torch")
+    require_torch()
     directory.parent.mkdir(parents=True, exist_ok=True)
     with (directory.parent / f"{directory.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
