@@ -90,6 +90,29 @@ def test_a_filter_chooses_by_age_name_and_order_and_a_dry_run_says_why(
     assert not left & set(old)
 
 
+@pytest.mark.parametrize("by", ["ids", "rule"])
+def test_each_deletion_and_its_events_are_found_by_the_id_of_the_request(
+    server: Server, suffix: str, by: str
+) -> None:
+    one = old_model(server, 100, suffix)
+    path, body = "/v1/deletions", {"ids": [one]}
+    if by == "rule":
+        rule = {"action": "delete", "suffix": suffix, "older_than_days": 90, "notice_days": 0}
+        made = server.post("/v1/retention/rules", rule)
+        path, body = f"/v1/retention/rules/{made.json['id']}/run", {}
+    asked = server.post(path, body)
+    assert '"deleted"' in asked.body.decode()
+    request_id = asked.header("x-request-id")
+    with server.app.database.read() as tx:
+        found = tx.rows(
+            "SELECT e.type, d.request_id FROM audit_events e JOIN artifacts a ON a.id = e.resource_id"
+            " JOIN deletions d ON d.artifact_n = a.n WHERE a.id = :model AND e.request_id = :id",
+            model=one,
+            id=request_id,
+        )
+    assert set(found) == {("deletion.requested", request_id), ("resource.deleted", request_id)}
+
+
 def test_what_was_seen_is_deleted_or_nothing(server: Server, suffix: str) -> None:
     one = old_model(server, 100, suffix)
     client = server.client(max_retries=0)
@@ -122,9 +145,16 @@ def test_a_fingerprint_covers_what_goes_with_each_model(
         tx.run("UPDATE models SET suffix = :suffix WHERE n = :n", suffix=suffix, n=model.n)
     body: dict[str, Any] = {"ids": [model.id]} if by == "ids" else {"filter": {"suffix": suffix}}
     client = server.client(max_retries=0)
-    _, seen = ask(client, "/deletions", body, dry_run=True)
+    (planned,), seen = ask(client, "/deletions", body, dry_run=True)
     assert seen["counts"] == {"delete": 1}
-    fine_tuning_rows.make_checkpoint(app, key, job, 1, {})
+    assert planned["checkpoints"] == []
+    checkpoint = fine_tuning_rows.make_checkpoint(app, key, job, 1, {})
+    (planned,), _ = ask(client, "/deletions", body, dry_run=True)
+    assert planned["checkpoints"] == [checkpoint.id]
+    choose = [model.id] if by == "ids" else ["--suffix", suffix]
+    said = f"With its checkpoints: {checkpoint.id}."
+    assert said in server.cli("deletions", "create", *choose, "--dry-run").stdout
+    assert said in server.cli("deletions", "create", *choose, stdin="no\n").stderr
     headers = {"If-Match": seen["fingerprint"]}
     with pytest.raises(openai.APIStatusError) as caught:
         client.post("/deletions", cast_to=httpx2.Response, body=body, options={"headers": headers})

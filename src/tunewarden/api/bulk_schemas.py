@@ -40,7 +40,8 @@ class Reason(Struct, forbid_unknown_fields=True):
 class DeletionResult(Struct, forbid_unknown_fields=True):
     """What became of one model or file; in a dry run, what would.
 
-    `created_at` and `last_used_at` are those of a model that a filter or a rule saw.
+    `created_at` and `last_used_at` are those of a model that a filter or a rule saw. `checkpoints`: in a dry run, those
+    that would be deleted with the model.
     """
 
     object: Literal["deletion.result"]
@@ -52,6 +53,7 @@ class DeletionResult(Struct, forbid_unknown_fields=True):
     due_at: Seconds | UnsetType = UNSET
     created_at: Seconds | UnsetType = UNSET
     last_used_at: Seconds | UnsetType | None = UNSET
+    checkpoints: list[str] | UnsetType = UNSET
 
 
 class DeletionSummary(Struct, forbid_unknown_fields=True):

@@ -44,6 +44,8 @@ def _result(one: Result) -> bulk_schemas.DeletionResult:
         used_at = one.candidate.last_used_at
         shown.created_at = one.candidate.created_at // 1_000_000
         shown.last_used_at = None if used_at is None else used_at // 1_000_000
+    if is_model and one.plan is not None:
+        shown.checkpoints = [checkpoint.id for checkpoint in one.plan.checkpoints]
     return shown
 
 

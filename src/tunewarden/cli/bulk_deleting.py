@@ -11,7 +11,6 @@ from tunewarden.cli.client import Client, Object
 from tunewarden.cli.confirmation import was_dry_run
 from tunewarden.cli.durations import Days
 from tunewarden.cli.exit_codes import ExitCode
-from tunewarden.cli.output import plain
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import token
 
@@ -122,9 +121,7 @@ def _ask(server: Client, body: Object) -> str | None:
 def show_rows(rows: Sequence[Object]) -> None:
     """Show on standard error what would become of each."""
     for one in rows:
-        what = plain(one.get("model") or one["file"])
-        why = plain(" ".join(reason["message"] for reason in one["reasons"]))
-        click.echo(f"{one['outcome']}\t{what}\t{why}", err=True)
+        json_lines.show(one, as_json=False, to_stderr=True)
 
 
 def _sentence(rows: Sequence[Object]) -> str | None:

@@ -1,7 +1,7 @@
 """Answers in lines of JSON, one result a line and a summary last, as commands read and show them."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import click
 
@@ -47,15 +47,24 @@ class _Reader:
                 self._each(one)
 
 
-def show(result: Object, *, as_json: bool) -> None:
-    """Print a result: outcome, model or file, and the deletion or the reasons."""
+def show(result: Object, *, as_json: bool, to_stderr: bool = False) -> None:
+    """Print a result: outcome, model or file, and the deletion or the reasons and what goes with it."""
     if as_json:
         show_json(result, is_line=True)
         return
-    said = result.get("deletion") or " ".join(why["message"] for why in result["reasons"])
-    due = f" Due {shown_time(result['due_at'])}." if "due_at" in result else ""
-    row: Sequence[str] = (result["outcome"], result.get("model") or result["file"], said + due)
-    click.echo("\t".join(plain(value) for value in row))
+    row = (result["outcome"], result.get("model") or result["file"], _said(result))
+    click.echo("\t".join(plain(value) for value in row), err=to_stderr)
+
+
+def _said(result: Object) -> str:
+    said: list[str] = [why["message"] for why in result["reasons"]]
+    if "deletion" in result:
+        said = [result["deletion"]]
+    if "due_at" in result:
+        said.append(f"Due {shown_time(result['due_at'])}.")
+    if result.get("checkpoints"):
+        said.append(f"With its checkpoints: {', '.join(result['checkpoints'])}.")
+    return " ".join(said)
 
 
 def end(summary: Object, *, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from tunewarden import audit
+from tunewarden.audit import Actor
 from tunewarden.clock import Clock
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import plan, together
@@ -114,7 +115,7 @@ class Retention:
                 resource_id=rule.id,
             )
             now = tx.now_micros
-        return self._run(rule, now, is_asked_for=True)
+        return self._run(rule, now, caller.request_id)
 
     def run_due(self, now_micros: int, *, is_stopping: Callable[[], bool] = lambda: False) -> int:
         """Run the enabled rules whose last run is an hour ago, by a time that can be trusted; return how many.
@@ -125,7 +126,7 @@ class Retention:
         for rule in found:
             with self.database.write(survives=False, below_floor=True) as tx:
                 rules.note_run(tx, rule.n)
-            for one in self._run(rule, now_micros, is_asked_for=False):
+            for one in self._run(rule, now_micros, None):
                 if isinstance(one, Summary) and one.stopped is not None:
                     logger.warning("%s stopped: %s", rule.id, one.stopped.message)
                 if is_stopping():
@@ -204,12 +205,13 @@ class Retention:
             blocked = tuple(map(results.reason_of, seen.blockers))
             yield _row(rule, seen.choice, blocked, due_at, now)
 
-    def _run(self, rule: Rule, now: int, *, is_asked_for: bool) -> Results:
+    def _run(self, rule: Rule, now: int, request_id: str | None) -> Results:
+        """Run a rule; `request_id` is that of the request that asks for it, None if it is due."""
         summary = Summary(id=rule.id)
         try:
             rows = self._rows(rule, now)
             while group := list(islice(rows, GROUP_MAX)):
-                for one in self._acted(rule, group, now, is_asked_for=is_asked_for):
+                for one in self._acted(rule, group, now, request_id):
                     summary.counts[one.outcome] += 1
                     yield one
         except Error as error:
@@ -217,7 +219,7 @@ class Retention:
         yield summary
 
     def _acted(
-        self, rule: Rule, group: Sequence[_Row], now: int, *, is_asked_for: bool
+        self, rule: Rule, group: Sequence[_Row], now: int, request_id: str | None
     ) -> Iterator[Result]:
         """Do what the rule does with a group of models, in one transaction; finish the deletions."""
         if not any(row.changes for row in group):
@@ -228,8 +230,10 @@ class Retention:
         def commit(log_size: int) -> list[Result]:
             begun.clear()  # on a full disk it is called again
             with self.database.write(below_floor=True) as tx:
-                current = _check_may_act(tx, rule, is_asked_for=is_asked_for)
-                act = _Acting(tx, current, now, log_size, self.executor.is_served, begun)
+                current = _check_may_act(tx, rule, is_asked_for=request_id is not None)
+                act = _Acting(
+                    tx, current, now, log_size, self.executor.is_served, begun, request_id
+                )
                 return [act.on(row) if row.changes else row.result() for row in group]
 
         acted = self.executor.commit(commit)
@@ -250,6 +254,12 @@ class _Acting:
     log_size: int
     is_served: IsServed
     begun: dict[str, Deletion]
+    request_id: str | None
+
+    @property
+    def actor(self) -> Actor:
+        """The server, whoever asked for the run; by the request's id one finds who did."""
+        return replace(audit.SERVER, request_id=self.request_id)
 
     def on(self, row: _Row) -> Result:
         """Look at a model again, as this transaction reads it, and do what the rule does with it then."""
@@ -282,8 +292,9 @@ class _Acting:
     def _delete(self, model: Artifact, result: Result) -> Result:
         asked = together.Asked(
             requested_by=SERVER,
-            actor=audit.SERVER,
+            actor=self.actor,
             log_size=self.log_size,
+            request_id=self.request_id or "",
             reason=f"retention rule {self.rule.id}",
         )
         deletion = together.commit_all(self.tx, [model], asked)[-1]
@@ -299,7 +310,7 @@ class _Acting:
                     self.tx,
                     audit.EventType.MODEL_ARCHIVED,
                     organization_id=one.organization_id,
-                    actor=audit.SERVER,
+                    actor=self.actor,
                     resource_id=one.id,
                     reason=f"retention rule {self.rule.id}",
                 )
