@@ -43,6 +43,16 @@ def visitors(server: Server) -> dict[str, Visitor]:
     return {"nobody": Visitor(server), "admin": admin, **others}
 
 
+def _project_with_members(server: Server) -> str:
+    project, _ = fine_tuning_rows.make_project(server.app)
+    admin = administration.make_admin_key(server.app)
+    member = {"user_id": administration.make_user(server.app, "shown"), "role": "member"}
+    for what, fields in (("users", member), ("service_accounts", {"name": "shown"})):
+        made = administration.ask(server, "POST", f"/projects/{project}/{what}", admin, fields)
+        assert made.status == 200, made.body
+    return project
+
+
 @pytest.fixture(scope="module")
 def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
     """What stands for each name in a path: (kind of target, value). What changes something gets what is not there."""
@@ -77,13 +87,14 @@ def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
         ],
         "rule_id": [("own", str(rule["id"])), ("unknown", "rule_nobody")],
         "project_id": [
-            ("own", fine_tuning_rows.make_project(app)[0]),
+            ("own", _project_with_members(server)),
             ("unknown", "proj_nobody"),
         ],
         "user_id": [("own", fine_tuning_rows.caller_of(app, key).user_id), ("unknown", "user-0")],
         "invite_id": [("unknown", "invite-nobody")],
         "hold_id": [("unknown", "hold_nobody")],
         "upload_id": [("unknown", "upload_nobody")],
+        "key_id": [("unknown", "adminkey_nobody")],
         "session_id": [("unknown", "session_nobody")],
         "alias": [("own", alias), ("unknown", "nobody")],
         "name": [("own", "console.css"), ("unknown", "nothing.css")],

@@ -1,6 +1,7 @@
 """Every page: its method, its path, and the function that answers. The one list of them: tests go through it."""
 
 from tunewarden.console import (
+    admin_key_pages,
     administration,
     alias_pages,
     audit_pages,
@@ -12,11 +13,14 @@ from tunewarden.console import (
     home_page,
     job_pages,
     log_pages,
+    member_pages,
     model_pages,
     people_pages,
+    project_key_pages,
     project_pages,
     report_pages,
     retention_pages,
+    service_account_pages,
     session_pages,
     sign_in_pages,
     sso_pages,
@@ -51,6 +55,10 @@ PAGES: tuple[Page | OpenPage, ...] = (
     *usage_pages.PAGES,
     *people_pages.PAGES,
     *project_pages.PAGES,
+    *project_key_pages.PAGES,
+    *member_pages.PAGES,
+    *service_account_pages.PAGES,
+    *admin_key_pages.PAGES,
     *audit_pages.PAGES,
     *system_pages.PAGES,
 )

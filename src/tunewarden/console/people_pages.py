@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from tunewarden.api import own_address
-from tunewarden.console import lists, rendering, tables
+from tunewarden.console import confirming, lists, rendering, tables
 from tunewarden.console.administration import administered, shown_key
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
@@ -71,6 +71,7 @@ def list_people(visit: Visit, administrator: Administrator) -> Response:
     return rendering.page(visit, "people.html", values)
 
 
+@confirming.proved({"set-role": "Change the role", "remove": "Remove the person"})
 @administered
 def change_person(visit: Visit, administrator: Administrator) -> Response:
     """Give a person another role, or remove the person: then what was typed must be the person's id."""
@@ -82,12 +83,13 @@ def change_person(visit: Visit, administrator: Administrator) -> Response:
             raise Error(Kind.INVALID, said)
         user_commands.remove(database, administrator, user_id)
     elif act == "set-role":
-        user_commands.set_role(database, administrator, user_id, _role(asked.sent("role")))
+        user_commands.set_role(database, administrator, user_id, asked.sent_choice("role", Role))
     else:
         raise Error(Kind.INVALID, "The form does not say what to do with the person.")
     return rendering.to(HERE)
 
 
+@confirming.proved("Make the link")
 @administered
 def invite(visit: Visit, administrator: Administrator) -> Response:
     """Invite an address, and show the link, which is not stored."""
@@ -96,7 +98,7 @@ def invite(visit: Visit, administrator: Administrator) -> Response:
         visit.operations.database,
         administrator,
         email=asked.sent("email").strip(),
-        role=_role(asked.sent("role")),
+        role=asked.sent_choice("role", Role),
         grants=None,
     )
     link = f"{own_address.of(visit.operations.config, asked.request)}/invites/{token}"
@@ -108,13 +110,6 @@ def withdraw_invite(visit: Visit, administrator: Administrator) -> Response:
     """Withdraw an invite: its link does nothing from then on."""
     invites.delete(visit.operations.database, administrator, visit.asked.segments["invite_id"])
     return rendering.to(HERE)
-
-
-def _role(text: str) -> Role:
-    try:
-        return Role(text)
-    except ValueError as error:
-        raise Error(Kind.INVALID, "The form does not say which role.") from error
 
 
 PAGES = (

@@ -1,4 +1,4 @@
-"""Projects: their API keys, made and shown once, revoked; what each may send and store."""
+"""Projects, and one with its API keys and what it may send and store."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,6 @@ from tunewarden.registry.quota import QuotaChange
 from tunewarden.registry.rate_limits import Change
 
 HERE = "/console/projects"
-DAY_SECONDS = 86_400
 LIMITS_SHOWN = MEMBERS_SHOWN = 100
 
 
@@ -87,6 +86,7 @@ def show_project(visit: Visit, administrator: Administrator) -> Response:
         "members": project_members.page(
             database, administrator, project_id, after=None, limit=MEMBERS_SHOWN
         ),
+        "members_shown": MEMBERS_SHOWN,
         "administrator": administrator,
         "scopes": sorted(SCOPES),
         "limits": limits.page(
@@ -99,33 +99,6 @@ def show_project(visit: Visit, administrator: Administrator) -> Response:
         **lists.paged(visit, cursor),
     }
     return rendering.page(visit, "project.html", values)
-
-
-@administered
-def create_key(visit: Visit, administrator: Administrator) -> Response:
-    """Make an API key of a person in the project, and show it once."""
-    asked, project_id = visit.asked, visit.asked.segments["project_id"]
-    days = visit.asked.sent_number("expires_in_days")
-    made, text = project_keys.create(
-        visit.operations.database,
-        administrator,
-        project_id,
-        user_id=asked.sent("user_id"),
-        name=asked.sent("name").strip(),
-        scopes=asked.form.get("scopes", []),
-        expires_in_seconds=None if days is None else days * DAY_SECONDS,
-    )
-    values = {"key": made.key, "text": text, "project_id": project_id}
-    return rendering.page(visit, "new_key.html", values)
-
-
-@administered
-def revoke_key(visit: Visit, administrator: Administrator) -> Response:
-    """Revoke an API key for good."""
-    segments = visit.asked.segments
-    project_id = segments["project_id"]
-    project_keys.revoke(visit.operations.database, administrator, project_id, segments["key_id"])
-    return rendering.to(f"{HERE}/{segment(project_id)}")
 
 
 @administered
@@ -159,8 +132,6 @@ PAGES = (
     Page("GET", HERE, list_projects),
     Page("POST", HERE, create_project),
     Page("GET", f"{HERE}/{{project_id}}", show_project),
-    Page("POST", f"{HERE}/{{project_id}}/keys", create_key),
-    Page("POST", f"{HERE}/{{project_id}}/keys/{{key_id}}", revoke_key),
     Page("POST", f"{HERE}/{{project_id}}/limits", change_limit),
     Page("POST", f"{HERE}/{{project_id}}/quota", change_quota),
 )

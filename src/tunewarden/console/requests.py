@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -20,6 +22,7 @@ BODY_BYTES_MAX = 256 * 1024
 FIELDS_MAX = 256
 DIGITS_MAX = 18  # they fit into 64 bits
 
+E = TypeVar("E", bound=StrEnum)
 Fields = Mapping[str, list[str]]
 
 
@@ -50,6 +53,14 @@ class Asked:
     def sent_number(self, name: str) -> int | None:
         """Return a field of the form that is a whole number; None if it is empty. Raises Error(INVALID)."""
         return whole_number(name, self.sent(name))
+
+    def sent_choice(self, name: str, choices: type[E]) -> E:
+        """Return a field of the form that is one of some words. Raises Error(INVALID)."""
+        try:
+            return choices(self.sent(name))
+        except ValueError as error:
+            said = f"The form does not say which {name}."
+            raise Error(Kind.INVALID, said, param=name) from error
 
     def asked_for(self, name: str) -> str:
         """Return a parameter of the query; empty if there is none."""

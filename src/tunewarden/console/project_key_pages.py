@@ -1,0 +1,93 @@
+"""API keys of a project: made, rotated, each shown once, and revoked. Who does so proves who it is."""
+
+from starlette.responses import Response
+
+from tunewarden.console import confirming, rendering
+from tunewarden.console.administration import administered
+from tunewarden.console.paths import Page
+from tunewarden.console.requests import Visit
+from tunewarden.console.shown import segment
+from tunewarden.identity import project_keys
+from tunewarden.identity.admin_keys import Administrator
+from tunewarden.registry import rate_limits
+
+HERE = "/console/projects/{project_id}/keys"
+DAY_SECONDS = 86_400
+HOUR_SECONDS = 3600
+
+
+@confirming.proved("Create the key")
+@administered
+def create_key(visit: Visit, administrator: Administrator) -> Response:
+    """Make an API key of a person in the project, and show it once."""
+    asked, project_id = visit.asked, visit.asked.segments["project_id"]
+    made, text = project_keys.create(
+        visit.operations.database,
+        administrator,
+        project_id,
+        user_id=asked.sent("user_id").strip(),
+        name=asked.sent("name").strip(),
+        scopes=scopes_of(visit),
+        expires_in_seconds=seconds_sent(visit, "expires_in_days", DAY_SECONDS),
+    )
+    return show_once(visit, made.key.name, text, back=_project(project_id))
+
+
+@confirming.proved("Rotate the key")
+@administered
+def rotate_key(visit: Visit, administrator: Administrator) -> Response:
+    """Make a key like another one, which ends after a while, and show it once."""
+    segments = visit.asked.segments
+    project_id = segments["project_id"]
+    made, text, old = project_keys.rotate(
+        visit.operations.database,
+        administrator,
+        project_id,
+        segments["key_id"],
+        overlap_seconds=seconds_sent(visit, "overlap_hours", HOUR_SECONDS),
+        expires_in_seconds=seconds_sent(visit, "expires_in_days", DAY_SECONDS),
+        share_limit=rate_limits.share_of_key,
+    )
+    return show_once(
+        visit, made.key.name, text, back=_project(project_id), old_ends_at=old.expires_at
+    )
+
+
+@confirming.proved("Revoke the key")
+@administered
+def revoke_key(visit: Visit, administrator: Administrator) -> Response:
+    """Revoke an API key for good."""
+    segments = visit.asked.segments
+    project_id = segments["project_id"]
+    project_keys.revoke(visit.operations.database, administrator, project_id, segments["key_id"])
+    return rendering.to(_project(project_id))
+
+
+def show_once(
+    visit: Visit, name: str, text: str, *, back: str, old_ends_at: int | None = None
+) -> Response:
+    """Return the page of a key that was just made. `old_ends_at`: when the one ends that it takes the place of."""
+    values = {"name": name, "text": text, "back": back, "old_ends_at": old_ends_at}
+    return rendering.page(visit, "new_key.html", values)
+
+
+def scopes_of(visit: Visit) -> list[str]:
+    """Return the scopes that were chosen; none is no restriction."""
+    return [one for one in visit.asked.form.get("scopes", []) if one]
+
+
+def seconds_sent(visit: Visit, name: str, unit_seconds: int) -> int | None:
+    """Return a length of time that was typed in some unit; None if it was left empty. Raises Error(INVALID)."""
+    typed = visit.asked.sent_number(name)
+    return None if typed is None else typed * unit_seconds
+
+
+def _project(project_id: str) -> str:
+    return f"/console/projects/{segment(project_id)}"
+
+
+PAGES = (
+    Page("POST", HERE, create_key),
+    Page("POST", f"{HERE}/{{key_id}}", revoke_key),
+    Page("POST", f"{HERE}/{{key_id}}/rotate", rotate_key),
+)
