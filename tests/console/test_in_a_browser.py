@@ -20,19 +20,6 @@ pytestmark = pytest.mark.long
 # What a page is that is no page: files, streams of events, downloads.
 NO_PAGES = re.compile(r"/static/|/receipt$|/changes$|/report$|/links/")
 ROLES = ("admin", "owner", "viewer", "nobody")
-NARROW = {"width": 320, "height": 640}
-FOCUSABLE = (
-    "Array.from(document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea, summary,"
-    ' [tabindex="0"]\')).filter((one) => one.checkVisibility() && !one.disabled).length'
-)
-# Where the keyboard is, and whether that can be seen.
-FOCUSED = """() => {
-  const one = document.activeElement;
-  if (!one || one === document.body) return null;
-  const style = getComputedStyle(one);
-  one.dataset.seen = one.dataset.seen || String(Math.random());
-  return { seen: one.dataset.seen, outline: style.outlineStyle, width: parseFloat(style.outlineWidth) };
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +86,7 @@ def test_a_page_is_clean_by_axe(
     tab.page.context.close()
 
 
-@pytest.mark.parametrize("viewport", [NARROW, {"width": 640, "height": 400}])
+@pytest.mark.parametrize("viewport", [browser.NARROW, browser.ENLARGED])
 def test_a_narrow_page_is_never_scrolled_sideways(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str], viewport: dict[str, int]
 ) -> None:
@@ -117,20 +104,7 @@ def test_the_keyboard_reaches_everything_and_one_sees_where_it_is(
     tab = browser.tab(chromium, visitors["admin"])
     for path in paths:
         tab.open(path)
-        tab.page.evaluate("document.activeElement.blur()")
-        reached, wanted = set(), tab.page.evaluate(FOCUSABLE)
-        # From wherever the keyboard was, and once around.
-        for _ in range(2 * wanted + 2):
-            tab.page.keyboard.press("Tab")
-            focus = tab.page.evaluate(FOCUSED)
-            if focus is None:
-                continue
-            assert focus["outline"] != "none", path
-            assert focus["width"] >= 2, path
-            reached.add(focus["seen"])
-            if len(reached) == wanted:
-                break
-        assert len(reached) == wanted, path
+        browser.check_keyboard(tab.page)
     tab.page.context.close()
 
 
@@ -150,13 +124,9 @@ def test_forced_colours_hide_nothing(
 ) -> None:
     """Buttons and badges keep a border, which is all that a background said."""
     tab = browser.tab(chromium, visitors["admin"], forced_colors="active")
-    bare = (
-        "Array.from(document.querySelectorAll('button, .badge, .alert')).filter((one) =>"
-        " one.checkVisibility() && getComputedStyle(one).borderTopStyle === 'none').map((one) => one.outerHTML)"
-    )
     for path in paths:
         tab.open(path)
-        assert tab.page.evaluate(bare) == [], path
+        assert tab.page.evaluate(browser.BARE) == [], path
     tab.page.context.close()
 
 
@@ -172,30 +142,15 @@ def test_without_javascript_and_with_the_keyboard_alone_a_model_is_deleted(
     page.keyboard.press("Enter")
     page.wait_for_url("**/console")
     page.goto(f"http://{'{}:{}'.format(*server.address)}/console/models/{model}")
-    _follow(page, "Delete…")
+    browser.follow(page, "Delete…")
     page.wait_for_url("**/delete")
-    _tab_to(page, "Type or paste the id of the model")
+    browser.tab_to(page, "Type or paste the id of the model")
     page.keyboard.type(model)
     page.keyboard.press("Enter")
     page.wait_for_url("**/console/deletions/del_*")
     assert page.get_by_role("listitem").filter(has_text="Deleted").count() == 1
     assert server.get(f"/v1/models/{model}", key=server.owner_key).status == 404
     context.close()
-
-
-def _follow(page: Any, name: str) -> None:
-    _tab_to(page, name)
-    page.keyboard.press("Enter")
-
-
-def _tab_to(page: Any, name: str) -> None:
-    """Press Tab until the link, button or field of this name has the focus."""
-    wanted = page.get_by_role("link", name=name).or_(page.get_by_label(name))
-    for _ in range(60):
-        if wanted.evaluate("(one) => one === document.activeElement"):
-            return
-        page.keyboard.press("Tab")
-    raise AssertionError(f"the keyboard does not reach {name!r}")
 
 
 def test_a_receipt_is_verified_in_the_browser_with_the_servers_key_and_with_ones_own(

@@ -224,7 +224,7 @@ def test_before_deleting_a_person_proves_anew_at_the_provider_who_it_is(server: 
     person = Person(server)
     person.sign_in(OWNER)
     assert "/console/sso/proof" not in person.get(page).body.decode()
-    _grow_old(server)
+    grow_old(server)
     shown = person.get(page).body.decode()
     assert "/console/sso/proof?next=" in shown
     form = hidden(shown) | {"confirmation": model}
@@ -244,7 +244,7 @@ def test_before_deleting_a_person_proves_anew_at_the_provider_who_it_is(server: 
 def test_the_proof_of_another_person_or_of_long_ago_is_none(server: Server) -> None:
     person = Person(server)
     person.sign_in(OWNER)
-    _grow_old(server)
+    grow_old(server)
     other = person.get(person.at_provider(person.begin("/console/sso/proof"), MEMBER))
     assert other.status == 403
     page = f"/console/models/{server.make_model().id}/delete"
@@ -252,7 +252,8 @@ def test_the_proof_of_another_person_or_of_long_ago_is_none(server: Server) -> N
     assert Person(server).get("/console/sso/proof").status == 303
 
 
-def _grow_old(server: Server) -> None:
+def grow_old(server: Server) -> None:
+    """Let every proof of who somebody is be of an hour ago."""
     with server.app.database.write() as tx:
         tx.run("UPDATE sessions SET proof_at = proof_at - 3600000000")
 
@@ -271,7 +272,7 @@ def test_no_code_token_or_secret_is_in_the_log(server: Server) -> None:
 def test_a_key_of_the_api_signs_in_as_before(server: Server) -> None:
     person = Person(server)
     assert person.post("/console/sign-in", {"key": server.owner_key, "next": ""}).status == 303
-    _grow_old(server)
+    grow_old(server)
     page = person.get(f"/console/models/{server.make_model().id}/delete").body.decode()
     assert 'name="key"' in page
     assert "/console/sso/proof" not in page
@@ -283,7 +284,7 @@ def test_a_key_of_the_api_signs_in_as_before(server: Server) -> None:
 def test_what_makes_way_for_a_deletion_asks_who_it_is_too(server: Server) -> None:
     person = Person(server)
     person.sign_in(OWNER)
-    _grow_old(server)
+    grow_old(server)
     again = person.post("/console/retention/resume", {"nothing": ""})
     assert again.status == 403
     assert b"/console/sso/proof" in again.body

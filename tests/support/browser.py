@@ -26,8 +26,26 @@ document.addEventListener("securitypolicyviolation", (event) =>
   window.violations.push(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`));
 """
 
-
-WIDE = {"width": 1280, "height": 800}
+WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 320, "height": 640}
+# 1280 px at 200 %.
+ENLARGED = {"width": 640, "height": 400}
+FOCUSABLE = (
+    "Array.from(document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea, summary,"
+    ' [tabindex="0"]\')).filter((one) => one.checkVisibility() && !one.disabled).length'
+)
+# Where the keyboard is, and whether that can be seen.
+FOCUSED = """() => {
+  const one = document.activeElement;
+  if (!one || one === document.body) return null;
+  const style = getComputedStyle(one);
+  one.dataset.seen = one.dataset.seen || String(Math.random());
+  return { seen: one.dataset.seen, outline: style.outlineStyle, width: parseFloat(style.outlineWidth) };
+}"""
+# What a background alone would say; forced colours leave borders.
+BARE = (
+    "Array.from(document.querySelectorAll('button, .badge, .alert')).filter((one) =>"
+    " one.checkVisibility() && getComputedStyle(one).borderTopStyle === 'none').map((one) => one.outerHTML)"
+)
 
 
 class Found(NamedTuple):
@@ -79,19 +97,23 @@ def launched(of: Found) -> Iterator[Any]:
 class Watched:
     """A tab, and what went wrong in it."""
 
-    def __init__(self, context: Any, address: str) -> None:
-        """`address` is the server's; what is asked of any other is noted."""
+    def __init__(self, context: Any, address: str, issuer: str | None = None) -> None:
+        """`address` is the server's; what is asked of any other is noted.
+
+        `issuer`: the identity provider's, which one may be led to; what its own pages ask is its business.
+        """
         self.page = context.new_page()
         self.page.add_init_script(WATCH)
-        self.address = address
+        self.address, self.issuer = address, issuer
         self.elsewhere: list[str] = []
         self.errors: list[str] = []
         self.page.on("request", self._note)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
 
     def _note(self, request: Any) -> None:
-        parts = urlsplit(request.url)
-        if parts.scheme != "data" and f"{parts.scheme}://{parts.netloc}" != self.address:
+        if request.url.startswith("data:") or _origin(request.url) in {self.address, self.issuer}:
+            return
+        if request.is_navigation_request() or _origin(request.frame.url) != self.issuer:
             self.elsewhere.append(request.url)
 
     def open(self, path: str) -> int:
@@ -108,6 +130,45 @@ class Watched:
         """Return whether one must scroll sideways."""
         root = "document.documentElement"
         return bool(self.page.evaluate(f"{root}.scrollWidth > {root}.clientWidth"))
+
+
+def _origin(address: str) -> str:
+    parts = urlsplit(address)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def check_keyboard(page: Any) -> None:
+    """Check that Tab reaches everything on a page that is to be used, and that one sees where it is."""
+    page.evaluate("document.activeElement.blur()")
+    reached, wanted = set(), page.evaluate(FOCUSABLE)
+    # From wherever the keyboard was, and once around.
+    for _ in range(2 * wanted + 2):
+        page.keyboard.press("Tab")
+        focus = page.evaluate(FOCUSED)
+        if focus is None:
+            continue
+        assert focus["outline"] != "none", page.url
+        assert focus["width"] >= 2, page.url
+        reached.add(focus["seen"])
+        if len(reached) == wanted:
+            break
+    assert len(reached) == wanted, page.url
+
+
+def tab_to(page: Any, name: str) -> None:
+    """Press Tab until the link, button or field of this name has the focus."""
+    wanted = page.get_by_role("link", name=name).or_(page.get_by_label(name))
+    for _ in range(60):
+        if wanted.evaluate("(one) => one === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"the keyboard does not reach {name!r}")
+
+
+def follow(page: Any, name: str) -> None:
+    """Follow a link, by the keyboard alone."""
+    tab_to(page, name)
+    page.keyboard.press("Enter")
 
 
 def tab(chromium: Any, visitor: Visitor, **options: Any) -> Watched:

@@ -18,6 +18,8 @@ POLICY = (
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 FIRST_PAGE = "/console", "Go to the first page"
+SIGN_IN = "/console/sign-in", "Sign in"
+UNAUTHORIZED = 401
 HEADERS = {
     "content-security-policy": POLICY,
     # With "no-referrer" browsers would not say either of a form that it is ours.
@@ -82,10 +84,12 @@ def back(visit: Visit, otherwise: str) -> Response:
 
 
 def refusal(
-    error: Exception, visit: Visit | None, way_on: tuple[str, str] = FIRST_PAGE
+    error: Exception, visit: Visit | None, way_on: tuple[str, str] | None = None
 ) -> Response:
     """Return an error as a page, with its status. `way_on`: the address of a link that leads on, and its words."""
     wire = problems.wire(error)
+    if way_on is None:
+        way_on = SIGN_IN if wire.status == UNAUTHORIZED else FIRST_PAGE
     title, message = "An error of the server", problems.INTERNAL
     if isinstance(error, Error):
         title, message = TITLES.get(error.kind, "This did not work"), error.message

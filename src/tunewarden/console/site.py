@@ -110,7 +110,7 @@ class Site:
         if visits:
             await refused_requests.record(database, request.scope, error)
         visit = visits[0] if visits else None
-        way_on = _way_back(visit) if visit else rendering.FIRST_PAGE
+        way_on = _way_back(visit) if visit and error.kind is not Kind.UNAUTHENTICATED else None
         response = await run_in_threadpool(rendering.refusal, error, visit, way_on)
         if isinstance(error, NotAllowed):
             response.headers["allow"] = error.allowed

@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote
 
 import anyio
 from anyio import CapacityLimiter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.api import refused_requests
+from tunewarden.api import expired_keys, refused_requests
 from tunewarden.clock import Clock
 from tunewarden.config import Config
 from tunewarden.console import rendering
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 HOME = "/console"
 BEGIN = "/console/sso"
 BACK = "/console/sso/callback"
+PROVE = "/console/sso/proof"
 # For all steps of one sign-in. Threads that wait for a provider are few, so that one that hangs holds up nothing else.
 SECONDS = 20.0
 AT_ONCE_MAX = 4
@@ -59,7 +61,20 @@ async def come_back(asked: Asked) -> Response:
             asked.services.links.take(asked.operations.clock)
         if refused.kind is Kind.FORBIDDEN:
             await _record(asked, refused)
-        raise
+        await expired_keys.note(asked.operations.database, refused)
+        return await run_in_threadpool(rendering.refusal, refused, None, _way_on(asked))
+
+
+def _way_on(asked: Asked) -> tuple[str, str] | None:
+    """Return where to try it once more, for who began here and was refused there."""
+    attempt = Attempt.of_cookie(asked.request.cookies.get(asked.way.attempt_cookie, ""))
+    if attempt is None:
+        return rendering.SIGN_IN
+    address, said = rendering.SIGN_IN
+    if attempt.purpose is Purpose.PROOF:
+        address, said = PROVE, "Prove once more who you are"
+    after = rendering.ours(attempt.after, "")
+    return address + (f"?next={quote(after, safe='')}" if after else ""), said
 
 
 async def _lead(asked: Asked, purpose: Purpose) -> Response:
@@ -175,5 +190,5 @@ def _not_signed_in(error: str) -> Error:
 PAGES = (
     OpenPage("GET", BEGIN, begin),
     OpenPage("GET", BACK, come_back),
-    Page("GET", "/console/sso/proof", prove),
+    Page("GET", PROVE, prove),
 )
