@@ -221,4 +221,6 @@ def test_the_report_of_a_plan_and_of_a_case_are_there_to_print_and_as_json(
     here = f"/console/cases/{case}/report?format=json"
     assert f'href="{here}"' in owner.text(f"/console/cases/{case}")
     of_api = server.get(f"/v1/deletion_cases/{case}/report", key=server.owner_key).json
-    assert owner.get(here).json | {"made_at": ""} == of_api | {"made_at": ""}
+    # What is erased in the meantime differs.
+    assert owner.get(here).json.keys() == of_api.keys()
+    assert [one["artifact"] for one in owner.get(here).json["members"]] == [other]

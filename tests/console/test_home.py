@@ -60,19 +60,20 @@ def test_a_slash_too_many_leads_to_the_first_page(server: Server, owner: Visitor
         assert visitor.get("/console/").header("location") == "/console"
 
 
-def test_a_form_that_was_refused_leads_back_to_its_page(server: Server, owner: Visitor) -> None:
+def test_a_form_that_was_refused_is_on_its_page_again(server: Server, owner: Visitor) -> None:
     model = server.make_model().id
     page = f"/console/models/{model}"
-    for path, form, back in (
-        ("/console/retention", {"action": "archive", "older_than_days": "x"}, "/console/retention"),
-        ("/console/webhooks", {"name": "x", "url": "ftp://x"}, "/console/webhooks"),
-        (f"{page}/holds", {"reason": ""}, page),
-        ("/console/models/" + model, {"change": "?", "then": "//evil.example"}, page),
-        ("/console/models/" + model, {"change": "?", "then": f"{page}/delete"}, f"{page}/delete"),
+    for path, form, there in (
+        ("/console/retention", {"action": "archive", "older_than_days": "x"}, "<h1>Retention</h1>"),
+        ("/console/webhooks", {"name": "x", "url": "ftp://x"}, "<h1>Webhooks</h1>"),
+        (f"{page}/holds", {"reason": ""}, "Place a hold"),
+        (page, {"change": "?", "then": "//evil.example"}, "Place a hold"),
+        (page, {"change": "?", "then": f"{page}/delete"}, "Delete for good"),
     ):
         refused = owner.post(path, form)
         assert refused.status == 400, path
-        assert f'<a href="{back}">Go back to the form</a>' in refused.body.decode(), path
+        assert "<title>Not done: " in refused.body.decode(), path
+        assert there in refused.body.decode(), path
 
 
 def test_a_model_that_was_deleted_leads_to_its_deletion_and_another_organization_nowhere(

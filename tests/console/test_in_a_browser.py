@@ -119,6 +119,34 @@ def test_without_javascript_each_page_has_its_heading_and_its_content(
     tab.page.context.close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_refused_form_has_the_focus_on_why_without_javascript_and_is_clean_by_axe(
+    chromium: Any, visitors: dict[str, Visitor], found: Found, scheme: str
+) -> None:
+    tab = browser.tab(chromium, visitors["admin"], color_scheme=scheme, viewport=browser.NARROW)
+    bare = browser.tab(chromium, visitors["admin"], java_script_enabled=False)
+    for one in (tab, bare):
+        one.open("/console/retention")
+        one.page.get_by_label("Suffix, with").fill("night-*")
+        one.page.get_by_label("Base (any").fill("no-such-base")
+        one.page.get_by_label("Older than").fill("9")
+        one.page.get_by_role("button", name="Create the rule").click()
+        focused = one.page.locator("[role=alert]:focus")
+        focused.get_by_text("There is no base 'no-such-base'.").wait_for()
+        assert one.page.get_by_label("Suffix, with").input_value() == "night-*"
+        one.page.keyboard.press("Tab")
+        one.page.keyboard.press("Enter")
+        base = one.page.get_by_label("Base (any")
+        assert base.evaluate("(one) => one.getBoundingClientRect().top < innerHeight")
+        assert base.get_attribute("aria-describedby") == "wrong"
+    result = found.axe.run(tab.page)
+    assert result.violations_count == 0, result.generate_report()
+    assert not tab.is_wider_than_its_window()
+    assert tab.wrong() == []
+    for one in (tab, bare):
+        one.page.context.close()
+
+
 def test_forced_colours_hide_nothing(
     chromium: Any, visitors: dict[str, Visitor], paths: list[str]
 ) -> None:

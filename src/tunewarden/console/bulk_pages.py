@@ -100,6 +100,8 @@ def _page(visit: Visit, message: str, status: int) -> Response:
         "message": message,
         **confirming.form(visit),
     }
+    if status == problems.WIRE[Kind.PRECONDITION_FAILED][0]:
+        values["typed"] = ""  # for something else than what is shown now
     return rendering.page(visit, "delete_many.html", values, status=status)
 
 

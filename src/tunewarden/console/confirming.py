@@ -112,6 +112,7 @@ def form(visit: Visit) -> dict[str, Any]:
         "needs_proof": not visit.session.has_fresh_proof,
         "attempt": token(ATTEMPT_LENGTH),
         "is_forced": is_forced(visit),
+        "typed": visit.asked.sent("confirmation"),
     }
 
 

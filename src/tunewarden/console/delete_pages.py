@@ -111,6 +111,7 @@ def _page(visit: Visit, message: str, status: int) -> Response:
         **confirming.form(visit),
     }
     if status == problems.WIRE[Kind.PRECONDITION_FAILED][0]:
+        values["typed"] = ""  # for something else than what is shown now
         values["changed"] = confirming.changed(visit.asked.sent("seen"), plan)
     return rendering.page(visit, "delete.html", values, status=status)
 

@@ -80,7 +80,7 @@ def change_person(visit: Visit, administrator: Administrator) -> Response:
     if act == "remove":
         if asked.sent("confirmation").strip() != user_id:
             said = "What you typed is not the id of this person. Nobody was removed."
-            raise Error(Kind.INVALID, said)
+            raise Error(Kind.INVALID, said, param="confirmation")
         user_commands.remove(database, administrator, user_id)
     elif act == "set-role":
         user_commands.set_role(database, administrator, user_id, asked.sent_choice("role", Role))

@@ -95,7 +95,12 @@ def refusal(
         title, message = TITLES.get(error.kind, "This did not work"), error.message
     values = {"title": title, "message": message, "way_on": way_on}
     response = page(visit, "refusal.html", values, status=wire.status)
-    for name, value in wire.headers:
-        if name == b"retry-after":
-            response.headers["retry-after"] = value.decode()
+    response.headers.update(advice(error))
     return response
+
+
+def advice(error: Exception) -> dict[str, str]:
+    """Return the headers of an error that a browser understands."""
+    named = dict(problems.wire(error).headers)
+    after = named.get(b"retry-after")
+    return {} if after is None else {"retry-after": after.decode()}

@@ -23,6 +23,12 @@ FIELDS_MAX = 256
 DIGITS_MAX = 18  # they fit into 64 bits
 
 E = TypeVar("E", bound=StrEnum)
+# The field of a form whose parameter of the API has another name.
+FIELD_OF = {
+    "expires_in_seconds": "expires_in_days",
+    "max_requests_per_1_minute": "requests",
+    "max_tokens_per_1_minute": "tokens",
+}
 Fields = Mapping[str, list[str]]
 
 
@@ -68,11 +74,52 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """A form that was refused: why, which parameter is wrong, the path that it was sent to, and what was sent."""
+
+    message: str
+    param: str | None
+    action: str
+    form: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What comes back in a form: what was sent to its address, if that was refused."""
+
+    refused: Refused | None
+
+    def value(self, name: str, otherwise: object = "") -> str:
+        """Return what was typed into a field; what is in it otherwise if it was not refused."""
+        return str(otherwise) if self.refused is None else self.refused.form.get(name, [""])[0]
+
+    def has(self, name: str, value: str) -> bool:
+        """Return whether a box was ticked."""
+        return self.refused is not None and value in self.refused.form.get(name, [])
+
+    def error_of(self, name: str) -> str:
+        """Return what is wrong with a field; empty if nothing is."""
+        if self.refused is None or self.refused.param is None:
+            return ""
+        param = FIELD_OF.get(self.refused.param, self.refused.param)
+        return self.refused.message if param == name else ""
+
+
+@dataclass(frozen=True, slots=True)
 class Visit:
-    """A request of somebody who is signed in."""
+    """A request of somebody who is signed in. `refused`: the page is the answer to a form that was."""
 
     asked: Asked
     session: Session
+    refused: Refused | None = None
+
+    def again(self, action: str, **hidden: str) -> Sent:
+        """Return what comes back in the form that is sent to `action`, if it has these hidden fields."""
+        refused = self.refused
+        if refused is None or refused.action != action:
+            return Sent(None)
+        is_it = all(refused.form.get(name) == [value] for name, value in hidden.items())
+        return Sent(refused if is_it else None)
 
     @property
     def caller(self) -> Caller:

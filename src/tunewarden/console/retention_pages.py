@@ -80,6 +80,7 @@ def create_rule(visit: Visit) -> Response:
         criteria=Criteria(
             base=asked.sent("base").strip() or None,
             suffix=asked.sent("suffix").strip() or None,
+            project_id=asked.sent("project").strip() or None,
             older_than_days=asked.sent_number("older_than_days"),
             unused_for_days=asked.sent_number("unused_for_days"),
             keep_latest=asked.sent_number("keep_latest"),

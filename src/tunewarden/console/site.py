@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from tunewarden.api import expired_keys, head_requests, refused_requests
 from tunewarden.api.parameters import check_query
 from tunewarden.api.services import Services
-from tunewarden.console import rendering
+from tunewarden.console import forms_again, rendering
 from tunewarden.console.guard import METHODS, SAFE, Guard, Way
 from tunewarden.console.pages import PAGES
 from tunewarden.console.paths import Answer, OpenPage, Page
@@ -94,10 +94,10 @@ class Site:
 
     def _found(self, request: Request) -> tuple[AnyPage | None, Mapping[str, str]]:
         """Return the page of a path, and what its segments say. Raises Error(METHOD_NOT_ALLOWED) for an open one."""
-        there = _there(request)
+        there = _there(request.scope["path"])
         for page, found in there:
             if page.method == request.method:
-                segments = {name: _decoded(text) for name, text in found.groupdict().items()}
+                segments = _segments(found)
                 request.scope.update(route=page.route, path_params=segments)
                 return page, segments
         if any(isinstance(page, OpenPage) for page, _ in there):
@@ -107,14 +107,39 @@ class Site:
     async def _refusal(self, request: Request, error: Error, visits: list[Visit]) -> Response:
         database = self._services.operations.database
         await expired_keys.note(database, error)
-        if visits:
-            await refused_requests.record(database, request.scope, error)
-        visit = visits[0] if visits else None
-        way_on = _way_back(visit) if visit and error.kind is not Kind.UNAUTHENTICATED else None
-        response = await run_in_threadpool(rendering.refusal, error, visit, way_on)
-        if isinstance(error, NotAllowed):
-            response.headers["allow"] = error.allowed
-        return response
+        if not visits:
+            return await run_in_threadpool(_refused, error, None, None)
+        await refused_requests.record(database, request.scope, error)
+        way_back = _way_back(visits[0]) if error.kind is not Kind.UNAUTHENTICATED else None
+        again = await _form_again(visits[0], error, way_back)
+        if again is not None:
+            return again
+        return await run_in_threadpool(_refused, error, visits[0], way_back)
+
+
+def _refused(error: Error, visit: Visit | None, way_on: tuple[str, str] | None) -> Response:
+    response = rendering.refusal(error, visit, way_on)
+    if isinstance(error, NotAllowed):
+        response.headers["allow"] = error.allowed
+    return response
+
+
+async def _form_again(
+    visit: Visit, error: Error, way_back: tuple[str, str] | None
+) -> Response | None:
+    """Return the page with the form that was refused, as it was filled in; None if there is none."""
+    if way_back is None or way_back == rendering.FIRST_PAGE:
+        return None
+    path = way_back[0].partition("?")[0]
+    found = next((one for one in _there(path) if one[0].method == "GET"), None)
+    again = found and forms_again.of(visit, error, way_back[0], (found[0], _segments(found[1])))
+    if not found or not again:
+        return None
+    try:
+        response = await _run(found[0].answer, again)  # type: ignore[arg-type]  # what is for everybody is none
+    except Error:
+        return None  # the page's own thing is gone
+    return forms_again.answered(response, error, rendering.advice(error))
 
 
 class NotAllowed(Error):
@@ -125,16 +150,19 @@ class NotAllowed(Error):
         self.allowed = ", ".join(sorted(allowed))
 
 
-def _there(request: Request) -> list[tuple[AnyPage, re.Match[str]]]:
+def _segments(found: re.Match[str]) -> dict[str, str]:
+    return {name: _decoded(text) for name, text in found.groupdict().items()}
+
+
+def _there(path: str) -> list[tuple[AnyPage, re.Match[str]]]:
     """Return the pages of a path, whatever their methods, each with its match."""
-    path = request.scope["path"]
     tried = ((page, page.route.path_regex.fullmatch(path)) for page in PAGES)
     return [(page, found) for page, found in tried if found is not None]
 
 
 def _no_such_page(request: Request) -> Error:
     """Return the error of a path that has no page, or none that answers this method."""
-    methods = {page.method for page, _ in _there(request)}
+    methods = {page.method for page, _ in _there(request.scope["path"])}
     if not methods:
         return Error(Kind.NOT_FOUND, "There is no such page.")
     said = f"Not allowed to {head_requests.method(request.scope)} this page."
