@@ -1,28 +1,36 @@
 """What rows with a schema cost the rows beside them in the embedded engine's batch.
 
-`python -m benchmarks.engine_formats [BASE]`, on the demo's base by default. Free rows say a fixed number of tokens, beside
-as many rows that are free, too, or that are held to a schema, in turns. Their tokens a second are compared, and, because
-others on the machine disturb these, the tokens for a second of processor time of this process, in which nothing else runs.
-Others lengthen that, too, through the caches, so the quickest rounds of each are compared in the end.
+`python -m benchmarks.engine_formats [BASE | --large]`, on the demo's base by default; `--large` is one as large as the
+smallest that people use (large_base.py). Free rows say a fixed number of tokens, beside as many rows that are free, too, or
+that are held to a schema, in turns. Their tokens a second are compared, and, because others on the machine disturb these,
+the tokens for a second of processor time of this process, in which nothing else runs. Others lengthen that, too, through
+the caches, so the quickest rounds of each are compared in the end. What the masks take of the held rounds is shown beside
+that: it is a part of what such rows cost, not all.
 """
 
 import argparse
 import asyncio
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
 import tunewarden_demo
+from benchmarks.large_base import make_once
 from benchmarks.peers.ratios import bootstrap
 
+from tunewarden.embedded_engine import sampling
 from tunewarden.embedded_engine.engine import Engine, Settings
 from tunewarden.embedded_engine.generation import Generation
 from tunewarden.embedded_engine.processors import threads_by_default
 from tunewarden.embedded_engine.requests import parse_chat
 
 ROWS, TOKENS, ROUNDS = 16, 200, 9
+# A step of the large base takes as long as a hundred of the demo's.
+LARGE_TOKENS = 24
 PERSON = {
     "type": "object",
     "properties": {
@@ -38,12 +46,29 @@ PERSON = {
 MANY = {"type": "array", "minItems": 1000, "items": PERSON}
 
 
-def asked(*, is_held: bool) -> bytes:
+class MaskTime:
+    """The processor time that the step thread takes to find and to apply masks."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        for name in ("hold", "follow"):
+            setattr(sampling, name, self._timed(getattr(sampling, name)))
+
+    def _timed(self, work: Callable[..., None]) -> Callable[..., None]:
+        def timed(*given: Any) -> None:
+            began = time.thread_time()
+            work(*given)
+            self.seconds += time.thread_time() - began
+
+        return timed
+
+
+def asked(*, is_held: bool, tokens: int) -> bytes:
     fields = {
         "model": "base",
         "messages": [{"role": "user", "content": "Hello"}],
         "n": ROWS,
-        "max_tokens": TOKENS,
+        "max_tokens": tokens,
         "ignore_eos": True,
         "seed": 1,
     }
@@ -61,10 +86,10 @@ async def say(generation: Generation) -> float:
     return time.perf_counter() - began
 
 
-async def together(engine: Engine, *, is_held: bool) -> tuple[float, float]:
+async def together(engine: Engine, *, is_held: bool, tokens: int) -> tuple[float, float]:
     """Return the tokens of the free rows for a second, and for a second of processor time."""
     both = [
-        Generation(parse_chat(asked(is_held=held)), *engine.find("base"))
+        Generation(parse_chat(asked(is_held=held, tokens=tokens)), *engine.find("base"))
         for held in (False, is_held)
     ]
     for one in both:
@@ -72,28 +97,33 @@ async def together(engine: Engine, *, is_held: bool) -> tuple[float, float]:
         one.hold()
     worked = time.process_time()
     took, _ = await asyncio.gather(*(say(one) for one in both))
-    return ROWS * TOKENS / took, ROWS * TOKENS / (time.process_time() - worked)
+    return ROWS * tokens / took, ROWS * tokens / (time.process_time() - worked)
 
 
-async def run(base: Path, rounds: int) -> None:
+async def run(base: Path, rounds: int, tokens: int) -> None:
     torch.set_num_threads(threads_by_default())
     engine = Engine(Settings())
     await engine.load_base("base", base)
+    masks, shares = MaskTime(), []
     for is_held in (False, True):
-        await together(engine, is_held=is_held)
+        await together(engine, is_held=is_held, tokens=tokens)
     ratios: tuple[list[float], list[float]] = [], []
     rates: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(rounds):
+        masks.seconds = 0.0
         free, held, again = [
-            await together(engine, is_held=is_held) for is_held in (False, True, False)
+            await together(engine, is_held=is_held, tokens=tokens)
+            for is_held in (False, True, False)
         ]
+        shares.append((masks.seconds / tokens, masks.seconds / (ROWS * tokens / held[1])))
         rates[False] += free[1], again[1]
         rates[True].append(held[1])
         for at, found in enumerate(ratios):
             found.append(held[at] / ((free[at] + again[at]) / 2))
         print(
             f"{free[0]:8.0f} {held[0]:8.0f} {again[0]:8.0f} tokens/s: free, held, free;"
-            f" ratio {ratios[0][-1]:.3f}, by processor time {ratios[1][-1]:.3f}"
+            f" ratio {ratios[0][-1]:.3f}, by processor time {ratios[1][-1]:.3f}; masks {shares[-1][1]:.1%}",
+            flush=True,
         )
     for what, found in zip(("tokens/s", "by processor time"), ratios, strict=True):
         low, high = bootstrap(found)
@@ -101,16 +131,26 @@ async def run(base: Path, rounds: int) -> None:
     quickest = {is_held: sorted(found)[-len(found) // 5 :] for is_held, found in rates.items()}
     quick = statistics.mean(quickest[True]) / statistics.mean(quickest[False])
     print(f"by processor time, the quickest fifth of the rounds of each: {quick:.3f}")
-    print(f"{ROWS} rows beside {ROWS}, {rounds} rounds")
+    step, share = (statistics.median(found) for found in zip(*shares, strict=True))
+    print(f"masks: {step * 1000:.2f} ms a step, {share:.1%} of the processor time (medians)")
+    length = ROWS / statistics.median(rates[False]) * 1000
+    print(
+        f"a step of free rows: {length:.1f} ms of processor time, the reading of prompts included"
+    )
+    print(f"{ROWS} rows beside {ROWS}, {tokens} tokens, {rounds} rounds")
     engine.stop()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("base", type=Path, nargs="?", default=Path(tunewarden_demo.BASE))
+    base = parser.add_mutually_exclusive_group()
+    base.add_argument("base", type=Path, nargs="?", default=Path(tunewarden_demo.BASE))
+    base.add_argument("--large", action="store_true", help="a base that is made once, in .cache")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--tokens", type=int, help=f"default: {TOKENS}, or {LARGE_TOKENS}")
     options = parser.parse_args()
-    asyncio.run(run(options.base, options.rounds))
+    tokens = options.tokens or (LARGE_TOKENS if options.large else TOKENS)
+    asyncio.run(run(make_once() if options.large else options.base, options.rounds, tokens))
 
 
 if __name__ == "__main__":

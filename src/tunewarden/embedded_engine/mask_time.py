@@ -11,10 +11,10 @@ from itertools import pairwise
 
 from tunewarden.clock import Clock
 
-# What a row may always take, in processor time; a schema on the demo's base took a third of it (18 µs). And as much more
-# for each token of the vocabulary: of Qwen's 152,000 a short string with a bound takes 0.24 ms; so do steps in proportion.
+# What a row may always take, in processor time; a schema on the demo's base took a third of it (18 µs). And more for each
+# token of the vocabulary, since masks take longer with it, as a step does: 0.43 ms with Qwen's 152,000.
 SECONDS_A_TOKEN = 0.00005
-SECONDS_A_TOKEN_KNOWN = 1.5e-9
+SECONDS_A_TOKEN_KNOWN = 2.5e-9
 # What a row may save up, for masks that take longer than most.
 SAVED_SECONDS = 0.01
 BUDGET_SECONDS = 0.5
