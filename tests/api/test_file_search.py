@@ -202,7 +202,7 @@ def test_a_search_that_is_made_to_be_slow_stops_nobody(server: Server) -> None:
 def test_a_running_search_ends_when_its_key_is_revoked_and_is_not_taken_for_complete(
     server: Server,
 ) -> None:
-    _file(server, b"long line and more\n" * (LONG_BYTES // 19), name="long.txt")
+    long = _file(server, b"long line and more\n" * (LONG_BYTES // 19), name="long.txt")
     key = server.make_key("owner")
     replies: list[Reply] = []
     failures: list[Exception] = []
@@ -224,12 +224,13 @@ def test_a_running_search_ends_when_its_key_is_revoked_and_is_not_taken_for_comp
         assert b"file.search.summary" not in replies[0].body
     else:
         assert failures or replies[0].status == 401
+    server.client().files.delete(long)
 
 
 def test_others_are_answered_meanwhile_and_one_search_runs_for_an_organization(
     server: Server,
 ) -> None:
-    _file(server, b'{"a":"b\\u00e9"}\n' * (LONG_BYTES // 15), name="long.jsonl")
+    long = _file(server, b'{"a":"b\\u00e9"}\n' * (LONG_BYTES // 15), name="long.jsonl")
     lines: list[dict[str, Any]] = []
     thread = threading.Thread(
         target=lambda: lines.extend(_lines(_search(server, "needle in no file")))
@@ -247,6 +248,7 @@ def test_others_are_answered_meanwhile_and_one_search_runs_for_an_organization(
     assert any(one["object"] == "file.search.progress" for one in lines)
     assert len(times) > 20
     assert sorted(times)[len(times) // 2] < 0.1, times
+    server.client().files.delete(long)  # or what comes next would search it too
 
 
 def test_damaged_bytes_are_named_and_the_rest_is_searched(server: Server) -> None:
