@@ -210,7 +210,7 @@ def test_every_answer_in_a_models_life_is_the_one_that_the_rules_give(ground: Gr
         run_machine(
             hypothesis.seed(seed + round_number)(Life),
             settings=settings(
-                max_examples=budgets.count(60, 2_000),
+                max_examples=budgets.count(20, 2_000),
                 stateful_step_count=budgets.count(25, 50),
                 database=None,
                 suppress_health_check=list(HealthCheck),

@@ -247,7 +247,7 @@ def _either(config_bytes: bytes, weight_bytes: bytes) -> None:
     ),
     on_config=st.booleans(),
 )
-@settings(max_examples=int(os.environ.get("TUNEWARDEN_TEST_EXAMPLES", "400")))
+@settings(max_examples=int(os.environ.get("TUNEWARDEN_TEST_EXAMPLES", "150")))
 def test_mutated_bytes_are_checked_or_refused_and_nothing_else(
     edits: list[tuple[float, bytes, int]], on_config: bool
 ) -> None:
@@ -273,7 +273,7 @@ JSON_VALUES = st.recursive(
     entry=st.dictionaries(st.sampled_from(["dtype", "shape", "data_offsets"]), JSON_VALUES),
 )
 @settings(
-    max_examples=int(os.environ.get("TUNEWARDEN_TEST_EXAMPLES", "400")),
+    max_examples=int(os.environ.get("TUNEWARDEN_TEST_EXAMPLES", "150")),
 )
 @example(changes={}, entry={})
 def test_any_values_in_known_fields_are_checked_or_refused_and_nothing_else(
