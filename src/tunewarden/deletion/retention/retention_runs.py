@@ -258,7 +258,7 @@ class _Acting:
 
     @property
     def actor(self) -> Actor:
-        """The server, whoever asked for the run; by the request's id one finds who did."""
+        """The server, also in a run that an Owner asks for: the id of that request says who did."""
         return replace(audit.SERVER, request_id=self.request_id)
 
     def on(self, row: _Row) -> Result:
