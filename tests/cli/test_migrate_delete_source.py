@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -235,3 +236,43 @@ def test_only_what_says_so_is_deleted_or_gone(
     told = _told(Doomed("files", "file-a"), Reply(status, {}, json.dumps(body).encode()))
     assert told["outcome"] == outcome
     assert "message" not in json.dumps(told)
+
+
+def test_a_deletion_whose_first_answer_was_cut_is_counted_apart(
+    source: OpenAI, server: Server, tmp_path: Path
+) -> None:
+    moving = _moved(source, server, tmp_path)
+    assert moving.run("delete-source", "--yes", "--only", "files").returncode == 0
+    noted = moving.noted("deletions")
+    answers = noted["answers"]
+    assert isinstance(answers, dict)
+    # As a command leaves it that is killed between the request and its answer.
+    name = next(iter(answers))
+    answers[name] = {"asked_at": answers[name]["asked_at"], "outcome": None, "notice": NOTICE}
+    (moving.state / "deletions.json").write_text(json.dumps(noted))
+    done = _deleted(moving, "--only", "files")
+    assert done["answers"][name.partition("/")[2]]["was_asked_before"] is True
+    assert "1 deleted by an earlier request whose answer was cut, 0 gone before" in done["said"]
+
+
+def test_another_target_than_that_of_the_steps_before_is_refused(
+    source: OpenAI, server: Server, tmp_path: Path
+) -> None:
+    moving = _moved(source, server, tmp_path)
+    known = moving.noted("target")
+    data = tmp_path / "other" / "data"
+    servers.prepare_local_base(data)
+    for step in ("download", "retrain", "compare", "switch", "rollback", "delete-source"):
+        options = ["--dry-run"] if step not in {"download", "compare"} else []
+        other = replace(moving, settings={"TUNEWARDEN_DATA": str(data)})
+        refused = other.run(step, *options)
+        assert refused.returncode == ExitCode.CONFLICT, (step, refused.stderr)
+        assert str(known["log"]) in refused.stderr
+        assert "another --state" in refused.stderr
+    assert moving.noted("target") == known
+    # A state from before targets were noted goes on, and a dry run notes none.
+    (moving.state / "target.json").unlink()
+    assert moving.run("delete-source", "--dry-run").returncode == 0
+    assert not (moving.state / "target.json").exists()
+    assert moving.run("download").returncode == 0
+    assert moving.noted("target") == known

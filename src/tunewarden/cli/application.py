@@ -27,7 +27,8 @@ class Application:
             # What is streamed may be a model, which a deletion by another process must be able to cut.
             self._app.fence.join()
             self._has_joined = True
-        path, body = ROOT + request.path, request.body or ()
+        path = request.path if request.is_at_root else ROOT + request.path
+        body = request.body or ()
         return Answer(*self._direct.ask(request.method, path, headers, body, request.into))
 
     def close(self) -> None:

@@ -25,6 +25,8 @@ Value = str | int | Sequence[str] | None
 PAGE_SIZE = 1000
 ADMINISTRATION_PAGE_SIZE = 100
 
+LOG_KEY = "/.well-known/tunewarden-log-key"
+
 # For kinds with the same status and type the first one is used. Engines' errors have their own types.
 _OF_ANSWER = {wire: kind for kind, wire in reversed(problems.WIRE.items())}
 _OF_STATUS = {status: kind for kind, (status, _) in reversed(problems.WIRE.items())}
@@ -83,6 +85,16 @@ class Client:
     def get(self, *path: str, **query: Value) -> Object:
         """GET an object by path segments; query parameters that are None are omitted."""
         return self._read(self.exchange(Request("GET", _path(path, query))))
+
+    def log_name(self) -> str | None:
+        """Return the name of the server's deletion log, which is random and stays; None if a proxy does not pass it on."""
+        try:
+            answer = self.exchange(Request("GET", LOG_KEY, is_at_root=True))
+        except Error as error:
+            if error.kind is Kind.NOT_FOUND:
+                return None
+            raise
+        return answer.headers.get("tunewarden-log-vkey", "").partition("+")[0] or None
 
     def pages(
         self, *path: str, limit: int | None, page_size: int = PAGE_SIZE, **query: Value

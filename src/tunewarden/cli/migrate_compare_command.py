@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from tunewarden.cli import client
 from tunewarden.cli.client import Client
-from tunewarden.cli.migrate_options import inventory_of, resumed, state_option
+from tunewarden.cli.migrate_options import inventory_of, resumed, state_option, target_of
 from tunewarden.cli.migration_target import HttpTarget
 from tunewarden.cli.options import data_option, json_option, refusing
 from tunewarden.cli.output import plain, show_json, show_table
@@ -98,7 +97,7 @@ def compare_command(
     asked again. Text is shown by --show only.
     """
     thresholds = _thresholds(least)
-    with resumed(directory) as (noted, shown), client.opened(data) as server:
+    with resumed(directory) as (noted, shown), target_of(noted, data) as server:
         found = inventory_of(noted)
         made = switching.made_again(found, noted, models)
         comparing = Comparing(

@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from tunewarden.cli import client
 from tunewarden.cli.confirmation import confirm, was_dry_run
-from tunewarden.cli.migrate_options import Migration, opened, source_options
+from tunewarden.cli.migrate_options import Migration, opened, source_options, target_of
 from tunewarden.cli.migration_target import HttpTarget
 from tunewarden.cli.options import (
     data_option,
@@ -69,7 +68,10 @@ def delete_source_command(
     It asks for their number. What the source answers is kept in the state directory: told by it, not proven. What it
     does not know any more counts as gone. Run it again to go on. The exit status is 1 if it refused to delete any.
     """
-    with opened(**where) as migration, client.opened(data) as server:
+    with (
+        opened(**where) as migration,
+        target_of(migration.state, data, is_dry_run=dry_run) as server,
+    ):
         kinds = _kinds(migration, only)
         choice = source_deletion.chosen(
             migration.inventory(),
@@ -140,9 +142,11 @@ def _end(migration: Migration, told: Mapping[str, dict[str, Any]]) -> None:
     """Say how many it told of. Raises Error if any was refused."""
     outcomes = [one["outcome"] for one in told.values()]
     together = sum(source_deletion.went_together(name, told) for name in told)
+    cut = sum(source_deletion.was_cut(name, told) for name in told)
+    earlier = f" {cut} deleted by an earlier request whose answer was cut," if cut else ""
     migration.shown.say(
         f"{outcomes.count(DELETED)} deleted, {together} checkpoints gone with their models,"
-        f" {outcomes.count(GONE) - together} gone before (the source does not know them, status 404): {NOTICE}. Its answers are in {migration.state.directory / source_deletion.NAME}.json."
+        f"{earlier} {outcomes.count(GONE) - together - cut} gone before (the source does not know them, status 404): {NOTICE}. Its answers are in {migration.state.directory / source_deletion.NAME}.json."
     )
     if refused := outcomes.count(REFUSED):
         raise Error(Kind.CONFLICT, f"The source refused to delete {refused}; they are still there.")

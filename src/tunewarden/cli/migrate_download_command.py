@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from tunewarden.cli import client
-from tunewarden.cli.migrate_options import opened, source_options
+from tunewarden.cli.migrate_options import opened, source_options, target_of
 from tunewarden.cli.migration_target import HttpTarget
 from tunewarden.cli.options import data_option, json_option, refusing
 from tunewarden.cli.output import show_json, show_table
@@ -28,7 +27,7 @@ def download_command(*, data: Path | None, as_json: bool, **where: Any) -> None:
     Each is sealed as it comes: its text is never on a disk. What is saved already stays as it is. The exit status is 1
     if a file that was listed could not be saved; then it is named with the reason.
     """
-    with opened(**where) as migration, client.opened(data) as server:
+    with opened(**where) as migration, target_of(migration.state, data) as server:
         found = migration.inventory()
         target = HttpTarget(server)
         downloads = Downloads(migration.source, target, migration.state, migration.shown.count)

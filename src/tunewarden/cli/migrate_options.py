@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from tunewarden.cli import client
+from tunewarden.cli.client import Client
 from tunewarden.cli.migrate_progress import Shown
 from tunewarden.clock import Clock, SystemClock
 from tunewarden.errors import Error, Kind
@@ -104,6 +106,14 @@ def opened(
             yield Migration(Source(address, key, clock=clock, say=shown.say), noted, shown, clock)
         finally:
             shown.end()
+
+
+@contextmanager
+def target_of(noted: State, data: Path | None, *, is_dry_run: bool = False) -> Iterator[Client]:
+    """Open the target of a migration for the duration of the block. Raises Error(CONFLICT) if it is not that of before."""
+    with client.opened(data) as server:
+        noted.check_target(server.log_name(), is_noted=not is_dry_run)
+        yield server
 
 
 @contextmanager

@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from tunewarden.cli import client
-from tunewarden.cli.migrate_options import Migration, opened, source_options
+from tunewarden.cli.migrate_options import Migration, opened, source_options, target_of
 from tunewarden.cli.migration_target import HttpTarget
 from tunewarden.cli.options import data_option, json_option, refusing, yes_option
 from tunewarden.cli.output import show_json, show_table
@@ -109,7 +108,7 @@ def record_command(
     """
     with (
         opened(**where, deployments=_named(deployments)) as migration,
-        client.opened(data) as server,
+        target_of(migration.state, data) as server,
     ):
         target = HttpTarget(server)
         recording = Recording(

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from tunewarden.cli import client
-from tunewarden.cli.migrate_options import inventory_of, resumed, state_option
+from tunewarden.cli.client import Client
+from tunewarden.cli.migrate_options import inventory_of, resumed, state_option, target_of
 from tunewarden.cli.migration_target import HttpTarget
 from tunewarden.cli.migration_trainer import HttpTrainer
 from tunewarden.cli.options import data_option, dry_run_option, json_option, refusing
@@ -60,7 +60,7 @@ def retrain_command(
     status is 1 if a job could not be made, or failed.
     """
     mapped = _mapped(mappings)
-    with resumed(directory) as (noted, shown), client.opened(data) as server:
+    with resumed(directory) as (noted, shown), target_of(noted, data, is_dry_run=dry_run) as server:
         found = inventory_of(noted)
         _check_used(remaking.unused(found, mapped))
         wanted = remaking.wanted(found, models, mapped, with_gone=with_gone)
@@ -113,7 +113,7 @@ def _check_used(unused: Sequence[str]) -> None:
         )
 
 
-def _check_is_served(server: client.Client) -> None:
+def _check_is_served(server: Client) -> None:
     if not server.is_served():
         raise Error(
             Kind.UNAVAILABLE,

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from tunewarden import config
-from tunewarden.cli import client
 from tunewarden.cli.confirmation import was_dry_run
-from tunewarden.cli.migrate_options import inventory_of, resumed, state_option
+from tunewarden.cli.migrate_options import inventory_of, resumed, state_option, target_of
 from tunewarden.cli.migration_aliases import HttpAliases
 from tunewarden.cli.options import data_option, dry_run_option, json_option, refusing
 from tunewarden.cli.output import show_json, show_table
@@ -58,7 +57,7 @@ def switch_command(
     Applications keep the model's name that they send. An alias that is there already is switched. `rollback` restores
     what was before. The exit status is 1 if an alias could not be made.
     """
-    with resumed(directory) as (noted, shown), client.opened(data) as server:
+    with resumed(directory) as (noted, shown), target_of(noted, data, is_dry_run=dry_run) as server:
         wanted = switching.made_again(inventory_of(noted), noted, models)
         if not wanted:
             raise Error(
@@ -92,7 +91,7 @@ def rollback_command(
 
     Models stay. An alias that somebody else has changed since stays too, and the exit status is 1.
     """
-    with resumed(directory) as (noted, shown), client.opened(data) as server:
+    with resumed(directory) as (noted, shown), target_of(noted, data, is_dry_run=dry_run) as server:
         switcher = Switching(HttpAliases(server), noted, dry_run)
         done = [switcher.roll_back(name) for name in models or switcher.noted]
         _show(done, {} if as_json else None)

@@ -26,7 +26,7 @@ NOT_RUNNING = frozenset({502, 503, 504})
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; `path` is relative to `/v1` and may have a query. The body is read once.
+    """One request; `path` is relative to `/v1`, or `is_at_root`, and may have a query. The body is read once.
 
     With `into`, the body of a response with status 200 goes there piece by piece, however large; that response has none.
     """
@@ -36,6 +36,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Iterable[bytes] | None = None
     into: Callable[[bytes], object] | None = None
+    is_at_root: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ class Http:
                 headers["authorization"] = f"Bearer {self._key}"
             # If the server refuses a body early, sending fails with EPIPE; its response may still be readable.
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(request.method, self._root + request.path, request.body, headers)
+                root = self._root.removesuffix(ROOT) if request.is_at_root else self._root
+                connection.request(request.method, root + request.path, request.body, headers)
             return _answer(connection, request.into)
         except (OSError, HTTPException, ValueError) as error:
             raise Error(

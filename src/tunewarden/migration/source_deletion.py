@@ -130,6 +130,12 @@ def went_together(name: str, told: Mapping[str, Object]) -> bool:
     return bool(separator) and is_deleted and told[name]["outcome"] == GONE
 
 
+def was_cut(name: str, told: Mapping[str, Object]) -> bool:
+    """Return whether something is gone that was asked for before, without an answer: that request deleted it."""
+    is_gone = told[name]["outcome"] == GONE and not went_together(name, told)
+    return is_gone and bool(told[name].get("was_asked_before"))
+
+
 def _key(one: Doomed) -> str:
     return f"{one.kind}/{one.id}"
 
