@@ -161,7 +161,17 @@ UNSAID = {
         "search.others": "compares columns with lists of parameters",
     },
     "identity/project_members.py": {"of_each": "a constant, once for each user"},
+    "finetuning/job_lineage.py": {"listed": "names of parameters"},
+    "finetuning/jobs.py": {
+        "is_in_stage": "of `stages.STAGES`, or empty",
+        "listed": "names of parameters",
+    },
+    "registry/alias_rows.py": {"listed": "names of parameters"},
+    "registry/artifacts.py": {"listed": "names of parameters"},
+    "registry/export_rows.py": {"listed": "names of parameters"},
     "registry/holds.py": {"listed": "names of parameters"},
+    "registry/lineage.py": {"listed": "names of parameters"},
+    "registry/models.py": {"listed": "names of parameters"},
     "registry/model_pages.py": {
         "way.first": "a constant",
         "way.joined": "a constant",
@@ -169,6 +179,10 @@ UNSAID = {
         "way.n": "the column with the order",
         "_in(chosen.state)": "compares the state with its values",
     },
+    "registry/quota.py": {"listed": "names of parameters"},
+    "registry/replicas.py": {"listed": "names of parameters"},
+    "registry/retention_notices.py": {"listed": "names of parameters"},
+    "registry/upload_rows.py": {"listed": "names of parameters"},
     "registry/usage.py": {"asked": "names of parameters"},
     "registry/usage_reports.py": {
         "COLUMNS[by]": "of COLUMNS",
@@ -177,10 +191,10 @@ UNSAID = {
         "narrowed": "compares COLUMNS with lists of parameters",
     },
     "deletion/records.py": {
-        "assignments": "columns, by the names of a dataclass",
+        "assignments": "columns, by the names of a struct",
         "condition": "of STATUSES, or the organization's",
+        "listed": "names of parameters",
     },
-    "finetuning/jobs.py": {"is_in_stage": "of `stages.STAGES`, or empty"},
     "finetuning/transitions.py": {"assignments": "columns, by the names of a dataclass"},
     "finetuning/older_texts.py": {
         "select": "one of its statements, whole",
@@ -197,7 +211,11 @@ UNSAID = {
         "compared": "< or >",
         "order": "ASC or DESC",
     },
-    "registry/file_rows.py": {"sign": "< or >", "order": "ASC or DESC"},
+    "registry/file_rows.py": {
+        "listed": "names of parameters",
+        "sign": "< or >",
+        "order": "ASC or DESC",
+    },
 }
 # A name may be quoted, and may have that of a schema before it.
 CHANGED = re.compile(
@@ -302,7 +320,7 @@ def test_what_is_put_into_sql_is_constant() -> None:
 
 
 def test_deletion_alone_takes_an_artifact_through_its_last_states() -> None:
-    steps = {"begin_deletion", "end_deletion", "note_blobs_erased"}
+    steps = {"begin_deletions", "end_deletions", "note_blobs_erased"}
     callers = {
         (node.attr, module.split("/")[0])
         for module, tree in statements.modules()

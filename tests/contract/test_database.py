@@ -12,6 +12,7 @@ import pytest
 from tests.lab.power import CuttingDatabase, Power
 
 from tunewarden.clock import SystemClock
+from tunewarden.db import lists
 from tunewarden.db.database import Database
 from tunewarden.db.sqlite import SqliteDatabase
 
@@ -85,6 +86,31 @@ def test_run_tells_how_many_rows_it_changed(database: Database) -> None:
         assert tx.run("UPDATE things SET name = 'c' WHERE name = :name", name="nobody") == 0
         assert tx.run("UPDATE things SET name = 'c'") == 2
         assert tx.run("DELETE FROM things WHERE id = :id", id=1) == 1
+
+
+def test_a_statement_is_run_with_each_of_several_parameters(database: Database) -> None:
+    with database.write() as tx:
+        tx.run_each("INSERT INTO things (name) VALUES (:name)", [{"name": one} for one in "abc"])
+        tx.run_each(
+            "UPDATE things SET name = 'x' WHERE name = :name", [{"name": "b"}, {"name": "?"}]
+        )
+        tx.run_each("DELETE FROM things WHERE name = :name", [])
+    assert _names(database) == ["a", "x", "c"]
+
+
+def test_values_of_a_list_are_found_whatever_its_length(database: Database) -> None:
+    with database.write() as tx:
+        names = [{"name": f"n{place:03}"} for place in range(150)]
+        tx.run_each("INSERT INTO things (name) VALUES (:name)", names)
+    for length in (0, 1, 2, 8, 9, 64, 65, 129):
+        wanted = [f"n{place:03}" for place in range(length)]
+        with database.read() as tx:
+            found = [
+                row[0]
+                for listed, values in lists.parts(wanted)
+                for row in tx.rows(f"SELECT name FROM things WHERE name IN ({listed})", **values)
+            ]
+        assert sorted(found) == wanted
 
 
 def test_a_read_sees_one_moment(database: Database, opened: Open) -> None:

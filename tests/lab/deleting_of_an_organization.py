@@ -336,7 +336,7 @@ class Life(Living):
         """Look at the clock as the runner does; at its first look it compares with what it finds stored."""
         known, now = self.known, self.watch.trusted_now()
         if is_first and known.noted_on < self.marked_on:
-            known.pause()
+            known.pause_all()
             known.noted_on = self.marked_on
         if is_first and not known.clock_is_distrusted and known.noted_on < self.today:
             known.clock_is_distrusted = True
@@ -398,7 +398,7 @@ class Life(Living):
         again = [one for one in self.known.alive() if one.key in gone]
         self.known.delete(again)
         if again:
-            self.known.pause()
+            self.known.pause_all()
         self.made = {key: self.made[key] for key in self.known.things}
         self._start()
         self._look(is_first=True)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
+from msgspec.structs import replace
 from tests.lab.power import CuttingDisk, Power
 from tests.lab.simulation import Stream, Worker
 from tests.lab.world import SHARD_CAPACITY, Made, Parts

@@ -227,3 +227,8 @@ class Organizations:
     def pause(self) -> None:
         """Let rules only preview, in each organization that ever had one."""
         self.paused |= self.with_rules
+
+    def pause_all(self) -> None:
+        """Let rules only preview, in every organization: what it had since the older copy is not known."""
+        self.with_rules |= {one.organization for one in self.things.values()}
+        self.pause()

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
 from tests.fakes.engine import FakeEngine
 from tests.lab.power import CuttingEngine
 from tests.lab.world import Parts
@@ -62,7 +63,7 @@ class EngineNotAsked(Parts):
 
 class _Unfenced(Steps):
     def _fence(self, deletions: Sequence[Deletion]) -> list[Deletion]:
-        return [replace(one, fenced_at=self._now(), fence_report=()) for one in deletions]
+        return [structs.replace(one, fenced_at=self._now(), fence_report=()) for one in deletions]
 
 
 class FenceSkipped(Parts):

@@ -16,7 +16,7 @@ from tests.lab.world import Made, Parts, Violated, World, copied, new_world, one
 
 from tunewarden.clock import SystemClock
 from tunewarden.db.database import Tx
-from tunewarden.deletion import case_rows, records, requests, together
+from tunewarden.deletion import case_rows, group_requests, records, together
 from tunewarden.deletion.case_rows import Case, CaseStatus
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.requests import Attempt, RequestedDeletion
@@ -238,7 +238,7 @@ def test_a_database_from_before_the_case_gets_it_back_from_the_log(
             executor = app.executor
             attempt = Attempt(force=True)
             asked = executor.commit(
-                lambda size: requests.request_together(
+                lambda size: group_requests.request_together(
                     app.database,
                     start.owner,
                     [(ArtifactKind.MODEL, start.learned[2].model.id)],

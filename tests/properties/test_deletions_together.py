@@ -20,7 +20,7 @@ from tests.support import servers
 
 from tunewarden import locks
 from tunewarden.clock import SystemClock
-from tunewarden.deletion import requests, unfinished
+from tunewarden.deletion import group_requests, unfinished
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.requests import Attempt, RequestedDeletion
@@ -80,7 +80,7 @@ def _committed(world: World, start: Start) -> list[Deletion]:
     """Commit the deletion of all models in one transaction, as a bulk deletion does."""
     wanted = [(ArtifactKind.MODEL, made.model.id) for made in start.made]
     asked = world.app.executor.commit(
-        lambda size: requests.request_together(
+        lambda size: group_requests.request_together(
             world.app.database, start.owner, wanted, Attempt(), log_size=size
         )
     )

@@ -13,8 +13,10 @@ from tests.lab.world import World, new_world
 from tunewarden.db.database import Tx
 from tunewarden.deletion import lineage
 from tunewarden.deletion.lineage import Node
+from tunewarden.finetuning import job_lineage, jobs
 from tunewarden.identity.policy import Caller
 from tunewarden.registry import artifacts
+from tunewarden.registry import lineage as stored_lineage
 
 RUNS = budgets.count(150, 3000)
 FILE, MODEL = "file", "model"
@@ -237,6 +239,14 @@ def _check(tx: Tx, caller: Caller, graph: Graph) -> None:
     }
     assert found.is_whole
     _check_both_ways(tx, files + models)
+    _check_groups(tx, files + models)
+
+
+def _check_groups(tx: Tx, numbers: list[int]) -> None:
+    """What is asked about many at once is what each is asked about: a deletion goes the short way by it."""
+    origins = stored_lineage.origins_among(tx, numbers) | job_lineage.origins_among(tx, numbers)
+    assert origins == {n for n in numbers if [*lineage.below(tx, Node(n))]}
+    assert jobs.needed_among(tx, numbers) == {n for n in numbers if jobs.that_need(tx, n)}
 
 
 def _check_both_ways(tx: Tx, numbers: list[int]) -> None:

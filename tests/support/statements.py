@@ -24,7 +24,7 @@ DRIVER = "db/sqlite"
 # Where a text is put that the source does not say.
 UNSAID = "{}"
 # What a statement is given to: methods of a transaction and of the database.
-METHODS = frozenset({"run", "row", "rows", "peek", "pages", "execute"})
+METHODS = frozenset({"run", "run_each", "row", "rows", "peek", "pages", "execute"})
 RECEIVERS = frozenset({"tx", "database"})
 
 

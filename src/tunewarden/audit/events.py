@@ -6,6 +6,7 @@ organization's retention period only; triggers hold that. Refused acts: `refusal
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -133,6 +134,16 @@ class Actor:
 SERVER = Actor(key_id=None, user_id=None, project_id=None, request_id=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What an event records of an act; `details` must be JSON and hold no secret."""
+
+    organization_id: str
+    actor: Actor
+    resource_id: str
+    details: Mapping[str, object]
+
+
 # A client may send an API key in place of an id: never record it.
 _KEY = re.compile(r"sk-[A-Za-z0-9_-]{8,}")
 
@@ -147,20 +158,31 @@ def record(
     **details: object,
 ) -> None:
     """Write one event in the caller's transaction. `details` must be JSON and hold no secret."""
-    tx.run(
+    record_each(tx, event, [Act(organization_id, actor, resource_id, details)])
+
+
+def record_each(tx: Tx, event: EventType, acts: Iterable[Act]) -> None:
+    """Write an event for each of several acts of one kind, in this order; as `record` for one."""
+    now = tx.now_micros
+    tx.run_each(
         "INSERT INTO audit_events (id, type, effective_at, organization_id, project_id, actor_key_id,"
         " actor_user_id, resource_id, request_id, details)"
         " VALUES (:id, :type, :now, :organization, :project, :key, :user, :resource, :request, :details)",
-        id=mint(Prefix.AUDIT_EVENT),
-        type=event.value,
-        now=tx.now_micros,
-        organization=organization_id,
-        project=actor.project_id,
-        key=actor.key_id,
-        user=actor.user_id,
-        resource=_KEY.sub("sk-…", resource_id),
-        request=actor.request_id,
-        details=_KEY.sub("sk-…", json.dumps(details, sort_keys=True)),
+        [
+            {
+                "id": mint(Prefix.AUDIT_EVENT),
+                "type": event.value,
+                "now": now,
+                "organization": one.organization_id,
+                "project": one.actor.project_id,
+                "key": one.actor.key_id,
+                "user": one.actor.user_id,
+                "resource": _KEY.sub("sk-…", one.resource_id),
+                "request": one.actor.request_id,
+                "details": _KEY.sub("sk-…", json.dumps(one.details, sort_keys=True)),
+            }
+            for one in acts
+        ],
     )
 
 

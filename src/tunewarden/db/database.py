@@ -5,7 +5,7 @@ are tuples in the order of the SELECT list. A transaction's `now` is constant, s
 written in it has one time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,9 @@ class Tx(Protocol):
 
     def run(self, sql: str, /, **parameters: Any) -> int:
         """Run a statement that changes rows; return how many it changed."""
+
+    def run_each(self, sql: str, parameters: Iterable[Mapping[str, Any]], /) -> None:
+        """Run a statement that changes rows once with each of these parameters."""
 
     def row(self, sql: str, /, **parameters: Any) -> Row | None:
         """Return the first row, or None."""

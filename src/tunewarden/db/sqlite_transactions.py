@@ -1,6 +1,6 @@
 """SQLite transactions: classes, not generators, because each inference request opens one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +46,10 @@ class SqliteTx:
         before = self._connection.total_changes()
         self._connection.execute(sql, parameters).fetchall()
         return self._connection.total_changes() - before
+
+    def run_each(self, sql: str, parameters: Iterable[Mapping[str, Any]], /) -> None:
+        """Run a statement that changes rows once with each of these parameters."""
+        self._connection.executemany(sql, parameters).fetchall()
 
     def row(self, sql: str, /, **parameters: Any) -> Row | None:
         """Return the first row, or None."""

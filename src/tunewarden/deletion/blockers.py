@@ -76,20 +76,43 @@ def of(
     with_jobs: bool = True,
 ) -> tuple[Blocker, ...]:
     """Return what blocks the deletion of artifacts that go together, sorted; `is_served` sees use that has no rows yet."""
+    blocked = _blocked(tx, artifacts, is_served)
     found = set()
     for one in artifacts:
-        found |= {Blocker(BlockerType.HOLD, hold, one.id) for hold in holds.in_force_on(tx, one.n)}
-        if with_jobs:
+        if one.n in blocked[BlockerType.HOLD]:
+            held = holds.in_force_on(tx, one.n)
+            found |= {Blocker(BlockerType.HOLD, hold, one.id) for hold in held}
+        if with_jobs and one.n in blocked[BlockerType.JOB]:
             found |= {Blocker(BlockerType.JOB, job, one.id) for job in jobs.that_need(tx, one.n)}
-        found |= {
-            Blocker(BlockerType.ALIAS, name, one.id)
-            for _, name in alias_rows.that_point_to(tx, one.n)
-        }
-        if models.is_protected(tx, one.n):
-            found.add(Blocker(BlockerType.PROTECTED, one.id, one.id))
-        if use.is_recent(tx, one, is_served):
-            found.add(Blocker(BlockerType.IN_USE, one.id, one.id))
+        if one.n in blocked[BlockerType.ALIAS]:
+            aliases = alias_rows.that_point_to(tx, one.n)
+            found |= {Blocker(BlockerType.ALIAS, name, one.id) for _, name in aliases}
+        for kind in (BlockerType.PROTECTED, BlockerType.IN_USE):
+            if one.n in blocked[kind]:
+                found.add(Blocker(kind, one.id, one.id))
     return tuple(sorted(found))
+
+
+def free_among(
+    tx: Tx, artifacts: Sequence[Artifact], is_served: IsServed = not_seen
+) -> list[Artifact]:
+    """Return those that nothing blocks."""
+    blocked = set().union(*_blocked(tx, artifacts, is_served).values())
+    return [one for one in artifacts if one.n not in blocked]
+
+
+def _blocked(
+    tx: Tx, artifacts: Sequence[Artifact], is_served: IsServed
+) -> dict[BlockerType, set[int]]:
+    """Return the numbers of what is blocked, by the type of its blockers: one statement each for all."""
+    numbers = [one.n for one in artifacts]
+    return {
+        BlockerType.HOLD: holds.held_among(tx, numbers),
+        BlockerType.JOB: jobs.needed_among(tx, numbers),
+        BlockerType.ALIAS: alias_rows.targets_among(tx, numbers),
+        BlockerType.PROTECTED: models.protected_among(tx, numbers),
+        BlockerType.IN_USE: use.used_among(tx, artifacts, is_served),
+    }
 
 
 def said(blockers: Sequence[Blocker]) -> list[tuple[str, str, str]]:

@@ -1,7 +1,9 @@
 """D3 for one artifact: the commit point, in the transaction of the caller that deletes it."""
 
+from collections.abc import Sequence
+
 from tunewarden import audit
-from tunewarden.audit import Actor
+from tunewarden.audit import Act, Actor
 from tunewarden.db.database import Tx
 from tunewarden.deletion import protocol, records
 from tunewarden.deletion.records import Deletion, Intent
@@ -12,18 +14,22 @@ from tunewarden.registry.artifacts import Artifact, State
 
 def commit(tx: Tx, artifact: Artifact, intent: Intent, actor: Actor, **details: object) -> Deletion:
     """D3: the point of no return, when the caller's transaction commits."""
-    protocol.check_transition(artifact.state, State.DELETING)
-    artifacts.begin_deletion(tx, artifact.n, intent.epoch)
-    written = records.insert(tx, artifact, intent)
-    audit.record(
-        tx,
-        audit.EventType.DELETION_REQUESTED,
-        organization_id=artifact.organization_id,
-        actor=actor,
-        resource_id=artifact.id,
-        deletion=intent.deletion_id,
-        **details,
-    )
+    return commit_each(tx, [(artifact, intent)], actor, **details)[0]
+
+
+def commit_each(
+    tx: Tx, intents: Sequence[tuple[Artifact, Intent]], actor: Actor, **details: object
+) -> list[Deletion]:
+    """Do what `commit` does, for several artifacts; return their deletions in this order."""
+    for artifact, _ in intents:
+        protocol.check_transition(artifact.state, State.DELETING)
+    artifacts.begin_deletions(tx, {artifact.n: intent.epoch for artifact, intent in intents})
+    written = records.insert(tx, intents)
+    acts = [
+        Act(one.organization_id, actor, one.id, {"deletion": intent.deletion_id, **details})
+        for one, intent in intents
+    ]
+    audit.record_each(tx, audit.EventType.DELETION_REQUESTED, acts)
     return written
 
 

@@ -27,11 +27,22 @@ HOSTS = (FencedHost("local", "acknowledged"),)
 
 def read_disclosure(tx: Tx, deletion: Deletion) -> Disclosure:
     """Return every stored value that the leaf of a deletion commits to."""
-    blobs = artifacts.blobs_of(tx, deletion.artifact_n)
+    return read_disclosures(tx, [deletion])[0]
+
+
+def read_disclosures(tx: Tx, deletions: Sequence[Deletion]) -> list[Disclosure]:
+    """Return what `read_disclosure` does, for each of these deletions."""
+    numbers = [one.artifact_n for one in deletions]
+    blobs = artifacts.blobs_of_each(tx, numbers)
     # Read after D4, when no export and no job can begin any more.
-    is_model = deletion.kind == ArtifactKind.MODEL
-    exported = export_rows.of(tx, deletion.artifact_n) if is_model else None
-    return disclosure_of(deletion, blobs, exported, lineage.models_left(tx, deletion.artifact_n))
+    exported = export_rows.exported_among(tx, numbers)
+    learned = lineage.models_left(tx, numbers)
+    found = []
+    for n, one in zip(numbers, deletions, strict=True):
+        exports_of = export_rows.of(tx, n) if n in exported else ()
+        is_model = one.kind == ArtifactKind.MODEL
+        found.append(disclosure_of(one, blobs[n], exports_of if is_model else None, learned[n]))
+    return found
 
 
 def disclosure_of(

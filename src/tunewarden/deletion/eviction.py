@@ -33,7 +33,7 @@ def evict(
     reports: dict[int, EvictReport] = {}
     for holding, group in groups.values():
         # Read after D4, when no load can begin any more.
-        asked = [_to_evict(database, one) for one in group] if holding else []
+        asked = _to_evict(database, group) if holding else []
         ask = partial(_evicted, asked=asked, within_seconds=within_seconds)
         by_engine = in_parallel(ask, holding)
         for at, one in enumerate(group):
@@ -41,9 +41,10 @@ def evict(
     return [reports[one.n] for one in deletions]
 
 
-def _to_evict(database: Database, deletion: Deletion) -> ToEvict:
-    loaded_by = models.loaded_by(database, deletion.artifact_n)
-    return ToEvict(deletion.internal_id, loaded_by)
+def _to_evict(database: Database, deletions: Sequence[Deletion]) -> list[ToEvict]:
+    with database.read() as tx:
+        loaded_by = models.loaded_by_each(tx, [one.artifact_n for one in deletions])
+    return [ToEvict(one.internal_id, loaded_by.get(one.artifact_n)) for one in deletions]
 
 
 def _evicted(engine: Evicting, *, asked: Sequence[ToEvict], within_seconds: float) -> list[Evicted]:

@@ -5,7 +5,7 @@ A validation file teaches a model nothing: only the result file has metrics of i
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tunewarden.db.database import Tx
@@ -158,11 +158,17 @@ def learned_from(tx: Tx, caller: Caller, origin: Artifact) -> Learned:
     return Learned(tuple(members.values()), hidden, tuple(under_way), reached.is_whole)
 
 
-def models_left(tx: Tx, artifact_n: int) -> tuple[str, ...] | None:
-    """Return the ids of the models that learned from an artifact and stay, for the receipt of its deletion (I18).
+def models_left(tx: Tx, numbers: Sequence[int]) -> dict[int, tuple[str, ...] | None]:
+    """Return the ids of the models that learned from each of these artifacts and stay, for its deletion's receipt (I18).
 
     The organization reads it: checkpoints of other projects are left out. None if there is too much to look at.
     """
+    # From most models nothing learned.
+    origins = lineage.origins_among(tx, numbers) | job_lineage.origins_among(tx, numbers)
+    return {n: _models_left(tx, n) if n in origins else () for n in numbers}
+
+
+def _models_left(tx: Tx, artifact_n: int) -> tuple[str, ...] | None:
     reached = walk(tx, Node(artifact_n), below, most=RECEIPT_NODES_MAX)
     if not reached.is_whole:
         return None

@@ -1,10 +1,12 @@
 """The intent log of deletions: one row each, with the request, the steps done, and their results."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tunewarden.db import cursors
+from msgspec import Struct
+
+from tunewarden.db import cursors, lists
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.deletion import protocol, reports
 from tunewarden.deletion.protocol import Stage, Step
@@ -55,8 +57,8 @@ class Intent:
     idempotency_key: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Deletion:
+# A struct: each step copies it, and that of a dataclass with so many fields takes ten times as long.
+class Deletion(Struct, frozen=True):
     """A deletion and its artifact. Times are microseconds since 1970.
 
     Each field is written by one step: `fence_report` and `fenced_at` by D4, the next two by D5, `key_*` by D6, `statement`
@@ -148,7 +150,7 @@ class Deletion:
 
 
 # Where a row has reports, and what decodes them.
-_REPORTS = [(Deletion.__slots__.index(name), one) for name, one in reports.DECODERS.items()]
+_REPORTS = [(Deletion.__struct_fields__.index(name), one) for name, one in reports.DECODERS.items()]
 
 
 def from_row(row: Row) -> Deletion:
@@ -217,19 +219,23 @@ def is_deleted(database: Database, n: int) -> bool:
 
 def stored(database: Database, numbers: Sequence[int]) -> list[Deletion]:
     """Return deletions as they are now, by their numbers, in this order."""
+    found: dict[int, Deletion] = {}
     with database.read() as tx:
-        rows = [tx.row(f"SELECT {COLUMNS} {FROM} WHERE d.n = :n", n=n) for n in numbers]
-    return [from_row(row) for row in rows if row is not None]
+        for listed, values in lists.parts(numbers):
+            rows = tx.rows(f"SELECT {COLUMNS} {FROM} WHERE d.n IN ({listed})", **values)
+            found |= {int(row[0]): from_row(row) for row in rows}
+    return [found[n] for n in numbers if n in found]
 
 
 def with_parts(database: Database, numbers: Sequence[int]) -> list[int]:
     """Return the numbers of deletions, each after those that it includes."""
+    parts: dict[int, list[int]] = {n: [] for n in numbers}
     with database.read() as tx:
-        parts = {
-            n: tx.rows("SELECT n FROM deletions WHERE parent_n = :n ORDER BY n", n=n)
-            for n in numbers
-        }
-    return [found for n in numbers for found in (*(int(row[0]) for row in parts[n]), n)]
+        for listed, values in lists.parts(numbers):
+            sql = f"SELECT parent_n, n FROM deletions WHERE parent_n IN ({listed}) ORDER BY n"
+            for parent_n, n in tx.rows(sql, **values):
+                parts[parent_n].append(int(n))
+    return [found for n in numbers for found in (*parts[n], n)]
 
 
 def parts_of(database: Database, deletion: Deletion) -> list[Deletion]:
@@ -310,25 +316,32 @@ def live_keys(database: Database, first: str, end: str) -> set[str]:
     return {str(row[0]) for row in rows}
 
 
-def insert(tx: Tx, artifact: Artifact, intent: Intent) -> Deletion:
-    """Insert a deletion of an artifact; return it."""
-    tx.run(
+def insert(tx: Tx, intents: Sequence[tuple[Artifact, Intent]]) -> list[Deletion]:
+    """Insert deletions of artifacts; return them in this order."""
+    tx.run_each(
         "INSERT INTO deletions (id, artifact_n, organization_id, requested_by, request_id,"
         " idempotency_key, requested_at, epoch, log_since) VALUES (:id, :artifact, :organization, :by,"
         " :request, :key, :at, :epoch, :since)",
-        id=intent.deletion_id,
-        artifact=artifact.n,
-        organization=artifact.organization_id,
-        by=intent.requested_by,
-        request=intent.request_id,
-        key=intent.idempotency_key,
-        at=intent.requested_at,
-        epoch=intent.epoch,
-        since=intent.log_since,
+        [
+            {
+                "id": intent.deletion_id,
+                "artifact": artifact.n,
+                "organization": artifact.organization_id,
+                "by": intent.requested_by,
+                "request": intent.request_id,
+                "key": intent.idempotency_key,
+                "at": intent.requested_at,
+                "epoch": intent.epoch,
+                "since": intent.log_since,
+            }
+            for artifact, intent in intents
+        ],
     )
-    written = find_of(tx, artifact.n)
-    assert written is not None, "the row was written in this transaction"
-    return written
+    written: dict[int, Deletion] = {}
+    for listed, values in lists.parts([artifact.n for artifact, _ in intents]):
+        rows = tx.rows(f"SELECT {COLUMNS} {FROM} WHERE d.artifact_n IN ({listed})", **values)
+        written |= {one.artifact_n: one for one in map(from_row, rows)}
+    return [written[artifact.n] for artifact, _ in intents]
 
 
 def note_parent(tx: Tx, part: Deletion, parent: Deletion) -> None:
@@ -336,11 +349,16 @@ def note_parent(tx: Tx, part: Deletion, parent: Deletion) -> None:
     tx.run("UPDATE deletions SET parent_n = :parent WHERE n = :n", parent=parent.n, n=part.n)
 
 
-def record_facts(tx: Tx, deletion: Deletion, *fields: str) -> None:
-    """Store the results of a step: these fields of the deletion."""
+def record_facts(tx: Tx, deletions: Iterable[Deletion], *fields: str) -> None:
+    """Store the results of a step: these fields of each deletion."""
     assignments = ", ".join(f"{name} = :{name}" for name in fields)
-    values = {name: _stored(name, getattr(deletion, name)) for name in fields}
-    tx.run(f"UPDATE deletions SET {assignments} WHERE n = :n", n=deletion.n, **values)
+    tx.run_each(
+        f"UPDATE deletions SET {assignments} WHERE n = :n",
+        [
+            {"n": one.n} | {name: _stored(name, getattr(one, name)) for name in fields}
+            for one in deletions
+        ],
+    )
 
 
 def _stored(field: str, value: Any) -> Any:

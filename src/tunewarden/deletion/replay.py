@@ -1,8 +1,10 @@
 """Replays a leaf of the log into a database that has not seen it, after a restore or a crash (D10)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from tunewarden import audit
 from tunewarden.audit import digests
@@ -93,7 +95,7 @@ def deletion(
         log_index=index,
         receipt=bundle(shown),
     )
-    records.record_facts(tx, logged, *FOUND_IN_THE_LOG)
+    records.record_facts(tx, [logged], *FOUND_IN_THE_LOG)
     return 0 if known else 1
 
 

@@ -1,6 +1,6 @@
 """Requests for deletions: D1 to D3, the commit point, and the rule for retries (I5)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -87,41 +87,11 @@ def request_deletion(
     check_idempotency_key(attempt.idempotency_key)
     try:
         with database.write(below_floor=True) as tx:
-            return _request(tx, caller, kind, artifact_id, attempt, log_size=log_size)
+            return request_in(tx, caller, kind, artifact_id, attempt, log_size=log_size)
     except Error as refused:
         if refused.kind in REFUSALS:
             record_refusal(database, caller, kind, artifact_id, refused)
         raise
-
-
-def request_together(
-    database: Database,
-    caller: Caller,
-    wanted: Sequence[tuple[ArtifactKind, str]],
-    attempt: Attempt,
-    *,
-    log_size: int,
-) -> list[RequestedDeletion | Error]:
-    """Do D1 to D3 for each artifact, in one transaction, which costs one commit; return each deletion, or its refusal.
-
-    A refusal that is about the caller is the last one: what follows it was not looked at.
-    """
-    asked: list[RequestedDeletion | Error] = []
-    with database.write(below_floor=True) as tx:
-        for kind, artifact_id in wanted:
-            try:
-                # It refuses before it writes anything, so that the others' writes stay.
-                asked.append(_request(tx, caller, kind, artifact_id, attempt, log_size=log_size))
-            except Error as refused:
-                if refused.kind not in REFUSALS | {Kind.UNAUTHENTICATED}:
-                    raise
-                asked.append(refused)
-                if is_about_caller(refused):
-                    break
-    for (kind, artifact_id), one in zip(wanted, asked, strict=False):
-        if isinstance(one, Error) and one.kind in REFUSALS:
-            record_refusal(database, caller, kind, artifact_id, one)
-    return asked
 
 
 def is_about_caller(refused: Error) -> bool:
@@ -141,9 +111,10 @@ def check_idempotency_key(key: str | None) -> None:
         )
 
 
-def _request(
+def request_in(
     tx: Tx, caller: Caller, kind: ArtifactKind, artifact_id: str, attempt: Attempt, *, log_size: int
 ) -> RequestedDeletion:
+    """Do what `request_deletion` does, in a transaction; what it refuses has written nothing."""
     artifact = _find(tx, caller, kind, artifact_id)  # D1
     if artifact.state not in VISIBLE:
         return _asked_again(tx, caller, kind, artifact, attempt)
@@ -154,16 +125,21 @@ def _request(
     )
     if attempt.recheck is not None:
         attempt.recheck(tx, artifact)
-    asked = Asked(
+    asked = asked_by(caller, attempt, log_size)
+    if found.cascade is not None and attempt.with_models:
+        return _commit_case(tx, artifact, found.cascade, asked)
+    return RequestedDeletion(together.commit_all(tx, [artifact], asked)[-1], Part.FIRST)
+
+
+def asked_by(caller: Caller, attempt: Attempt, log_size: int) -> Asked:
+    """Return who asks for the deletions of a request."""
+    return Asked(
         requested_by=caller.key_id,
         actor=caller.actor,
         log_size=log_size,
         request_id=caller.request_id,
         idempotency_key=attempt.idempotency_key,
     )
-    if found.cascade is not None and attempt.with_models:
-        return _commit_case(tx, artifact, found.cascade, asked)
-    return RequestedDeletion(together.commit_all(tx, [artifact], asked)[-1], Part.FIRST)
 
 
 def _plan(tx: Tx, caller: Caller, kind: ArtifactKind, artifact: Artifact, attempt: Attempt) -> Plan:

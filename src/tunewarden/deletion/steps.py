@@ -9,43 +9,33 @@ before that repeats them, which is cheap, and a crash after it finds the same fa
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
-from msgspec import structs
+from msgspec.structs import asdict, replace
 
 from tunewarden import __version__, audit
 from tunewarden.artifacts.blobs import ErasableBlobs
 from tunewarden.artifacts.keyring import Keyring
 from tunewarden.clock import Clock, from_micros, iso, to_micros
 from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import eviction, protocol, records
-from tunewarden.deletion.disclosure import opened_by, read_disclosure
+from tunewarden.deletion import ending, eviction, records
+from tunewarden.deletion.disclosure import opened_by, read_disclosures
 from tunewarden.deletion.eviction import EnginesOf
 from tunewarden.deletion.protocol import Step
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.reports import BlobsReport, KeyReport
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import jobs
-from tunewarden.identity import keys
 from tunewarden.metrics import families, recording
 from tunewarden.registry import (
     artifacts,
-    file_rows,
-    holds,
-    lineage,
-    models,
-    quota,
-    replicas,
     restore_marks,
-    retention_notices,
-    upload_rows,
 )
-from tunewarden.registry.artifacts import Artifact, ArtifactKind, State
+from tunewarden.registry.artifacts import Artifact
 from tunewarden.serving.fence import Fence
 from tunewarden.transparency.key import LogSigner
 from tunewarden.transparency.log import Log
-from tunewarden.webhooks import outbox
-from tunewarden.webhooks.event_types import WebhookEventType
 from tunewarden_receipts import receipt
 from tunewarden_receipts.facts import ErasedKey
 from tunewarden_receipts.leaf import (
@@ -123,8 +113,7 @@ class Steps:
         If a power cut undoes this write, they are repeated.
         """
         with self.database.write(survives=False, below_floor=True) as tx:
-            for deletion in deletions:
-                records.record_facts(tx, deletion, *FOUND_BEFORE_D6)
+            records.record_facts(tx, deletions, *FOUND_BEFORE_D6)
 
     def _now(self) -> int:
         return to_micros(self.clock.now())
@@ -157,7 +146,8 @@ class Steps:
     def _needed(self, deletions: Sequence[Deletion]) -> set[int]:
         """Return the numbers of the deletions whose artifacts a job needs."""
         with self.database.read() as tx:
-            return {one.n for one in deletions if jobs.that_need(tx, one.artifact_n)}
+            needed = jobs.needed_among(tx, [one.artifact_n for one in deletions])
+        return {one.n for one in deletions if one.artifact_n in needed}
 
     def _evict(self, deletions: Sequence[Deletion]) -> list[Deletion]:
         """D5: every engine that could hold the weights has evicted them."""
@@ -196,29 +186,26 @@ class Steps:
         Returns each with its receipt's disclosure: None for a statement by a server before 0.1.1.
         """
         stated: list[tuple[Deletion, Disclosure | None]] = []
+        said = []
         with self.database.write(below_floor=True) as tx:
-            for deletion in deletions:
-                shown = read_disclosure(tx, deletion)
-                if deletion.statement:
-                    stated.append((deletion, opened_by(deletion.statement, shown)))
+            for one, shown in zip(deletions, read_disclosures(tx, deletions), strict=True):
+                if one.statement:
+                    stated.append((one, opened_by(one.statement, shown)))
                     continue
-                statement = receipt.build(
-                    _leaf(deletion, shown, self.memory(tx, deletion.artifact_n))
-                )
-                said = replace(deletion, statement=statement)
-                records.record_facts(tx, said, *FOUND_BEFORE_D7)
-                stated.append((said, shown))
-            _see_keyring(tx, [one for one, _ in stated])
+                statement = receipt.build(_leaf(one, shown, self.memory(tx, one.artifact_n)))
+                said.append(replace(one, statement=statement))
+                stated.append((said[-1], shown))
+            records.record_facts(tx, said, *FOUND_BEFORE_D7)
+            _see_keyring(tx, deletions)
         return stated
 
     def _finish(self, deletions: Sequence[Deletion]) -> list[Deletion]:
         """D8: set each model to `deleted`, and store its receipt."""
         with self.database.write(below_floor=True) as tx:
-            for deletion in deletions:
-                _record_end(tx, deletion)
-            restore_marks.see_log(tx, max((deletion.log_index or 0) + 1 for deletion in deletions))
-            deleted_at = tx.now_micros
-        return [replace(deletion, deleted_at=deleted_at) for deletion in deletions]
+            ended = [replace(one, deleted_at=tx.now_micros) for one in deletions]
+            ending.end(tx, ended)
+            restore_marks.see_log(tx, max((one.log_index or 0) + 1 for one in ended))
+        return ended
 
     def _erase_blobs(self, deletions: Sequence[Deletion]) -> list[Deletion]:
         """D9: erase the sealed files in every version, and append a second leaf."""
@@ -261,7 +248,7 @@ class Steps:
             for deletion, report in zip(deletions, reports, strict=True):
                 if deletion.blobs_report is None:
                     found = replace(deletion, blobs_report=report, blobs_log_since=since)
-                    records.record_facts(tx, found, "blobs_report", "blobs_log_since")
+                    records.record_facts(tx, [found], "blobs_report", "blobs_log_since")
                     reported.append(found)
                 else:
                     reported.append(deletion)
@@ -294,42 +281,10 @@ def _see_keyring(tx: Tx, deletions: Sequence[Deletion]) -> None:
         restore_marks.see_keyring(tx, shard, generation)
 
 
-def _record_end(tx: Tx, deletion: Deletion) -> None:
-    protocol.check_transition(State.DELETING, State.DELETED)
-    artifacts.end_deletion(tx, deletion.artifact_n)
-    replicas.forget_model(tx, deletion.artifact_n)
-    ended = replace(deletion, deleted_at=tx.now_micros)
-    records.record_facts(tx, ended, "log_index", "logged_at", "receipt", "deleted_at")
-    file_rows.forget(tx, deletion.artifact_n)
-    lineage.forget(tx, deletion.artifact_n)
-    models.forget(tx, deletion.artifact_n)
-    holds.forget(tx, deletion.artifact_n)
-    retention_notices.forget_model(tx, deletion.artifact_n)
-    upload_rows.forget_file(tx, deletion.artifact_n)
-    quota.take_off_stored(tx, deletion.artifact_n)
-    audit.record(
-        tx,
-        audit.EventType.RESOURCE_DELETED,
-        organization_id=deletion.organization_id,
-        actor=keys.actor_of(tx, deletion.requested_by, deletion.request_id or None),
-        resource_id=deletion.artifact_id,
-        resource_type=deletion.kind,
-        deletion=deletion.id,
-    )
-    is_model = deletion.kind == ArtifactKind.MODEL
-    outbox.publish(
-        tx,
-        deletion.organization_id,
-        WebhookEventType.MODEL_DELETED if is_model else WebhookEventType.FILE_DELETED,
-        deletion.artifact_id,
-        deletion_id=deletion.id,
-    )
-
-
 def _record_blobs_erased(tx: Tx, deletion: Deletion) -> None:
     artifacts.note_blobs_erased(tx, deletion.artifact_n)
     erased = replace(deletion, blobs_erased_at=tx.now_micros)
-    records.record_facts(tx, erased, "blobs_log_index", "blobs_erased_at")
+    records.record_facts(tx, [erased], "blobs_log_index", "blobs_erased_at")
     audit.record(
         tx,
         audit.EventType.BLOBS_ERASED,
@@ -374,7 +329,7 @@ def _leaf(deletion: Deletion, shown: Disclosure, memory: str) -> DeletionLeaf:
         evicted_at=_time(deletion.evicted_at),
         key_erased_at=_time(deletion.key_erased_at),
         epoch=deletion.epoch,
-        key=ErasedKey(**structs.asdict(deletion.key_report)),
+        key=ErasedKey(**asdict(deletion.key_report)),
         memory=memory,
         residuals=RESIDUALS,
         software=_software(),
@@ -382,6 +337,7 @@ def _leaf(deletion: Deletion, shown: Disclosure, memory: str) -> DeletionLeaf:
     )
 
 
+@lru_cache(maxsize=64)  # most times are the same for a whole group
 def _time(micros: int | None) -> str:
     if micros is None:
         raise RuntimeError("a step that is done has a time")

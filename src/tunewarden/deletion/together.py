@@ -12,7 +12,7 @@ from tunewarden.audit import Actor
 from tunewarden.db.database import Tx
 from tunewarden.deletion import case_rows, records
 from tunewarden.deletion.case_rows import Case
-from tunewarden.deletion.commitment import commit, detach
+from tunewarden.deletion.commitment import commit, commit_each, detach
 from tunewarden.deletion.records import Deletion, Intent
 from tunewarden.errors import Error, Kind
 from tunewarden.ids import Prefix, mint, random_bytes
@@ -57,6 +57,12 @@ def commit_all(tx: Tx, chosen: Sequence[Artifact], asked: Asked) -> list[Deletio
         if parent_n is not None:
             records.note_parent(tx, done[one.n], done[parent_n])
     return list(done.values())
+
+
+def commit_free(tx: Tx, chosen: Sequence[Artifact], asked: Asked) -> list[Deletion]:
+    """Commit deletions like `commit_all`, of models that no job needs, no alias means, and that have no checkpoints."""
+    assert asked.reason is None, "nobody gives one"
+    return commit_each(tx, [(one, _intent(tx, one, asked)) for one in chosen], asked.actor)
 
 
 def commit_case(  # noqa: PLR0917  each is of another type

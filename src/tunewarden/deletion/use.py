@@ -5,7 +5,7 @@ run in any process of this host, and what this process has not written yet. So a
 less than a second ago (longer, while the database cannot be written) may be missed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tunewarden.db.database import Tx
 from tunewarden.registry import deletion_settings, models, usage
@@ -19,6 +19,19 @@ IsServed = Callable[[Artifact], bool]
 def not_seen(_: Artifact) -> bool:
     """Return False: nobody looks at what runs."""
     return False
+
+
+def used_among(tx: Tx, found: Sequence[Artifact], is_served: IsServed) -> set[int]:
+    """Return the numbers of those that `is_recent` says are in use."""
+    asking = {
+        one
+        for one in {artifact.organization_id for artifact in found}
+        if deletion_settings.in_use_minutes_of(tx, one) is not None
+    }
+    recent = (
+        one for one in found if one.organization_id in asking and is_recent(tx, one, is_served)
+    )
+    return {one.n for one in recent}
 
 
 def is_recent(tx: Tx, model: Artifact, is_served: IsServed) -> bool:

@@ -1,7 +1,9 @@
 """Which jobs stand between an artifact and what learned from it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunewarden.db import lists
 from tunewarden.db.database import Row, Tx
 from tunewarden.finetuning import states
 from tunewarden.finetuning.states import State
@@ -35,6 +37,20 @@ def learned_from(tx: Tx, artifact_n: int) -> list[LearningJob]:
         n=artifact_n,
     )
     return [_of_row(row) for row in rows]
+
+
+def origins_among(tx: Tx, numbers: Sequence[int]) -> set[int]:
+    """Return which of these artifacts a job learned from, or measured on for a result file."""
+    found: set[int] = set()
+    for listed, values in lists.parts(numbers):
+        rows = tx.rows(
+            f"SELECT training_n FROM jobs WHERE training_n IN ({listed})"
+            f" UNION SELECT start_n FROM jobs WHERE start_n IN ({listed})"
+            f" UNION SELECT validation_n FROM jobs WHERE validation_n IN ({listed}) AND result_n IS NOT NULL",
+            **values,
+        )
+        found.update(int(row[0]) for row in rows)
+    return found
 
 
 def results_measured_on(tx: Tx, artifact_n: int) -> list[int]:

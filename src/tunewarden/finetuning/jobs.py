@@ -4,12 +4,12 @@ A job that ended gets `finished_at` when its trainer is gone and its saved state
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunewarden import ids
-from tunewarden.db import cursors
+from tunewarden.db import cursors, lists
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.finetuning import stages, states
@@ -168,6 +168,22 @@ def that_need(tx: Tx, artifact_n: int) -> list[str]:
         n=artifact_n,
     )
     return [str(row[1]) for row in rows]
+
+
+def needed_among(tx: Tx, numbers: Sequence[int]) -> set[int]:
+    """Return which of these artifacts have jobs that need them: `that_need`."""
+    found: set[int] = set()
+    for listed, values in lists.parts(numbers):
+        rows = tx.rows(
+            f"SELECT training_n FROM jobs WHERE training_n IN ({listed}) AND finished_at IS NULL"
+            f" UNION SELECT validation_n FROM jobs WHERE validation_n IN ({listed}) AND finished_at IS NULL"
+            f" UNION SELECT start_n FROM jobs WHERE start_n IN ({listed}) AND finished_at IS NULL"
+            " UNION SELECT m.n FROM models m JOIN jobs j ON j.n = m.job_n"
+            f" WHERE m.n IN ({listed}) AND j.finished_at IS NULL",
+            **values,
+        )
+        found.update(int(row[0]) for row in rows)
+    return found
 
 
 def unfinished_that_need(tx: Tx, artifact_n: int) -> list[Job]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tunewarden.db import cursors
+from tunewarden.db import cursors, lists
 from tunewarden.db.database import Database, Row, Tx
 
 # Of the history that is read; older versions stay.
@@ -141,6 +141,19 @@ def that_point_to(tx: Tx, model_n: int) -> list[tuple[str, str]]:
         n=model_n,
     )
     return [(str(row[0]), str(row[1])) for row in rows]
+
+
+def targets_among(tx: Tx, numbers: Sequence[int]) -> set[int]:
+    """Return to which of these models an alias points now."""
+    found: set[int] = set()
+    for listed, values in lists.parts(numbers):
+        rows = tx.rows(
+            "SELECT DISTINCT t.model_n FROM alias_targets t JOIN aliases a ON a.n = t.alias_n"
+            f" AND a.version = t.version WHERE t.model_n IN ({listed}) AND a.deleted_at IS NULL",
+            **values,
+        )
+        found.update(int(row[0]) for row in rows)
+    return found
 
 
 def insert(tx: Tx, organization_id: str, name: str) -> int:

@@ -5,11 +5,12 @@ two; everything else sees a deletion by reading the state here.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from tunewarden.db import lists
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.ids import random_bytes
 from tunewarden.registry import quota
@@ -173,14 +174,20 @@ def has_private(database: Database) -> bool:
 
 def blobs_of(tx: Tx, n: int) -> list[SealedBlob]:
     """Return the blobs of an artifact that are not erased yet, in content order."""
-    return [
-        SealedBlob(*row)
-        for row in tx.rows(
-            "SELECT name, bytes, sealed_bytes FROM blobs WHERE artifact_n = :n AND erased_at IS NULL"
-            " ORDER BY position",
-            n=n,
-        )
-    ]
+    return blobs_of_each(tx, [n])[n]
+
+
+def blobs_of_each(tx: Tx, numbers: Sequence[int]) -> dict[int, list[SealedBlob]]:
+    """Return what `blobs_of` does, for each of these artifacts."""
+    found: dict[int, list[SealedBlob]] = {n: [] for n in numbers}
+    for listed, values in lists.parts(numbers):
+        for n, *row in tx.rows(
+            f"SELECT artifact_n, name, bytes, sealed_bytes FROM blobs WHERE artifact_n IN ({listed})"
+            " AND erased_at IS NULL ORDER BY artifact_n, position",
+            **values,
+        ):
+            found[n].append(SealedBlob(*row))
+    return found
 
 
 def by_key(database: Database, first: str, end: str) -> Iterator[list[Artifact]]:
@@ -230,16 +237,23 @@ def is_visible(database: Database, n: int) -> bool:
     return row is not None and State(row[0]) in VISIBLE
 
 
-def begin_deletion(tx: Tx, n: int, epoch: int) -> None:
-    """Set an artifact to `deleting`, with a new epoch: it is not served any more (D3)."""
-    tx.run("UPDATE artifacts SET state = 'deleting', epoch = :epoch WHERE n = :n", epoch=epoch, n=n)
+def begin_deletions(tx: Tx, epochs: Mapping[int, int]) -> None:
+    """Set artifacts to `deleting`, each with a new epoch, by its number: they are not served any more (D3)."""
+    tx.run_each(
+        "UPDATE artifacts SET state = 'deleting', epoch = :epoch WHERE n = :n",
+        [{"n": n, "epoch": epoch} for n, epoch in epochs.items()],
+    )
 
 
-def end_deletion(tx: Tx, n: int) -> None:
-    """Set an artifact to `deleted`: its row stays as a tombstone (D8)."""
-    if not tx.run(
-        "UPDATE artifacts SET state = 'deleted' WHERE n = :n AND state = 'deleting'", n=n
-    ):
+def end_deletions(tx: Tx, numbers: Sequence[int]) -> None:
+    """Set artifacts to `deleted`: their rows stay as tombstones (D8)."""
+    changed = 0
+    for listed, values in lists.parts(numbers):
+        changed += tx.run(
+            f"UPDATE artifacts SET state = 'deleted' WHERE n IN ({listed}) AND state = 'deleting'",
+            **values,
+        )
+    if changed != len(set(numbers)):
         raise RuntimeError("the artifact of an unfinished deletion is not in state deleting")
 
 

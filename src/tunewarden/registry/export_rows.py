@@ -3,8 +3,10 @@
 `of` is what plans, receipts and reports read.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunewarden.db import lists
 from tunewarden.db.database import Tx
 
 # Of one model: a receipt lists them all, and a list in a receipt has at most so many items.
@@ -33,6 +35,15 @@ def of(tx: Tx, artifact_n: int) -> list[Export]:
         limit=EXPORTS_MAX,
     )
     return [Export(*row) for row in rows]
+
+
+def exported_among(tx: Tx, numbers: Sequence[int]) -> set[int]:
+    """Return which of these models have an export."""
+    found: set[int] = set()
+    for listed, values in lists.parts(numbers):
+        sql = f"SELECT DISTINCT artifact_n FROM exports WHERE artifact_n IN ({listed})"
+        found.update(int(row[0]) for row in tx.rows(sql, **values))
+    return found
 
 
 def exists(tx: Tx, export_id: str) -> bool:

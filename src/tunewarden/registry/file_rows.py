@@ -1,10 +1,10 @@
 """SQL on files: insert, find and list."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tunewarden import ids
-from tunewarden.db import cursors
+from tunewarden.db import cursors, lists
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
@@ -178,11 +178,14 @@ def count_names_left(database: Database) -> int:
     return int(row[0]) if row else 0
 
 
-def forget(tx: Tx, n: int) -> None:
-    """Clear personal data in the row of a deleted file; no-op if `n` is not a file."""
-    tx.run(
-        "UPDATE files SET filename = '', sealed_name = NULL, expires_at = NULL WHERE n = :n", n=n
-    )
+def forget(tx: Tx, numbers: Sequence[int]) -> None:
+    """Clear personal data in the rows of deleted files; no-op for numbers of other artifacts."""
+    for listed, values in lists.parts(numbers):
+        tx.run(
+            "UPDATE files SET filename = '', sealed_name = NULL, expires_at = NULL"
+            f" WHERE n IN ({listed})",
+            **values,
+        )
 
 
 def missing(file_id: str) -> Error:

@@ -11,7 +11,7 @@ from tunewarden import audit
 from tunewarden.artifacts import sealed_text
 from tunewarden.artifacts.keyring import KeyErased, Keyring
 from tunewarden.artifacts.strict_json import is_text
-from tunewarden.db import cursors
+from tunewarden.db import cursors, lists
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
@@ -240,9 +240,19 @@ def in_force_on(tx: Tx, artifact_n: int) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-def forget(tx: Tx, artifact_n: int) -> None:
-    """Clear the reasons of the holds that a deleted artifact had."""
-    tx.run("UPDATE holds SET sealed_reason = NULL WHERE artifact_n = :n", n=artifact_n)
+def held_among(tx: Tx, numbers: Sequence[int]) -> set[int]:
+    """Return which of these artifacts have a hold in force."""
+    found: set[int] = set()
+    for listed, values in lists.parts(numbers):
+        sql = f"SELECT DISTINCT artifact_n FROM holds WHERE artifact_n IN ({listed}) AND lifted_at IS NULL"
+        found.update(int(row[0]) for row in tx.rows(sql, **values))
+    return found
+
+
+def forget(tx: Tx, numbers: Sequence[int]) -> None:
+    """Clear the reasons of the holds that deleted artifacts had."""
+    for listed, values in lists.parts(numbers):
+        tx.run(f"UPDATE holds SET sealed_reason = NULL WHERE artifact_n IN ({listed})", **values)
 
 
 def check_reason(reason: str) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tunewarden.artifacts.strict_json import is_text
+from tunewarden.db import lists
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
@@ -88,6 +89,19 @@ def makers_of(tx: Tx, n: int) -> list[int]:
     return [row[0] for row in tx.rows("SELECT origin_n FROM derivations WHERE n = :n", n=n)]
 
 
+def origins_among(tx: Tx, numbers: Sequence[int]) -> set[int]:
+    """Return from which of these artifacts a file was made, or a model is declared to have learned, in any state."""
+    found: set[int] = set()
+    for listed, values in lists.parts(numbers):
+        rows = tx.rows(
+            f"SELECT origin_n FROM derivations WHERE origin_n IN ({listed})"
+            f" UNION SELECT origin_n FROM declared_origins WHERE origin_n IN ({listed})",
+            **values,
+        )
+        found.update(int(row[0]) for row in rows)
+    return found
+
+
 def declare(tx: Tx, n: int, origins: Iterable[int]) -> bool:
     """Store what a model is declared to have been trained on, in place of what was; return whether that is a change."""
     before, wanted = set(declared_origins_of(tx, n)), set(origins)
@@ -121,6 +135,7 @@ def origins_of(database: Database, n: int) -> tuple[tuple[str, ...], bytes | Non
     return tuple(str(row[0]) for row in rows), bytes(found[0]) if found else None
 
 
-def forget(tx: Tx, n: int) -> None:
-    """Clear personal data in the origin of a deleted file; no-op if `n` is not a file."""
-    tx.run("DELETE FROM file_sources WHERE n = :n", n=n)
+def forget(tx: Tx, numbers: Sequence[int]) -> None:
+    """Clear personal data in the origins of deleted files; no-op for numbers of other artifacts."""
+    for listed, values in lists.parts(numbers):
+        tx.run(f"DELETE FROM file_sources WHERE n IN ({listed})", **values)

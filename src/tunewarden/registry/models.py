@@ -1,11 +1,11 @@
 """Fine-tuned models: imported, trained by a job, or a job's checkpoint (a model with a step)."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tunewarden import ids
-from tunewarden.db import cursors
+from tunewarden.db import cursors, lists
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
@@ -138,6 +138,21 @@ def checkpoints_of(tx: Tx, n: int) -> tuple[Model, ...]:
     return tuple(from_row(row) for row in rows)
 
 
+def alone_among(tx: Tx, organization_id: str, ids: Sequence[str]) -> list[Model]:
+    """Return those of an organization's visible models that are no checkpoints, and whose jobs never made one."""
+    found: list[Model] = []
+    for listed, values in lists.parts(ids):
+        rows = tx.rows(
+            f"SELECT {COLUMNS} {FROM} WHERE a.id IN ({listed}) AND a.kind = 'model'"
+            " AND a.organization_id = :organization AND a.state IN ('active', 'archived') AND m.step IS NULL"
+            " AND NOT EXISTS (SELECT 1 FROM models c WHERE c.job_n = m.job_n AND c.step IS NOT NULL)",
+            organization=organization_id,
+            **values,
+        )
+        found += map(from_row, rows)
+    return found
+
+
 def made_by(tx: Tx, job_n: int, step: int | None) -> int | None:
     """Return the number of the model that a job made at a step, or at its end, in any state."""
     row = tx.row(
@@ -218,15 +233,27 @@ def loaded_by(database: Database, n: int) -> str | None:
     return row[0] if row else None
 
 
+def loaded_by_each(tx: Tx, numbers: Sequence[int]) -> dict[int, str | None]:
+    """Return what `loaded_by` does, for several models."""
+    found: dict[int, str | None] = {}
+    for listed, values in lists.parts(numbers):
+        found |= dict(tx.rows(f"SELECT n, loaded_by FROM models WHERE n IN ({listed})", **values))
+    return found
+
+
 def set_protected(tx: Tx, n: int, *, is_protected: bool) -> bool:
     """Protect a model from deletion without force, or not; return whether that changed it."""
     sql = "UPDATE models SET is_protected = :it WHERE n = :n AND is_protected <> :it"
     return tx.run(sql, it=int(is_protected), n=n) > 0
 
 
-def is_protected(tx: Tx, n: int) -> bool:
-    """Return whether a model is protected; False if `n` is none."""
-    return tx.row("SELECT 1 FROM models WHERE n = :n AND is_protected = 1", n=n) is not None
+def protected_among(tx: Tx, numbers: Sequence[int]) -> set[int]:
+    """Return which of these artifacts are protected models."""
+    found: set[int] = set()
+    for listed, values in lists.parts(numbers):
+        sql = f"SELECT n FROM models WHERE n IN ({listed}) AND is_protected = 1"
+        found.update(int(row[0]) for row in tx.rows(sql, **values))
+    return found
 
 
 def is_one(tx: Tx, n: int) -> bool:
@@ -245,7 +272,10 @@ def sealed_metadata(database: Database, n: int) -> bytes | None:
     return bytes(row[0]) if row and row[0] is not None else None
 
 
-def forget(tx: Tx, n: int) -> None:
-    """Clear a client's words in the row of a deleted model, and list it no more; no-op if `n` is not a model."""
-    set_metadata(tx, n, None)
-    tx.run("UPDATE models SET listed_in = NULL WHERE n = :n", n=n)
+def forget(tx: Tx, numbers: Sequence[int]) -> None:
+    """Clear clients' words in the rows of deleted models, and list them no more; no-op for other artifacts' numbers."""
+    for listed, values in lists.parts(numbers):
+        tx.run(
+            f"UPDATE models SET sealed_metadata = NULL, listed_in = NULL WHERE n IN ({listed})",
+            **values,
+        )

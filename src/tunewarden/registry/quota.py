@@ -5,8 +5,10 @@ concurrent uploads cannot both take the rest. The server's settings are the most
 administrator may set less for it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tunewarden.db import lists
 from tunewarden.db.database import Row, Tx
 from tunewarden.errors import Error, Kind
 
@@ -138,16 +140,17 @@ def add_stored(tx: Tx, project_id: str, organization_id: str, size: int, *, is_f
     )
 
 
-def take_off_stored(tx: Tx, artifact_n: int) -> None:
-    """Count an artifact and its bytes no more, in the transaction that sets it to `deleted` (D8)."""
-    tx.run(
-        "UPDATE stored_bytes SET bytes = bytes"
-        " - (SELECT COALESCE(SUM(b.sealed_bytes), 0) FROM blobs b WHERE b.artifact_n = :n),"
-        " files = files - (SELECT COUNT(*) FROM artifacts a WHERE a.n = :n AND a.kind = 'file'),"
-        " models = models - (SELECT COUNT(*) FROM artifacts a WHERE a.n = :n AND a.kind = 'model')"
-        " WHERE project_id = (SELECT a.project_id FROM artifacts a WHERE a.n = :n)",
-        n=artifact_n,
-    )
+def take_off_stored(tx: Tx, numbers: Sequence[int]) -> None:
+    """Count artifacts and their bytes no more, in the transaction that sets them to `deleted` (D8)."""
+    for listed, values in lists.parts(numbers):
+        tx.run(
+            "UPDATE stored_bytes SET bytes = bytes - (SELECT COALESCE(SUM(b.sealed_bytes), 0) FROM artifacts a"
+            f" JOIN blobs b ON b.artifact_n = a.n WHERE a.n IN ({listed}) AND a.project_id = stored_bytes.project_id),"
+            f" files = files - (SELECT COUNT(*) FROM artifacts a WHERE a.n IN ({listed}) AND a.project_id = stored_bytes.project_id AND a.kind = 'file'),"
+            f" models = models - (SELECT COUNT(*) FROM artifacts a WHERE a.n IN ({listed}) AND a.project_id = stored_bytes.project_id AND a.kind = 'model')"
+            f" WHERE project_id IN (SELECT a.project_id FROM artifacts a WHERE a.n IN ({listed}))",
+            **values,
+        )
 
 
 def _counts(tx: Tx, project_id: str) -> tuple[int, int]:

@@ -5,10 +5,12 @@ request any more, and keeps its row until it has evicted what it loaded: until t
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunewarden import audit
+from tunewarden.db import lists
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 
@@ -182,9 +184,10 @@ def count_failures(database: Database, replica_n: int) -> int:
     return int(row[0])
 
 
-def forget_model(tx: Tx, model_n: int) -> None:
-    """Forget which replicas had a model that is deleted (D8)."""
-    tx.run("DELETE FROM replica_loads WHERE model_n = :model", model=model_n)
+def forget_models(tx: Tx, numbers: Sequence[int]) -> None:
+    """Forget which replicas had models that are deleted (D8)."""
+    for listed, values in lists.parts(numbers):
+        tx.run(f"DELETE FROM replica_loads WHERE model_n IN ({listed})", **values)
 
 
 def _of(tx: Tx, base: str) -> tuple[Replica, ...]:

@@ -3,9 +3,11 @@
 A notice stands while the rule would delete its model: what stops that withdraws it, and the days begin anew then.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tunewarden import audit
+from tunewarden.db import lists
 from tunewarden.db.database import Database, Tx
 from tunewarden.webhooks import outbox
 from tunewarden.webhooks.event_types import WebhookEventType
@@ -109,6 +111,7 @@ def forget_rule(tx: Tx, rule_n: int) -> None:
     tx.run("DELETE FROM retention_notices WHERE rule_n = :rule", rule=rule_n)
 
 
-def forget_model(tx: Tx, model_n: int) -> None:
-    """Remove the notices of a deleted model; no-op if `model_n` is not a model."""
-    tx.run("DELETE FROM retention_notices WHERE model_n = :model", model=model_n)
+def forget_models(tx: Tx, numbers: Sequence[int]) -> None:
+    """Remove the notices of deleted models; no-op for numbers of other artifacts."""
+    for listed, values in lists.parts(numbers):
+        tx.run(f"DELETE FROM retention_notices WHERE model_n IN ({listed})", **values)

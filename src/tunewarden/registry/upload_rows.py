@@ -1,12 +1,13 @@
 """SQL on uploads, and which operations each state allows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from tunewarden import audit
 from tunewarden.audit import Actor
-from tunewarden.db import cursors
+from tunewarden.db import cursors, lists
 from tunewarden.db.database import Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
@@ -244,9 +245,13 @@ def note_tidy(tx: Tx, n: int) -> None:
     )
 
 
-def forget_file(tx: Tx, file_n: int) -> None:
-    """Clear personal data in the upload of a deleted file, if it was uploaded in parts."""
-    tx.run("UPDATE uploads SET filename = '', sealed_name = NULL WHERE file_n = :n", n=file_n)
+def forget_files(tx: Tx, numbers: Sequence[int]) -> None:
+    """Clear personal data in the uploads of deleted files, those that were uploaded in parts."""
+    for listed, values in lists.parts(numbers):
+        tx.run(
+            f"UPDATE uploads SET filename = '', sealed_name = NULL WHERE file_n IN ({listed})",
+            **values,
+        )
 
 
 def record(tx: Tx, event: audit.EventType, upload: Upload, actor: Actor, **details: object) -> None:

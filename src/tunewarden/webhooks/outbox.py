@@ -4,6 +4,7 @@ It is bounded: WAITING_MICROS and PENDING_MAX an organization. What ended stays 
 """
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -67,13 +68,27 @@ def publish(
 
     `related_ids` become further members of `data`. Without endpoints it is one look-up.
     """
+    publish_each(tx, organization_id, event_type, [{"id": object_id, **related_ids}])
+
+
+def publish_each(
+    tx: Tx,
+    organization_id: str,
+    event_type: WebhookEventType,
+    happened: Iterable[Mapping[str, str]],
+) -> None:
+    """Queue several events of one type, in this order; as `publish` for one. Each is the `data` of an event."""
     asking = [
         n for n, types, _ in endpoint_rows.to_ask(tx, organization_id) if event_type.value in types
     ]
-    if not asking:
-        return
+    for data in happened if asking else ():
+        _queue(tx, organization_id, event_type, json.dumps(data, sort_keys=True), asking)
+
+
+def _queue(
+    tx: Tx, organization_id: str, event_type: WebhookEventType, data: str, asking: Sequence[int]
+) -> None:
     event_id = new_event_id(tx)
-    data = json.dumps({"id": object_id, **related_ids}, sort_keys=True)
     _make_room(tx, organization_id, len(asking))
     for n in asking:
         tx.run(

@@ -1,8 +1,7 @@
 """What fences, engines and the keyring say of a deletion is what a receipt can say; else D7 would fail for ever."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from tunewarden.artifacts.keyring import Assurance, ErasedKey, Method
 from tunewarden.deletion import records, reports
@@ -26,7 +25,7 @@ def test_every_eviction_is_a_word_of_the_receipt() -> None:
 def _row(**fields: object) -> Deletion:
     """Return a deletion whose row holds nothing but these columns, and its salt."""
     return records.from_row(
-        tuple({"salt": bytes(32), **fields}.get(name) for name in Deletion.__slots__)
+        tuple({"salt": bytes(32), **fields}.get(name) for name in Deletion.__struct_fields__)
     )
 
 

@@ -102,7 +102,7 @@ def test_each_replica_has_its_own_state_of_a_model(app: App) -> None:
     assert AdapterCount("far", "3", AdapterState.FAILED, 1) in counts
     assert AdapterCount("far", "4", AdapterState.UNREACHABLE, 1) in counts
     with app.database.write() as tx:
-        replicas.forget_model(tx, model.n)
+        replicas.forget_models(tx, [model.n])
     assert replicas.count_failures(app.database, third) == 0
 
 

@@ -7,10 +7,11 @@ disclosure is the salt and the values: it is part of the receipt and never in th
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from tunewarden_receipts import deletion_case
+from tunewarden_receipts.canonical import canonical
 from tunewarden_receipts.commitments import ListCommitment, commit, commit_list
 from tunewarden_receipts.deletion_case import CaseLeaf
 from tunewarden_receipts.facts import BLOBS, KEY, WORKER, ErasedKey, FencedWorker, SealedBlobs
@@ -110,7 +111,7 @@ class DeletionLeaf:
     def of(cls, shown: "Disclosure", **facts: Any) -> "DeletionLeaf":
         """Return the leaf that commits to a disclosure's values and states `facts` publicly."""
         held = shown.commitments()
-        named = Commitments(**{field.name: held.pop(field.name) for field in fields(Commitments)})
+        named = Commitments(**{name: held.pop(name) for name in _COMMITMENTS})
         return cls(commitments=named, **{"exports": None, "lineage": None} | held | facts)
 
 
@@ -177,12 +178,19 @@ class Disclosure:
         """Return the commitment to each value that is disclosed, by its field: in hex, or of a list."""
         salt = bytes.fromhex(self.salt)
         found: dict[str, Any] = {}
-        for field in fields(self)[1:]:
-            value = getattr(self, field.name)
-            if value is not None:
-                to = commit_list if isinstance(value, tuple) else commit
-                found[field.name] = to(salt, _camel(field.name), to_json(value))
+        for name in _COMMITMENTS_OF:
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                items = [one if isinstance(one, str) else _as_text(one) for one in value]
+                found[name] = commit_list(salt, _camel(name), items)
+            elif value is not None:
+                text = value if isinstance(value, str) else _as_text(value)
+                found[name] = commit(salt, _camel(name), text)
         return found
+
+
+_COMMITMENTS = tuple(field.name for field in fields(Commitments))
+_COMMITMENTS_OF = tuple(field.name for field in fields(Disclosure))[1:]
 
 
 def committed(leaf: Leaf) -> dict[str, Any]:
@@ -196,7 +204,7 @@ def committed(leaf: Leaf) -> dict[str, Any]:
     if isinstance(leaf, CaseLeaf):
         names = ("artifact_id", "organization_id", "requested_by")
         return {name: getattr(leaf, name) for name in names}
-    named = {field.name: getattr(leaf.commitments, field.name) for field in fields(Commitments)}
+    named = {name: getattr(leaf.commitments, name) for name in _COMMITMENTS}
     lists = ("manifest_sha256", "hosts", "fence", "engines", "exports", "lineage")
     return named | {name: getattr(leaf, name) for name in lists}
 
@@ -248,6 +256,13 @@ def _members(kind: type) -> tuple[tuple[str, str], ...] | None:
     return tuple((field.name, _camel(field.name)) for field in fields(kind))
 
 
+# Deletions of a group commit to the same hosts and engines: each is encoded once.
+@lru_cache(maxsize=256)
+def _as_text(value: Any) -> str:
+    """Return facts as canonical JSON."""
+    return canonical(to_json(value)).decode()
+
+
 @cache
 def _camel(name: str) -> str:
     first, *rest = name.split("_")
@@ -258,7 +273,7 @@ def _camel(name: str) -> str:
 # `manifestSha256` are in the statement's subject, all others in its predicate.
 _LIST = object_of(ListCommitment, {"count": integer, "root": sha256})
 _SUBJECT: dict[str, Reader] = {"internalId": identifier, "manifestSha256": sha256}
-_COMMITMENTS = {
+_COMMITTED = {
     "artifactId": sha256,
     "organizationId": sha256,
     "requestedBy": sha256,
@@ -267,7 +282,7 @@ _COMMITMENTS = {
 _DELETION: dict[str, Reader] = {
     "deletionId": identifier,
     **_SUBJECT,
-    "commitments": object_of(Commitments, _COMMITMENTS),
+    "commitments": object_of(Commitments, _COMMITTED),
     "requestedAt": time,
     "committedAt": time,
     "fencedAt": time,

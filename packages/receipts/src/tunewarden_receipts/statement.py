@@ -1,5 +1,6 @@
 """The in-toto Statement around the facts of either format. One statement has one reading, and one form."""
 
+from functools import cache
 from typing import Any
 
 from tunewarden_receipts import audit_digest, deletion_case, key_hand_over
@@ -69,23 +70,11 @@ def to_statement(leaf: Leaf | Numbered) -> dict[str, Any]:
 
 def from_statement(statement: object) -> Facts:
     """Return the facts of a parsed statement; `ValueError` unless it is exactly of one of the formats."""
-    kind, subjects, predicate = object_of(
-        lambda _, *rest: rest,
-        {
-            "_type": one_of(frozenset({STATEMENT_TYPE})),
-            "predicateType": one_of(frozenset(_READERS)),
-            "subject": list_of(lambda value: value),
-            "predicate": lambda value: dict(value) if isinstance(value, dict) else {},
-        },
-    )(statement)
-    algorithm, name, digest = _subject_of(kind)
-    read = object_of(
-        lambda identity, manifest: {name: identity, digest: manifest},
-        {"name": identifier, "digest": object_of(str, {algorithm: sha256})},
-    )
+    kind, subjects, predicate = _STATEMENT(statement)
+    _, name, _ = _subject_of(kind)
     if len(subjects) != 1:
         raise ValueError("a statement has one subject")
-    subject = read(subjects[0])
+    subject = _subject_reader(kind)(subjects[0])
     if kind in _NUMBERED:
         begins, _ = _NUMBERED_SUBJECT[kind]
         if subject.pop(name) != f"{begins}{predicate.get(name)}":
@@ -94,6 +83,26 @@ def from_statement(statement: object) -> Facts:
         raise ValueError("a predicate does not repeat its subject")
     facts: Facts = _READERS[kind](predicate | subject)
     return facts
+
+
+_STATEMENT = object_of(
+    lambda _, *rest: rest,
+    {
+        "_type": one_of(frozenset({STATEMENT_TYPE})),
+        "predicateType": one_of(frozenset(_READERS)),
+        "subject": list_of(lambda value: value),
+        "predicate": lambda value: dict(value) if isinstance(value, dict) else {},
+    },
+)
+
+
+@cache
+def _subject_reader(kind: str) -> Reader:
+    algorithm, name, digest = _subject_of(kind)
+    return object_of(
+        lambda identity, manifest: {name: identity, digest: manifest},
+        {"name": identifier, "digest": object_of(str, {algorithm: sha256})},
+    )
 
 
 def _subject_of(kind: str) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import plan, requests
+from tunewarden.deletion import group_requests, plan, requests
 from tunewarden.deletion.bulk import bulk_rows, choosing, results
 from tunewarden.deletion.bulk.bulk_rows import BulkDeletion
 from tunewarden.deletion.bulk.results import Fingerprint, Outcome, Result, Summary
@@ -96,7 +96,10 @@ class BulkDeletions:
             caller, wanted.criteria, bulk.requested_at, plans, self.executor.is_served
         )
         each = replace(
-            attempt, idempotency_key=bulk.idempotency_key, if_match=None, recheck=recheck
+            attempt,
+            idempotency_key=bulk.idempotency_key,
+            if_match=None,
+            recheck=recheck if recheck.looks else None,
         )
         return self._deleted(caller, bulk, ids, each)
 
@@ -262,7 +265,7 @@ class BulkDeletions:
     ) -> list[RequestedDeletion | Error]:
         looking = replace(attempt, is_served=self.executor.is_served)
         return self.executor.commit(
-            lambda log_size: requests.request_together(
+            lambda log_size: group_requests.request_together(
                 self.database, caller, group, looking, log_size=log_size
             )
         )
@@ -314,6 +317,11 @@ class _Recheck:
     now_micros: int
     plans: Plans | None
     is_served: IsServed
+
+    @property
+    def looks(self) -> bool:
+        """Whether it looks at anything: ids that were sent without a plan are deleted whatever they are now."""
+        return self.criteria is not None or self.plans is not None
 
     def __call__(self, tx: Tx, artifact: Artifact) -> None:
         if self.criteria is not None:
