@@ -343,6 +343,6 @@ def _look(data: Path, is_over: Callable[[], bool]) -> None:
 
 def test_where_the_server_listens_is_noted_for_commands(server: Server) -> None:
     noted = json.loads((server.data / "run" / "server.json").read_text())
-    assert noted == {"url": server.url, "pid": server.process.pid}
+    assert (noted["url"], noted["pid"]) == (server.url, server.process.pid)
     assert server.cli("models", "list").stdout.startswith(f"{LOCAL_BASE}\tsystem\t")
     assert ORGANIZATION in server.cli("keys", "list").stdout

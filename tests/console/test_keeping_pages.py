@@ -158,7 +158,12 @@ def test_the_system_shows_each_setting_with_its_source_and_no_path(
     assert shown["file_bytes_max"] == str(Config().file_bytes_max)
     assert shown["port"] == str(server.address[1])
     assert re.search(r'>embedded</code> <span class="badge badge-(ready|unreachable)">', page)
-    assert "on the server" in shown["workers"], "it came by a flag, which no worker knows"
+    # No worker knows the flags of its server, which tells it.
+    assert shown["workers"] == "2"
+    sources = dict(re.findall(r'>(\w+)</code></th>\n.*?\n<td data-label="From">(.*?)</td>', page))
+    given = [sources[name] for name in ("data", "port", "workers", "host")]
+    assert given == ["flag", "flag", "flag", "default"]
+    assert "on the server" in shown["host"], "an address is the operator's to know, too"
     # A directory is the operator's to know: Owners of any organization see this page.
     assert str(server.data) not in page
     assert "on the server" in shown["data"]

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+from collections.abc import Mapping
 from enum import StrEnum
 
 from rich.console import Console
@@ -9,14 +10,14 @@ from rich.console import Console
 from tunewarden import logs
 from tunewarden.app import App, open_app, scratch_directory
 from tunewarden.cli.announcement import Announcement
-from tunewarden.config import Config
+from tunewarden.config import SETTINGS, Config
 from tunewarden.errors import Error
 from tunewarden.exclusive_use import with_no_server
 from tunewarden.recovery_at_start import recover
 from tunewarden.server import first_start, metrics_server, start_checks
 from tunewarden.server.fork_server import ForkServer
 from tunewarden.server.supervisor import Supervisor, listen, note_address
-from tunewarden.settings import host_and_port
+from tunewarden.settings import Source, host_and_port
 
 
 class Demo(StrEnum):
@@ -27,8 +28,10 @@ class Demo(StrEnum):
     TRAINED = "trained"
 
 
-def run(settings: Config, fork_server: ForkServer, *, demo: Demo) -> None:
-    """Run a server until a signal stops it. Raises Error if it cannot start."""
+def run(
+    settings: Config, sources: Mapping[str, Source], fork_server: ForkServer, *, demo: Demo
+) -> None:
+    """Run a server until a signal stops it; `sources` are those of its settings. Raises Error if it cannot start."""
     logs.to_stderr("supervisor", settings.log_format)
     if demo is not Demo.NONE:  # Check before anything is created.
         start_checks.require_engine()
@@ -47,7 +50,9 @@ def run(settings: Config, fork_server: ForkServer, *, demo: Demo) -> None:
         start_checks.warn_of_plain_http(settings)
         start_checks.warn_of_tracing(settings)
         start_checks.warn_of_single_sign_on(settings)
-        _run(app, listening, fork_server, scraped, demo=demo)
+        given = {name: sources[name] for name, setting in SETTINGS.items() if setting.has_flag}
+        noted = {"settings": given, "workers": settings.workers}
+        _run(app, listening, fork_server, scraped, demo=demo, noted=noted)
 
 
 def _scraped(settings: Config) -> contextlib.AbstractContextManager[socket.socket | None]:
@@ -74,6 +79,7 @@ def _run(
     scraped: socket.socket | None,
     *,
     demo: Demo,
+    noted: Mapping[str, object],
 ) -> None:
     console = Console(stderr=True)
     recover(app)
@@ -83,7 +89,7 @@ def _run(
         first_start.make_demo(app, console, train=demo is Demo.TRAINED)
     announcement = Announcement(app, _url(listening), is_first=is_first)
     metrics = None if scraped is None else f"{_url(scraped)}{metrics_server.PATH}"
-    note_address(app, f"{_url(listening)}/v1", metrics)
+    note_address(app, f"{_url(listening)}/v1", metrics=metrics, **noted)
     Supervisor(app, listening, fork_server, scraped).run(announcement.made)
     # No load is running, so the directory should be empty; if not, the next start sweeps it.
     with contextlib.suppress(OSError):

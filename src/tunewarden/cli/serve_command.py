@@ -23,4 +23,6 @@ def serve(*, demo: bool, demo_train: bool, **flags: Any) -> None:
         from tunewarden.cli import serve as serving  # noqa: PLC0415  while the fork server imports, too
 
         wanted = serving.Demo.PACKAGED if demo else serving.Demo.NONE
-        serving.run(settings, fork_server, demo=serving.Demo.TRAINED if demo_train else wanted)
+        sources = config.sources(**flags)
+        chosen = serving.Demo.TRAINED if demo_train else wanted
+        serving.run(settings, sources, fork_server, demo=chosen)

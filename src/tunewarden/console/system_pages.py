@@ -4,12 +4,14 @@ Every organization's Owners may see it, so it shows no path, address or text of 
 operator's, and `tunewarden config show` prints them on the server's machine.
 """
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.responses import Response
 
 from tunewarden import __version__, config
-from tunewarden.config import SETTINGS
+from tunewarden.config import SETTINGS, Config
 from tunewarden.console import rendering
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
@@ -83,21 +85,33 @@ def _settings(visit: Visit) -> list[ShownSetting]:
         read, sources = config.load(data=values.data), config.sources(data=values.data)
     except Error:  # the file was changed since the start, and is not valid any more
         read, sources = None, {}
+    started = _started(values)
+    flagged: dict[str, str] = started.get("settings", {})
     shown = []
     for name, setting in SETTINGS.items():
         value = getattr(values, name)
-        if name == "port":
-            port = str(visit.asked.request.scope["server"][1])
-            shown.append(ShownSetting(name, port, "where it listens now"))
-            continue
         if setting.has_flag:
-            # A worker does not know with which flags its server was started.
-            shown.append(ShownSetting(name, None, None))
+            # A worker does not know with which flags its server was started: the server has noted it.
+            known = {
+                "port": visit.asked.request.scope["server"][1],
+                "workers": started.get("workers"),
+            }
+            text = None if known.get(name) is None else setting.shown(known[name])
+            shown.append(ShownSetting(name, text, flagged.get(name)))
             continue
         source = source_of(name, value, None if read is None else getattr(read, name), sources)
         is_plain = isinstance(setting.default, bool | int | float) or bool(setting.choices)
         shown.append(ShownSetting(name, setting.shown(value) if is_plain else None, source))
     return shown
+
+
+def _started(values: Config) -> dict[str, Any]:
+    """Return what the server noted of itself when it started; nothing if that cannot be read."""
+    try:
+        noted = json.loads((values.run / "server.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def source_of(name: str, value: object, read: object, sources: dict[str, Source]) -> str:

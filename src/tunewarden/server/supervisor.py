@@ -246,10 +246,10 @@ def listen(host: str, port: int, *, setting: str = "--port") -> socket.socket:
         ) from error
 
 
-def note_address(app: App, url: str, metrics: str | None = None) -> None:
-    """Write the server's address to the data directory, for commands, and that of its metrics, if there is one."""
+def note_address(app: App, url: str, **also: object) -> None:
+    """Write the server's address to the data directory, for commands, and what else others need of it."""
     path = app.config.run / "server.json"
-    noted = {"url": url, "pid": os.getpid()} | ({"metrics": metrics} if metrics else {})
+    noted = {"url": url, "pid": os.getpid()} | {name: one for name, one in also.items() if one}
 
     def write() -> None:
         new = path.with_suffix(".new")
