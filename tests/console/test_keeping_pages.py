@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.support import webhook_rows
-from tests.support.console import Visitor
+from tests.support.console import Visitor, hidden
 from tests.support.servers import Server
 
 from tunewarden.config import SETTINGS, Config
@@ -48,6 +48,91 @@ def test_a_rule_is_made_previewed_enabled_and_deleted(server: Server, owner: Vis
     assert owner.get(f"/console/models/{model}").status == 200
 
 
+def _proved_long_ago(server: Server, key: str) -> None:
+    with server.app.database.write() as tx:
+        sql = "UPDATE sessions SET proof_at = proof_at - :by WHERE key_id = :key"
+        tx.run(sql, by=PROOF_MICROS, key=f"key_{key.split('-')[2]}")
+
+
+def test_a_rule_is_changed_by_its_form_and_a_wrong_change_changes_nothing(
+    server: Server,
+) -> None:
+    key = server.make_key("owner", organization="changed")
+    visitor = Visitor(server, key)
+    made = visitor.post("/console/retention", {"action": "archive", "older_than_days": "90"})
+    here = str(made.header("location"))
+    api = f"/v1/retention/rules/{here.rpartition('/')[2]}"
+    assert 'value="90"' in visitor.text(here)
+    sent = {"act": "change", "action": "delete", "unused_for_days": "30", "notice_days": "3"}
+    wrong = visitor.post(here, {**sent, "unused_for_days": "a month"})
+    assert wrong.status == 400
+    assert 'value="a month"' in wrong.body.decode()
+    assert server.get(api, key=key).json["older_than_days"] == 90
+    assert visitor.post(here, sent).status == 303
+    terms = server.get(api, key=key).json
+    assert (terms["action"], terms["older_than_days"], terms["unused_for_days"]) == (
+        "delete",
+        None,
+        30,
+    )
+    assert (terms["notice_days"], terms["enabled"]) == (3, False)
+    # Once it acts, whoever lets it delete more shows the key again.
+    assert visitor.post(here, {"act": "enable"}).status == 303
+    _proved_long_ago(server, key)
+    more = {**sent, "unused_for_days": "1"}
+    asked = visitor.post(here, more)
+    assert asked.status == 403
+    assert 'name="unused_for_days" value="1"' in asked.body.decode(), "it is sent again from there"
+    assert server.get(api, key=key).json["unused_for_days"] == 30
+    assert visitor.post(here, {**more, "key": key}).status == 303
+    terms = server.get(api, key=key).json
+    assert (terms["unused_for_days"], terms["enabled"]) == (1, True)
+    reader = Visitor(server, server.make_key("reader", organization="changed"))
+    assert reader.post(here, sent).status == 403
+
+
+def test_a_rule_is_run_at_once_if_it_does_what_was_seen(server: Server) -> None:
+    key = server.make_key("owner", organization="run")
+    visitor = Visitor(server, key)
+    old, older = (server.make_model(key=key).id for _ in range(2))
+    made = visitor.post(
+        "/console/retention", {"action": "delete", "older_than_days": "30", "notice_days": "0"}
+    )
+    here = str(made.header("location"))
+
+    def age(model: str) -> None:
+        with server.app.database.write() as tx:
+            sql = "UPDATE artifacts SET created_at = created_at - :by WHERE id = :id"
+            tx.run(sql, by=40 * 86_400 * 1_000_000, id=model)
+
+    age(old)
+    page = visitor.text(here)
+    form = {"act": "run", **hidden(page)}
+    assert "Type or paste this: delete 1 model" in page
+    _proved_long_ago(server, key)
+    assert visitor.post(here, {**form, "confirmation": "delete 1 model"}).status == 403
+    form["key"] = key
+    assert visitor.post(here, {**form, "confirmation": "delete 2 models"}).status == 400
+    age(older)
+    changed = visitor.post(here, {**form, "confirmation": "delete 1 model"})
+    assert changed.status == 412
+    assert "delete 2 models" in changed.body.decode()
+    left = [server.get(f"/v1/models/{one}", key=key).status for one in (old, older)]
+    assert left == [200, 200], "nothing was done"
+    form |= hidden(changed.body.decode())
+    done = visitor.post(here, {**form, "confirmation": "delete 2 models"})
+    assert done.status == 200, done.body
+    assert len(set(re.findall(r"/console/deletions/(del_\w+)", done.body.decode()))) == 2
+    left = [server.get(f"/v1/models/{one}", key=key).status for one in (old, older)]
+    assert left == [404, 404]
+    with server.app.database.read() as tx:
+        rule = here.rpartition("/")[2]
+        sql = "SELECT type FROM audit_events WHERE resource_id = :rule ORDER BY n DESC LIMIT 1"
+        assert tx.rows(sql, rule=rule) == [("retention.rule.run",)]
+    again = visitor.post(here, {"act": "run", **hidden(visitor.text(here)), "key": key})
+    assert "Nothing was to be done." in again.body.decode()
+
+
 def test_who_signed_in_a_while_ago_shows_the_key_again_before_a_rule_deletes(
     server: Server,
 ) -> None:
@@ -87,10 +172,10 @@ def test_a_preview_on_a_page_reads_no_further_than_it_shows(outcome: Outcome, mo
         assert count < most, "a page looks at no more"
         yield Summary()
 
-    rows, counts, is_whole = retention_pages.looked_at(found(most))
+    rows, counts, is_whole, _ = retention_pages.looked_at(found(most))
     assert len(rows) == retention_pages.PREVIEW_ROWS
     assert (counts, is_whole) == ({outcome: most}, False)
-    assert retention_pages.looked_at(found(3))[1:] == ({outcome: 3}, True)
+    assert retention_pages.looked_at(found(3))[1:3] == ({outcome: 3}, True)
 
 
 def test_a_rule_with_what_is_no_number_is_not_made(server: Server, owner: Visitor) -> None:

@@ -51,13 +51,27 @@ def _deleted(visit: Visit) -> Response:
         )
         with work.held(visit.caller.organization_id):
             groups = visit.operations.bulk_deletions.delete(visit.caller, _wanted(visit), attempt)
-            results, summary = _parted(one for group in groups for one in group)
+            results, summary = parted(one for group in groups for one in group)
     except Error as refused:
         if refused.kind is Kind.PRECONDITION_FAILED:
             said = "Something has changed since you saw this. Nothing was deleted."
             return _page(visit, said, problems.WIRE[refused.kind][0])
         raise
-    values = {"results": results, "summary": summary, "went": _went(visit, results)}
+    return outcome(visit, results, summary, ("/console/models", "Models"))
+
+
+def outcome(
+    visit: Visit, results: Sequence[Result], summary: Summary, way: tuple[str, str]
+) -> Response:
+    """Return what became of each. `way`: where one was, and its name."""
+    values = {
+        "results": results,
+        "summary": summary,
+        "went": _went(visit, results),
+        "way": way,
+        "spared": summary.counts[Outcome.SPARED]
+        - sum(one.outcome is Outcome.SPARED for one in results),
+    }
     return rendering.page(visit, "deleted.html", values)
 
 
@@ -157,10 +171,10 @@ def _known(visit: Visit, artifacts: Sequence[Artifact]) -> dict[str, dict[str, A
 
 
 def _planned(visit: Visit) -> tuple[Sequence[Result], Summary]:
-    return _parted(visit.operations.bulk_deletions.plan(visit.caller, _wanted(visit)))
+    return parted(visit.operations.bulk_deletions.plan(visit.caller, _wanted(visit)))
 
 
-def _parted(found: Iterable[Result | Summary]) -> tuple[Sequence[Result], Summary]:
+def parted(found: Iterable[Result | Summary]) -> tuple[Sequence[Result], Summary]:
     """Return the results, and the summary that ends them."""
     results: list[Result] = []
     summary = Summary()

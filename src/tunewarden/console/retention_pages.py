@@ -1,14 +1,17 @@
 """Retention rules: what they would do and why, one by one; whether they act."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from tunewarden.console import confirming, lists, rendering, tables
+from tunewarden import problems
+from tunewarden.console import bulk_pages, confirming, lists, rendering, tables
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
@@ -25,6 +28,7 @@ HERE = "/console/retention"
 # each of those has its plan read. The command looks at all and lists all.
 PREVIEW_ROWS = 50
 LOOKED_AT_MAX, ACTED_ON_MAX = 2000, 100
+CHANGED = problems.WIRE[Kind.PRECONDITION_FAILED][0]
 
 
 def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[Rule], str | None]:
@@ -69,6 +73,12 @@ def list_rules(visit: Visit) -> Response:
 
 def create_rule(visit: Visit) -> Response:
     """Make a rule, which does nothing until it is enabled; lead to it."""
+    made = visit.operations.retention_rules.create(visit.caller, _terms(visit))
+    return rendering.to(f"{HERE}/{segment(made.id)}")
+
+
+def _terms(visit: Visit) -> Terms:
+    """Return what the form says. Raises Error(INVALID)."""
     asked = visit.asked
     try:
         action = RuleAction(asked.sent("action"))
@@ -76,7 +86,7 @@ def create_rule(visit: Visit) -> Response:
         raise Error(Kind.INVALID, "The form does not say what the rule does.") from error
     usual = NOTICE_DAYS if action is RuleAction.DELETE else 0
     notice = asked.sent_number("notice_days")
-    terms = Terms(
+    return Terms(
         criteria=Criteria(
             base=asked.sent("base").strip() or None,
             suffix=asked.sent("suffix").strip() or None,
@@ -88,8 +98,6 @@ def create_rule(visit: Visit) -> Response:
         action=action,
         notice_days=usual if notice is None else notice,
     )
-    made = visit.operations.retention_rules.create(visit.caller, terms)
-    return rendering.to(f"{HERE}/{segment(made.id)}")
 
 
 def show_rule(visit: Visit) -> Response:
@@ -101,47 +109,75 @@ def _rule(visit: Visit, message: str = "", status: int = 200) -> Response:
     of, rule_id = visit.operations, visit.asked.segments["rule_id"]
     rule = of.retention_rules.find(visit.caller, rule_id)
     with visit.asked.services.long_work.held(visit.caller.organization_id):
-        rows, counts, is_whole = looked_at(of.retention.preview(visit.caller, rule_id))
+        seen = looked_at(of.retention.preview(visit.caller, rule_id))
     values = {
         "rule": rule,
         "said": criteria_of(rule.terms.criteria),
-        "rows": rows,
-        "counts": {outcome.value: count for outcome, count in sorted(counts.items())},
-        "more": max(0, counts.total() - len(rows)),
-        "looked_at": None if is_whole else counts.total(),
+        "rows": seen.rows,
+        "counts": {outcome.value: count for outcome, count in sorted(seen.counts.items())},
+        "more": max(0, seen.counts.total() - len(seen.rows)),
+        "looked_at": None if seen.is_whole else seen.counts.total(),
         "write_action": Action.WRITE_RETENTION,
         "message": message,
         "needs_proof": rule.terms.action is RuleAction.DELETE and not visit.session.has_fresh_proof,
+        "usual_notice": NOTICE_DAYS,
+        "seen": seen.digest,
+        "sentence": seen.sentence,
+        "typed": visit.asked.sent("confirmation") if status != CHANGED else "",
     }
     return rendering.page(visit, "retention_rule.html", values, status=status)
 
 
-def looked_at(found: Iterable[Result | Summary]) -> tuple[list[Result], Counter[Outcome], bool]:
-    """Return the first rows of a preview, the counts of what a page looks at, and whether that is all. Reads no further."""
+class Seen(NamedTuple):
+    """The first rows of a preview, the counts of what a page looks at, whether that is all, and a digest of what acts."""
+
+    rows: list[Result]
+    counts: Counter[Outcome]
+    is_whole: bool
+    digest: str
+
+    @property
+    def sentence(self) -> str:
+        """What is to be typed before it runs; empty if nothing is deleted."""
+        count = self.counts[Outcome.DELETE]
+        return f"delete {count} model{'' if count == 1 else 's'}" if count else ""
+
+
+def looked_at(found: Iterable[Result | Summary]) -> Seen:
+    """Return what a page shows of a preview. Reads no further."""
     rows: list[Result] = []
     counts: Counter[Outcome] = Counter()
+    acts = hashlib.sha256()
+    is_whole = False
     for one in found:
         if not isinstance(one, Result):
-            return rows, counts, True
+            is_whole = True
+            break
         counts[one.outcome] += 1
         if len(rows) < PREVIEW_ROWS:
             rows.append(one)
+        if one.outcome is not Outcome.SPARED:
+            acts.update(f"{one.artifact_id} {one.outcome.value}\n".encode())
         acted_on = counts.total() - counts[Outcome.SPARED]
         if counts.total() == LOOKED_AT_MAX or acted_on == ACTED_ON_MAX:
             break
-    return rows, counts, False
+    return Seen(rows, counts, is_whole, acts.hexdigest())
 
 
 async def change_rule(visit: Visit) -> Response:
-    """Enable, disable or delete a rule. Before one that deletes models acts, who enables it proves who it is."""
+    """Enable, disable, change, run or delete a rule. Before one that deletes models acts, one proves who it is."""
     rules, rule_id = visit.operations.retention_rules, visit.asked.segments["rule_id"]
     act = visit.asked.sent("act")
-    if act == "enable":
+    if act == "change":
+        return await _changed(visit)
+    if act in {"enable", "run"}:
         rule = await run_in_threadpool(rules.find, visit.caller, rule_id)
         if rule.terms.action is RuleAction.DELETE:
             refused = await confirming.unproven(visit, _rule)
             if refused is not None:
                 return refused
+    if act == "run":
+        return await run_in_threadpool(_run, visit)
     if act in {"enable", "disable"}:
         switch = partial(_switched, is_enabled=act == "enable")
         await run_in_threadpool(rules.change, visit.caller, rule_id, switch)
@@ -150,6 +186,54 @@ async def change_rule(visit: Visit) -> Response:
         await run_in_threadpool(rules.delete, visit.caller, rule_id)
         return rendering.to(HERE)
     raise Error(Kind.INVALID, "The form does not say what to do with the rule.")
+
+
+async def _changed(visit: Visit) -> Response:
+    """Change what a rule says; whether it acts stays. Before one that acts deletes more, one proves who it is."""
+    rules, rule_id = visit.operations.retention_rules, visit.asked.segments["rule_id"]
+    terms = _terms(visit)
+    before = await run_in_threadpool(rules.find, visit.caller, rule_id)
+    if before.terms.is_enabled and terms.action is RuleAction.DELETE:
+        refused = await confirming.asked_again(visit, "Change the rule")
+        if refused is not None:
+            return refused
+
+    def change(now: Terms) -> Terms:
+        if now.is_enabled != before.terms.is_enabled:
+            raise Error(Kind.CONFLICT, "Somebody has just switched the rule. Look at it again.")
+        return replace(terms, is_enabled=now.is_enabled)
+
+    await run_in_threadpool(rules.change, visit.caller, rule_id, change)
+    return rendering.to(f"{HERE}/{segment(rule_id)}")
+
+
+def _run(visit: Visit) -> Response:
+    """Run a rule now, if it would still do what the page said; return what became of each model."""
+    retention, rule_id = visit.operations.retention, visit.asked.segments["rule_id"]
+    with visit.asked.services.long_work.held(visit.caller.organization_id):
+        seen = looked_at(retention.preview(visit.caller, rule_id))
+        refused = _not_run(visit, seen)
+        if refused is None:
+            results, summary = bulk_pages.parted(retention.run(visit.caller, rule_id))
+    if refused is not None:
+        return _rule(visit, *refused)
+    acted_on = [one for one in results if one.outcome is not Outcome.SPARED]
+    way = f"{HERE}/{segment(rule_id)}", f"Rule {rule_id}"
+    return bulk_pages.outcome(visit, acted_on, summary, way)
+
+
+def _not_run(visit: Visit, seen: Seen) -> tuple[str, int] | None:
+    """Return why a rule is not run, with the status; None: it would do what was seen, and that is confirmed."""
+    if not seen.is_whole:
+        return (
+            "There is more than this page looks at: run it by the command. Nothing was done.",
+            409,
+        )
+    if seen.digest != visit.asked.sent("seen"):
+        return "Something has changed since you saw this. Nothing was done.", CHANGED
+    if visit.asked.sent("confirmation").strip() != seen.sentence:
+        return f"What you typed is not “{seen.sentence}”. Nothing was done.", 400
+    return None
 
 
 def _switched(terms: Terms, *, is_enabled: bool) -> Terms:
