@@ -7,7 +7,7 @@ import pytest
 from tests.support import administration
 from tests.support import fine_tuning_rows as rows
 from tests.support.console import Visitor, hidden, sign_in_a_while_ago
-from tests.support.servers import Server
+from tests.support.servers import Server, wait_until
 
 from tunewarden.identity import key_format
 from tunewarden.identity.policy import Role
@@ -69,6 +69,19 @@ def test_an_admin_key_of_another_owner_and_of_nobody_who_is_none(
     assert administration.ask(server, "GET", "/users", text).status == 200
     assert admin.post(ADMIN_KEYS, {"name": "theirs", "user_id": reader}).status == 400
     assert admin.post(ADMIN_KEYS, {"name": "theirs", "user_id": "user_nobody"}).status == 404
+
+
+def test_an_admin_key_that_a_session_administers_with_is_used(server: Server) -> None:
+    text = administration.make_admin_key(server.app)
+    visitor = Visitor(server, server.owner_key)
+    visitor.administer(text)
+    key_id = key_format.present(text).id
+
+    def is_noted() -> bool:
+        found = visitor.get(f"{ADMIN_KEYS}?format=json").json["data"]
+        return [one["last_used_at"] for one in found if one["id"] == key_id] != [None]
+
+    wait_until(is_noted, "its use is counted")
 
 
 def test_who_revokes_the_sessions_own_admin_key_administers_no_more(server: Server) -> None:

@@ -17,7 +17,7 @@ from tunewarden.finetuning.states import State
 
 LISTS = (
     "models", "aliases", "jobs", "files", "deletions", "cases", "log", "retention", "webhooks", "usage", "people", "projects",
-    "audit",
+    "audit", "admin-keys", "sessions", "uploads",
 )  # fmt: skip
 ORGANIZATION = "filed"
 LINK = re.compile(r'<(\S+)>; rel="next"')

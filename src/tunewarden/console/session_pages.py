@@ -1,26 +1,44 @@
 """One's own sessions: since when, how each began, and ending them."""
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
-from tunewarden.console import lists, rendering
+from tunewarden.console import lists, rendering, tables
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
+from tunewarden.console.tables import Table
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import key_format, own_sessions
+from tunewarden.identity.own_sessions import OwnSession
 
 HERE = "/console/sessions"
 
 
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[OwnSession], str | None]:
+    database, session = visit.operations.database, visit.session
+    found = own_sessions.page(database, session, after=after, limit=limit + 1)
+    return lists.cut(found, lambda one: one.row.id, limit)
+
+
+SESSIONS = Table[OwnSession](
+    "sessions",
+    _read,
+    {
+        "id": lambda one: one.row.id,
+        "begun_at": lambda one: tables.instant(one.row.created_at),
+        "by": lambda one: one.row.began_by,
+        "key_id": lambda one: one.row.key_id,
+        "key_name": lambda one: one.key_name,
+        "last_used_at": lambda one: tables.instant(one.row.last_seen_at),
+    },
+)
+
+
+@tables.also_as(SESSIONS)
 def list_sessions(visit: Visit) -> Response:
     """Return a page of the person's sessions, the newest first."""
-    found = own_sessions.page(
-        visit.operations.database,
-        visit.session,
-        after=visit.asked.asked_for("after") or None,
-        limit=lists.PAGE_ROWS + 1,
-    )
-    rows, cursor = lists.cut(found, lambda one: one.row.id)
-    values = {"rows": rows, "redacted": key_format.redacted, **lists.paged(visit, cursor)}
+    values = {**SESSIONS.page(visit)[1], "redacted": key_format.redacted}
     return rendering.page(visit, "sessions.html", values)
 
 

@@ -90,6 +90,8 @@ class Site:
         current = partial(sessions.current, is_use=is_use)
         session = await run_in_threadpool(current, of.database, secret, request_id)
         of.usage.note_key(session.caller.organization_id, session.caller.key_id)
+        if session.administrator is not None:
+            of.usage.note_key(session.caller.organization_id, session.administrator.key_id)
         return session
 
     def _found(self, request: Request) -> tuple[AnyPage | None, Mapping[str, str]]:

@@ -1,24 +1,44 @@
 """Uploads in progress: what has arrived of each, and cancelling one."""
 
+from collections.abc import Sequence
+
 from starlette.responses import Response
 
-from tunewarden.console import confirming, lists, rendering
+from tunewarden.console import confirming, lists, rendering, tables
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
+from tunewarden.console.tables import Table
 from tunewarden.identity.policy import Action
+from tunewarden.registry.uploads import InProgress
 
 HERE = "/console/uploads"
 
 
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[InProgress], str | None]:
+    found = visit.operations.uploads.in_progress(visit.caller, after=after, limit=limit + 1)
+    return lists.cut(found, lambda one: one.upload.id, limit)
+
+
+UPLOADS = Table[InProgress](
+    "uploads",
+    _read,
+    {
+        "id": lambda one: one.upload.id,
+        "filename": lambda one: one.upload.filename,
+        "purpose": lambda one: one.upload.purpose,
+        "bytes": lambda one: one.upload.bytes,
+        "bytes_arrived": lambda one: one.bytes,
+        "parts": lambda one: one.parts,
+        "created_at": lambda one: tables.instant(one.upload.created_at),
+        "expires_at": lambda one: tables.instant(one.upload.expires_at),
+    },
+)
+
+
+@tables.also_as(UPLOADS)
 def list_uploads(visit: Visit) -> Response:
     """Return a page of the project's uploads in progress, the newest first."""
-    found = visit.operations.uploads.in_progress(
-        visit.caller,
-        after=visit.asked.asked_for("after") or None,
-        limit=lists.PAGE_ROWS + 1,
-    )
-    rows, cursor = lists.cut(found, lambda one: one.upload.id)
-    values = {"rows": rows, "write_action": Action.WRITE_FILES, **lists.paged(visit, cursor)}
+    values = {**UPLOADS.page(visit)[1], "write_action": Action.WRITE_FILES}
     return rendering.page(visit, "uploads.html", values)
 
 

@@ -52,6 +52,11 @@ class SessionRow:
     by_sso: bool = False
     by_link: bool = False
 
+    @property
+    def began_by(self) -> str:
+        """What began it, in people's words."""
+        return "single sign-on" if self.by_sso else "link" if self.by_link else "key"
+
     def is_over(self, now: int) -> bool:
         """Return whether it has ended: by its age, by not being used, or because the clock was set back."""
         return (
