@@ -1,4 +1,4 @@
-"""What every page that destroys asks for: a proof of who it is that is not old, and what was seen before."""
+"""What every page that destroys asks for: a recent proof of identity, and that the plan is what was shown."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ async def refusal(
 
 
 async def unproven(visit: Visit, again: Callable[[Visit, str, int], Response]) -> Response | None:
-    """Return the page again, by `again`, if no proof of who it is is fresh; None to go on."""
+    """Return the page again, by `again`, unless there is a recent proof of identity; None to go on."""
     try:
         await run_in_threadpool(_prove, visit)
     except Error as refused:

@@ -1,4 +1,4 @@
-"""`/console`: what needs somebody, what is new, and the first steps on a new server."""
+"""`/console`: what needs attention, what is new, and the first steps on a new server."""
 
 from starlette.responses import Response
 

@@ -107,7 +107,7 @@ def show_job(visit: Visit) -> Response:
 
 
 def _deletions_of(visit: Visit, deleted: Collection[str]) -> dict[str, str]:
-    """Return the deletions, with their receipts, of what was deleted, for who may read them."""
+    """Return the deletions, with their receipts, of what was deleted, if the caller may read them."""
     if not allows(visit.caller, Action.READ_DELETIONS):
         return {}
     database, caller = visit.operations.database, visit.caller

@@ -114,7 +114,7 @@ def show_model(visit: Visit) -> Response:
 
 
 def _gone(visit: Visit, refused: Error) -> Response:
-    """Return the refusal, with the way to the model's deletion for who may read it. Raises other errors."""
+    """Return the refusal, with a link to the model's deletion if the caller may read it. Raises other errors."""
     if refused.kind is not Kind.NOT_FOUND or not allows(visit.caller, Action.READ_DELETIONS):
         raise refused
     model_id = visit.asked.segments["model_id"]

@@ -6,7 +6,7 @@ from tunewarden.identity.policy import Action
 
 
 class Entry(NamedTuple):
-    """An entry. Who may not do `action` is not led there; the page itself refuses all the same."""
+    """An entry, shown to callers who may do `action`; the page itself authorizes all the same."""
 
     path: str
     name: str

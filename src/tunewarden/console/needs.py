@@ -1,4 +1,4 @@
-"""What needs somebody: each finding with where to go. Only of what the caller may read, and a few of each kind."""
+"""What needs attention: each finding with a link. Only what the caller may read, and a few of each kind."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ FAILED_MICROS = 7 * 86_400 * 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Something that needs somebody: what, of which `id`, since or at when (microseconds), and the page about it."""
+    """Something that needs attention: what, of which `id`, since or at when (microseconds), and the page about it."""
 
     said: str
     id: str
@@ -28,7 +28,7 @@ class Need:
 
 
 def of(visit: Visit) -> list[Need]:
-    """Return what needs somebody, the most urgent kind first."""
+    """Return what needs attention, the most urgent kind first."""
     kinds: tuple[tuple[Action, Callable[[Visit], Iterator[Need]]], ...] = (
         (Action.READ_DELETIONS, _deletions),
         (Action.READ_RETENTION, _pause),

@@ -107,7 +107,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A request of somebody who is signed in. `refused`: the page is the answer to a form that was."""
+    """A request with a session. `refused`: why a form was refused, if the page is the answer to one."""
 
     asked: Asked
     session: Session

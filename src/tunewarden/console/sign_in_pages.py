@@ -33,7 +33,7 @@ async def sign_in(asked: Asked) -> Response:
     except Error as refused:
         if refused.kind not in {Kind.UNAUTHENTICATED, Kind.FORBIDDEN}:
             raise
-        # Only what is refused is counted: a guesser must not keep out who has a key.
+        # Only wrong keys are counted: guessing must not lock out the holder of a valid one.
         asked.services.sign_ins.take(asked.operations.clock)
         tried = Tried(presented, asked.request_id, OPERATION)
         await refused_requests.record_wrong_key(database, refused, tried, even_unknown=False)

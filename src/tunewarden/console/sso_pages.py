@@ -52,7 +52,7 @@ async def prove(visit: Visit) -> Response:
 
 
 async def come_back(asked: Asked) -> Response:
-    """Begin the session, or note the proof, of who comes back from the identity provider."""
+    """Begin the session, or note the proof of identity, of a person whom the identity provider sends back."""
     _check_is_wanted(asked)
     try:
         return await _finish(asked)

@@ -26,7 +26,7 @@ from tunewarden.settings import Source
 
 @dataclass(frozen=True, slots=True)
 class ServedBase:
-    """A base with its engines by name, each with its state. What they have loaded is other organizations', too."""
+    """A base with its engines by name, each with its state. Not what is loaded: that includes other organizations'."""
 
     base: Base
     engines: list[tuple[str, str | None]]

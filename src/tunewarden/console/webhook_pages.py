@@ -20,7 +20,7 @@ from tunewarden.webhooks.outbox import Delivery, DeliveryState
 
 STATES = {state.value: state for state in DeliveryState}
 HERE = "/console/webhooks"
-# What only who proves who it is does: it hides deletions from who is told of them, or shows a secret.
+# These need a recent proof of identity: they end notices of deletions, or show a secret.
 PROVED = {
     "disable": "Disable the endpoint",
     "rotate": "Make a new secret",

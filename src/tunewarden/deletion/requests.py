@@ -175,7 +175,7 @@ def _asked_again(
     """Return the deletion of an artifact that is deleted or being deleted. Raises like D1."""
     first = records.find_of(tx, artifact.n)
     case = case_rows.of_origin(tx, artifact.n)
-    # Who asks for what learned from it too asks for more than a deletion without a case did.
+    # A deletion without a case does not answer a request for what learned from it too.
     is_answered = case is not None or not attempt.with_models
     if (
         first is not None

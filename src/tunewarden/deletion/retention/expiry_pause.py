@@ -47,7 +47,7 @@ def resume(database: Database, clock: Clock) -> bool:
         )
         if was_paused:
             _record(tx, audit.EventType.EXPIRY_RESUMED)
-            # Also those who have made their first rule since: an Owner looks at the dates that the clock has left.
+            # Also of organizations whose first rule is newer: an Owner checks the dates that the clock has left.
             retention_pause.pause_all(tx, PauseReason.CLOCK)
     return was_paused
 
