@@ -113,6 +113,7 @@ ENGINE_SERVER = (
 FIRST = (
     "api/test_seed_page.py",
     "console/test_in_a_browser.py",
+    "console/test_single_sign_on_in_a_browser.py",
     "conformance/test_sdk_suite.py",
     "chaos/test_three_organizations.py",
     "cli/test_serve.py",
