@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 import pytest
+from tests.cli import in_process
 from tests.fakes.upstream import FakeUpstream
 from tests.support.servers import (
     LOCAL_BASE,
@@ -231,16 +232,16 @@ def test_a_base_takes_no_aliass_name(server: Server) -> None:
             ("bases", "add", "free", *address, "--also-named", "taken"),
             ("bases", "name", LOCAL_BASE, "--also-named", "taken"),
         ):
-            refused = server.cli(*words)
+            refused = in_process.on(server, *words)
             assert refused.returncode == 5, refused
             assert "'taken' is an alias of the organization alias-holders" in refused.stderr
-        assert "free" not in server.cli("bases", "list").stdout, "nothing was registered"
+        assert "free" not in in_process.on(server, "bases", "list").stdout, "nothing was registered"
         asked = server.client(other, max_retries=0).chat.completions.create(
             model="taken", messages=SAID, max_tokens=1
         )
         assert asked.model == model
         assert server.request("DELETE", "/v1/aliases/taken", key=other).status == 200
-        added = server.cli("bases", "add", "taken", *address)
+        added = in_process.on(server, "bases", "add", "taken", *address)
         assert added.returncode == 0, added.stderr
 
 
@@ -307,7 +308,7 @@ def test_commands_create_switch_split_and_roll_back(server: Server) -> None:
     }
 
     def run(*arguments: str) -> tuple[int, str]:
-        ended = run_cli("aliases", *arguments, settings=settings)
+        ended = in_process.run_cli("aliases", *arguments, settings=settings)
         return ended.returncode, ended.stdout.strip()
 
     assert run("create", "by-hand", one) == (0, f"by-hand\t1\t{one}=1")

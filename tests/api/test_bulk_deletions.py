@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
+from tests.cli import in_process
 from tests.support import fine_tuning_rows
 from tests.support.bulk import DAY_MICROS, ask, codes, make_older, old_model, outcomes, streamed
 from tests.support.servers import LOCAL_BASE, ORGANIZATION, Server, WithoutTorch, serving
@@ -153,7 +154,7 @@ def test_a_fingerprint_covers_what_goes_with_each_model(
     assert planned["checkpoints"] == [checkpoint.id]
     choose = [model.id] if by == "ids" else ["--suffix", suffix]
     said = f"With its checkpoints: {checkpoint.id}."
-    assert said in server.cli("deletions", "create", *choose, "--dry-run").stdout
+    assert said in in_process.on(server, "deletions", "create", *choose, "--dry-run").stdout
     assert said in server.cli("deletions", "create", *choose, stdin="no\n").stderr
     headers = {"If-Match": seen["fingerprint"]}
     with pytest.raises(openai.APIStatusError) as caught:
@@ -331,7 +332,7 @@ def test_the_command_shows_asks_for_a_sentence_and_deletes_what_it_showed(
     old = [old_model(server, 100, suffix) for _ in range(2)]
     young = server.make_model(suffix=suffix).id
     choose = ("deletions", "create", "--suffix", f"{suffix[:-1]}?", "--older-than", "90d")
-    planned = server.cli(*choose, "--dry-run", "--json")
+    planned = in_process.on(server, *choose, "--dry-run", "--json")
     assert planned.returncode == 0, planned.stderr
     *rows, summary = map(json.loads, planned.stdout.splitlines())
     assert outcomes(rows) == {young: "spared"} | dict.fromkeys(old, "delete")
@@ -343,11 +344,11 @@ def test_the_command_shows_asks_for_a_sentence_and_deletes_what_it_showed(
     assert done.returncode == 0, done.stderr
     assert {line.split("\t")[1] for line in done.stdout.splitlines()} == set(old)
     assert "2 deleted" in done.stderr
-    nothing = server.cli(*choose)
+    nothing = in_process.on(server, *choose)
     assert (nothing.returncode, nothing.stdout) == (0, "")
     assert "nothing to delete" in nothing.stderr
     server.post(f"/v1/models/{young}", {"protected": True})
-    assert server.cli("deletions", "create", young, "--yes").returncode == 5
-    assert server.cli("deletions", "create", "ft:nobody", "--yes").returncode == 3
-    assert server.cli("deletions", "create").returncode == 2
-    assert server.cli("deletions", "create", young, "--base", LOCAL_BASE).returncode == 2
+    assert in_process.on(server, "deletions", "create", young, "--yes").returncode == 5
+    assert in_process.on(server, "deletions", "create", "ft:nobody", "--yes").returncode == 3
+    assert in_process.on(server, "deletions", "create").returncode == 2
+    assert in_process.on(server, "deletions", "create", young, "--base", LOCAL_BASE).returncode == 2

@@ -7,6 +7,7 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
+from tests.cli import in_process
 from tests.fakes.upstream import FakeUpstream
 from tests.support import administration, servers
 from tests.support.administration import ask
@@ -29,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         servers.serving(data, workers=2, local_base=True, kind=servers.WithoutTorch) as running,
     ):
         for base in BASES:
-            added = running.cli("bases", "add", base, "--engine-url", upstream.url)
+            added = in_process.on(running, "bases", "add", base, "--engine-url", upstream.url)
             assert added.returncode == 0, added.stderr
         yield running
 

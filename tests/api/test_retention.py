@@ -7,6 +7,7 @@ from typing import Any
 
 import openai
 import pytest
+from tests.cli import in_process
 from tests.support import administration, fine_tuning_rows, webhook_rows
 from tests.support.bulk import DAY_MICROS, ask, codes, get, make_older, old_model, outcomes
 from tests.support.servers import LOCAL_BASE, Server, WithoutTorch, serving, wait_until
@@ -335,33 +336,35 @@ def test_while_retention_is_paused_rules_only_preview_until_an_owner_resumes(
 def test_the_commands_do_the_same(server: Server, suffix: str) -> None:
     old, young = old_model(server, 100, suffix), server.make_model(suffix=suffix).id
     choose = ("--suffix", suffix, "--older-than", "90d")
-    planned = server.cli("retention", "preview", *choose)
+    planned = in_process.on(server, "retention", "preview", *choose)
     assert planned.returncode == 0, planned.stderr
     assert f"delete\t{old}\t" in planned.stdout
     assert f"spared\t{young}\t" in planned.stdout
-    made = server.cli("retention", "rules", "create", *choose, "--notice", "0")
+    made = in_process.on(server, "retention", "rules", "create", *choose, "--notice", "0")
     assert made.returncode == 0, made.stderr
     rule = made.stdout.strip()
     assert "does nothing yet" in made.stderr
-    planned = server.cli("retention", "preview", rule)
+    planned = in_process.on(server, "retention", "preview", rule)
     assert f"delete\t{old}\t" in planned.stdout
-    assert server.cli("retention", "run", rule, "--dry-run").returncode == 0
+    assert in_process.on(server, "retention", "run", rule, "--dry-run").returncode == 0
     assert server.cli("retention", "run", rule, stdin="run\n").returncode == 1
     assert is_there(server, old)
     done = server.cli("retention", "run", rule, stdin=f"run {rule}\n")
     assert done.returncode == 0, done.stderr
     assert f"deleted\t{old}\tdel_" in done.stdout
-    assert rule in server.cli("retention", "rules", "list").stdout
-    assert server.cli("retention", "rules", "change", rule, "--notice", "9").returncode == 0
-    assert "notice_days: 9" in server.cli("retention", "rules", "show", rule).stdout
-    assert server.cli("retention", "rules", "enable", rule).returncode == 0
-    assert server.cli("retention", "rules", "disable", rule).returncode == 0
-    assert server.cli("retention", "rules", "delete", rule, "--dry-run").returncode == 0
-    assert server.cli("retention", "rules", "delete", rule).returncode == 0
-    assert server.cli("retention", "rules", "show", rule).returncode == 3
-    assert server.cli("retention", "status").stdout == "rules act\n"
-    assert server.cli("retention", "resume").returncode == 0
+    assert rule in in_process.on(server, "retention", "rules", "list").stdout
+    assert (
+        in_process.on(server, "retention", "rules", "change", rule, "--notice", "9").returncode == 0
+    )
+    assert "notice_days: 9" in in_process.on(server, "retention", "rules", "show", rule).stdout
+    assert in_process.on(server, "retention", "rules", "enable", rule).returncode == 0
+    assert in_process.on(server, "retention", "rules", "disable", rule).returncode == 0
+    assert in_process.on(server, "retention", "rules", "delete", rule, "--dry-run").returncode == 0
+    assert in_process.on(server, "retention", "rules", "delete", rule).returncode == 0
+    assert in_process.on(server, "retention", "rules", "show", rule).returncode == 3
+    assert in_process.on(server, "retention", "status").stdout == "rules act\n"
+    assert in_process.on(server, "retention", "resume").returncode == 0
     make_older(server.app, young, 100)
-    done = server.cli("retention", "run", *choose, "--yes")
+    done = in_process.on(server, "retention", "run", *choose, "--yes")
     assert f"deleted\t{young}\tdel_" in done.stdout
-    assert server.cli("retention", "run").returncode == 2
+    assert in_process.on(server, "retention", "run").returncode == 2

@@ -28,7 +28,7 @@ OTHERS = "others"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data: Path = tmp_path_factory.mktemp("usage") / "data"
     with FakeUpstream() as upstream, servers.serving(data, workers=2) as running:
-        added = running.cli("bases", "add", BASE, "--engine-url", upstream.url)
+        added = in_process.on(running, "bases", "add", BASE, "--engine-url", upstream.url)
         assert added.returncode == 0, added.stderr
         yield running
 
@@ -367,7 +367,7 @@ def test_the_commands_of_the_guide_show_the_same_counts(
     assert _key_id(key) not in earlier.stdout, "the end is not part of it"
     ends = in_process.run_cli("usage", "--since", today, "--until", "2d", settings=settings)
     assert (ends.returncode, "--until must be after --since" in ends.stderr) == (2, True)
-    local = server.cli("usage", "--since", "1d")
+    local = in_process.on(server, "usage", "--since", "1d")
     assert local.returncode == 0, local.stderr
     wrong = in_process.run_cli("usage", "--since", "yesterday", settings=settings)
     assert (wrong.returncode, "24h, 7d" in wrong.stderr) == (2, True)

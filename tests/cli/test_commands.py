@@ -164,7 +164,7 @@ def test_a_command_loads_what_it_needs(
 ) -> None:
     if "users" in arguments:
         # The first one makes the admin key, for which it needs the application.
-        assert server.cli("users", "list").returncode == 0
+        assert in_process.on(server, "users", "list").returncode == 0
     ran = subprocess.run(
         [sys.executable, "-c", LOADED, *(one.format(data=server.data) for one in arguments)],
         capture_output=True,
@@ -222,7 +222,7 @@ def test_a_command_on_no_data_directory_says_how_to_start_one(tmp_path: Path) ->
 
 @pytest.mark.parametrize("role", ["owner", "reader"])
 def test_a_new_key_stands_alone_on_its_line_and_works(server: Server, role: str) -> None:
-    made = server.cli("keys", "create", "--role", role, "--name", "ci")
+    made = in_process.on(server, "keys", "create", "--role", role, "--name", "ci")
     assert made.returncode == 0, made.stderr
     key = made.stdout.removesuffix("\n")
     assert key_format.FORMAT.fullmatch(key)
@@ -253,18 +253,18 @@ def test_a_restricted_key_may_do_what_its_scope_says_alone(server: Server) -> No
 
 
 def test_a_revoked_key_is_refused_at_once_by_the_running_server(server: Server) -> None:
-    made = server.cli("keys", "create", "--role", "owner")
+    made = in_process.on(server, "keys", "create", "--role", "owner")
     key = made.stdout.strip()
     key_id = made.stderr.split()[0]
     assert server.get("/v1/models", key=key).status == 200
-    revoked = server.cli("keys", "revoke", key_id)
+    revoked = in_process.on(server, "keys", "revoke", key_id)
     assert (revoked.returncode, revoked.stdout) == (0, f"{key_id}\n")
     # Each a connection of its own, to whichever worker.
     assert {server.get("/v1/models", key=key).status for _ in range(10)} == {401}
-    listed = server.cli("keys", "list").stdout.splitlines()
+    listed = in_process.on(server, "keys", "list").stdout.splitlines()
     assert next(line for line in listed if key_id in line).endswith("revoked")
-    assert server.cli("keys", "revoke", key_id).returncode == 0, "twice changes nothing"
-    assert server.cli("keys", "revoke", "key_nobody").returncode == ExitCode.NOT_FOUND
+    assert in_process.on(server, "keys", "revoke", key_id).returncode == 0, "twice changes nothing"
+    assert in_process.on(server, "keys", "revoke", "key_nobody").returncode == ExitCode.NOT_FOUND
     assert key not in "".join(listed)
 
 
@@ -355,10 +355,10 @@ def test_bases_are_listed(server: Server) -> None:
 
 def test_a_base_at_a_url_is_taken_by_its_name(server: Server) -> None:
     with FakeUpstream(models=("other", "by-name")) as upstream:
-        added = server.cli("bases", "add", "by-name", "--engine-url", upstream.url + "/")
+        added = in_process.on(server, "bases", "add", "by-name", "--engine-url", upstream.url + "/")
         assert (added.returncode, added.stdout) == (0, "by-name\n"), added.stderr
         assert upstream.requests[-1].fields["model"] == "by-name", "it answers before this returns"
-        again = server.cli("bases", "add", "by-name", "--engine-url", upstream.url)
+        again = in_process.on(server, "bases", "add", "by-name", "--engine-url", upstream.url)
         assert again.returncode == ExitCode.CONFLICT
         assert "already" in again.stderr
 
@@ -372,11 +372,13 @@ def test_the_only_model_at_a_url_may_be_called_otherwise(server: Server) -> None
 
 def test_a_base_that_only_embeds_is_taken(server: Server) -> None:
     with FakeUpstream(models=("embeds",), only="/v1/embeddings") as upstream:
-        added = server.cli("bases", "add", "embeds", "--engine-url", upstream.url)
+        added = in_process.on(server, "bases", "add", "embeds", "--engine-url", upstream.url)
         assert (added.returncode, added.stdout) == (0, "embeds\n"), added.stderr
         assert upstream.requests[-1].path == "/v1/embeddings"
     with FakeUpstream(models=("says-nothing",), only="/v1/other") as upstream:
-        refused = server.cli("bases", "add", "says-nothing", "--engine-url", upstream.url)
+        refused = in_process.on(
+            server, "bases", "add", "says-nothing", "--engine-url", upstream.url
+        )
         assert refused.returncode != 0
         assert "does not support v1/completions" in refused.stderr
 
