@@ -31,7 +31,7 @@ WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 320, "height": 640}
 ENLARGED = {"width": 640, "height": 400}
 FOCUSABLE = (
     "Array.from(document.querySelectorAll('a[href], button, input:not([type=hidden]), select, textarea, summary,"
-    ' [tabindex="0"]\')).filter((one) => one.checkVisibility() && !one.disabled).length'
+    ' [tabindex="0"]\')).filter((one) => one.checkVisibility() && !one.disabled)'
 )
 # Where the keyboard is, and whether that can be seen.
 FOCUSED = """() => {
@@ -140,7 +140,7 @@ def _origin(address: str) -> str:
 def check_keyboard(page: Any) -> None:
     """Check that Tab reaches everything on a page that is to be used, and that one sees where it is."""
     page.evaluate("document.activeElement.blur()")
-    reached, wanted = set(), page.evaluate(FOCUSABLE)
+    reached, wanted = set(), page.evaluate(f"{FOCUSABLE}.length")
     # From wherever the keyboard was, and once around.
     for _ in range(2 * wanted + 2):
         page.keyboard.press("Tab")
@@ -152,7 +152,8 @@ def check_keyboard(page: Any) -> None:
         reached.add(focus["seen"])
         if len(reached) == wanted:
             break
-    assert len(reached) == wanted, page.url
+    left = f"{FOCUSABLE}.filter((one) => !one.dataset.seen).map((one) => one.outerHTML)"
+    assert (len(reached), page.evaluate(left)) == (wanted, []), page.url
 
 
 def tab_to(page: Any, name: str) -> None:
