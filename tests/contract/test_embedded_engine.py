@@ -92,7 +92,8 @@ def test_the_same_seed_gives_the_same_text_in_any_company(engine: EngineProcess)
     first = engine.said("m_1", "Tell me a story", **drawn)
     with ThreadPoolExecutor(6) as pool:
         others = [
-            pool.submit(engine.said, f"m_{at % 5}", "Hello", **endless(40)) for at in range(5)
+            pool.submit(engine.said, f"m_{at % len(PHRASES)}", "Hello", **endless(40))
+            for at in range(5)
         ]
         again = pool.submit(engine.said, "m_1", "Tell me a story", **drawn)
         assert again.result() == first
