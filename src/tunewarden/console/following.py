@@ -1,8 +1,12 @@
-"""What goes on, told to the browser as it changes: server-sent events, for as long as the session lasts (I19)."""
+"""What goes on, told to the browser as it changes: server-sent events, for as long as one may see it (I19).
+
+Each look reads the session and its caller again: it ends with either, and with the right to see what is followed.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import NamedTuple
 
 from starlette.concurrency import run_in_threadpool
@@ -48,7 +52,7 @@ class _Following(StreamingResponse):
 
 
 async def _changes(visit: Visit, look: Callable[[Visit], Mark], mark: Mark) -> AsyncIterator[str]:
-    """Yield an event for each change, and one when it has ended. Ends with the session too."""
+    """Yield an event for each change, and one when it has ended. Ends too when a look is refused."""
     services = visit.asked.services
     yield f"event: changed\ndata: {mark.text}\n\n"
     for _ in range(int(FOLLOWING_SECONDS / LOOK_SECONDS)):
@@ -56,8 +60,7 @@ async def _changes(visit: Visit, look: Callable[[Visit], Mark], mark: Mark) -> A
             break
         await asyncio.sleep(LOOK_SECONDS)
         try:
-            await run_in_threadpool(_check_session, visit)
-            now = await run_in_threadpool(look, visit)
+            now = await run_in_threadpool(_look_again, visit, look)
         except Error:
             break
         # A comment, at least: so the server learns of a browser that has gone.
@@ -67,7 +70,9 @@ async def _changes(visit: Visit, look: Callable[[Visit], Mark], mark: Mark) -> A
         yield "event: ended\ndata: -\n\n"
 
 
-def _check_session(visit: Visit) -> None:
+def _look_again(visit: Visit, look: Callable[[Visit], Mark]) -> Mark:
+    """Look as who the session's caller is now."""
     secret = visit.asked.request.cookies.get(visit.asked.way.cookie, "")
     database, request_id = visit.operations.database, visit.asked.request_id
-    sessions.current(database, secret, request_id, is_use=False)
+    session = sessions.current(database, secret, request_id, is_use=False)
+    return look(replace(visit, session=session))
