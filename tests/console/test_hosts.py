@@ -171,7 +171,11 @@ def test_other_methods_are_none_of_the_consoles(server: Server, method: str) -> 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("DELETE", "/console/models", "GET, HEAD, POST"),
+        ("DELETE", "/console/models", "GET, HEAD"),
+        ("DELETE", "/console/system", "GET, HEAD"),
+        ("PUT", "/console/retention", "GET, HEAD, POST"),
+        ("PATCH", "/console/sign-out", "POST"),
+        ("DELETE", "/console/nothing", None),
         ("POST", "/console/models", "GET, HEAD"),
         ("GET", "/console/holds/hold_nobody/lift", "POST"),
         ("POST", "/console/sign-in/nothing", None),

@@ -58,7 +58,7 @@ class Site:
     async def _answer(self, request: Request, visits: list[Visit]) -> Response:
         way = self._guard.way_of(request.headers)
         if request.method not in METHODS:
-            raise NotAllowed(METHODS, "The console answers GET, HEAD and POST.")
+            raise _no_such_page(request)
         self._guard.check_origin(request.method, request.headers, way)
         check_query(request.scope["query_string"])
         if request.scope["path"] == "/console/":
