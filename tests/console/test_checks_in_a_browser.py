@@ -164,6 +164,25 @@ def test_the_page_of_a_job_follows_its_state_with_its_buttons_and_says_when_it_s
     assert tab.page.get_by_role("link", name="Show what is new").is_visible()
 
 
+def test_a_refused_form_on_a_page_that_follows_is_not_sent_again_by_itself(
+    server: Server, tab: Watched
+) -> None:
+    job = rows.make_job(server.app, server.owner_key, state=State.PAUSED)
+    tab.open(f"/console/jobs/{job}")
+    asked: list[str] = []
+    tab.page.on("request", lambda one: asked.append(one.method))
+    # As of a page that is older than what the server does.
+    resume = tab.page.get_by_role("button", name="Resume")
+    resume.evaluate("(one) => { one.value = 'explode'; }")
+    resume.click()
+    tab.page.get_by_role("alert").wait_for()
+    tab.page.get_by_text("This page follows the job.").wait_for()
+    rows.set_job(server.app, job, state=State.CANCELLED)
+    tab.page.get_by_role("alert").wait_for(state="detached")
+    assert tab.page.locator("main .badge-cancelled").count() >= 1
+    assert asked.count("POST") == 1
+
+
 def test_the_page_of_a_deletion_follows_it_to_its_receipt_and_to_its_end(
     server: Server, tab: Watched
 ) -> None:

@@ -28,7 +28,8 @@ if (at) {
     await renew();
     // What can be done with it has changed too, unless only its parts say more: then what was typed stays.
     if (at.dataset.liveEnds === "part") at.remove();
-    else location.reload();
+    // By GET, not anew: a page that is the answer to a refused form would send that again.
+    else location.replace(location.pathname + location.search);
   });
   source.addEventListener("open", () => {
     at.textContent = at.dataset.liveSays;

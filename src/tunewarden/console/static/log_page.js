@@ -57,7 +57,7 @@ function offerToForget() {
   });
   button.addEventListener("click", () => {
     forget(localStorage);
-    location.reload();
+    location.replace(location.pathname + location.search);
   });
   place.append(button);
 }
