@@ -221,6 +221,8 @@ def test_a_delivery_is_sent_again_from_its_row(server: Server, owner: Visitor) -
     assert f"{here}/deliveries/{delivery}" in owner.text(here)
     assert owner.post(f"{here}/deliveries/{delivery}", {}).status == 303
     assert "Nothing was sent that is like that" in owner.text(f"{here}?state=delivered")
+    for as_file in ("", "&format=csv"):
+        assert owner.get(f"{here}?state=nonsense{as_file}").status == 400
     server.request("DELETE", f"/v1/webhook_endpoints/{endpoint}", key=server.owner_key)
 
 

@@ -85,6 +85,24 @@ def test_a_file_has_the_rows_of_all_pages_with_the_filter_of_the_page(
     assert {one["last_used_at"] for one in thirds} == {""}
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "deletions?state=nonsense",
+        "jobs?state=nonsense",
+        "models?state=nonsense",
+        "usage?span=nonsense",
+        "usage?by=nonsense",
+    ],
+)
+def test_a_filter_that_there_is_not_is_refused_and_not_left_out(admin: Visitor, asked: str) -> None:
+    for as_file in ("", "&format=csv", "&format=json"):
+        reply = admin.get(f"/console/{asked}{as_file}")
+        assert reply.status == 400, as_file
+        assert b"one of" in reply.body
+        assert reply.header("content-disposition") is None
+
+
 def test_no_name_is_a_formula(server: Server, admin: Visitor, key: str) -> None:
     names = ["=cmd|' C'!A0", "+1", "-1+1", "@SUM(A1)", 'a,b"c', "plain.jsonl"]
     client = server.client(key)

@@ -53,8 +53,7 @@ def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[Shown],
 
 
 def _status(visit: Visit) -> str:
-    asked = visit.asked.asked_for("state")
-    return asked if asked in records.STATUSES else ""
+    return visit.asked.asked_choice("state", records.STATUSES)
 
 
 DELETIONS = Table[Shown](

@@ -36,8 +36,7 @@ def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[NamedJo
 
 
 def _stage(visit: Visit) -> str:
-    asked = visit.asked.asked_for("state")
-    return asked if asked in stages.STAGES else ""
+    return visit.asked.asked_choice("state", stages.STAGES)
 
 
 JOBS = Table[NamedJob](

@@ -45,7 +45,7 @@ def _chosen(visit: Visit) -> Chosen:
     return Chosen(
         base=asked.asked_for("base") or None,
         suffix=asked.asked_for("name").strip() or None,
-        state=STATES.get(asked.asked_for("state")),
+        state=STATES.get(asked.asked_choice("state", STATES)),
     )
 
 

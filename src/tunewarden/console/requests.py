@@ -1,6 +1,6 @@
 """What the pages get: a request with its path, query and form, and, signed in, the session with its caller."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
@@ -16,6 +16,7 @@ from tunewarden.console.guard import Way
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
 from tunewarden.identity.sessions import Session
+from tunewarden.ids import shown
 
 FORM = "application/x-www-form-urlencoded"
 BODY_BYTES_MAX = 256 * 1024
@@ -71,6 +72,18 @@ class Asked:
     def asked_for(self, name: str) -> str:
         """Return a parameter of the query; empty if there is none."""
         return self.request.query_params.get(name, "")
+
+    def asked_choice(self, name: str, choices: Collection[str]) -> str:
+        """Return a parameter of the query that is one of some words; empty if there is none. Raises Error(INVALID)."""
+        said = self.asked_for(name)
+        if said and said not in choices:
+            listed = ", ".join(choices)
+            raise Error(
+                Kind.INVALID,
+                f"There is no {name} '{shown(said)}': it is one of {listed}.",
+                param=name,
+            )
+        return said
 
 
 @dataclass(frozen=True, slots=True)

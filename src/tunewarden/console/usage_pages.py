@@ -46,8 +46,8 @@ class Found:
 
 def _find(visit: Visit, administrator: Administrator, groups: int) -> Found:
     asked = visit.asked
-    span = asked.asked_for("span") if asked.asked_for("span") in SPANS else USUAL_SPAN
-    by = asked.asked_for("by") if asked.asked_for("by") in GROUPS else "model"
+    span = asked.asked_choice("span", SPANS) or USUAL_SPAN
+    by = asked.asked_choice("by", GROUPS) or "model"
     seconds, count = SPANS[span]
     now = int(visit.operations.clock.now().timestamp())
     query = Query(

@@ -42,11 +42,15 @@ def _read_deliveries(
     found = visit.operations.webhooks.deliveries(
         visit.caller,
         visit.asked.segments["endpoint_id"],
-        state=STATES.get(visit.asked.asked_for("state")),
+        state=_state(visit),
         after=after,
         limit=limit + 1,
     )
     return lists.cut(found, lambda one: one.id, limit)
+
+
+def _state(visit: Visit) -> DeliveryState | None:
+    return STATES.get(visit.asked.asked_choice("state", STATES))
 
 
 DELIVERIES = Table[Delivery](
@@ -71,7 +75,7 @@ DELIVERIES = Table[Delivery](
 def show_endpoint(visit: Visit) -> Response:
     """Return one endpoint, with a page of its deliveries."""
     shown = visit.operations.webhooks.find(visit.caller, visit.asked.segments["endpoint_id"])
-    state = STATES.get(visit.asked.asked_for("state"))
+    state = _state(visit)
     _, values = DELIVERIES.page(visit)
     values |= {
         "endpoint": shown.endpoint,
