@@ -1,5 +1,6 @@
 """Files on the command line, and what goes with a model that is deleted."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -42,6 +43,9 @@ def test_files_are_listed_and_deleted(server: Server, tmp_path: Path, by: str) -
     assert first[:3] == [file, "fine-tune", str(len(chats(1)))]
     assert first[4] == 'a "quoted" näme.jsonl'
     assert cli("files", "list", "--purpose", "vision").stdout == ""
+    shown = cli("files", "show", file).stdout.splitlines()
+    assert {f"id: {file}", 'filename: a "quoted" näme.jsonl', f"bytes: {len(chats(1))}"} < {*shown}
+    assert json.loads(cli("files", "show", file, "--json").stdout)["purpose"] == "fine-tune"
     wrong = asked(file, "file-other")
     assert (wrong.returncode, wrong.stdout) == (ExitCode.FAILED, "")
     deleted = asked(file, file)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.support import servers
+from tests.support import console_targets, servers
 from tests.support.console import Visitor
 from tests.support.servers import Server, WithoutTorch
 
@@ -19,3 +19,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def owner(server: Server) -> Visitor:
     return Visitor(server, server.owner_key)
+
+
+@pytest.fixture(scope="session")
+def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
+    """What stands for each name in a path. What changes something gets what is not there."""
+    return console_targets.made(server)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tests.console.test_authorization import targets, visitors
+from tests.console.test_authorization import visitors
 from tests.support import browser
 from tests.support.browser import Found
 from tests.support.console import Visitor
@@ -13,7 +13,7 @@ from tests.support.servers import Server
 
 from tunewarden.console.pages import PAGES
 
-__all__ = ["targets", "visitors"]
+__all__ = ["visitors"]
 
 pytestmark = pytest.mark.long
 

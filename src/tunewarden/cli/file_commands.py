@@ -14,7 +14,7 @@ from tunewarden.cli.options import (
     refusing,
     yes_option,
 )
-from tunewarden.cli.output import say_if_more, show_json, show_table, shown_time
+from tunewarden.cli.output import line, say_if_more, show_json, show_table, shown_time
 from tunewarden.cli.search_command import files_search
 
 
@@ -75,6 +75,22 @@ def files_list(purpose: str | None, limit: int | None, data: Path | None, *, as_
             for file in found["data"]
         ],
     )
+
+
+@files.command("show", epilog="\b\nExample:\n  tunewarden files show file-…")
+@click.argument("file_id")
+@json_option
+@data_option
+@refusing
+def files_show(file_id: str, data: Path | None, *, as_json: bool) -> None:
+    """Show one file: its name, its purpose, its size and its times."""
+    with client.opened(data) as server:
+        file = server.get("files", file_id)
+    if as_json:
+        show_json(file)
+        return
+    for name, value in file.items():
+        line(name, shown_time(value) if name.endswith("_at") and value else value)
 
 
 @files.command("lineage", epilog="\b\nExample:\n  tunewarden files lineage file-…")
