@@ -74,6 +74,7 @@ ALLOWED = {
     "UPDATE stored_bytes SET files": "a migration; once",
     "UPDATE drafts SET project_id": "a migration; once",
     "SET listed_in = (SELECT": "a migration; once",
+    "UPDATE models SET suffix = ''": "a migration; once",
     "SET salt = sha256(": "a migration; once",
     "FROM usage_by_model": "a migration; once",
     "SELECT organization_id, 86400": "a migration; once",

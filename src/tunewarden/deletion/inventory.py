@@ -61,8 +61,12 @@ TABLES = (
     Place("replicas", Holds.NOTHING, "names and addresses of remote bases' engines"),
     Place("replica_loads", Holds.METADATA, "which engine process had a model; no row may name it"),
     Place("members", Holds.NOTHING, "leases of remote bases' engines"),
-    Place("artifacts", Holds.METADATA, "the row stays as a tombstone; its state must be `deleted`"),
-    Place("models", Holds.METADATA, "its base, suffix and job; no index of names has it"),
+    Place(
+        "artifacts",
+        Holds.METADATA,
+        "the row stays as a tombstone, with the id and the suffix in it; its state must be `deleted`",
+    ),
+    Place("models", Holds.METADATA, "its base and job; suffix and metadata are cleared"),
     Place("files", Holds.METADATA, "its purpose and size; its name, sealed under its key"),
     Place("derivations", Holds.METADATA, "numbers of files and of what they were made from"),
     Place("file_sources", Holds.METADATA, "where a file came from, sealed under its key"),
@@ -74,10 +78,15 @@ TABLES = (
     Place(
         "jobs",
         Holds.METADATA,
-        "what a job was asked for, with a digest of the request's Idempotency-Key; its metadata, sealed under its"
-        " training file's key; an error names lines and places, never a value. The row outlives its model and files",
+        "what a job was asked for, its suffix too, with a digest of the request's Idempotency-Key; its metadata, sealed"
+        " under its training file's key; an error names lines and places, never a value. The row outlives its model"
+        " and files",
     ),
-    Place("job_events", Holds.METADATA, "messages and metrics; never a value of the training data"),
+    Place(
+        "job_events",
+        Holds.METADATA,
+        "messages and metrics, one with the model's id; never a value of the training data",
+    ),
     Place("job_checkpoints", Holds.METADATA, "steps and metrics"),
     Place("checkpoint_permissions", Holds.METADATA, "ids of projects"),
     Place("deletions", Holds.METADATA, "one row a deleted model, with its receipt"),

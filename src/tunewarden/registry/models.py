@@ -273,9 +273,13 @@ def sealed_metadata(database: Database, n: int) -> bytes | None:
 
 
 def forget(tx: Tx, numbers: Sequence[int]) -> None:
-    """Clear clients' words in the rows of deleted models, and list them no more; no-op for other artifacts' numbers."""
+    """Clear clients' words in the rows of deleted models, and list them no more; no-op for other artifacts' numbers.
+
+    The suffix stays in the id, which is a tombstone, and nowhere else of the model: no index of names has it.
+    """
     for listed, values in lists.parts(numbers):
         tx.run(
-            f"UPDATE models SET sealed_metadata = NULL, listed_in = NULL WHERE n IN ({listed})",
+            "UPDATE models SET sealed_metadata = NULL, listed_in = NULL, suffix = ''"
+            f" WHERE n IN ({listed})",
             **values,
         )
