@@ -1,11 +1,10 @@
 """Aliases: the list, and one alias with what it points to, its history, and the forms that change it."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
 
 from starlette.responses import Response
 
-from tunewarden.console import confirming, lists, rendering, tables
+from tunewarden.console import alias_targets, confirming, lists, rendering, tables
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit, whole_number
 from tunewarden.console.shown import segment
@@ -19,8 +18,6 @@ from tunewarden.registry.artifacts import State
 from tunewarden.registry.model_pages import Chosen
 
 HERE = "/console/aliases"
-# The weight of an alias's only model.
-WHOLE = 1
 # Rows of the form for further models.
 MORE_ROWS = 2
 # What only who proves who it is does: a model that no alias points to can be deleted.
@@ -55,7 +52,7 @@ def list_aliases(visit: Visit) -> Response:
     """Return a page of aliases by name, with the form that makes one."""
     _, values = ALIASES.page(visit)
     values |= {
-        "blank_rows": 1 + MORE_ROWS,
+        "targets": alias_targets.shown(visit.again(HERE), [], 1 + MORE_ROWS),
         "suggested": _suggested(visit),
         "write_action": Action.WRITE_ALIASES,
     }
@@ -65,7 +62,9 @@ def list_aliases(visit: Visit) -> Response:
 def create_alias(visit: Visit) -> Response:
     """Make an alias, and lead to it."""
     name = visit.asked.sent("name").strip()
-    visit.operations.aliases.set(visit.caller, name, _weights(visit), is_new=True)
+    visit.operations.aliases.set(
+        visit.caller, name, alias_targets.weights(visit.asked.form), is_new=True
+    )
     return rendering.to(f"{HERE}/{segment(name)}")
 
 
@@ -77,11 +76,12 @@ def show_alias(visit: Visit) -> Response:
     )
     rows, cursor = lists.cut(history, lambda one: str(one.version))
     targets = alias.current.targets
+    sent = visit.again(f"{HERE}/{segment(name)}", act="switch")
     values = {
         "alias": alias,
         "rows": rows,
         "sum": sum(one.weight for one in targets),
-        "blank_rows": min(MORE_ROWS, TARGETS_MAX - len(targets)),
+        "targets": alias_targets.shown(sent, targets, min(MORE_ROWS, TARGETS_MAX - len(targets))),
         "suggested": _suggested(visit),
         "write_action": Action.WRITE_ALIASES,
         **lists.paged(visit, cursor),
@@ -95,7 +95,7 @@ def change_alias(visit: Visit) -> Response:
     aliases, name = visit.operations.aliases, visit.asked.segments["alias"]
     act = visit.asked.sent("act")
     if act == "switch":
-        aliases.set(visit.caller, name, _weights(visit), is_new=False)
+        aliases.set(visit.caller, name, alias_targets.weights(visit.asked.form), is_new=False)
     elif act == "roll-back":
         aliases.roll_back(visit.caller, name, visit.asked.sent_number("version"))
     elif act == "remove":
@@ -104,21 +104,6 @@ def change_alias(visit: Visit) -> Response:
     else:
         raise Error(Kind.INVALID, "The form does not say what to do with the alias.")
     return rendering.back(visit, f"{HERE}/{segment(name)}")
-
-
-def _weights(visit: Visit) -> dict[str, int]:
-    """Return the weight of each model in the form's rows. Raises Error(INVALID)."""
-    form, weights = visit.asked.form, dict[str, int]()
-    rows = zip_longest(form.get("model", []), form.get("weight", []), fillvalue="")
-    for model, weight in rows:
-        name, typed = model.strip(), whole_number("weight", weight)
-        if name in weights:
-            raise Error(
-                Kind.INVALID, "The form names a model twice. Name each once.", param="model"
-            )
-        if name:
-            weights[name] = WHOLE if typed is None else typed
-    return weights
 
 
 def _suggested(visit: Visit) -> list[str]:

@@ -7,8 +7,10 @@ from tunewarden.console.administration import administered
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
+from tunewarden.errors import Error, Kind
 from tunewarden.identity import project_keys
 from tunewarden.identity.admin_keys import Administrator
+from tunewarden.identity.key_rows import LIFE_SECONDS_MAX
 from tunewarden.registry import rate_limits
 
 HERE = "/console/projects/{project_id}/keys"
@@ -78,7 +80,10 @@ def scopes_of(visit: Visit) -> list[str]:
 
 def seconds_sent(visit: Visit, name: str, unit_seconds: int) -> int | None:
     """Return a length of time that was typed in some unit; None if it was left empty. Raises Error(INVALID)."""
-    typed = visit.asked.sent_number(name)
+    typed, most = visit.asked.sent_number(name), LIFE_SECONDS_MAX // unit_seconds
+    if typed is not None and not 1 <= typed <= most:
+        said = f"'{name.replace('_', ' ')}' must be a whole number from 1 to {most}."
+        raise Error(Kind.INVALID, said, param=name)
     return None if typed is None else typed * unit_seconds
 
 

@@ -24,11 +24,12 @@ FIELDS_MAX = 256
 DIGITS_MAX = 18  # they fit into 64 bits
 
 E = TypeVar("E", bound=StrEnum)
-# The field of a form whose parameter of the API has another name.
+# The field of a form whose parameter of the API has another name: the one of these that the form has.
 FIELD_OF = {
-    "expires_in_seconds": "expires_in_days",
     "max_requests_per_1_minute": "requests",
     "max_tokens_per_1_minute": "tokens",
+    "user_id": "person",
+    "email": "person",
 }
 Fields = Mapping[str, list[str]]
 
@@ -114,8 +115,8 @@ class Sent:
         """Return what is wrong with a field; empty if nothing is."""
         if self.refused is None or self.refused.param is None:
             return ""
-        param = FIELD_OF.get(self.refused.param, self.refused.param)
-        return self.refused.message if param == name else ""
+        is_it = name in {self.refused.param, FIELD_OF.get(self.refused.param)}
+        return self.refused.message if is_it else ""
 
 
 @dataclass(frozen=True, slots=True)
