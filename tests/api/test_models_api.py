@@ -122,7 +122,7 @@ def test_raw_answers_extra_headers_extra_query_and_timeout_work(server: Server) 
     raw = client.models.with_raw_response.delete(
         model.id,
         extra_headers={"X-Client-Request-Id": "mine", "x-anything": "~"},
-        extra_query={"reason": "cleanup"},
+        extra_query={"force": False},
         timeout=20,
     )
     assert raw.parse().deleted

@@ -101,9 +101,13 @@ async def preview_rule(context: InContext, rule_id: Segment) -> StreamingRespons
 
 
 @routes.post("/rules/{rule_id}/run")
-async def run_rule(context: InContext, rule_id: Segment) -> StreamingResponse:
-    """Run a rule now, enabled or not; say what became of each model."""
-    begin = json_lines.singly(partial(context.operations.retention.run, context.caller, rule_id))
+async def run_rule(
+    context: InContext, rule_id: Segment, *, dry_run: bool = False
+) -> StreamingResponse:
+    """Run a rule now, enabled or not; say what became of each model. With `dry_run` nothing changes: it is a preview."""
+    rules = context.operations.retention
+    act = rules.preview if dry_run else rules.run
+    begin = json_lines.singly(partial(act, context.caller, rule_id))
     return await json_lines.answer(
         context.services.long_work, context.caller.organization_id, begin, bulk_views.line
     )

@@ -33,6 +33,7 @@ from tunewarden.api.refused_requests import Tried
 from tunewarden.api.response_headers import OTHER, Headed, answer
 from tunewarden.api.routes import PUBLIC
 from tunewarden.api.services import Services
+from tunewarden.api.taken_parameters import TakenParameters
 from tunewarden.errors import Error, Kind
 from tunewarden.gateway import access_log, cors
 from tunewarden.gateway.access_log import Access
@@ -85,6 +86,7 @@ class Server:
         services = Services.of(operations)
         self.readiness = services.readiness
         self._routes = routes.application(services)
+        self._taken = TakenParameters(routes.ROUTERS)
         self._console = None if new_console is None else new_console(services)
 
     @property
@@ -156,6 +158,7 @@ class Server:
         check_query(scope["query_string"])
         if path.count("/") > NAMED_SLASHES:
             scope["path"] = models.with_one_segment(self._operations.database, path)
+        self._taken.check(scope)
         await self._route(scope, receive, reply, self._routes)
 
     async def _administrator(self, scope: Scope, reply: Headed) -> Administrator:
