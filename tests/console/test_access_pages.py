@@ -9,7 +9,7 @@ from tests.support import fine_tuning_rows as rows
 from tests.support.console import Visitor, hidden, sign_in_a_while_ago
 from tests.support.servers import Server, wait_until
 
-from tunewarden.identity import key_format
+from tunewarden.identity import key_format, key_rows
 from tunewarden.identity.policy import Role
 
 KEY = re.compile(r"<code>(sk-[\w-]+)</code>")
@@ -157,6 +157,25 @@ def test_a_key_is_rotated_and_the_old_one_ends_after_a_while(
     assert rows.caller_of(server.app, new).scopes == {"api.all.read"}, "what the old one may"
     assert admin.post(path, {"overlap_hours": "soon"}).status == 400
     assert admin.post(f"{here}/keys/key_nobody/rotate", {}).status == 404
+
+
+def test_a_key_for_single_sign_on_is_not_offered_to_be_rotated(
+    server: Server, admin: Visitor, project: str
+) -> None:
+    user = rows.caller_of(server.app, server.owner_key).user_id
+    here = f"/console/projects/{project}"
+    form = {"user_id": user, "name": "vouched for"}
+    key_id = key_format.present(_shown_once(admin, f"{here}/keys", form, listed=here)).id
+    path = f"{here}/keys/{key_id}/rotate"
+    assert path in admin.text(here)
+    with server.app.database.write() as tx:
+        key = key_rows.find(tx, key_id)
+        assert key is not None
+        key_rows.keep_for_sso(tx, key)
+    page = admin.text(here)
+    assert path not in page
+    assert f'action="{here}/keys/{key_id}"' in page, "it can be revoked"
+    assert admin.post(path, {}).status == 400
 
 
 @pytest.mark.parametrize(

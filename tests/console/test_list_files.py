@@ -85,6 +85,30 @@ def test_a_file_has_the_rows_of_all_pages_with_the_filter_of_the_page(
     assert {one["last_used_at"] for one in thirds} == {""}
 
 
+def test_the_keys_of_a_project_and_the_history_of_an_alias_are_files_too(
+    server: Server, admin: Visitor, key: str, models: list[str]
+) -> None:
+    for model in models[:2]:
+        path = "/v1/aliases" if model == models[0] else "/v1/aliases/filed"
+        sent = {"name": "filed", "model": model} if model == models[0] else {"model": model}
+        assert server.post(path, sent, key=key).status == 200
+    project = rows.caller_of(server.app, key).project_id
+    for here, names, column, values in (
+        (
+            "/console/aliases/filed",
+            "alias-history",
+            "models",
+            [f"{one}=1" for one in models[1::-1]],
+        ),
+        (f"/console/projects/{project}", "keys", "id", [rows.caller_of(server.app, key).key_id]),
+    ):
+        written, found = _cells(admin.get(f"{here}?format=csv")), admin.get(f"{here}?format=json")
+        assert [one[column] for one in written] == values
+        assert [one[column] for one in found.json["data"]] == values
+        assert f'filename="{names}.json"' in (found.header("content-disposition") or "")
+        assert f'href="{here}?format=csv" download' in admin.text(here)
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -187,7 +211,7 @@ def test_jobs_are_filtered_by_their_state(jobs: tuple[Visitor, dict[str, str]]) 
     assert "paused (1)" in page
     assert "running (0)" in page
     assert ">succeeded<" in page, "of what ends are many: nobody counts them"
-    everything = visitor.get("/console/jobs?state=nothing&format=json").json["data"]
+    everything = visitor.get("/console/jobs?format=json").json["data"]
     assert len(everything) == len(made)
 
 

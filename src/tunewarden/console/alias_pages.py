@@ -12,7 +12,7 @@ from tunewarden.console.tables import Table
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action
 from tunewarden.registry import model_pages
-from tunewarden.registry.alias_rows import Alias
+from tunewarden.registry.alias_rows import Alias, AliasTarget, AliasVersion
 from tunewarden.registry.aliases import TARGETS_MAX
 from tunewarden.registry.artifacts import State
 from tunewarden.registry.model_pages import Chosen
@@ -38,13 +38,39 @@ ALIASES = Table[Alias](
     _read,
     {
         "name": lambda one: one.name,
-        "models": lambda one: " ".join(
-            f"{each.model_id}={each.weight}" for each in one.current.targets
-        ),
+        "models": lambda one: _weighted(one.current.targets),
         "version": lambda one: one.current.version,
         "changed_at": lambda one: tables.instant(one.current.changed_at),
     },
 )
+
+
+def _read_history(
+    visit: Visit, after: str | None, limit: int
+) -> tuple[Sequence[AliasVersion], str | None]:
+    _, found = visit.operations.aliases.find(
+        visit.caller,
+        visit.asked.segments["alias"],
+        before=whole_number("after", after or ""),
+        limit=limit + 1,
+    )
+    return lists.cut(found, lambda one: str(one.version), limit)
+
+
+HISTORY = Table[AliasVersion](
+    "alias-history",
+    _read_history,
+    {
+        "version": lambda one: one.version,
+        "models": lambda one: _weighted(one.targets),
+        "changed_at": lambda one: tables.instant(one.changed_at),
+        "changed_by": lambda one: one.changed_by,
+    },
+)
+
+
+def _weighted(targets: Sequence[AliasTarget]) -> str:
+    return " ".join(f"{one.model_id}={one.weight}" for one in targets)
 
 
 @tables.also_as(ALIASES)
@@ -68,23 +94,20 @@ def create_alias(visit: Visit) -> Response:
     return rendering.to(f"{HERE}/{segment(name)}")
 
 
+@tables.also_as(HISTORY)
 def show_alias(visit: Visit) -> Response:
     """Return one alias, with a page of its history."""
-    name, after = visit.asked.segments["alias"], visit.asked.asked_for("after")
-    alias, history = visit.operations.aliases.find(
-        visit.caller, name, before=whole_number("after", after), limit=lists.PAGE_ROWS + 1
-    )
-    rows, cursor = lists.cut(history, lambda one: str(one.version))
+    name = visit.asked.segments["alias"]
+    alias, _ = visit.operations.aliases.find(visit.caller, name, limit=1)
+    _, values = HISTORY.page(visit)
     targets = alias.current.targets
     sent = visit.again(f"{HERE}/{segment(name)}", act="switch")
-    values = {
+    values |= {
         "alias": alias,
-        "rows": rows,
         "sum": sum(one.weight for one in targets),
         "targets": alias_targets.shown(sent, targets, min(MORE_ROWS, TARGETS_MAX - len(targets))),
         "suggested": _suggested(visit),
         "write_action": Action.WRITE_ALIASES,
-        **lists.paged(visit, cursor),
     }
     return rendering.page(visit, "alias.html", values)
 

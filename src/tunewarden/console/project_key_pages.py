@@ -1,21 +1,68 @@
 """API keys of a project: made, rotated, each shown once, and revoked. Who does so proves who it is."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from starlette.responses import Response
 
-from tunewarden.console import confirming, rendering
-from tunewarden.console.administration import administered
+from tunewarden.console import confirming, lists, rendering, tables
+from tunewarden.console.administration import administered, shown_key
 from tunewarden.console.paths import Page
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
+from tunewarden.console.tables import Table
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import project_keys
+from tunewarden.identity import key_format, key_rows, project_keys
 from tunewarden.identity.admin_keys import Administrator
-from tunewarden.identity.key_rows import LIFE_SECONDS_MAX
-from tunewarden.registry import rate_limits
+from tunewarden.identity.key_rows import LIFE_SECONDS_MAX, KeyRow
+from tunewarden.identity.project_keys import KeyOwner
+from tunewarden.registry import rate_limits, usage
 
 HERE = "/console/projects/{project_id}/keys"
 DAY_SECONDS = 86_400
 HOUR_SECONDS = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class ShownKey:
+    """A key as a list shows it. `last_used_at` in microseconds."""
+
+    key: KeyRow
+    owner: KeyOwner
+    last_used_at: int | None
+    is_for_sso: bool
+
+
+def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[ShownKey], str | None]:
+    database = visit.operations.database
+    project_id = visit.asked.segments["project_id"]
+    found = project_keys.page(database, shown_key(visit), project_id, after=after, limit=limit + 1)
+    rows, cursor = lists.cut(found, lambda one: one.key.id, limit)
+    ids = [one.key.id for one in rows]
+    with database.read() as tx:
+        used, for_sso = usage.last_uses_of_keys(tx, ids), key_rows.for_sso_among(tx, ids)
+    return [
+        ShownKey(one.key, one.owner, used.get(one.key.id), one.key.id in for_sso) for one in rows
+    ], cursor
+
+
+KEYS = Table[ShownKey](
+    "keys",
+    _read,
+    {
+        "id": lambda one: one.key.id,
+        "redacted": lambda one: key_format.redacted(one.key.id),
+        "name": lambda one: one.key.name,
+        "owner": lambda one: one.owner.name,
+        "owner_id": lambda one: one.owner.id,
+        "has_access": lambda one: one.owner.has_access,
+        "scopes": lambda one: " ".join(one.key.scopes),
+        "created_at": lambda one: tables.instant(one.key.created_at),
+        "last_used_at": lambda one: tables.instant(one.last_used_at),
+        "expires_at": lambda one: tables.instant(one.key.expires_at),
+        "single_sign_on": lambda one: one.is_for_sso,
+    },
+)
 
 
 @confirming.proved("Create the key")

@@ -7,14 +7,15 @@ from starlette.responses import Response
 from tunewarden.console import lists, rendering, tables
 from tunewarden.console.administration import administered, shown_key
 from tunewarden.console.paths import Page
+from tunewarden.console.project_key_pages import KEYS
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
 from tunewarden.console.tables import Table
-from tunewarden.identity import key_format, project_keys, project_members, projects
+from tunewarden.identity import key_format, project_members, projects
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.policy import SCOPES
 from tunewarden.identity.projects import Project
-from tunewarden.registry import rate_limits, usage
+from tunewarden.registry import rate_limits
 from tunewarden.registry.limit_commands import PREFIX, LimitCommands
 from tunewarden.registry.quota import QuotaChange
 from tunewarden.registry.rate_limits import Change
@@ -62,26 +63,16 @@ def create_project(visit: Visit, administrator: Administrator) -> Response:
 
 
 @administered
+@tables.also_as(KEYS)
 def show_project(visit: Visit, administrator: Administrator) -> Response:
     """Return a project: a page of its keys, the forms that make one, its limits and its quota."""
     database, project_id = visit.operations.database, visit.asked.segments["project_id"]
     project = projects.retrieve(database, administrator, project_id)
-    found = project_keys.page(
-        database,
-        administrator,
-        project_id,
-        after=visit.asked.asked_for("after") or None,
-        limit=lists.PAGE_ROWS + 1,
-    )
-    rows, cursor = lists.cut(found, lambda one: one.key.id)
-    with database.read() as tx:
-        used = usage.last_uses_of_keys(tx, [one.key.id for one in rows])
+    _, values = KEYS.page(visit)
     limits = _limits(visit)
     most, stored = limits.quota_of(administrator, project_id)
-    values = {
+    values |= {
         "project": project,
-        "rows": rows,
-        "used": used,
         "redacted": key_format.redacted,
         "members": project_members.page(
             database, administrator, project_id, after=None, limit=MEMBERS_SHOWN
@@ -96,7 +87,6 @@ def show_project(visit: Visit, administrator: Administrator) -> Response:
         "no_limit": rate_limits.NO_LIMIT,
         "most": most,
         "stored": stored,
-        **lists.paged(visit, cursor),
     }
     return rendering.page(visit, "project.html", values)
 

@@ -1,11 +1,12 @@
 """Rows of API keys. A key belongs to one user in one project; its secret is stored as a digest only."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunewarden import audit
 from tunewarden.audit import Actor
+from tunewarden.db import lists
 from tunewarden.db.database import Row, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import key_format, policy
@@ -151,6 +152,15 @@ def is_for_sso(tx: Tx, key: KeyRow) -> bool:
     """Return whether a key is for single sign-on."""
     row = tx.row("SELECT is_for_sso FROM api_keys WHERE id = :id", id=key.id)
     return row is not None and bool(row[0])
+
+
+def for_sso_among(tx: Tx, key_ids: Sequence[str]) -> set[str]:
+    """Return which of some keys are for single sign-on."""
+    found: set[str] = set()
+    for listed, values in lists.parts(key_ids):
+        sql = f"SELECT id FROM api_keys WHERE id IN ({listed}) AND is_for_sso = 1"
+        found.update(str(row[0]) for row in tx.rows(sql, **values))
+    return found
 
 
 def successor_seconds(tx: Tx, key: KeyRow) -> int | None:
