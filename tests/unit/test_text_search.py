@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewarden.registry.text_search import (
+    FIRST_BYTES,
     LINES_MAX,
     PIECE_BYTES,
     Found,
@@ -156,6 +157,13 @@ def test_what_json_says_is_found(before: str, text: str, after: str, levels: int
         "Jos\\\\u00e9 Garc&iacute;a \\\\u0026amp; Roe",
         "%7B%22Jos%5Cu00e9%20Garc%5Cu00eda%20%26%20Roe%22%7D",
         "Jos%26eacute%3B Garc\u00eda &#x26;amp; Roe",
+        "Jos&#00000233; Garc&#x000000ed;a &#0000000000000000000000038; Roe",
+        # As Go's encoding/json writes JSON.
+        "Jos\\u0026eacute; Garc\\u0026iacute;a \\u0026amp; Roe",
+        "Jos\\\\u0026eacute; Garc\\\\u0026#237;a \\u0026 Roe",
+        "Jos\\u0026amp;eacute; Garc\\u0026#237;a \\u0026 Roe",
+        "Jos\\u0025C3\\u0025A9 Garc\\u0025u00eda & Roe",
+        "Jos&\\u0065acute; Garc\\u0069a \\u0026\\u0023x26; Roe",
     ],
 )
 def test_what_pages_of_the_web_have_is_searched_with_its_escapes_resolved(
@@ -163,6 +171,46 @@ def test_what_pages_of_the_web_have_is_searched_with_its_escapes_resolved(
 ) -> None:
     data = f"AT&T, 5 % of it, &c.\n{written}\nlast &#2".encode()
     assert readings(data, "José García & Roe", "nobody", cut=cut) == [{2: Reading.WEB}, {}]
+
+
+ESCAPES = st.lists(
+    st.sampled_from(
+        [
+            "Zo",
+            "\\u0026",
+            "\\\\u0026",
+            "euml;",
+            "\\u0025",
+            "C3",
+            "&amp;",
+            "%AB",
+            "%5C",
+            "\\n",
+            "n",
+            " ",
+            "\n",
+        ]
+    ),
+    max_size=12,
+).map("".join)
+# A file is looked at from its begin only after some bytes.
+FILLED = "\n" * FIRST_BYTES
+
+
+@given(ESCAPES, ESCAPES, ESCAPES, st.integers(1, 9))
+def test_what_is_found_depends_neither_on_where_a_file_is_cut_nor_on_what_else_is_in_it(
+    before: str, text: str, after: str, cut: int
+) -> None:
+    wanted = ["zo\u00eb", "\u00eb n", "zo &", "c3", "zo n"]
+    data = (FILLED + before + text + after).encode()
+    assert lines(data, *wanted, cut=cut) == lines(data, *wanted)
+    with_web = [lines(FILLED.encode() + one, *wanted, cut=cut) for one in _with_a_mark(data)]
+    assert with_web[0] == with_web[1]
+
+
+def _with_a_mark(data: bytes) -> tuple[bytes, bytes]:
+    """The same lines without and with a reference after all of them."""
+    return data + b"\nx x", data + b"\nx &amp; x"
 
 
 def test_the_first_reading_that_finds_a_text_is_named() -> None:

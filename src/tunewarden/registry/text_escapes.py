@@ -65,9 +65,13 @@ class Syntax:
 class Unescaped:
     """A text with its escapes resolved once."""
 
-    def __init__(self, syntax: Syntax) -> None:
+    def __init__(self, syntax: Syntax, high: str = "") -> None:
         self._escape = syntax.escape
-        self._high = ""
+        self._high = high
+
+    def read_as(self, syntax: Syntax) -> "Unescaped":
+        """Return what goes on from here with the escapes of another syntax."""
+        return Unescaped(syntax, self._high)
 
     def take(self, text: str) -> Iterator[str]:
         """Yield what a piece is, in parts. No escape goes on after the piece (`complete_length`)."""
@@ -120,12 +124,10 @@ def _character(escape: str) -> str:
 # RFC 8259 §7.
 _JSON = r'(?<=\\)(?:u[0-9a-fA-F]{4}|["\\/bfnrt])'
 _JSON_UNFINISHED = r"\\(?:u[0-9a-fA-F]{0,3})?\Z"
-# As browsers read them (HTML §13.2.5.72): some names need no semicolon.
+# As browsers read them (HTML §13.2.5.72): some names need no semicolon, and numbers may begin with zeros.
 _BARE = "|".join(sorted((one for one in html5 if not one.endswith(";")), key=len, reverse=True))
-_REFERENCE = (
-    f"(?<=&)(?:#(?:[xX][0-9a-fA-F]{{1,6}}|[0-9]{{1,7}});?|[a-zA-Z][a-zA-Z0-9]{{1,30}};|(?:{_BARE}))"
-)
-_REFERENCE_UNFINISHED = r"&(?:#(?:[xX][0-9a-fA-F]{0,6}|[0-9]{0,7})|[a-zA-Z][a-zA-Z0-9]{0,30})?\Z"
+_REFERENCE = f"(?<=&)(?:#(?:[xX][0-9a-fA-F]{{1,32}}|[0-9]{{1,32}});?|[a-zA-Z][a-zA-Z0-9]{{1,30}};|(?:{_BARE}))"
+_REFERENCE_UNFINISHED = r"&(?:#(?:[xX][0-9a-fA-F]{0,32}|[0-9]{0,32})|[a-zA-Z][a-zA-Z0-9]{0,30})?\Z"
 # RFC 3986 §2.1, with all bytes of a character of UTF-8, and what JavaScript's `escape` makes.
 _NEXT = "%[89abAB][0-9a-fA-F]"
 _PERCENT = (

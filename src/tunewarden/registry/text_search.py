@@ -8,8 +8,9 @@ text that is cut anywhere between two characters is compared in the same way.
 
 A file is read as it is written, and besides, where it has such escapes (`text_escapes`), in two other ways: with
 JSON's resolved, twice, for the arguments of tool calls are JSON in a string of JSON; and, for pages of the web, with
-HTML's character references, percent-encoding and JSON's resolved together, three times. A line is one of the file's
-own; an escaped line break begins none.
+HTML's character references, percent-encoding and JSON's resolved together, three times. Until the first escape of the
+web the two are one, so that a file of JSON is not read twice; the web's may be what JSON's stand for (`\u0026euml;`). A
+line is one of the file's own; an escaped line break begins none.
 
 The time is linear in the data whatever the texts are, and every function that takes data yields after each bit of work,
 so that the caller can rest or stop there.
@@ -19,11 +20,10 @@ import codecs
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import chain
-from typing import NamedTuple
 
 from tunewarden.registry.text_escapes import (
     AS_WINDOWS,
@@ -67,17 +67,8 @@ class Reading(IntEnum):
     WEB = 2
 
 
-class _Chain(NamedTuple):
-    """Syntaxes that are resolved one after the other."""
-
-    reading: Reading
-    syntaxes: tuple[Syntax, ...]
-
-
-_CHAINS = (
-    _Chain(Reading.JSON, (JSON, JSON)),
-    _Chain(Reading.WEB, (WEB, WEB_AGAIN, WEB_AGAIN)),
-)
+# How often the escapes of each are resolved.
+_PASSES = {Reading.JSON: 2, Reading.WEB: 3}
 
 
 class _Folding(dict[int, str]):
@@ -226,7 +217,7 @@ class _Encoding:
     def __init__(self, name: str, patterns: Sequence[Pattern], found: Found) -> None:
         errors = AS_WINDOWS if name == "utf-8" else "replace"
         self._decoder = codecs.getincrementaldecoder(name)(errors)
-        self._top = _Level(_Matcher(patterns, found, Reading.AS_WRITTEN), _CHAINS)
+        self._top = _Level(_Matcher(patterns, found, Reading.AS_WRITTEN), _PASSES)
 
     def feed(self, data: bytes, *, is_last: bool) -> Iterator[None]:
         parts = []
@@ -238,27 +229,25 @@ class _Encoding:
 
 
 class _Level:
-    """Searches text as it is and, from the first mark of each syntax on, with the escapes of that resolved too.
+    """Searches text as it is and, from the first mark of each reading on, with the escapes of that resolved too.
 
-    A chain of syntaxes resolves one after the other.
+    `passes` says how often each reading may still resolve escapes.
     """
 
-    def __init__(self, matcher: "_Matcher", chains: Sequence[_Chain]) -> None:
+    def __init__(self, matcher: "_Matcher", passes: Mapping[Reading, int]) -> None:
         self._matcher = matcher
-        self._chains = [one for one in chains if one.syntaxes]
+        self._passes = {reading: count for reading, count in passes.items() if count}
         self._deeper: dict[Reading, tuple[Unescaped, _Level]] = {}
         self._held = ""
 
     def feed(self, text: str, *, is_last: bool) -> Iterator[None]:
-        if self._chains:
-            text = self._held + text
-            length = len(text) if is_last else complete_length(text)
+        text, self._held = self._held + text, ""
+        if self._passes and not is_last:
+            length = complete_length(text)
             text, self._held = text[:length], text[length:]
-        for reading, syntaxes in self._chains:
-            if reading not in self._deeper and syntaxes[0].is_in(text):
-                # So far both are the same.
-                level = _Level(self._matcher.copy(reading), [_Chain(reading, syntaxes[1:])])
-                self._deeper[reading] = Unescaped(syntaxes[0]), level
+        for reading in self._passes:
+            if reading not in self._deeper and self._syntax(reading).is_in(text):
+                self._deeper[reading] = self._begun(reading)
             yield
         for unescaped, deeper in self._deeper.values():
             parts = []
@@ -269,6 +258,34 @@ class _Level:
                 parts.append(unescaped.end())
             yield from deeper.feed("".join(parts), is_last=is_last)
         yield from self._matcher.feed(text)
+
+    def _syntax(self, reading: Reading) -> Syntax:
+        if reading is Reading.JSON:
+            return JSON
+        # What has JSON's escapes alone is read as JSON, if it still may be.
+        return WEB if Reading.JSON in self._passes else WEB_AGAIN
+
+    def _begun(self, reading: Reading) -> "tuple[Unescaped, _Level]":
+        """Return how a reading goes on from here. What was before its first mark is the same without it."""
+        if reading is Reading.WEB and Reading.JSON in self._deeper:
+            unescaped, as_json = self._deeper[Reading.JSON]
+            return unescaped.read_as(WEB_AGAIN), as_json.split_off_web()
+        passes = {reading: self._passes[reading] - 1}
+        if reading is Reading.JSON and Reading.WEB in self._passes.keys() - self._deeper.keys():
+            passes[Reading.WEB] = self._passes[Reading.WEB] - 1
+        return Unescaped(self._syntax(reading)), _Level(self._matcher.copy(reading), passes)
+
+    def split_off_web(self) -> "_Level":
+        """Return what reads as the web what was read as JSON so far; this level goes on with JSON alone."""
+        count = self._passes.pop(Reading.WEB, 0)
+        level = _Level(self._matcher.copy(Reading.WEB), {Reading.WEB: count})
+        level._held = self._held
+        if Reading.WEB in self._deeper:
+            level._deeper[Reading.WEB] = self._deeper.pop(Reading.WEB)
+        elif count and Reading.JSON in self._deeper:
+            unescaped, as_json = self._deeper[Reading.JSON]
+            level._deeper[Reading.WEB] = unescaped.read_as(WEB_AGAIN), as_json.split_off_web()
+        return level
 
 
 class _Matcher:
