@@ -41,6 +41,7 @@ OWNERS = {
     "retention_pauses": "registry/retention_pause.py",
     "bulk_deletions": "deletion/bulk/bulk_rows.py",
     "bulk_deletion_items": "deletion/bulk/bulk_rows.py",
+    "bulk_deletion_members": "deletion/bulk/bulk_rows.py",
     "exports": "registry/export_rows.py",
     "deletion_settings": "registry/deletion_settings.py",
     "aliases": "registry/alias_rows.py",
@@ -154,6 +155,7 @@ READS = {
 }
 # What is put into a statement and is no constant, and why that is no table.
 UNSAID = {
+    "deletion/bulk/bulk_rows.py": {"listed": "names of parameters"},
     "audit/listing.py": {
         "order": "ASC or DESC",
         "one.condition": "compares one column with a value",

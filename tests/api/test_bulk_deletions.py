@@ -184,6 +184,29 @@ def test_a_request_that_broke_off_goes_on_with_its_key(server: Server, suffix: s
     assert sorted(counted) == sorted(models), "each has one deletion"
 
 
+@pytest.mark.parametrize("by", ["ids", "filter"])
+@pytest.mark.parametrize("is_seen", [True, False])
+def test_what_a_request_spared_stays_spared_when_it_is_sent_again(
+    server: Server, suffix: str, by: str, *, is_seen: bool
+) -> None:
+    held, protected, free = (server.make_model(suffix=suffix).id for _ in range(3))
+    hold = server.post("/v1/holds", {"model": held, "reason": "a dispute"}).json["id"]
+    server.post(f"/v1/models/{protected}", {"protected": True})
+    body: dict[str, Any] = {"filter": {"suffix": suffix}}
+    if by == "ids":
+        body = {"ids": [held, protected, "ft:nobody", LOCAL_BASE, free]}
+    client, sent = server.client(max_retries=0), {"key": f"bulk-{suffix}"}
+    if is_seen:
+        sent["if_match"] = ask(client, "/deletions", body, dry_run=True)[1]["fingerprint"]
+    first = ask(client, "/deletions", body, **sent)
+    assert outcomes(first[0])[held] == outcomes(first[0])[protected] == "spared"
+    assert first[1]["left"] == 0
+    server.post(f"/v1/holds/{hold}/lift", {"reason": "settled"})
+    server.post(f"/v1/models/{protected}", {"protected": False})
+    assert ask(client, "/deletions", body, **sent) == first
+    assert {held, protected} <= {one.id for one in client.models.list()}
+
+
 def test_a_key_is_not_forgotten_for_those_that_came_after_it(server: Server, suffix: str) -> None:
     owner = server.make_key("owner", organization=f"many-{suffix}")
     client = server.client(owner, max_retries=0)

@@ -145,6 +145,16 @@ CREATE TABLE bulk_deletion_items (
   PRIMARY KEY (bulk_n, position)
 ) WITHOUT ROWID;
 
+CREATE TABLE bulk_deletion_members (
+  bulk_n INTEGER NOT NULL REFERENCES bulk_deletions (n),
+  position INTEGER NOT NULL,
+  plan TEXT,
+  refused_as TEXT,
+  code TEXT,
+  message TEXT,
+  PRIMARY KEY (bulk_n, position)
+) WITHOUT ROWID;
+
 CREATE TABLE bulk_deletions (
   n INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
@@ -153,7 +163,7 @@ CREATE TABLE bulk_deletions (
   idempotency_key TEXT NOT NULL,
   request_sha256 TEXT NOT NULL,
   requested_at INTEGER NOT NULL,
-  has_more INTEGER NOT NULL,
+  has_more INTEGER NOT NULL, has_plans INTEGER NOT NULL DEFAULT 0,
   UNIQUE (requested_by, idempotency_key)
 );
 

@@ -30,12 +30,13 @@ def ask(
     body: object = None,
     *,
     key: str | None = None,
+    if_match: str | None = None,
     **params: object,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """POST through the SDK; return the results and the summary."""
-    options: Any = {"params": params}
-    if key is not None:
-        options["headers"] = {"Idempotency-Key": key}
+    sent = {"Idempotency-Key": key, "If-Match": if_match}
+    headers = {name: value for name, value in sent.items() if value is not None}
+    options: Any = {"params": params, "headers": headers}
     answer = client.post(path, cast_to=httpx2.Response, body=body or {}, options=options)
     return lines(answer)
 

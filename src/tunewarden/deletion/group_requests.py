@@ -5,7 +5,8 @@ each for all: to commit one changes nothing that is read of another. All others 
 (docs/decisions/0047)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import blockers, requests, together
@@ -26,21 +27,49 @@ from tunewarden.registry.artifacts import Artifact, ArtifactKind
 Wanted = Sequence[tuple[ArtifactKind, str]]
 
 
+class Verdicts(Protocol):
+    """What earlier attempts of the same request were answered, and where this one's refusals are kept."""
+
+    def of(self, tx: Tx, wanted: Wanted) -> Mapping[str, Error]:
+        """Return the refusals of those, by their ids, that were passed over."""
+
+    def keep(self, tx: Tx, refused: Mapping[str, Error]) -> None:
+        """Store why artifacts are passed over."""
+
+
 def request_together(
-    database: Database, caller: Caller, wanted: Wanted, attempt: Attempt, *, log_size: int
+    database: Database,
+    caller: Caller,
+    wanted: Wanted,
+    attempt: Attempt,
+    *,
+    log_size: int,
+    verdicts: Verdicts | None = None,
 ) -> list[RequestedDeletion | Error]:
-    """Return the deletion of each artifact, or its refusal.
+    """Return the deletion of each artifact, or its refusal. What `verdicts` know is answered again, and not looked at.
 
     A refusal that is about the caller is the last one: what follows it was not looked at.
     """
     with database.write(below_floor=True) as tx:
+        before = {} if verdicts is None else verdicts.of(tx, wanted)
         group = _Group(tx, caller, wanted, attempt, log_size)
         for kind, artifact_id in wanted:
-            if not group.ask(kind, artifact_id):
+            if artifact_id in before:
+                group.answer(before[artifact_id])
+            elif not group.ask(kind, artifact_id):
                 break
         asked = group.committed()
-    for (kind, artifact_id), one in zip(wanted, asked, strict=False):
-        if isinstance(one, Error) and one.kind in REFUSALS:
+        refused = {
+            artifact_id: (kind, one)
+            for (kind, artifact_id), one in zip(wanted, asked, strict=False)
+            if isinstance(one, Error) and artifact_id not in before
+        }
+        if verdicts is not None:
+            verdicts.keep(
+                tx, {of: one for of, (_, one) in refused.items() if not is_about_caller(one)}
+            )
+    for artifact_id, (kind, one) in refused.items():
+        if one.kind in REFUSALS:
             record_refusal(database, caller, kind, artifact_id, one)
     return asked
 
@@ -60,6 +89,10 @@ class _Group:
         self._is_allowed = False
         # Those at the end that are free are Artifacts until they are committed.
         self._asked: list[RequestedDeletion | Error | Artifact] = []
+
+    def answer(self, refused: Error) -> None:
+        """Let the next one be refused."""
+        self._asked.append(refused)
 
     def ask(self, kind: ArtifactKind, artifact_id: str) -> bool:
         """Do D1 to D3 for one; return False after a refusal that is about the caller."""

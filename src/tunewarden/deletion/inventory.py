@@ -97,6 +97,11 @@ TABLES = (
         "bulk_deletions", Holds.NOTHING, "who asked for many at once, with which Idempotency-Key"
     ),
     Place("bulk_deletion_items", Holds.METADATA, "numbers of the models that a filter chose"),
+    Place(
+        "bulk_deletion_members",
+        Holds.METADATA,
+        "digests of plans, and why one was spared, which names it; a row goes with its request",
+    ),
     Place("retention_rules", Holds.NOTHING, "names, ages and patterns of suffixes"),
     Place("retention_notices", Holds.METADATA, "when a rule deletes a model; no row may name it"),
     Place("retention_pauses", Holds.NOTHING, "times and reasons"),

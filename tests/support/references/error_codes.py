@@ -38,6 +38,7 @@ HIDDEN: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
         (ReasonCode.TOO_YOUNG, ReasonCode.IN_USE, ReasonCode.KEEP_LATEST, ReasonCode.ARCHIVED),
         "409",
     ),
+    ("deletion/bulk/verdicts.py", "refusal.code"): ((), ""),
     ("deletion/plan.py", "BASE_REFUSED"): ((plan.BASE_REFUSED,), "403"),
     ("embedded_engine/fields.py", "f'{kind}_above_max_value'"): (
         ("integer_above_max_value", "decimal_above_max_value"),

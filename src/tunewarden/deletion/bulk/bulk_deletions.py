@@ -1,38 +1,36 @@
 """Bulk deletions: many models or files by one request, each with the checks of its own D3.
 
 Groups of deletions share a commit and the steps that follow. With an Idempotency-Key the same request continues where
-it broke off: what a filter chose is fixed by then, and what was deleted is answered again.
+it broke off: what a filter chose is fixed by then, and what was deleted or passed over is answered again.
 """
 
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import group_requests, plan, requests
 from tunewarden.deletion.bulk import bulk_rows, choosing, results
 from tunewarden.deletion.bulk.bulk_rows import BulkDeletion
+from tunewarden.deletion.bulk.rechecking import Plans, Recheck, kind_of
 from tunewarden.deletion.bulk.results import Fingerprint, Outcome, Result, Summary
+from tunewarden.deletion.bulk.verdicts import Verdicts
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.group_runner import GROUP_MAX
 from tunewarden.deletion.requests import MISSING, Attempt, Part, RequestedDeletion
-from tunewarden.deletion.use import IsServed
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
 from tunewarden.ids import SHOWN_MAX, Prefix, mint
 from tunewarden.registry import criteria as old
-from tunewarden.registry.artifacts import Artifact, ArtifactKind
+from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.criteria import Criteria
 
 ITEMS_MAX = 10_000
 Results = Iterator[Result | Summary]
 Groups = Iterator[list[Result] | list[Summary]]
-Plans = Mapping[str, str]
-# No plan's fingerprint: of what was blocked when the plans were seen, and is free now.
-NOT_SEEN = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ class BulkDeletions:
         requests.check_idempotency_key(attempt.idempotency_key)
         authorize(caller, Action.DELETE)
         bulk, ids, plans = self._begun(caller, wanted, attempt)
-        recheck = _Recheck(
+        recheck = Recheck(
             caller, wanted.criteria, bulk.requested_at, plans, self.executor.is_served
         )
         each = replace(
@@ -101,7 +99,10 @@ class BulkDeletions:
             if_match=None,
             recheck=recheck if recheck.looks else None,
         )
-        return self._deleted(caller, bulk, ids, each)
+        is_kept = attempt.idempotency_key is not None
+        places = {artifact_id: place for place, artifact_id in enumerate(ids)}
+        verdicts = Verdicts(bulk.id, places) if is_kept else None
+        return self._deleted(caller, bulk, ids, each, verdicts)
 
     def _begun(
         self, caller: Caller, wanted: Wanted, attempt: Attempt
@@ -112,22 +113,25 @@ class BulkDeletions:
             found = self._found(tx, caller, wanted, attempt)
             now = tx.now_micros
         if found is not None:
-            return *found, None
+            return found
         plans = self._check_fingerprint(caller, wanted, now, attempt.if_match)
         chosen, has_more = self._chosen(caller, wanted.criteria, now)
-        bulk = _new(caller, wanted, attempt, now, has_more=has_more)
+        bulk = _new(caller, wanted, attempt, now, has_more=has_more, has_plans=plans is not None)
+        ids = wanted.ids or [artifact_id for _, artifact_id in chosen]
         if attempt.idempotency_key is not None:
             with self.database.write(below_floor=True) as tx:
                 keys.authorize_now(tx, caller, Action.DELETE)
                 found = self._found(tx, caller, wanted, attempt)
                 if found is not None:  # the same request at the same time
-                    return *found, plans
-                bulk_rows.insert(tx, bulk, [n for n, _ in chosen])
-        return bulk, wanted.ids or [artifact_id for _, artifact_id in chosen], plans
+                    return found
+                seen = plans or {}
+                by_place = {place: seen[one] for place, one in enumerate(ids) if one in seen}
+                bulk_rows.insert(tx, bulk, [n for n, _ in chosen], by_place)
+        return bulk, ids, plans
 
     def _found(
         self, tx: Tx, caller: Caller, wanted: Wanted, attempt: Attempt
-    ) -> tuple[BulkDeletion, Sequence[str]] | None:
+    ) -> tuple[BulkDeletion, Sequence[str], Plans | None] | None:
         key = attempt.idempotency_key
         found = None if key is None else bulk_rows.find(tx, caller.key_id, key)
         if found is None:
@@ -139,7 +143,10 @@ class BulkDeletions:
                 param="Idempotency-Key",
                 code="idempotency_key_reused",
             )
-        return found, wanted.ids or bulk_rows.chosen(tx, found.id)
+        ids = wanted.ids or bulk_rows.chosen(tx, found.id)
+        if not found.has_plans:
+            return found, ids, None
+        return found, ids, {ids[place]: one for place, one in bulk_rows.plans(tx, found.id).items()}
 
     def _chosen(
         self, caller: Caller, criteria: Criteria | None, now: int
@@ -196,7 +203,7 @@ class BulkDeletions:
 
     def _planned_by_id(self, caller: Caller, ids: Sequence[str]) -> Iterator[Result]:
         for artifact_id in ids:
-            kind = _kind(artifact_id)
+            kind = kind_of(artifact_id)
             try:
                 found = plan.plan(
                     self.database, caller, kind, artifact_id, is_served=self.executor.is_served
@@ -237,14 +244,19 @@ class BulkDeletions:
             )
 
     def _deleted(
-        self, caller: Caller, bulk: BulkDeletion, ids: Sequence[str], attempt: Attempt
+        self,
+        caller: Caller,
+        bulk: BulkDeletion,
+        ids: Sequence[str],
+        attempt: Attempt,
+        verdicts: Verdicts | None,
     ) -> Groups:
         summary = Summary(id=bulk.id, has_more=bulk.has_more)
         summary.left = len(ids)
         for start in range(0, len(ids), GROUP_MAX):
-            group = [(_kind(one), one) for one in ids[start : start + GROUP_MAX]]
+            group = [(kind_of(one), one) for one in ids[start : start + GROUP_MAX]]
             try:
-                asked = self._commit(caller, group, attempt)
+                asked = self._commit(caller, group, attempt, verdicts)
             except Error as error:
                 summary.stopped = error
                 break
@@ -261,12 +273,16 @@ class BulkDeletions:
         yield [summary]
 
     def _commit(
-        self, caller: Caller, group: Sequence[tuple[ArtifactKind, str]], attempt: Attempt
+        self,
+        caller: Caller,
+        group: Sequence[tuple[ArtifactKind, str]],
+        attempt: Attempt,
+        verdicts: Verdicts | None,
     ) -> list[RequestedDeletion | Error]:
         looking = replace(attempt, is_served=self.executor.is_served)
         return self.executor.commit(
             lambda log_size: group_requests.request_together(
-                self.database, caller, group, looking, log_size=log_size
+                self.database, caller, group, looking, log_size=log_size, verdicts=verdicts
             )
         )
 
@@ -294,7 +310,7 @@ class BulkDeletions:
 
 
 def _new(
-    caller: Caller, wanted: Wanted, attempt: Attempt, now: int, *, has_more: bool
+    caller: Caller, wanted: Wanted, attempt: Attempt, now: int, *, has_more: bool, has_plans: bool
 ) -> BulkDeletion:
     bulk_id = mint(Prefix.BULK_DELETION)
     return BulkDeletion(
@@ -305,43 +321,8 @@ def _new(
         request_sha256=wanted.digest(),
         requested_at=now,
         has_more=has_more,
+        has_plans=has_plans,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Recheck:
-    """What D3 looks at once more: that the criteria choose it still, and that its plan is what was seen."""
-
-    caller: Caller
-    criteria: Criteria | None
-    now_micros: int
-    plans: Plans | None
-    is_served: IsServed
-
-    @property
-    def looks(self) -> bool:
-        """Whether it looks at anything: ids that were sent without a plan are deleted whatever they are now."""
-        return self.criteria is not None or self.plans is not None
-
-    def __call__(self, tx: Tx, artifact: Artifact) -> None:
-        if self.criteria is not None:
-            choosing.check_still_chosen(
-                tx, self.criteria, artifact, self.now_micros, self.is_served
-            )
-        if self.plans is None:
-            return
-        is_file = _kind(artifact.id) is ArtifactKind.FILE
-        now = (
-            plan.with_cascade(tx, self.caller, artifact)
-            if is_file
-            else plan.of(tx, ArtifactKind.MODEL, artifact)
-        )
-        plan.check_seen(now, self.plans.get(artifact.id, NOT_SEEN))
-
-
-def _kind(artifact_id: str) -> ArtifactKind:
-    is_file = artifact_id.startswith(f"{Prefix.FILE}-")
-    return ArtifactKind.FILE if is_file else ArtifactKind.MODEL
 
 
 def _refused(kind: ArtifactKind, artifact_id: str, refused: Error) -> Result:

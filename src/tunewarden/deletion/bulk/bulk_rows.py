@@ -1,8 +1,12 @@
-"""SQL on bulk deletions: the request that an Idempotency-Key belongs to, and what its filter chose."""
+"""SQL on bulk deletions: the request that an Idempotency-Key belongs to, what its filter chose, and what was answered.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+A member is known by its place: in the ids that were sent, or in what the filter chose.
+"""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from tunewarden.db import lists
 from tunewarden.db.database import Tx
 from tunewarden.errors import Error, Kind
 
@@ -17,7 +21,7 @@ DROPPED_AT_ONCE = 10
 class BulkDeletion:
     """A bulk deletion: `requested_by` is a key's id, `requested_at` in microseconds since 1970.
 
-    `has_more`: its filter chose more than its items.
+    `has_more`: its filter chose more than its items. `has_plans`: it deletes a member only by the plan that is stored.
     """
 
     id: str
@@ -27,12 +31,22 @@ class BulkDeletion:
     request_sha256: str
     requested_at: int
     has_more: bool
+    has_plans: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a member was passed over, as the parts of an error."""
+
+    kind: str
+    code: str | None
+    message: str
 
 
 def find(tx: Tx, requested_by: str, idempotency_key: str) -> BulkDeletion | None:
     """Return the bulk deletion of a key with this Idempotency-Key, or None."""
     row = tx.row(
-        "SELECT id, organization_id, request_sha256, requested_at, has_more FROM bulk_deletions"
+        "SELECT id, organization_id, request_sha256, requested_at, has_more, has_plans FROM bulk_deletions"
         " WHERE requested_by = :by AND idempotency_key = :key",
         by=requested_by,
         key=idempotency_key,
@@ -47,11 +61,14 @@ def find(tx: Tx, requested_by: str, idempotency_key: str) -> BulkDeletion | None
         request_sha256=row[2],
         requested_at=row[3],
         has_more=bool(row[4]),
+        has_plans=bool(row[5]),
     )
 
 
-def insert(tx: Tx, bulk: BulkDeletion, numbers: Sequence[int]) -> None:
-    """Insert a bulk deletion and the artifacts that its filter chose; the organization's expired ones go.
+def insert(tx: Tx, bulk: BulkDeletion, numbers: Sequence[int], plans: Mapping[int, str]) -> None:
+    """Insert a bulk deletion, the artifacts that its filter chose, and the fingerprints of its members' plans.
+
+    The organization's expired ones go.
 
     Raises Error(QUOTA_EXCEEDED) if it has too many.
     """
@@ -59,7 +76,7 @@ def insert(tx: Tx, bulk: BulkDeletion, numbers: Sequence[int]) -> None:
     _check_room(tx, bulk.organization_id)
     tx.run(
         "INSERT INTO bulk_deletions (id, organization_id, requested_by, idempotency_key, request_sha256,"
-        " requested_at, has_more) VALUES (:id, :organization, :by, :key, :sha, :at, :more)",
+        " requested_at, has_more, has_plans) VALUES (:id, :organization, :by, :key, :sha, :at, :more, :planned)",
         id=bulk.id,
         organization=bulk.organization_id,
         by=bulk.requested_by,
@@ -67,6 +84,7 @@ def insert(tx: Tx, bulk: BulkDeletion, numbers: Sequence[int]) -> None:
         sha=bulk.request_sha256,
         at=bulk.requested_at,
         more=int(bulk.has_more),
+        planned=int(bulk.has_plans),
     )
     row = tx.row("SELECT n FROM bulk_deletions WHERE id = :id", id=bulk.id)
     assert row is not None, "the row was written in this transaction"
@@ -77,6 +95,10 @@ def insert(tx: Tx, bulk: BulkDeletion, numbers: Sequence[int]) -> None:
             position=position,
             artifact=artifact_n,
         )
+    tx.run_each(
+        "INSERT INTO bulk_deletion_members (bulk_n, position, plan) VALUES (:n, :position, :plan)",
+        [{"n": row[0], "position": place, "plan": plan} for place, plan in plans.items()],
+    )
 
 
 def chosen(tx: Tx, bulk_id: str) -> list[str]:
@@ -89,6 +111,42 @@ def chosen(tx: Tx, bulk_id: str) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
+def plans(tx: Tx, bulk_id: str) -> dict[int, str]:
+    """Return the fingerprints of the plans by which members are deleted, by their places."""
+    rows = tx.rows(
+        "SELECT m.position, m.plan FROM bulk_deletions b JOIN bulk_deletion_members m ON m.bulk_n = b.n"
+        " WHERE b.id = :id AND m.plan IS NOT NULL",
+        id=bulk_id,
+    )
+    return {row[0]: str(row[1]) for row in rows}
+
+
+def refusals(tx: Tx, bulk_id: str, places: Sequence[int]) -> dict[int, Refusal]:
+    """Return why those at these places, if so, were passed over."""
+    found = {}
+    for listed, values in lists.parts(places):
+        for row in tx.rows(
+            "SELECT m.position, m.refused_as, m.code, m.message FROM bulk_deletions b"
+            " JOIN bulk_deletion_members m ON m.bulk_n = b.n"
+            f" WHERE b.id = :id AND m.position IN ({listed}) AND m.refused_as IS NOT NULL",
+            id=bulk_id,
+            **values,
+        ):
+            found[row[0]] = Refusal(*row[1:])
+    return found
+
+
+def note_refusals(tx: Tx, bulk_id: str, refused: Mapping[int, Refusal]) -> None:
+    """Store why members were passed over, by their places."""
+    tx.run_each(
+        "INSERT INTO bulk_deletion_members (bulk_n, position, refused_as, code, message)"
+        " SELECT n, :position, :kind, :code, :message FROM bulk_deletions WHERE id = :id"
+        " ON CONFLICT (bulk_n, position) DO UPDATE"
+        " SET refused_as = excluded.refused_as, code = excluded.code, message = excluded.message",
+        [{"id": bulk_id, "position": place, **asdict(one)} for place, one in refused.items()],
+    )
+
+
 def _drop_expired(tx: Tx, organization_id: str) -> None:
     rows = tx.rows(
         "SELECT n, requested_at FROM bulk_deletions WHERE organization_id = :organization ORDER BY n LIMIT :most",
@@ -98,6 +156,7 @@ def _drop_expired(tx: Tx, organization_id: str) -> None:
     for n, requested_at in rows:
         if requested_at < tx.now_micros - KEPT_MICROS:
             tx.run("DELETE FROM bulk_deletion_items WHERE bulk_n = :n", n=n)
+            tx.run("DELETE FROM bulk_deletion_members WHERE bulk_n = :n", n=n)
             tx.run("DELETE FROM bulk_deletions WHERE n = :n", n=n)
 
 
