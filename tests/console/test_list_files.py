@@ -128,12 +128,12 @@ def test_a_filter_that_there_is_not_is_refused_and_not_left_out(admin: Visitor, 
 
 
 def test_no_name_is_a_formula(server: Server, admin: Visitor, key: str) -> None:
-    names = ["=cmd|' C'!A0", "+1", "-1+1", "@SUM(A1)", 'a,b"c', "plain.jsonl"]
+    names = ["=cmd|' C'!A0", "+1", "-1+1", "@SUM(A1)", 'a,b"c', "plain.jsonl", "x;=1+1"]
     client = server.client(key)
     for name in names:
         client.files.create(file=(name, b"{}\n"), purpose="user_data")
     written = {one["filename"] for one in _cells(admin.get("/console/files?format=csv"))}
-    assert written == {*(f"'{name}" for name in names[:4]), *names[4:]}
+    assert written == {*(f"'{name}" for name in names[:4]), *names[4:6], "x;'=1+1"}
     found = admin.get("/console/files?format=json").json["data"]
     assert {one["filename"] for one in found} == set(names), "only spreadsheets know formulas"
 
@@ -148,6 +148,20 @@ def test_other_beginnings_of_a_formula_are_none_either(cell: str) -> None:
         7,
         "true",
     ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("x;=1+1", "x;'=1+1"),
+        ('x; "=1+1', "x; \"'=1+1"),
+        ("=1;@A;-2", "'=1;'@A;'-2"),
+        ("x;＝1", "x;'＝1"),  # noqa: RUF001  wide on purpose
+        ("a;b=1;c-2", "a;b=1;c-2"),
+    ],
+)
+def test_a_formula_does_not_begin_where_a_semicolon_ends_a_cell(cell: str, written: str) -> None:
+    assert tables.harmless(cell) == written
 
 
 def test_a_file_is_bounded_and_says_where_it_goes_on(server: Server, admin: Visitor) -> None:

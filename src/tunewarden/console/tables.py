@@ -5,6 +5,7 @@ A file has a bounded number of rows; what follows is at the address in its `Link
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,8 +25,9 @@ Cell = str | int | bool | None
 ROWS_MAX = 5000
 READ_ROWS = 100
 READS_MAX = 50
-# A spreadsheet takes a cell that begins with one of these as a formula, also in their wide forms.
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001  wide on purpose
+# A spreadsheet takes a cell that begins with one of these as a formula, also in their wide forms. Where the comma is the
+# decimal point it begins a cell after a semicolon too, and what is quoted for commas is not quoted for it.
+FORMULA = re.compile(r"""(^|;[\s"']*)(?=[=+\-@\t\r\n＝＋－＠])""")  # noqa: RUF001  wide on purpose
 
 
 @dataclass(frozen=True)  # with slots no `Table[T](…)` can be made
@@ -81,10 +83,10 @@ def moment(seconds: float | None) -> str | None:
 
 
 def harmless(cell: Cell) -> Cell:
-    """Return a cell that no spreadsheet takes as a formula: then it begins with an apostrophe."""
+    """Return a cell that no spreadsheet takes as a formula: an apostrophe stands before what would begin one."""
     if isinstance(cell, bool):
         return "true" if cell else "false"
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+    return FORMULA.sub(r"\1'", cell) if isinstance(cell, str) else cell
 
 
 Rows = Iterator[dict[str, Cell]]
