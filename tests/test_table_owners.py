@@ -25,6 +25,7 @@ OWNERS = {
     "project_members": "identity/project_members.py",
     "api_keys": "identity/key_rows.py",
     "admin_api_keys": "identity/admin_keys.py",
+    "key_attempts": "identity/key_attempts.py",
     "sessions": "identity/session_rows.py",
     "sign_in_links": "identity/session_rows.py",
     "bases": "registry/bases.py",

@@ -377,6 +377,11 @@ CREATE TABLE jobs (
   finished_at INTEGER
 , sealed_metadata BLOB, idempotency_sha256 BLOB);
 
+CREATE TABLE key_attempts (
+  attempt_sha256 BLOB PRIMARY KEY,
+  made_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
 CREATE TABLE key_rate_limits (
   key_id TEXT PRIMARY KEY REFERENCES api_keys (id),
   requests INTEGER,
@@ -762,6 +767,8 @@ CREATE INDEX jobs_unfinished_of_project ON jobs (project_id) WHERE finished_at I
 CREATE INDEX jobs_validated_on ON jobs (validation_n) WHERE validation_n IS NOT NULL;
 
 CREATE INDEX jobs_with_result ON jobs (result_n) WHERE result_n IS NOT NULL;
+
+CREATE INDEX key_attempts_by_time ON key_attempts (made_at);
 
 CREATE INDEX key_rate_limits_by_bucket ON key_rate_limits (bucket);
 

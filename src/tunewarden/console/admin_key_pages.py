@@ -8,7 +8,7 @@ from starlette.responses import Response
 from tunewarden.console import confirming, lists, rendering, tables
 from tunewarden.console.administration import administered, shown_key
 from tunewarden.console.paths import Page
-from tunewarden.console.project_key_pages import DAY_SECONDS, seconds_sent, show_once
+from tunewarden.console.project_key_pages import DAY_SECONDS, attempt_of, seconds_sent, show_once
 from tunewarden.console.requests import Visit
 from tunewarden.console.tables import Table
 from tunewarden.identity import admin_key_commands, key_format
@@ -72,6 +72,7 @@ def create_admin_key(visit: Visit, administrator: Administrator) -> Response:
         name=asked.sent("name").strip(),
         user_id=asked.sent("user_id").strip() or None,
         expires_in_seconds=seconds_sent(visit, "expires_in_days", DAY_SECONDS),
+        attempt=attempt_of(visit),
     )
     return show_once(visit, made.name, text, back=HERE)
 

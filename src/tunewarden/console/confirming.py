@@ -16,9 +16,7 @@ from tunewarden.console import rendering
 from tunewarden.console.requests import Visit
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import key_format, sessions
-from tunewarden.ids import token
 
-ATTEMPT_LENGTH = 32
 KEY = "key"
 # A form is bounded (`requests.BODY_BYTES_MAX`), a plan is not: of a longer part the form has how many and a digest.
 PART_MAX = 2 * 1024
@@ -107,10 +105,9 @@ def _key_page(visit: Visit, message: str, status: int, *, what: str) -> Response
 
 
 def form(visit: Visit) -> dict[str, Any]:
-    """Return what the form needs beside its plan. `attempt`: sent twice, it is one request."""
+    """Return what the form needs beside its plan."""
     return {
         "needs_proof": not visit.session.has_fresh_proof,
-        "attempt": token(ATTEMPT_LENGTH),
         "is_forced": is_forced(visit),
         "typed": visit.asked.sent("confirmation"),
     }

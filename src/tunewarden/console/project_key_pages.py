@@ -78,6 +78,7 @@ def create_key(visit: Visit, administrator: Administrator) -> Response:
         name=asked.sent("name").strip(),
         scopes=scopes_of(visit),
         expires_in_seconds=seconds_sent(visit, "expires_in_days", DAY_SECONDS),
+        attempt=attempt_of(visit),
     )
     return show_once(visit, made.key.name, text, back=_project(project_id))
 
@@ -95,6 +96,7 @@ def rotate_key(visit: Visit, administrator: Administrator) -> Response:
         segments["key_id"],
         overlap_seconds=seconds_sent(visit, "overlap_hours", HOUR_SECONDS),
         expires_in_seconds=seconds_sent(visit, "expires_in_days", DAY_SECONDS),
+        attempt=attempt_of(visit),
         share_limit=rate_limits.share_of_key,
     )
     return show_once(
@@ -123,6 +125,12 @@ def show_once(
 def scopes_of(visit: Visit) -> list[str]:
     """Return the scopes that were chosen; none is no restriction."""
     return [one for one in visit.asked.form.get("scopes", []) if one]
+
+
+def attempt_of(visit: Visit) -> str:
+    """Return which attempt to make a key a form is; the same text sent to another address is another attempt."""
+    sent = visit.asked.sent("attempt")
+    return f"{visit.asked.request.scope['path']} {sent}" if sent else ""
 
 
 def seconds_sent(visit: Visit, name: str, unit_seconds: int) -> int | None:

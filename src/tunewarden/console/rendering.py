@@ -1,6 +1,7 @@
 """Templates, and the headers of every page. Nothing comes from elsewhere, and nothing runs but our own modules."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from tunewarden.console import shown, statics
 from tunewarden.console.navigation import NAVIGATION
 from tunewarden.console.requests import Visit
 from tunewarden.errors import Error, Kind
+from tunewarden.ids import token
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+# A form that has an attempt, sent twice, is one request.
+ATTEMPT_LENGTH = 32
 FIRST_PAGE = "/console", "Go to the first page"
 SIGN_IN = "/console/sign-in", "Sign in"
 UNAUTHORIZED = 401
@@ -49,7 +53,7 @@ _environment = Environment(
     auto_reload=False,
 )
 _environment.filters |= shown.FILTERS
-_environment.globals |= {"static": statics.address}
+_environment.globals |= {"static": statics.address, "new_attempt": partial(token, ATTEMPT_LENGTH)}
 
 
 def page(

@@ -10,7 +10,13 @@ from starlette.responses import Response
 from tunewarden.console import confirming, lists, rendering, tables
 from tunewarden.console.administration import administered, shown_key
 from tunewarden.console.paths import Page
-from tunewarden.console.project_key_pages import DAY_SECONDS, scopes_of, seconds_sent, show_once
+from tunewarden.console.project_key_pages import (
+    DAY_SECONDS,
+    attempt_of,
+    scopes_of,
+    seconds_sent,
+    show_once,
+)
 from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
 from tunewarden.console.tables import Table
@@ -77,6 +83,7 @@ def create_account(visit: Visit, administrator: Administrator) -> Response:
         project_id,
         name=visit.asked.sent("name").strip(),
         expires_in_seconds=seconds_sent(visit, "expires_in_days", DAY_SECONDS),
+        attempt=attempt_of(visit),
     )
     assert made is not None, "it was made with a key"
     return show_once(visit, account.name, made.text, back=_page_of(project_id))
@@ -100,6 +107,7 @@ def change_account(visit: Visit, administrator: Administrator) -> Response:
             name=asked.sent("name").strip() or None,
             scopes=scopes_of(visit),
             expires_in_seconds=seconds_sent(visit, "expires_in_days", DAY_SECONDS),
+            attempt=attempt_of(visit),
         )
         return show_once(visit, made.key.name, made.text, back=back)
     elif act == "delete":

@@ -76,7 +76,7 @@ class Site:
         request.scope["state"]["caller"] = session.caller
         visits.append(Visit(asked, session))
         if page is None:
-            raise _no_such_page(request)
+            return _without_page(visits[0])
         visits[0] = visit = Visit(await _with_form(asked), session)
         return await _run(page.answer, visit)
 
@@ -162,6 +162,15 @@ def _there(path: str) -> list[tuple[AnyPage, re.Match[str]]]:
     return [(page, found) for page, found in tried if found is not None]
 
 
+def _without_page(visit: Visit) -> Response:
+    """Lead from the address of a form, as of a key that was shown, to the page above it. Raises Error otherwise."""
+    request = visit.asked.request
+    way = _above(request.scope["path"])
+    if way is None or request.method not in SAFE or not _there(request.scope["path"]):
+        raise _no_such_page(request)
+    return rendering.to(way)
+
+
 def _no_such_page(request: Request) -> Error:
     """Return the error of a path that has no page, or none that answers this method."""
     methods = {page.method for page, _ in _there(request.scope["path"])}
@@ -200,12 +209,18 @@ def _way_back(visit: Visit) -> tuple[str, str]:
     """Return the page with the form that was refused: the one that it names, or the nearest above where it went."""
     request = visit.asked.request
     path = rendering.ours(visit.asked.sent("then"), request.scope["path"])
-    while path not in {"", "/console"} and request.method not in SAFE:
+    way = None if request.method in SAFE else _above(path)
+    return rendering.FIRST_PAGE if way is None else (way, "Go back to the form")
+
+
+def _above(path: str) -> str | None:
+    """Return the address of the nearest page, at this one or above; None if only the first page is."""
+    while path not in {"", "/console"}:
         here = path.partition("?")[0]
         if any(one.method == "GET" and one.route.path_regex.fullmatch(here) for one in PAGES):
-            return path, "Go back to the form"
+            return path
         path = here.rpartition("/")[0]
-    return rendering.FIRST_PAGE
+    return None
 
 
 def _to_sign_in(request: Request) -> Response:

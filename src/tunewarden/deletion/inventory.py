@@ -48,6 +48,7 @@ TABLES = (
     ),
     Place("api_keys", Holds.NOTHING, "hashes of API keys"),
     Place("admin_api_keys", Holds.NOTHING, "hashes of admin keys"),
+    Place("key_attempts", Holds.NOTHING, "hashes of forms that have made a key, of a day"),
     Place("sessions", Holds.NOTHING, "hashes of the console's cookies; of half an hour's use"),
     Place("sign_in_links", Holds.NOTHING, "hashes of links, of ten minutes"),
     Place("aliases", Holds.NOTHING, "names that organizations give to models"),

@@ -1,7 +1,7 @@
 """What administrators do with admin keys: create, list, revoke. Each is one transaction."""
 
 from tunewarden.db.database import Database
-from tunewarden.identity import admin_keys, users
+from tunewarden.identity import admin_keys, key_attempts, users
 from tunewarden.identity.admin_keys import Administrator, AdminKey
 
 
@@ -12,13 +12,16 @@ def create(
     name: str,
     user_id: str | None = None,
     expires_in_seconds: int | None,
+    attempt: str | None = None,
 ) -> tuple[AdminKey, str]:
     """Create an admin key of an Owner, by default of the administrator's user; return it and its text, which is not stored.
 
-    Raises Error(UNAUTHENTICATED), Error(NOT_FOUND) for an unknown user, Error(INVALID) for one who is no Owner.
+    Raises Error(UNAUTHENTICATED), Error(NOT_FOUND) for an unknown user, Error(INVALID) for one who is no Owner,
+    Error(CONFLICT) if the `attempt` has made one.
     """
     with database.write() as tx:
         admin_keys.check_now(tx, administrator)
+        key_attempts.claim(tx, administrator, attempt)
         if user_id is not None:
             users.check_is_owner(tx, administrator.organization_id, user_id)
         return admin_keys.create(

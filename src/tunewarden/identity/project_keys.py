@@ -8,7 +8,15 @@ from tunewarden import ids
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import admin_keys, key_rotation, key_rows, policy, projects, users
+from tunewarden.identity import (
+    admin_keys,
+    key_attempts,
+    key_rotation,
+    key_rows,
+    policy,
+    projects,
+    users,
+)
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.key_rows import KeyRow
 from tunewarden.identity.policy import Role
@@ -102,15 +110,17 @@ def create(
     name: str,
     scopes: Iterable[str] = (),
     expires_in_seconds: int | None = None,
+    attempt: str | None = None,
 ) -> tuple[ProjectKey, str]:
     """Create a key of a person; return it and its text, which is not stored.
 
-    Raises Error(UNAUTHENTICATED, NOT_FOUND, INVALID), Error(CONFLICT) if the project is archived, Error(INVALID) for
-    a person who may do nothing in it.
+    Raises Error(UNAUTHENTICATED, NOT_FOUND, INVALID), Error(CONFLICT) if the project is archived or the `attempt`
+    has made one, Error(INVALID) for a person who may do nothing in it.
     """
     organization = administrator.organization_id
     with database.write() as tx:
         admin_keys.check_now(tx, administrator)
+        key_attempts.claim(tx, administrator, attempt)
         projects.find_active(tx, organization, project_id)
         user = users.find(tx, organization, user_id)
         made, text = key_rows.insert(
@@ -171,15 +181,18 @@ def rotate(
     overlap_seconds: int | None,
     expires_in_seconds: int | None,
     share_limit: Callable[[Tx, str, str], None],
+    attempt: str | None = None,
 ) -> tuple[ProjectKey, str, KeyRow]:
     """Create a key like another one, in one transaction; return it, its text, and the old one, which ends soon.
 
     The old one ends after `overlap_seconds`, a day without it, if not sooner. `share_limit` gives the rate limit of the
     first key to the second. Raises Error(UNAUTHENTICATED, NOT_FOUND), Error(INVALID) for a key that has expired or
-    whose user may do nothing in the project, Error(CONFLICT) if the project is archived.
+    whose user may do nothing in the project, Error(CONFLICT) if the project is archived or the
+    `attempt` has made one.
     """
     with database.write() as tx:
         admin_keys.check_now(tx, administrator)
+        key_attempts.claim(tx, administrator, attempt)
         projects.find_active(tx, administrator.organization_id, project_id)
         found = _find(tx, project_id, key_id)
         _check_has_access(found)

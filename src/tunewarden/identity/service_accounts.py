@@ -7,7 +7,7 @@ from tunewarden import audit, ids
 from tunewarden.db import cursors
 from tunewarden.db.database import Database, Row, Tx
 from tunewarden.errors import Error, Kind
-from tunewarden.identity import admin_keys, key_rows, project_members, projects, users
+from tunewarden.identity import admin_keys, key_attempts, key_rows, project_members, projects, users
 from tunewarden.identity.admin_keys import Administrator
 from tunewarden.identity.key_rows import KeyRow
 from tunewarden.identity.policy import ProjectRole, ServiceAccountRole
@@ -53,10 +53,12 @@ def create(
     name: str,
     has_key: bool = True,
     expires_in_seconds: int | None = None,
+    attempt: str | None = None,
 ) -> tuple[ServiceAccount, NewKey | None]:
     """Create a service account, with the role of a member and a key; without `has_key`, with neither.
 
-    Raises Error(UNAUTHENTICATED, NOT_FOUND, INVALID), Error(CONFLICT) if the project is archived.
+    Raises Error(UNAUTHENTICATED, NOT_FOUND, INVALID), Error(CONFLICT) if the project is archived or the `attempt` has
+    made one.
     """
     organization, actor = administrator.organization_id, administrator.actor
     if not has_key and expires_in_seconds is not None:
@@ -68,6 +70,7 @@ def create(
         )
     with database.write() as tx:
         admin_keys.check_now(tx, administrator)
+        key_attempts.claim(tx, administrator, attempt)
         projects.find_active(tx, organization, project_id)
         account_id = users.add_service_account(tx, organization, project_id, name, actor)
         made = None
@@ -88,13 +91,16 @@ def create_key(
     name: str | None = None,
     scopes: Iterable[str] = (),
     expires_in_seconds: int | None = None,
+    attempt: str | None = None,
 ) -> NewKey:
     """Create another key of a service account.
 
-    Raises Error(UNAUTHENTICATED, NOT_FOUND, INVALID), Error(CONFLICT) if the project is archived.
+    Raises Error(UNAUTHENTICATED, NOT_FOUND, INVALID), Error(CONFLICT) if the project is archived or the `attempt` has
+    made one.
     """
     with database.write() as tx:
         admin_keys.check_now(tx, administrator)
+        key_attempts.claim(tx, administrator, attempt)
         projects.find_active(tx, administrator.organization_id, project_id)
         account = _find(tx, project_id, account_id)
         return _add_key(
