@@ -19,6 +19,8 @@ from tests.support.servers import (
     wait_until,
 )
 
+from tunewarden.registry import models
+
 SAID: list[Any] = [{"role": "user", "content": "hello"}]
 
 
@@ -243,6 +245,19 @@ def test_a_base_takes_no_aliass_name(server: Server) -> None:
         assert server.request("DELETE", "/v1/aliases/taken", key=other).status == 200
         added = in_process.on(server, "bases", "add", "taken", *address)
         assert added.returncode == 0, added.stderr
+
+
+def test_a_new_model_takes_no_id_that_is_an_alias(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alias may look like an id of ours, as ids from OpenAI do; the model gets the next id."""
+    model = server.make_model().id
+    taken = f"{model.rpartition(':')[0]}:AAAAAAAA"
+    assert point(server, taken, model).status == 200
+    drawn = iter(["AAAAAAAA", "BBBBBBBB"])
+    monkeypatch.setattr(models, "token", lambda _: next(drawn))
+    assert server.make_model().id == taken.replace("AAAAAAAA", "BBBBBBBB")
+    assert served_by(server, taken) == model
 
 
 def test_an_alias_takes_no_id_that_a_model_of_its_organization_ever_had(server: Server) -> None:

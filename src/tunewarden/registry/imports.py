@@ -25,7 +25,7 @@ from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import artifacts, bases, declared_lineage, metadata, models
+from tunewarden.registry import alias_rows, artifacts, bases, declared_lineage, metadata, models
 from tunewarden.registry.artifacts import SealedBlob, State
 from tunewarden.registry.bases import Base, BaseKind
 from tunewarden.registry.drafts import Draft, Drafts, blob_name
@@ -162,12 +162,7 @@ class Imports:
         manifest = _manifest(base, sealed.ready.checked, is_public=made.is_public)
         model = Model(
             n=0,
-            id=models.mint_id(
-                base=base.name,
-                organization=made.organization_name,
-                suffix=made.suffix,
-                step=made.step,
-            ),
+            id=_new_id(tx, base.name, made),
             internal_id=sealed.draft.internal_id,
             organization_id=made.organization_id,
             project_id=made.project_id,
@@ -249,6 +244,16 @@ class Imports:
             reason=refused.kind.value,  # not its message, which may quote the request
             code=refused.code,
         )
+
+
+def _new_id(tx: Tx, base: str, made: Made) -> str:
+    """Return an id that is no alias of the organization: a name means one thing."""
+    while True:
+        model_id = models.mint_id(
+            base=base, organization=made.organization_name, suffix=made.suffix, step=made.step
+        )
+        if alias_rows.find(tx, made.organization_id, model_id) is None:
+            return model_id
 
 
 def _checked(base: Base, config: BinaryIO, weights: BinaryIO, limits: Limits) -> CheckedAdapter:
