@@ -42,8 +42,10 @@ def preview(server: Server, rule: str) -> list[dict[str, Any]]:
     return get(server.client(), f"/retention/rules/{rule}/preview")[0]
 
 
-def run(server: Server, rule: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    return ask(server.client(max_retries=0), f"/retention/rules/{rule}/run")
+def run(
+    server: Server, rule: str, if_match: str | None = None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    return ask(server.client(max_retries=0), f"/retention/rules/{rule}/run", if_match=if_match)
 
 
 def is_there(server: Server, model: str) -> bool:
@@ -89,7 +91,16 @@ def test_a_preview_has_a_reason_for_each_row_and_a_run_does_what_it_said(
     assert codes(said, young) == {"too_young", "in_use"}
     assert codes(said, latest) == {"keep_latest"}
     assert is_there(server, old), "a preview changes nothing"
-    done, summary = run(server, rule)
+    _, planned = get(server.client(), f"/retention/rules/{rule}/preview")
+    with pytest.raises(openai.APIStatusError) as refused:
+        run(server, rule, if_match='"another preview"')
+    assert (refused.value.status_code, refused.value.code) == (412, "plan_changed")
+    assert is_there(server, old)
+    seen = planned["fingerprint"]
+    path = f"/retention/rules/{rule}/run"
+    _, looked = ask(server.client(), path, if_match=seen, dry_run="true")
+    assert (looked["dry_run"], looked["fingerprint"]) == (True, seen)
+    done, summary = run(server, rule, if_match=seen)
     assert outcomes(done) == outcomes(said) | {old: "deleted"}
     assert summary["counts"] == {"deleted": 1, "spared": 6}
     assert not is_there(server, old)
@@ -350,6 +361,8 @@ def test_the_commands_do_the_same(server: Server, suffix: str) -> None:
     assert server.cli("retention", "run", rule, stdin="run\n").returncode == 1
     assert is_there(server, old)
     done = server.cli("retention", "run", rule, stdin=f"run {rule}\n")
+    again = in_process.on(server, "retention", "run", rule)
+    assert (again.returncode, "There is nothing to do." in again.stderr) == (0, True)
     assert done.returncode == 0, done.stderr
     assert f"deleted\t{old}\tdel_" in done.stdout
     assert rule in in_process.on(server, "retention", "rules", "list").stdout

@@ -1,8 +1,12 @@
 """Retention, webhooks and the system at the console."""
 
+import hashlib
 import html
+import json
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from tests.support import webhook_rows
@@ -129,8 +133,46 @@ def test_a_rule_is_run_at_once_if_it_does_what_was_seen(server: Server) -> None:
         rule = here.rpartition("/")[2]
         sql = "SELECT type FROM audit_events WHERE resource_id = :rule ORDER BY n DESC LIMIT 1"
         assert tx.rows(sql, rule=rule) == [("retention.rule.run",)]
-    again = visitor.post(here, {"act": "run", **hidden(visitor.text(here)), "key": key})
-    assert "Nothing was to be done." in again.body.decode()
+    page = visitor.text(here)
+    assert "There is nothing to do now." in page
+    assert 'value="run"' not in page, "what does nothing is not confirmed"
+
+
+def test_a_form_for_a_preview_of_nothing_runs_nothing(server: Server) -> None:
+    """Nobody confirmed anything: neither if that is still so, nor if the rule was changed since."""
+    key = server.make_key("owner", organization="nothing")
+    visitor = Visitor(server, key)
+    models = [server.make_model(key=key).id for _ in range(2)]
+    terms = {"action": "delete", "notice_days": "0"}
+    here = str(visitor.post("/console/retention", {**terms, "keep_latest": "9"}).header("location"))
+    api = f"/v1/retention/rules/{here.rpartition('/')[2]}"
+    *_, summary = server.get(f"{api}/preview", key=key).body.splitlines()
+    form = {"act": "run", "seen": json.loads(summary)["fingerprint"], "confirmation": ""}
+    refused = visitor.post(here, form)
+    assert refused.status == 409
+    assert "There is nothing to do now." in refused.body.decode()
+    server.post(api, {"keep_latest": 1}, key=key)
+    for seen in (form["seen"], hashlib.sha256().hexdigest(), ""):
+        assert visitor.post(here, {**form, "seen": seen}).status == 412
+    assert [server.get(f"/v1/models/{one}", key=key).status for one in models] == [200, 200]
+
+
+def test_a_rule_that_is_changed_while_its_form_is_read_is_not_run(server: Server) -> None:
+    """The form is sent while the change is being written: it compares before that, and would act after it."""
+    key = server.make_key("owner", organization="meanwhile")
+    visitor = Visitor(server, key)
+    models = [server.make_model(key=key).id for _ in range(3)]
+    terms = {"action": "delete", "notice_days": "0"}
+    here = str(visitor.post("/console/retention", {**terms, "keep_latest": "2"}).header("location"))
+    form = {"act": "run", **hidden(visitor.text(here)), "confirmation": "delete 1 model"}
+    with ThreadPoolExecutor(1) as other:
+        with server.app.database.write() as tx:
+            sql = "UPDATE retention_rules SET keep_latest = 1, version = version + 1 WHERE id = :id"
+            tx.run(sql, id=here.rpartition("/")[2])
+            sent = other.submit(visitor.post, here, form)
+            time.sleep(0.5)  # less does no harm but that the test sees less
+        assert sent.result().status == 412
+    assert [server.get(f"/v1/models/{one}", key=key).status for one in models] == [200] * 3
 
 
 def test_who_signed_in_a_while_ago_shows_the_key_again_before_a_rule_deletes(
@@ -170,12 +212,13 @@ def test_a_preview_on_a_page_reads_no_further_than_it_shows(outcome: Outcome, mo
         for n in range(count):
             yield Result(outcome=outcome, kind=ArtifactKind.MODEL, artifact_id=f"ft:{n}")
         assert count < most, "a page looks at no more"
-        yield Summary()
+        yield Summary(fingerprint="whole")
 
-    rows, counts, is_whole, _ = retention_pages.looked_at(found(most))
+    rows, counts, fingerprint = retention_pages.looked_at(found(most))
     assert len(rows) == retention_pages.PREVIEW_ROWS
-    assert (counts, is_whole) == ({outcome: most}, False)
-    assert retention_pages.looked_at(found(3))[1:3] == ({outcome: 3}, True)
+    assert (counts, fingerprint) == ({outcome: most}, None)
+    whole = retention_pages.looked_at(found(3))
+    assert (whole.counts, whole.fingerprint) == ({outcome: 3}, "whole")
 
 
 def test_a_rule_with_what_is_no_number_is_not_made(server: Server, owner: Visitor) -> None:

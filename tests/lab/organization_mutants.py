@@ -13,7 +13,7 @@ from tunewarden.deletion.blockers import BlockerType
 from tunewarden.deletion.executor import Joined
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.requests import Attempt
-from tunewarden.deletion.retention import retention_runs
+from tunewarden.deletion.retention.acting import Acting, Row
 from tunewarden.errors import Error
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller
@@ -26,13 +26,11 @@ Mutant = Callable[[Patch], Parts]
 
 def a_rule_does_not_look_again(patch: Patch) -> Parts:
     """What blocks is not read again in the transaction that commits (D3)."""
-    patch(
-        retention_runs._Acting, "on", lambda acting, row: acting._done(_model_of(acting, row), row)
-    )
+    patch(Acting, "on", lambda acting, row: acting._done(_model_of(acting, row), row))
     return Interrupted()
 
 
-def _model_of(acting: retention_runs._Acting, row: retention_runs._Row) -> Artifact:
+def _model_of(acting: Acting, row: Row) -> Artifact:
     """Return the model of a row."""
     found = artifacts.find_any(
         acting.tx, ArtifactKind.MODEL, acting.rule.organization_id, row.candidate.id

@@ -59,7 +59,8 @@ class DeletionResult(Struct, forbid_unknown_fields=True):
 class DeletionSummary(Struct, forbid_unknown_fields=True):
     """The last line. `counts` has how many had each outcome; `stopped` is why the rest, `left`, was not looked at.
 
-    `has_more`: more was chosen than one request deletes. `fingerprint`: of a dry run, to send as `If-Match`.
+    `has_more`: more was chosen than one request deletes. `fingerprint`: of a dry run or a preview, to send as
+    `If-Match`.
     """
 
     object: Literal["deletion.summary"]

@@ -94,7 +94,9 @@ ROUTED = {
     ),
     "DELETE /v1/retention/rules/{rule_id}": Described("deleteRetentionRule", schemas.Deleted),
     "GET /v1/retention/rules/{rule_id}/preview": Described("previewRetentionRule", JSON_LINES),
-    "POST /v1/retention/rules/{rule_id}/run": Described("runRetentionRule", JSON_LINES),
+    "POST /v1/retention/rules/{rule_id}/run": Described(
+        "runRetentionRule", JSON_LINES, refusals=(401, 403, 404, 409, 412)
+    ),
     "POST /v1/deletions": Described(
         "createDeletions",
         JSON_LINES,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response, StreamingResponse
 from msgspec import UNSET
 from starlette.concurrency import run_in_threadpool
@@ -102,12 +102,20 @@ async def preview_rule(context: InContext, rule_id: Segment) -> StreamingRespons
 
 @routes.post("/rules/{rule_id}/run")
 async def run_rule(
-    context: InContext, rule_id: Segment, *, dry_run: bool = False
+    context: InContext,
+    rule_id: Segment,
+    if_match: Annotated[str | None, Header()] = None,
+    *,
+    dry_run: bool = False,
 ) -> StreamingResponse:
-    """Run a rule now, enabled or not; say what became of each model. With `dry_run` nothing changes: it is a preview."""
+    """Run a rule now, enabled or not; say what became of each model. With `dry_run` nothing changes: it is a preview.
+
+    `If-Match` takes the fingerprint of a preview: then it does what that said, and nothing else. With `dry_run` it
+    tells whether that still holds.
+    """
     rules = context.operations.retention
     act = rules.preview if dry_run else rules.run
-    begin = json_lines.singly(partial(act, context.caller, rule_id))
+    begin = json_lines.singly(partial(act, context.caller, rule_id, if_match=if_match))
     return await json_lines.answer(
         context.services.long_work, context.caller.organization_id, begin, bulk_views.line
     )

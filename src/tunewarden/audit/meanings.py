@@ -74,7 +74,7 @@ MEANINGS: dict[EventType, str] = {
     EventType.RETENTION_RULE_CREATED: "a retention rule was created, with its `action`; it acts if it is `enabled`",
     EventType.RETENTION_RULE_UPDATED: "a retention rule was changed, enabled or disabled",
     EventType.RETENTION_RULE_DELETED: "a retention rule was deleted",
-    EventType.RETENTION_RULE_RUN: "an Owner had a retention rule run",
+    EventType.RETENTION_RULE_RUN: "an Owner had a retention rule run, with its `action`; of a preview that was confirmed, how many `models` it acts on",
     EventType.RETENTION_UPCOMING: "a retention rule announced that it will delete a model, not before `due_at`",
     EventType.RETENTION_PAUSED: "retention rules only preview until an Owner resumes, with the reason",
     EventType.RETENTION_RESUMED: "an Owner resumed retention",

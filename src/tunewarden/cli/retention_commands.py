@@ -18,6 +18,7 @@ from tunewarden.cli.options import (
 from tunewarden.cli.output import show_json, shown_time
 from tunewarden.cli.retention_rule_commands import rules
 
+ACTS = ("delete", "archive", "announce")
 ONE_OF = "Give either a rule's id or options that choose models."
 
 
@@ -81,7 +82,7 @@ def retention_run(
 ) -> None:
     """Delete old models now, or do now what a rule does; print what became of each.
 
-    Without --yes it shows what would happen and asks for one sentence.
+    Without --yes it shows what would happen and asks for one sentence: what was shown is what is done.
     """
     wanted = bulk_deleting.chosen(**chosen)
     if (rule_id is None) == (not wanted):
@@ -95,8 +96,12 @@ def retention_run(
             json_lines.end(_previewed(server, rule_id, as_json=as_json), as_json=as_json)
             was_dry_run("deleted")
             return
+        headers = {}
         if not yes:
-            _ask(server, rule_id)
+            fingerprint = _ask(server, rule_id)
+            if fingerprint is None:
+                return
+            headers["if-match"] = fingerprint
         summary = json_lines.read(
             server,
             "POST",
@@ -105,6 +110,7 @@ def retention_run(
             rule_id,
             "run",
             each=lambda one: json_lines.show(one, as_json=as_json),
+            headers=headers,
         )
     json_lines.end(summary, as_json=as_json)
 
@@ -143,15 +149,22 @@ def _previewed(server: Client, rule_id: str, *, as_json: bool) -> Object:
     )
 
 
-def _ask(server: Client, rule_id: str) -> None:
-    """Show what the rule would do, and ask for the sentence. Raises click.ClickException for another one."""
+def _ask(server: Client, rule_id: str) -> str | None:
+    """Show what the rule would do, and ask for the sentence; return the fingerprint, None if it would do nothing.
+
+    Raises click.ClickException for another sentence.
+    """
     rows: list[Object] = []
     place = ("retention", "rules", rule_id, "preview")
-    json_lines.read(server, "GET", *place, each=rows.append)
+    summary = json_lines.read(server, "GET", *place, each=rows.append)
     bulk_deleting.show_rows(rows)
+    if not any(summary["counts"].get(one) for one in ACTS):
+        click.echo("There is nothing to do.", err=True)
+        return None
     wanted = f"run {rule_id}"
     if click.prompt(f"Type '{wanted}' to go on", err=True) != wanted:
         raise click.ClickException("That is not the sentence. Nothing was changed.")
+    return str(summary["fingerprint"])
 
 
 def _show(state: Object, *, as_json: bool) -> None:

@@ -1,6 +1,5 @@
 """Retention rules: what they would do and why, one by one; whether they act."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from tunewarden.console.requests import Visit
 from tunewarden.console.shown import segment
 from tunewarden.console.tables import Table
 from tunewarden.deletion.bulk.results import Outcome, Result, Summary
+from tunewarden.deletion.retention.previewed import ACTS
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Action
 from tunewarden.registry import retention_pause
@@ -29,6 +29,7 @@ HERE = "/console/retention"
 PREVIEW_ROWS = 50
 LOOKED_AT_MAX, ACTED_ON_MAX = 2000, 100
 CHANGED = problems.WIRE[Kind.PRECONDITION_FAILED][0]
+IS_CHANGED = ("Something has changed since you saw this. Nothing was done.", CHANGED)
 
 
 def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[Rule], str | None]:
@@ -116,12 +117,13 @@ def _rule(visit: Visit, message: str = "", status: int = 200) -> Response:
         "rows": seen.rows,
         "counts": {outcome.value: count for outcome, count in sorted(seen.counts.items())},
         "more": max(0, seen.counts.total() - len(seen.rows)),
-        "looked_at": None if seen.is_whole else seen.counts.total(),
+        "looked_at": None if seen.fingerprint is not None else seen.counts.total(),
         "write_action": Action.WRITE_RETENTION,
         "message": message,
         "needs_proof": rule.terms.action is RuleAction.DELETE and not visit.session.has_fresh_proof,
         "usual_notice": NOTICE_DAYS,
-        "seen": seen.digest,
+        "seen": seen.fingerprint,
+        "acts": seen.acts,
         "sentence": seen.sentence,
         "typed": visit.asked.sent("confirmation") if status != CHANGED else "",
     }
@@ -129,12 +131,16 @@ def _rule(visit: Visit, message: str = "", status: int = 200) -> Response:
 
 
 class Seen(NamedTuple):
-    """The first rows of a preview, the counts of what a page looks at, whether that is all, and a digest of what acts."""
+    """The first rows of a preview, the counts of what a page looks at, and the fingerprint if that is all."""
 
     rows: list[Result]
     counts: Counter[Outcome]
-    is_whole: bool
-    digest: str
+    fingerprint: str | None
+
+    @property
+    def acts(self) -> bool:
+        """Whether the rule would do anything with what the page looks at."""
+        return any(self.counts[one] for one in ACTS)
 
     @property
     def sentence(self) -> str:
@@ -147,21 +153,18 @@ def looked_at(found: Iterable[Result | Summary]) -> Seen:
     """Return what a page shows of a preview. Reads no further."""
     rows: list[Result] = []
     counts: Counter[Outcome] = Counter()
-    acts = hashlib.sha256()
-    is_whole = False
+    fingerprint = None
     for one in found:
         if not isinstance(one, Result):
-            is_whole = True
+            fingerprint = one.fingerprint
             break
         counts[one.outcome] += 1
         if len(rows) < PREVIEW_ROWS:
             rows.append(one)
-        if one.outcome is not Outcome.SPARED:
-            acts.update(f"{one.artifact_id} {one.outcome.value}\n".encode())
         acted_on = counts.total() - counts[Outcome.SPARED]
         if counts.total() == LOOKED_AT_MAX or acted_on == ACTED_ON_MAX:
             break
-    return Seen(rows, counts, is_whole, acts.hexdigest())
+    return Seen(rows, counts, fingerprint)
 
 
 async def change_rule(visit: Visit) -> Response:
@@ -214,7 +217,14 @@ def _run(visit: Visit) -> Response:
         seen = looked_at(retention.preview(visit.caller, rule_id))
         refused = _not_run(visit, seen)
         if refused is None:
-            results, summary = bulk_pages.parted(retention.run(visit.caller, rule_id))
+            try:
+                # Bound to what was seen: between these two anything may change.
+                found = retention.run(visit.caller, rule_id, if_match=seen.fingerprint)
+                results, summary = bulk_pages.parted(found)
+            except Error as error:
+                if error.kind is not Kind.PRECONDITION_FAILED:
+                    raise
+                refused = IS_CHANGED
     if refused is not None:
         return _rule(visit, *refused)
     acted_on = [one for one in results if one.outcome is not Outcome.SPARED]
@@ -224,13 +234,15 @@ def _run(visit: Visit) -> Response:
 
 def _not_run(visit: Visit, seen: Seen) -> tuple[str, int] | None:
     """Return why a rule is not run, with the status; None: it would do what was seen, and that is confirmed."""
-    if not seen.is_whole:
+    if seen.fingerprint is None:
         return (
             "There is more than this page looks at: run it by the command. Nothing was done.",
             409,
         )
-    if seen.digest != visit.asked.sent("seen"):
-        return "Something has changed since you saw this. Nothing was done.", CHANGED
+    if seen.fingerprint != visit.asked.sent("seen"):
+        return IS_CHANGED
+    if not seen.acts:
+        return "There is nothing to do now. Nothing was done.", 409
     if visit.asked.sent("confirmation").strip() != seen.sentence:
         return f"What you typed is not “{seen.sentence}”. Nothing was done.", 400
     return None

@@ -71,7 +71,7 @@ class RetentionRules:
         """Create a rule. Raises Error(FORBIDDEN), Error(INVALID), Error(QUOTA_EXCEEDED)."""
         authorize_writing(caller)
         with self.database.write() as tx:
-            _authorize_now(tx, caller)
+            authorize_writing_now(tx, caller)
             _check(tx, caller.organization_id, terms)
             if _count(tx, caller.organization_id) >= RULES_MAX:
                 raise Error(
@@ -100,7 +100,7 @@ class RetentionRules:
         """
         authorize_writing(caller)
         with self.database.write(below_floor=True) as tx:
-            _authorize_now(tx, caller)
+            authorize_writing_now(tx, caller)
             rule = find(tx, caller.organization_id, rule_id)
             terms = change(rule.terms)
             if terms == rule.terms:
@@ -124,7 +124,7 @@ class RetentionRules:
         """Delete a rule and what it announced; no model. Raises Error(FORBIDDEN), Error(NOT_FOUND)."""
         authorize_writing(caller)
         with self.database.write(below_floor=True) as tx:
-            _authorize_now(tx, caller)
+            authorize_writing_now(tx, caller)
             rule = find(tx, caller.organization_id, rule_id)
             retention_notices.forget_rule(tx, rule.n)
             tx.run("DELETE FROM retention_rules WHERE n = :n", n=rule.n)
@@ -163,6 +163,12 @@ def authorize_writing(caller: Caller) -> None:
     authorize(caller, Action.DELETE)
 
 
+def authorize_writing_now(tx: Tx, caller: Caller) -> None:
+    """Check the same, by key, scopes and roles as this transaction reads them; raises like `keys.authorize_now`."""
+    keys.authorize_now(tx, caller, Action.WRITE_RETENTION)
+    keys.authorize_now(tx, caller, Action.DELETE)
+
+
 def find(tx: Tx, organization_id: str, rule_id: str) -> Rule:
     """Return a rule of an organization. Raises Error(NOT_FOUND), also for a foreign one (I9)."""
     row = tx.row(
@@ -198,11 +204,6 @@ def note_run(tx: Tx, rule_n: int) -> None:
     tx.run(
         "UPDATE retention_rules SET last_run_at = :now WHERE n = :n", now=tx.now_micros, n=rule_n
     )
-
-
-def _authorize_now(tx: Tx, caller: Caller) -> None:
-    keys.authorize_now(tx, caller, Action.WRITE_RETENTION)
-    keys.authorize_now(tx, caller, Action.DELETE)
 
 
 def _check(tx: Tx, organization_id: str, terms: Terms) -> None:

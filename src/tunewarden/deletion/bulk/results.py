@@ -52,7 +52,7 @@ class Result:
 class Summary:
     """The last of the results. `stopped`: why the rest was not looked at, `left` is how many that are.
 
-    `fingerprint` is of what a dry run chose: equal while the same would be deleted.
+    `fingerprint` is of what a dry run or a preview chose: equal while the same would be done.
     """
 
     id: str | None = None

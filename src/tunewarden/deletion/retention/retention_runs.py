@@ -11,66 +11,32 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from tunewarden import audit
-from tunewarden.audit import Actor
 from tunewarden.clock import Clock
-from tunewarden.db.database import Database, Tx
-from tunewarden.deletion import plan, together
-from tunewarden.deletion.bulk import choosing, results
+from tunewarden.db.database import Database
+from tunewarden.deletion import plan
+from tunewarden.deletion.bulk import choosing
 from tunewarden.deletion.bulk.bulk_deletions import Results
 from tunewarden.deletion.bulk.results import Outcome, Result, Summary
 from tunewarden.deletion.executor import Executor
 from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.recovery import HighWaterMark
-from tunewarden.deletion.replay import SERVER
-from tunewarden.deletion.retention import expiry_pause, verdicts
-from tunewarden.deletion.retention.verdicts import Verdict
-from tunewarden.deletion.use import IsServed
+from tunewarden.deletion.retention import acting, expiry_pause, verdicts
+from tunewarden.deletion.retention.acting import Acting, Row, Run
+from tunewarden.deletion.retention.previewed import Fingerprint, Previewed
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Action, Caller, authorize
-from tunewarden.registry import artifacts, models, retention_notices, retention_pause
+from tunewarden.registry import retention_notices, retention_pause
 from tunewarden.registry import retention_rules as rules
-from tunewarden.registry.artifacts import VISIBLE, Artifact, ArtifactKind
-from tunewarden.registry.criteria import Candidate, Choice, Reason
+from tunewarden.registry.criteria import Choice
 from tunewarden.registry.retention_pause import Pause, PauseReason
 from tunewarden.registry.retention_rules import Rule
-from tunewarden.webhooks import outbox
-from tunewarden.webhooks.event_types import WebhookEventType
 
 HOUR_MICROS = 3600 * 1_000_000
 GROUP_MAX = 32
 RULES_AT_ONCE = 100
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A model, what the rule does with it, and whether a notice of it stands."""
-
-    candidate: Candidate
-    verdict: Verdict
-    reasons: tuple[Reason, ...]
-    is_announced: bool
-
-    @property
-    def changes(self) -> bool:
-        """Whether the rule would change anything."""
-        outcome = self.verdict.outcome
-        return outcome is not Outcome.WAITING and (
-            outcome is not Outcome.SPARED or self.is_announced
-        )
-
-    def result(self) -> Result:
-        """Return it as a result."""
-        return Result(
-            outcome=self.verdict.outcome,
-            kind=ArtifactKind.MODEL,
-            artifact_id=self.candidate.id,
-            reasons=self.reasons,
-            due_at=self.verdict.due_at,
-            candidate=self.candidate,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,30 +48,42 @@ class Retention:
     executor: Executor
     mark: HighWaterMark
 
-    def preview(self, caller: Caller, rule_id: str) -> Results:
+    def preview(self, caller: Caller, rule_id: str, *, if_match: str | None = None) -> Results:
         """Return what a run would do with each model that the rule is about, and why; nothing changes.
 
-        Raises Error(FORBIDDEN), Error(NOT_FOUND).
+        Raises Error(FORBIDDEN), Error(NOT_FOUND); Error(PRECONDITION_FAILED) if it is not what `if_match` names.
         """
         authorize(caller, Action.READ_RETENTION)
         with self.database.read() as tx:
             keys.authorize_now(tx, caller, Action.READ_RETENTION)
             rule = rules.find(tx, caller.organization_id, rule_id)
             now = tx.now_micros
+        if if_match is not None:
+            self._said(rule, now, if_match)
         return self._previewed(rule, now)
 
-    def run(self, caller: Caller, rule_id: str) -> Results:
+    def run(self, caller: Caller, rule_id: str, *, if_match: str | None = None) -> Results:
         """Run a rule now, enabled or not; yield what became of each model, in groups.
 
-        Raises Error(FORBIDDEN), Error(NOT_FOUND), Error(CONFLICT) while retention is paused.
+        `if_match` is the fingerprint of a preview: then it does what that said and nothing else. Raises Error(FORBIDDEN),
+        Error(NOT_FOUND), Error(CONFLICT) while retention is paused; Error(PRECONDITION_FAILED) if it would not do what
+        `if_match` names: then nothing has changed.
         """
         rules.authorize_writing(caller)
         self._check_trusted()
+        said = None
+        if if_match is not None:
+            with self.database.read() as tx:
+                rules.authorize_writing_now(tx, caller)
+                rule = rules.find(tx, caller.organization_id, rule_id)
+                now = tx.now_micros
+            said = self._said(rule, now, if_match)
         with self.database.write(below_floor=True) as tx:
-            for action in (Action.WRITE_RETENTION, Action.DELETE):
-                keys.authorize_now(tx, caller, action)
+            rules.authorize_writing_now(tx, caller)
             rule = rules.find(tx, caller.organization_id, rule_id)
-            _check_not_paused(tx, rule.organization_id)
+            acting.check_not_paused(tx, rule.organization_id)
+            if said is not None:
+                said.check_rule(rule)
             rules.note_run(tx, rule.n)
             audit.record(
                 tx,
@@ -113,9 +91,11 @@ class Retention:
                 organization_id=caller.organization_id,
                 actor=caller.actor,
                 resource_id=rule.id,
+                action=rule.terms.action.value,
+                **({} if said is None else {"models": len(said)}),
             )
             now = tx.now_micros
-        return self._run(rule, now, caller.request_id)
+        return self._run(Run(rule, now, caller, said))
 
     def run_due(self, now_micros: int, *, is_stopping: Callable[[], bool] = lambda: False) -> int:
         """Run the enabled rules whose last run is an hour ago, by a time that can be trusted; return how many.
@@ -126,7 +106,7 @@ class Retention:
         for rule in found:
             with self.database.write(survives=False, below_floor=True) as tx:
                 rules.note_run(tx, rule.n)
-            for one in self._run(rule, now_micros, None):
+            for one in self._run(Run(rule, now_micros)):
                 if isinstance(one, Summary) and one.stopped is not None:
                     logger.warning("%s stopped: %s", rule.id, one.stopped.message)
                 if is_stopping():
@@ -151,8 +131,7 @@ class Retention:
         rules.authorize_writing(caller)
         self._check_clock()
         with self.database.write(below_floor=True) as tx:
-            for action in (Action.WRITE_RETENTION, Action.DELETE):
-                keys.authorize_now(tx, caller, action)
+            rules.authorize_writing_now(tx, caller)
             was_paused = retention_pause.resume(tx, caller.organization_id)
             if was_paused:
                 audit.record(
@@ -180,13 +159,25 @@ class Retention:
             )
 
     def _previewed(self, rule: Rule, now: int) -> Results:
-        summary = Summary(id=rule.id, is_dry_run=True)
+        summary, fingerprint = Summary(id=rule.id, is_dry_run=True), Fingerprint(rule)
         for row in self._rows(rule, now):
             summary.counts[row.verdict.outcome] += 1
+            fingerprint.add(row.candidate.id, row.verdict.outcome, row.plan)
             yield row.result()
+        summary.fingerprint = fingerprint.text()
         yield summary
 
-    def _rows(self, rule: Rule, now: int) -> Iterator[_Row]:
+    def _said(self, rule: Rule, now: int, if_match: str) -> Previewed:
+        """Return what a run would do. Raises Error(PRECONDITION_FAILED) if that is not what `if_match` names."""
+        said, fingerprint = Previewed(rule), Fingerprint(rule)
+        for row in self._rows(rule, now):
+            one = row.candidate.id, row.verdict.outcome, row.plan
+            said.add(*one)
+            fingerprint.add(*one)
+        plan.check_match(if_match, fingerprint.text(), "What the rule would do has changed")
+        return said
+
+    def _rows(self, rule: Rule, now: int) -> Iterator[Row]:
         def asks_for_blockers(choice: Choice) -> bool:
             return verdicts.may_act(rule.terms, choice, now)
 
@@ -202,25 +193,21 @@ class Retention:
             due_at = None
             if rule.terms.notice_days:
                 due_at = retention_notices.due_of(self.database, one.n, rule.n, rule.version)
-            blocked = tuple(map(results.reason_of, seen.blockers))
-            yield _row(rule, seen.choice, blocked, due_at, now)
+            yield acting.row_of(rule, seen.choice, seen.plan, due_at, now)
 
-    def _run(self, rule: Rule, now: int, request_id: str | None) -> Results:
-        """Run a rule; `request_id` is that of the request that asks for it, None if it is due."""
-        summary = Summary(id=rule.id)
+    def _run(self, run: Run) -> Results:
+        summary = Summary(id=run.rule.id, has_more=run.said is not None and run.said.has_more)
         try:
-            rows = self._rows(rule, now)
+            rows = self._rows(run.rule, run.now)
             while group := list(islice(rows, GROUP_MAX)):
-                for one in self._acted(rule, group, now, request_id):
+                for one in self._acted(run, group):
                     summary.counts[one.outcome] += 1
                     yield one
         except Error as error:
             summary.stopped = error
         yield summary
 
-    def _acted(
-        self, rule: Rule, group: Sequence[_Row], now: int, request_id: str | None
-    ) -> Iterator[Result]:
+    def _acted(self, run: Run, group: Sequence[Row]) -> Iterator[Result]:
         """Do what the rule does with a group of models, in one transaction; finish the deletions."""
         if not any(row.changes for row in group):
             yield from (row.result() for row in group)
@@ -230,10 +217,8 @@ class Retention:
         def commit(log_size: int) -> list[Result]:
             begun.clear()  # on a full disk it is called again
             with self.database.write(below_floor=True) as tx:
-                current = _check_may_act(tx, rule, is_asked_for=request_id is not None)
-                act = _Acting(
-                    tx, current, now, log_size, self.executor.is_served, begun, request_id
-                )
+                now = replace(run, rule=acting.check_may_act(tx, run))
+                act = Acting(tx, now, log_size, self.executor.is_served, begun)
                 return [act.on(row) if row.changes else row.result() for row in group]
 
         acted = self.executor.commit(commit)
@@ -242,129 +227,3 @@ class Retention:
         for result in acted:
             is_late = result.artifact_id in unfinished
             yield replace(result, outcome=Outcome.DELETING) if is_late else result
-
-
-@dataclass(frozen=True, slots=True)
-class _Acting:
-    """What a rule does in one transaction; deletions that it commits are added to `begun`, by model."""
-
-    tx: Tx
-    rule: Rule
-    now: int
-    log_size: int
-    is_served: IsServed
-    begun: dict[str, Deletion]
-    request_id: str | None
-
-    @property
-    def actor(self) -> Actor:
-        """The server, also in a run that an Owner asks for: the id of that request says who did."""
-        return replace(audit.SERVER, request_id=self.request_id)
-
-    def on(self, row: _Row) -> Result:
-        """Look at a model again, as this transaction reads it, and do what the rule does with it then."""
-        tx, rule, one = self.tx, self.rule, row.candidate
-        model = artifacts.find_any(tx, ArtifactKind.MODEL, rule.organization_id, one.id)
-        choice = choosing.choice_now(tx, rule.terms.criteria, one.n, self.now, self.is_served)
-        if model is None or model.state not in VISIBLE or choice is None:
-            gone = Reason("gone", "It is deleted by now, or goes with another model.")
-            return replace(row.result(), outcome=Outcome.NOT_FOUND, reasons=(gone,), due_at=None)
-        blockers = plan.of(tx, ArtifactKind.MODEL, model, self.is_served).blockers
-        due_at = retention_notices.due_now(tx, one.n, rule.n, rule.version)
-        found = _row(rule, choice, tuple(map(results.reason_of, blockers)), due_at, self.now)
-        return self._done(model, found)
-
-    def _done(self, model: Artifact, row: _Row) -> Result:
-        result = row.result()
-        outcome = row.verdict.outcome
-        if outcome is Outcome.DELETE:
-            result = self._delete(model, result)
-        elif outcome is Outcome.ARCHIVE:
-            self._archive(model)
-            result = replace(result, outcome=Outcome.ARCHIVED)
-        elif outcome is Outcome.ANNOUNCE:
-            self._announce(model, row.verdict.due_at or 0)
-            result = replace(result, outcome=Outcome.ANNOUNCED)
-        elif outcome is Outcome.SPARED and row.is_announced:
-            retention_notices.withdraw(self.tx, model.n, self.rule.n)
-        return result
-
-    def _delete(self, model: Artifact, result: Result) -> Result:
-        asked = together.Asked(
-            requested_by=SERVER,
-            actor=self.actor,
-            log_size=self.log_size,
-            request_id=self.request_id or "",
-            reason=f"retention rule {self.rule.id}",
-        )
-        deletion = together.commit_all(self.tx, [model], asked)[-1]
-        self.begun[model.id] = deletion
-        return replace(result, outcome=Outcome.DELETED, deletion_id=deletion.id, due_at=None)
-
-    def _archive(self, model: Artifact) -> None:
-        """Archive a model and its checkpoints."""
-        for one in (model, *models.checkpoints_of(self.tx, model.n)):
-            if one.state is not artifacts.State.ARCHIVED:
-                artifacts.set_archived(self.tx, one.n, is_archived=True)
-                audit.record(
-                    self.tx,
-                    audit.EventType.MODEL_ARCHIVED,
-                    organization_id=one.organization_id,
-                    actor=self.actor,
-                    resource_id=one.id,
-                    reason=f"retention rule {self.rule.id}",
-                )
-                outbox.publish(
-                    self.tx, one.organization_id, WebhookEventType.MODEL_ARCHIVED, one.id
-                )
-
-    def _announce(self, model: Artifact, due_at: int) -> None:
-        rule = self.rule
-        retention_notices.announce(
-            self.tx,
-            rule.organization_id,
-            model.id,
-            model.n,
-            rule.id,
-            rule.n,
-            rule.version,
-            due_at,
-        )
-
-
-def _row(
-    rule: Rule, choice: Choice, blocked: tuple[Reason, ...], due_at: int | None, now: int
-) -> _Row:
-    found = verdicts.verdict(rule.terms, choice, now, is_blocked=bool(blocked), due_at=due_at)
-    reasons = choice.reasons
-    if found.due_at is not None:
-        said = f"The rule announces a deletion {rule.terms.notice_days} days before it."
-        reasons = (*reasons, Reason("notice", said))
-    if choice.candidate.is_archived and verdicts.is_archive(rule.terms):
-        reasons = (Reason("archived", "It is archived already."),)
-    return _Row(choice.candidate, found, blocked or reasons, is_announced=due_at is not None)
-
-
-def _check_may_act(tx: Tx, rule: Rule, *, is_asked_for: bool) -> Rule:
-    """Return the rule as this transaction reads it. Raises Error(CONFLICT), Error(NOT_FOUND) if it may not act any more."""
-    current = rules.find(tx, rule.organization_id, rule.id)
-    if current.version != rule.version or not (is_asked_for or current.terms.is_enabled):
-        raise Error(
-            Kind.CONFLICT,
-            f"The retention rule '{rule.id}' was changed or stopped while it ran.",
-            code="retention_rule_changed",
-        )
-    _check_not_paused(tx, rule.organization_id)
-    return current
-
-
-def _check_not_paused(tx: Tx, organization_id: str) -> None:
-    """Raise Error(CONFLICT) while the organization's rules are paused."""
-    pause = retention_pause.of(tx, organization_id)
-    if pause is not None:
-        raise Error(
-            Kind.CONFLICT,
-            f"Retention is paused: {retention_pause.SAID[pause.reason]}. Look at the previews of your rules, then"
-            " resume it (`tunewarden retention resume`).",
-            code="retention_paused",
-        )
