@@ -5,9 +5,11 @@ import hashlib
 import re
 
 import pytest
+from tests.support import fine_tuning_rows as rows
 from tests.support.console import Visitor
 from tests.support.servers import Server
 
+from tunewarden.registry import files as registry_files
 from tunewarden_receipts.note import LogKey
 
 
@@ -32,6 +34,30 @@ def test_files_are_filtered_by_purpose_in_the_address(
 ) -> None:
     assert file in owner.text("/console/files?purpose=user_data")
     assert file not in owner.text("/console/files?purpose=evals")
+
+
+def test_a_purpose_that_few_files_have_is_looked_for_among_so_many_at_a_time(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = server.make_key("owner", organization="few")
+    files, caller = server.client(key).files, rows.caller_of(server.app, key)
+    rare = files.create(file=("rare", b"x"), purpose="vision").id
+    others = [files.create(file=("a", b"x"), purpose="user_data").id for _ in range(5)][::-1]
+    monkeypatch.setattr(registry_files, "LOOKED_AT_MAX", 3)
+
+    def page(purpose: str | None, after: str | None = None) -> tuple[list[str], str | None]:
+        found, looked_to = server.app.files.page(caller, purpose=purpose, after=after, limit=9)
+        return [one.id for one in found], looked_to
+
+    assert page("vision") == ([], others[2])
+    assert page("vision", others[2]) == ([rare], rare)
+    assert page("vision", rare) == ([], None)
+    assert page(None) == ([*others, rare], None)
+    visitor = Visitor(server, key)
+    assert [
+        one["id"] for one in visitor.get("/console/files?purpose=vision&format=json").json["data"]
+    ] == [rare]
+    assert "No file has this purpose" in visitor.text("/console/files?purpose=evals")
 
 
 def test_a_case_has_its_members_its_report_and_its_receipt(

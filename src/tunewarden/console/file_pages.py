@@ -1,7 +1,6 @@
 """Files of the project, and one file with what it was made from and what learned from it."""
 
 from collections.abc import Sequence
-from itertools import islice
 
 from starlette.responses import Response
 
@@ -13,18 +12,20 @@ from tunewarden.console.tables import Table
 from tunewarden.identity.policy import Action
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.file_rows import File
+from tunewarden.registry.files import LOOKED_AT_MAX
 
 PURPOSES = ("fine-tune", "fine-tune-results", "batch", "user_data", "evals", "assistants", "vision")
 
 
 def _read(visit: Visit, after: str | None, limit: int) -> tuple[Sequence[File], str | None]:
-    found = visit.operations.files.everything(
+    found, looked_to = visit.operations.files.page(
         visit.caller,
         purpose=visit.asked.asked_for("purpose") or None,
         after=after,
         limit=limit + 1,
     )
-    return lists.cut(list(islice(found, limit + 1)), lambda one: one.id, limit)
+    rows, cursor = lists.cut(found, lambda one: one.id, limit)
+    return rows, cursor or looked_to
 
 
 FILES = Table[File](
@@ -45,8 +46,12 @@ FILES = Table[File](
 @tables.also_as(FILES)
 def list_files(visit: Visit) -> Response:
     """Return a page of files, the newest first."""
-    _, values = FILES.page(visit)
-    values |= {"purpose": visit.asked.asked_for("purpose"), "purposes": PURPOSES}
+    rows, values = FILES.page(visit)
+    values |= {
+        "purpose": visit.asked.asked_for("purpose"),
+        "purposes": PURPOSES,
+        "looked_at": None if rows or values["next"] is None else LOOKED_AT_MAX,
+    }
     return rendering.page(visit, "files.html", values)
 
 

@@ -91,24 +91,46 @@ def pages(
     purpose: str | None = None,
     is_ascending: bool = False,
     size: int = 1000,
+    last: int = cursors.BEFORE_ALL,
 ) -> Iterator[list[File]]:
     """Yield the files of the caller's project in pages, by creation, in constant memory.
 
-    `start`: see `position`.
+    `start`: see `position`. None that is older than number `last`.
     """
     sign, order = (">", "ASC") if is_ascending else ("<", "DESC")
     for page in database.pages(
         f"SELECT {COLUMNS}, a.n {FROM} WHERE a.organization_id = :organization AND a.kind = 'file'"
         " AND a.project_id = :project AND a.state = 'active'"
         " AND f.purpose = COALESCE(:purpose, f.purpose)"
-        f" AND a.n {sign} COALESCE(:after, CAST(:start AS BIGINT)) ORDER BY a.n {order} LIMIT :size",
+        f" AND a.n {sign} COALESCE(:after, CAST(:start AS BIGINT)) AND a.n >= :last"
+        f" ORDER BY a.n {order} LIMIT :size",
         size=size,
         organization=caller.organization_id,
         project=caller.project_id,
         purpose=purpose,
         start=start,
+        last=last,
     ):
         yield [File(*fields_of(row[:-1])) for row in page]
+
+
+def last_looked_at(
+    database: Database, caller: Caller, *, start: int, most: int
+) -> tuple[int, str] | None:
+    """Return the number and id of the last of the `most` newest files of the caller's project before `start`.
+
+    None if there are fewer.
+    """
+    row = database.peek(
+        "SELECT n, id FROM artifacts WHERE organization_id = :organization AND kind = 'file'"
+        " AND project_id = :project AND state = 'active' AND n < :start"
+        " ORDER BY n DESC LIMIT 1 OFFSET :others",
+        organization=caller.organization_id,
+        project=caller.project_id,
+        start=start,
+        others=most - 1,
+    )
+    return (int(row[0]), str(row[1])) if row else None
 
 
 def position_in_organization(database: Database, organization_id: str, after: str | None) -> int:

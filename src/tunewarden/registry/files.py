@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from itertools import chain
+from itertools import chain, islice
 
 from tunewarden import audit
 from tunewarden.artifacts import sealed_text, sealing
@@ -17,6 +17,7 @@ from tunewarden.artifacts.keyring import KeyErased, Keyring
 from tunewarden.artifacts.plain_memory import PlainMemory
 from tunewarden.artifacts.sealing import Readable
 from tunewarden.audit import Actor, refusals
+from tunewarden.db import cursors
 from tunewarden.db.database import Database, Tx
 from tunewarden.errors import Error, Kind
 from tunewarden.identity import keys
@@ -32,6 +33,8 @@ from tunewarden.webhooks import outbox
 from tunewarden.webhooks.event_types import WebhookEventType
 
 CONTENT = "content"
+# What a page of few looks through, as of models.
+LOOKED_AT_MAX = 10_000
 # Parameters that an audit event of a refused file may name.
 PARAMS = frozenset({"file", "filename", "purpose", "expires_after.anchor", "expires_after.seconds"})
 
@@ -245,6 +248,26 @@ class Files:
             size=min(limit, 1000),
         )
         return chain.from_iterable(map(self.named, found))
+
+    def page(
+        self, caller: Caller, *, purpose: str | None, after: str | None, limit: int
+    ) -> tuple[list[File], str | None]:
+        """Return up to `limit` files of the caller's project, newest first, after the one with the id `after`.
+
+        It looks through LOOKED_AT_MAX at most, so that a purpose that few have takes no longer among a million: the
+        second is the id of the last that was looked at, if older ones were not. Raises Error(FORBIDDEN, INVALID).
+        """
+        authorize(caller, Action.READ_FILES)
+        start = file_rows.position(self.database, caller, after, is_ascending=False)
+        last = None
+        if purpose is not None:
+            last = file_rows.last_looked_at(self.database, caller, start=start, most=LOOKED_AT_MAX)
+        bound = cursors.BEFORE_ALL if last is None else last[0]
+        found = file_rows.pages(
+            self.database, caller, start=start, purpose=purpose, size=limit, last=bound
+        )
+        rows = list(islice(chain.from_iterable(map(self.named, found)), limit))
+        return rows, None if last is None or len(rows) == limit else last[1]
 
     def retrieve(self, caller: Caller, file_id: str) -> File:
         """Return a file of the caller's project with its name. Raises Error(FORBIDDEN, NOT_FOUND)."""
