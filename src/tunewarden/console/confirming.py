@@ -41,10 +41,20 @@ async def refusal(
     visit: Visit, sentence: str, again: Callable[[Visit, str, int], Response]
 ) -> Response | None:
     """Return the page again, by `again`, if what was typed is not the sentence, or no proof is fresh; None to go on."""
-    if not sentence or visit.asked.sent("confirmation").strip() != sentence:
-        said = f"What you typed is not “{sentence}”. Nothing was deleted."
-        return await run_in_threadpool(again, visit, said, 400)
+    unlike = mistyped(visit, sentence)
+    if unlike:
+        return await run_in_threadpool(again, visit, f"{unlike} Nothing was deleted.", 400)
     return await unproven(visit, again)
+
+
+def mistyped(visit: Visit, sentence: str) -> str:
+    """Return what is wrong with what was typed to confirm, and what to type; empty if it is the sentence."""
+    typed = visit.asked.sent("confirmation").strip()
+    if not sentence:
+        return "Type or paste the sentence that stands at the field."
+    if not typed:
+        return f"Type or paste “{sentence}” to confirm."
+    return "" if typed == sentence else f"What you typed is not “{sentence}”."
 
 
 async def unproven(visit: Visit, again: Callable[[Visit, str, int], Response]) -> Response | None:
@@ -164,7 +174,16 @@ def _prove(visit: Visit) -> None:
     if visit.session.row.by_sso:
         said = "First prove at your identity provider who you are, then confirm here. Nothing was deleted."
         raise Error(Kind.UNAUTHENTICATED, said, code="sso_old_proof")
-    presented = key_format.present(visit.asked.sent(KEY).strip())
+    typed = visit.asked.sent(KEY).strip()
+    if not typed:
+        said = (
+            "You signed in more than five minutes ago: type your API key again. Nothing was done."
+        )
+        raise Error(Kind.UNAUTHENTICATED, said)
+    presented = key_format.present(typed)
+    if presented.is_admin:
+        said = "This is an admin key. Type the API key that you signed in with. Nothing was done."
+        raise Error(Kind.UNAUTHENTICATED, said)
     sessions.prove(visit.operations.database, visit.session, presented)
 
 

@@ -243,9 +243,8 @@ def _not_run(visit: Visit, seen: Seen) -> tuple[str, int] | None:
         return IS_CHANGED
     if not seen.acts:
         return "There is nothing to do now. Nothing was done.", 409
-    if visit.asked.sent("confirmation").strip() != seen.sentence:
-        return f"What you typed is not “{seen.sentence}”. Nothing was done.", 400
-    return None
+    unlike = confirming.mistyped(visit, seen.sentence) if seen.sentence else ""
+    return (f"{unlike} Nothing was done.", 400) if unlike else None
 
 
 def _switched(terms: Terms, *, is_enabled: bool) -> Terms:

@@ -204,10 +204,14 @@ def _age(
 
 
 def _latest(criteria: Criteria) -> Reason:
-    said = f"It is one of the newest {criteria.keep_latest} with its name, which are kept."
+    count = criteria.keep_latest
+    which = "the newest" if count == 1 else f"one of the newest {count}"
+    said = f"It is {which} with its name, which {'is' if count == 1 else 'are'} kept."
     return Reason(ReasonCode.KEEP_LATEST, said)
 
 
 def _not_latest(criteria: Criteria) -> Reason:
-    said = f"There are {criteria.keep_latest} newer ones with its name."
+    count = criteria.keep_latest
+    there = "There is 1 newer one" if count == 1 else f"There are {count} newer ones"
+    said = f"{there} with its name."
     return Reason(ReasonCode.NOT_LATEST, said)
