@@ -151,7 +151,7 @@ CREATE TABLE bulk_deletion_members (
   plan TEXT,
   refused_as TEXT,
   code TEXT,
-  message TEXT,
+  message TEXT, reach INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (bulk_n, position)
 ) WITHOUT ROWID;
 

@@ -20,9 +20,10 @@ from tunewarden.finetuning.hyperparameters import parse
 from tunewarden.finetuning.states import State
 from tunewarden.identity import keys
 from tunewarden.identity.policy import Caller, Role
-from tunewarden.ids import Prefix, mint
+from tunewarden.ids import Prefix, mint, random_bytes
 from tunewarden.registry.artifacts import ArtifactKind
 from tunewarden.registry.models import Model
+from tunewarden_receipts.commitments import SALT_BYTES
 
 JOBS = "/v1/fine_tuning/jobs"
 REMOTE_BASE = "far-base"
@@ -174,9 +175,10 @@ def make_project(app: App, *, organization: str = ORGANIZATION) -> tuple[str, st
 def _artifact(tx: Tx, caller: Caller, kind: str, artifact_id: str, key_id: str) -> int:
     tx.run(
         "INSERT INTO artifacts (kind, id, internal_id, organization_id, project_id, state, epoch,"
-        " key_id, manifest, manifest_sha256, created_by, created_at) VALUES (:kind, :id, :internal,"
-        " :organization, :project, 'active', 1, :key, '{}', '', :by, :now)",
+        " key_id, manifest, manifest_sha256, salt, created_by, created_at) VALUES (:kind, :id, :internal,"
+        " :organization, :project, 'active', 1, :key, '{}', '', :salt, :by, :now)",
         key=key_id,
+        salt=random_bytes(SALT_BYTES),
         kind=kind,
         id=artifact_id,
         internal=mint(Prefix.SLOT),

@@ -49,6 +49,13 @@ class Plan:
     exports: tuple[tuple[str, Export], ...] = ()
     cascade: Cascade | None = None
 
+    @property
+    def reach(self) -> int:
+        """How many others it names: those that go with it or came from it, each of which reaches fewer."""
+        if self.cascade is not None:
+            return len(self.cascade.learned.members)
+        return len(self.checkpoints) + len(self.derived_files)
+
     def blocked_by(self, kind: BlockerType) -> list[str]:
         """Return the ids of the blockers of a kind, each once."""
         return sorted({one.id for one in self.blockers if one.type is kind})

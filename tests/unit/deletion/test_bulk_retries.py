@@ -13,9 +13,10 @@ from tunewarden.deletion.bulk import bulk_deletions
 from tunewarden.deletion.bulk.bulk_deletions import BulkDeletions, Wanted
 from tunewarden.deletion.bulk.results import Result, Summary
 from tunewarden.deletion.requests import Attempt
+from tunewarden.finetuning import job_lineage
 from tunewarden.finetuning.states import State
 from tunewarden.identity.policy import Caller
-from tunewarden.registry import models
+from tunewarden.registry import artifacts, models
 from tunewarden.registry.models import Model
 
 
@@ -102,3 +103,30 @@ def test_a_refusal_is_audited_once(app: App, caller: Caller) -> None:
     with app.database.read() as tx:
         found = tx.rows("SELECT n FROM audit_events WHERE type = 'deletion.refused'")
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_what_the_request_itself_deleted_changes_no_plan(
+    app: App, caller: Caller, *, is_turned: bool
+) -> None:
+    key = _key(app)
+    job = rows.make_job(app, key, state=State.SUCCEEDED)
+    file = _training_file(app, job)
+    early, late = (rows.make_checkpoint(app, key, job, step, {}) for step in (1, 2))
+    made = rows.make_model(app, key, job_id=job)
+    [free] = _imported(app, 1)
+    ids = [free.id, early.id, made.id, file, late.id]
+    wanted = Wanted(tuple(ids[::-1] if is_turned else ids))
+    attempt = Attempt(idempotency_key="once", if_match=_seen(app, caller, wanted))
+    begun = _deleted(app, caller, wanted, attempt, groups=1)
+    done = _deleted(app, caller, wanted, attempt)
+    assert done[:2] == begun
+    assert {one: (outcome, codes) for one, outcome, codes in done} == dict.fromkeys(
+        ids, ("deleted", [])
+    )
+
+
+def _training_file(app: App, job_id: str) -> str:
+    with app.database.read() as tx:
+        job = job_lineage.by_n(tx, rows.job_n(app, job_id))
+        return artifacts.by_n(tx, job.origins[0])[1].id

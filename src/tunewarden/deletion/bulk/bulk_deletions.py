@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from tunewarden.db.database import Database, Tx
 from tunewarden.deletion import group_requests, plan, requests
 from tunewarden.deletion.bulk import bulk_rows, choosing, results
-from tunewarden.deletion.bulk.bulk_rows import BulkDeletion
-from tunewarden.deletion.bulk.rechecking import Plans, Recheck, kind_of
+from tunewarden.deletion.bulk.bulk_rows import BulkDeletion, SeenPlan
+from tunewarden.deletion.bulk.rechecking import NOT_SEEN, Plans, Recheck, kind_of
 from tunewarden.deletion.bulk.results import Fingerprint, Outcome, Result, Summary
 from tunewarden.deletion.bulk.verdicts import Verdicts
 from tunewarden.deletion.executor import Executor
@@ -102,7 +102,7 @@ class BulkDeletions:
         is_kept = attempt.idempotency_key is not None
         places = {artifact_id: place for place, artifact_id in enumerate(ids)}
         verdicts = Verdicts(bulk.id, places) if is_kept else None
-        return self._deleted(caller, bulk, ids, each, verdicts)
+        return self._deleted(caller, bulk, _in_order(ids, plans), each, verdicts)
 
     def _begun(
         self, caller: Caller, wanted: Wanted, attempt: Attempt
@@ -172,16 +172,16 @@ class BulkDeletions:
     def _check_fingerprint(
         self, caller: Caller, wanted: Wanted, now: int, if_match: str | None
     ) -> Plans | None:
-        """Check that the plan is what was seen; return the fingerprint of each that would be deleted, by its id."""
+        """Check that the plan is what was seen; return that of each that would be deleted, by its id."""
         if if_match is None:
             return None
-        plans: dict[str, str] = {}
+        plans: dict[str, SeenPlan] = {}
         for one in self._planned(caller, wanted, now):
             if isinstance(one, Summary):
                 assert one.fingerprint is not None, "a plan's summary has one"
                 plan.check_match(if_match, one.fingerprint, "What would be deleted has changed")
             elif one.outcome is Outcome.DELETE and one.plan is not None:
-                plans[one.artifact_id] = one.plan.fingerprint
+                plans[one.artifact_id] = SeenPlan(one.plan.fingerprint, one.plan.reach)
                 if len(plans) > ITEMS_MAX:  # the newest: it is not deleted
                     del plans[next(iter(plans))]
         return plans
@@ -323,6 +323,13 @@ def _new(
         has_more=has_more,
         has_plans=has_plans,
     )
+
+
+def _in_order(ids: Sequence[str], plans: Plans | None) -> Sequence[str]:
+    """Return the ids so that none changes the plan of a later one: what goes with it, or came from it, follows it."""
+    if plans is None:
+        return ids
+    return sorted(ids, key=lambda one: -plans.get(one, NOT_SEEN).reach)
 
 
 def _refused(kind: ArtifactKind, artifact_id: str, refused: Error) -> Result:

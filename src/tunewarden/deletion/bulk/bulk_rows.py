@@ -35,6 +35,14 @@ class BulkDeletion:
 
 
 @dataclass(frozen=True, slots=True)
+class SeenPlan:
+    """The plan of a member, as its request named it; `reach` is how many others it names."""
+
+    fingerprint: str
+    reach: int
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a member was passed over, as the parts of an error."""
 
@@ -65,8 +73,10 @@ def find(tx: Tx, requested_by: str, idempotency_key: str) -> BulkDeletion | None
     )
 
 
-def insert(tx: Tx, bulk: BulkDeletion, numbers: Sequence[int], plans: Mapping[int, str]) -> None:
-    """Insert a bulk deletion, the artifacts that its filter chose, and the fingerprints of its members' plans.
+def insert(
+    tx: Tx, bulk: BulkDeletion, numbers: Sequence[int], plans: Mapping[int, SeenPlan]
+) -> None:
+    """Insert a bulk deletion, the artifacts that its filter chose, and its members' plans.
 
     The organization's expired ones go.
 
@@ -96,8 +106,9 @@ def insert(tx: Tx, bulk: BulkDeletion, numbers: Sequence[int], plans: Mapping[in
             artifact=artifact_n,
         )
     tx.run_each(
-        "INSERT INTO bulk_deletion_members (bulk_n, position, plan) VALUES (:n, :position, :plan)",
-        [{"n": row[0], "position": place, "plan": plan} for place, plan in plans.items()],
+        "INSERT INTO bulk_deletion_members (bulk_n, position, plan, reach)"
+        " VALUES (:n, :position, :fingerprint, :reach)",
+        [{"n": row[0], "position": place, **asdict(one)} for place, one in plans.items()],
     )
 
 
@@ -111,14 +122,14 @@ def chosen(tx: Tx, bulk_id: str) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-def plans(tx: Tx, bulk_id: str) -> dict[int, str]:
-    """Return the fingerprints of the plans by which members are deleted, by their places."""
+def plans(tx: Tx, bulk_id: str) -> dict[int, SeenPlan]:
+    """Return the plans by which members are deleted, by their places."""
     rows = tx.rows(
-        "SELECT m.position, m.plan FROM bulk_deletions b JOIN bulk_deletion_members m ON m.bulk_n = b.n"
+        "SELECT m.position, m.plan, m.reach FROM bulk_deletions b JOIN bulk_deletion_members m ON m.bulk_n = b.n"
         " WHERE b.id = :id AND m.plan IS NOT NULL",
         id=bulk_id,
     )
-    return {row[0]: str(row[1]) for row in rows}
+    return {row[0]: SeenPlan(*row[1:]) for row in rows}
 
 
 def refusals(tx: Tx, bulk_id: str, places: Sequence[int]) -> dict[int, Refusal]:

@@ -6,20 +6,21 @@ from dataclasses import dataclass
 from tunewarden.db.database import Tx
 from tunewarden.deletion import plan
 from tunewarden.deletion.bulk import choosing
+from tunewarden.deletion.bulk.bulk_rows import SeenPlan
 from tunewarden.deletion.use import IsServed
 from tunewarden.identity.policy import Caller
 from tunewarden.ids import Prefix
 from tunewarden.registry.artifacts import Artifact, ArtifactKind
 from tunewarden.registry.criteria import Criteria
 
-Plans = Mapping[str, str]
+Plans = Mapping[str, SeenPlan]
 # No plan's fingerprint: of what was blocked when the plans were seen, and is free now.
-NOT_SEEN = "-"
+NOT_SEEN = SeenPlan("-", 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Recheck:
-    """That the criteria choose it still, and that its plan is what was seen; `plans` are fingerprints by ids."""
+    """That the criteria choose it still, and that its plan is what was seen; `plans` are by ids."""
 
     caller: Caller
     criteria: Criteria | None
@@ -46,7 +47,7 @@ class Recheck:
             if is_file
             else plan.of(tx, ArtifactKind.MODEL, artifact)
         )
-        plan.check_seen(now, self.plans.get(artifact.id, NOT_SEEN))
+        plan.check_seen(now, self.plans.get(artifact.id, NOT_SEEN).fingerprint)
 
 
 def kind_of(artifact_id: str) -> ArtifactKind:
