@@ -20,8 +20,9 @@ async def create_deletions(
 ) -> StreamingResponse:
     """Delete models and files by `ids`, or the models that a `filter` chooses; `dry_run` only says which.
 
-    The same `Idempotency-Key` continues a request that broke off: what was answered stays so. `If-Match` takes the
-    fingerprint of a dry run, for the request with all its repetitions. With `dry_run` it tells whether that still holds.
+    The same `Idempotency-Key` continues a request that broke off, for 30 days: what was answered stays so. `If-Match`
+    takes the fingerprint of a dry run, for the request with all its repetitions. With `dry_run` it tells whether that
+    still holds.
     """
     sent = await read_as(request, bulk_schemas.NewDeletions)
     if attempt.force:
