@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.fakes.cutting_proxy import CuttingProxy
 from tests.support import migrations, servers
 from tests.support.migrations import ANSWER_CANARY, PROMPT_CANARY, Moving, chats
 from tests.support.servers import LOCAL_BASE, Server
+
+from tunewarden.cli.exit_codes import ExitCode
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +65,7 @@ def test_files_and_answers_come_over_connections_that_break(
         moving = migrations.moving(tmp_path, proxy.url, key=source.owner_key, settings=settings)
         assert moving.run("inventory").returncode == 0
         # In the middle of the first file, and of the first answers.
-        proxy.lose, proxy.after_bytes = 1, 700
+        proxy.lose_answer_to, proxy.after_bytes = b"/content", 700
         downloaded = moving.run("download")
         assert downloaded.returncode == 0, downloaded.stderr
         assert "broke off" in downloaded.stderr
@@ -103,3 +106,37 @@ def test_a_model_that_is_deleted_meanwhile_is_gone(
     ran = moving.run("record", "--yes", "--model", model.id, "--prompts", str(path))
     assert ran.returncode == 0, ran.stderr
     assert f"{model.id} is gone" in ran.stderr
+
+
+def test_a_server_that_refuses_the_key_is_not_noted_as_the_target(
+    source: Server, server: Server, tmp_path: Path
+) -> None:
+    settings = over_http(server)
+    moving = migrations.moving(tmp_path, source.url, key=source.owner_key, settings=settings)
+    assert moving.run("inventory").returncode == 0
+    # The key of the right server, at the wrong one.
+    wrong = replace(moving, settings={**settings, "OPENAI_BASE_URL": source.url})
+    refused = wrong.run("download")
+    assert refused.returncode != 0
+    assert "Incorrect API key" in refused.stderr
+    assert not (moving.state / "target.json").exists()
+    done = moving.run("download")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("step", "more"), [("download", []), ("record", ["--yes"]), ("delete-source", ["--dry-run"])]
+)
+def test_a_server_does_not_move_to_itself(
+    source: Server, tmp_path: Path, step: str, more: list[str]
+) -> None:
+    moving = migrations.moving(
+        tmp_path, source.url, key=source.owner_key, settings=over_http(source)
+    )
+    assert moving.run("inventory").returncode == 0
+    files = len(list(source.client().files.list()))
+    refused = moving.run(step, *more)
+    assert refused.returncode == ExitCode.CONFLICT, refused.stderr
+    assert "is the server to which it moves" in refused.stderr
+    assert len(list(source.client().files.list())) == files
+    assert not (moving.state / "target.json").exists()

@@ -175,8 +175,9 @@ def test_a_deletion_whose_answer_was_lost_is_no_less_told(server: Server, tmp_pa
                 tmp_path, proxy.url, key=origin.owner_key, settings=over_http(server)
             )
             assert moving.run("inventory").returncode == 0
-            proxy.lose = 1
+            proxy.lose_answer_to = b"DELETE "
             done = _deleted(moving, "--with-unsaved")
+            assert not proxy.lose_answer_to
             assert proxy.lose == 0
         answer = done["answers"][model]
         assert (answer["outcome"], answer["status"]) == ("deleted", 200)

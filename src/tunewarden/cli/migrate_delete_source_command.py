@@ -70,7 +70,7 @@ def delete_source_command(
     """
     with (
         opened(**where) as migration,
-        target_of(migration.state, data, is_dry_run=dry_run) as server,
+        target_of(migration.state, data, source=migration.source, is_dry_run=dry_run) as server,
     ):
         kinds = _kinds(migration, only)
         choice = source_deletion.chosen(

@@ -27,7 +27,10 @@ def download_command(*, data: Path | None, as_json: bool, **where: Any) -> None:
     Each is sealed as it comes: its text is never on a disk. What is saved already stays as it is. The exit status is 1
     if a file that was listed could not be saved; then it is named with the reason.
     """
-    with opened(**where) as migration, target_of(migration.state, data) as server:
+    with (
+        opened(**where) as migration,
+        target_of(migration.state, data, source=migration.source) as server,
+    ):
         found = migration.inventory()
         target = HttpTarget(server)
         downloads = Downloads(migration.source, target, migration.state, migration.shown.count)

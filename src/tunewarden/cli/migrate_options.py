@@ -109,11 +109,41 @@ def opened(
 
 
 @contextmanager
-def target_of(noted: State, data: Path | None, *, is_dry_run: bool = False) -> Iterator[Client]:
-    """Open the target of a migration for the duration of the block. Raises Error(CONFLICT) if it is not that of before."""
+def target_of(
+    noted: State, data: Path | None, *, source: Source | None = None, is_dry_run: bool = False
+) -> Iterator[Client]:
+    """Open the target of a migration for the duration of the block.
+
+    Raises Error(CONFLICT) if it is not that of before, or is the source; and what the target says of the key.
+    """
     with client.opened(data) as server:
-        noted.check_target(server.log_name(), is_noted=not is_dry_run)
+        name = server.log_name()
+        # A proxy may pass no name on.
+        if name is not None and not noted.is_target(name):
+            _check_answers(server)
+            if source is not None:
+                _check_is_other(source, name)
+            if not is_dry_run:
+                noted.note_target(name)
         yield server
+
+
+def _check_answers(server: Client) -> None:
+    """Return if a server takes the key, whatever that may do: else it may be the wrong server. Raises Error."""
+    try:
+        server.get("files", limit=1)
+    except Error as error:
+        if error.kind is not Kind.FORBIDDEN:
+            raise
+
+
+def _check_is_other(source: Source, name: str) -> None:
+    if source.log_name() == name:
+        raise Error(
+            Kind.CONFLICT,
+            f"{source.address.url} is the server to which it moves: both have the log {name}. Give another --source-url,"
+            " or the address or data directory of another Tunewarden server.",
+        )
 
 
 @contextmanager

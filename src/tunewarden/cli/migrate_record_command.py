@@ -108,7 +108,7 @@ def record_command(
     """
     with (
         opened(**where, deployments=_named(deployments)) as migration,
-        target_of(migration.state, data) as server,
+        target_of(migration.state, data, source=migration.source) as server,
     ):
         target = HttpTarget(server)
         recording = Recording(

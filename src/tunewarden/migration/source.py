@@ -8,7 +8,8 @@ import json
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from http.client import (
     HTTPConnection,
     HTTPException,
@@ -43,6 +44,7 @@ NO_QUERY: Query = {}
 NO_HEADERS: Mapping[str, str] = {}
 # A server of ours gives a retry of a deletion its first answer again.
 RETRY_COUNT = "x-stainless-retry-count"
+LOG_KEY = (".well-known", "tunewarden-log-key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,13 @@ class Source:
     def everything(self, *segments: str) -> list[Object]:
         """Return a list without pagination. Raises Error."""
         return self._objects(self.get(*segments))
+
+    def log_name(self) -> str | None:
+        """Return the name of its deletion log, if it is a server of ours whose address leads to its log's key."""
+        at_root = copy(self)
+        at_root.address = replace(self.address, root=self.address.root.removesuffix("/v1"))
+        headers = at_root.ask("GET", LOG_KEY).headers
+        return headers.get("tunewarden-log-vkey", "").partition("+")[0] or None
 
     def chat(self, model: str, body: Object) -> Reply:
         """Send a request to a model; return its response, even an error. Raises Error(UNAVAILABLE) without one."""

@@ -85,23 +85,21 @@ class State:
                 f"{self.directory} has the state of {known.get('url')}. Use another directory for {self._url}.",
             )
 
-    def check_target(self, name: str | None, *, is_noted: bool) -> None:
-        """Check that a target's name is that of the steps before; note it if there is none. Raises Error(CONFLICT).
-
-        A target without a name is not checked.
-        """
+    def is_target(self, name: str) -> bool:
+        """Return whether a target's name is that of the steps before, False if none is noted. Raises Error(CONFLICT)."""
         known = (self.read(TARGET) or {}).get("log")
-        if name is None or known == name:
-            return
-        if known is not None:
-            raise Error(
-                Kind.CONFLICT,
-                f"{self.directory} has the state of a migration to another Tunewarden server, whose log is {known}; the"
-                f" log of this one is {name}. Give that server's address or data directory, or begin anew here with"
-                " another --state.",
-            )
-        if is_noted:
-            self.write(TARGET, {"log": name})
+        if known in {None, name}:
+            return known is not None
+        raise Error(
+            Kind.CONFLICT,
+            f"{self.directory} has the state of a migration to another Tunewarden server, whose log is {known}; the"
+            f" log of this one is {name}. Give that server's address or data directory, or begin anew here with"
+            " another --state.",
+        )
+
+    def note_target(self, name: str) -> None:
+        """Bind the directory to a target."""
+        self.write(TARGET, {"log": name})
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}.json"
