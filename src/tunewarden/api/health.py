@@ -1,8 +1,9 @@
 """Liveness and readiness probes, by GET or HEAD. They need no key.
 
-Neither uses the database or the thread pool: they answer even if the disk is full and every thread
-is busy, so that a load balancer does not take away the one server that can run deletions. For the same reason a base
-that is still loading makes a server unready only for who asks for that.
+Neither uses the database or the thread pool: they answer even if the disk is full and every thread is busy, so that a
+load balancer does not take away the one server that can run deletions. For the same reason a base that is still loading
+makes a server unready only for who asks for that, with `?bases=loaded`: that alone needs a thread, the database and the
+engine.
 """
 
 from typing import Literal
