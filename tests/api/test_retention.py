@@ -108,7 +108,10 @@ def test_a_preview_has_a_reason_for_each_row_and_a_run_does_what_it_said(
     assert is_there(server, other), "another suffix is no business of the rule"
     [deletion] = [one["deletion"] for one in done if one["outcome"] == "deleted"]
     shown = server.get(f"/v1/deletions/{deletion}", key=server.owner_key).json
-    assert shown["requested_by"] == "server"
+    who = f"key_{server.owner_key.split('-')[2]}"
+    assert shown["requested_by"] == who, "not the server, which runs it when it is due"
+    receipt = server.get(f"/v1/deletions/{deletion}/receipt", key=server.owner_key).json
+    assert receipt["disclosure"]["requestedBy"] == who
     again, _ = run(server, rule)
     assert outcomes(again) == {one: "spared" for one in outcomes(said) if one != old}
 

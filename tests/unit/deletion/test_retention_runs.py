@@ -1,4 +1,4 @@
-"""A run that an Owner asks for: bound to a preview it does that and nothing else."""
+"""A run that an Owner asks for: bound to a preview it does that and nothing else, and it is the Owner's act."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,6 +14,8 @@ from tunewarden import app as composition
 from tunewarden.app import App, open_app
 from tunewarden.config import Config
 from tunewarden.deletion.bulk.results import Outcome, Result, Summary
+from tunewarden.deletion.replay import SERVER
+from tunewarden.deletion.retention import retention_runs
 from tunewarden.deletion.retention.retention_runs import Retention
 from tunewarden.errors import Error, Kind
 from tunewarden.identity.policy import Caller
@@ -147,3 +149,54 @@ def test_a_rule_that_is_changed_after_the_comparison_deletes_nothing(
     assert isinstance(summary, Summary)
     assert summary.stopped is not None
     assert place.left(models) == models
+
+
+def test_a_run_that_is_asked_for_is_the_act_of_who_asks(place: Place, suffix: str) -> None:
+    old, _ = place.make(suffix, 2)
+    rule = place.rule(suffix, 1)
+    [*_, summary] = place.retention.run(place.owner, rule.id, if_match=place.fingerprint(rule))
+    assert isinstance(summary, Summary)
+    assert summary.counts[Outcome.DELETED] == 1
+    events = {kind: (key, details) for kind, key, details in place.events(old)}
+    for kind in ("deletion.requested", "resource.deleted"):
+        assert events[kind][0] == place.owner.key_id, kind
+    assert events["deletion.requested"][1]["reason"] == f"retention rule {rule.id}"
+    run = place.events(rule.id)[-1]
+    assert run == ("retention.rule.run", place.owner.key_id, {"action": "delete", "models": 1})
+
+
+def test_a_run_that_is_due_is_the_act_of_the_server(place: Place, suffix: str) -> None:
+    old, _ = place.make(suffix, 2)
+    rule = place.rule(suffix, 1)
+    change = RetentionRules(place.app.database).change
+    change(place.owner, rule.id, lambda terms: replace(terms, is_enabled=True))
+    with place.app.database.read() as tx:
+        now = tx.now_micros
+    place.retention.run_due(now)
+    change(place.owner, rule.id, lambda terms: replace(terms, is_enabled=False))
+    assert place.left([old]) == []
+    assert {key for kind, key, _ in place.events(old) if "delet" in kind} == {None}
+    sql = "SELECT d.requested_by FROM deletions d JOIN artifacts a ON a.n = d.artifact_n WHERE a.id = :id"
+    assert place.app.database.peek(sql, id=old) == (SERVER,)
+
+
+def test_who_loses_the_role_during_a_run_deletes_no_more(
+    place: Place, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I8: the role is read again in the transaction of each group."""
+    monkeypatch.setattr(retention_runs, "GROUP_MAX", 1)
+    models = place.make(suffix, 4)
+    rule = place.rule(suffix, 1)
+    results = place.retention.run(place.owner, rule.id)
+    while place.left(models) == models:
+        assert isinstance(next(results), Result)
+    sql = "UPDATE users SET role = :role WHERE id = :id"
+    with place.app.database.write() as tx:
+        tx.run(sql, role="reader", id=place.owner.user_id)
+    *_, summary = results
+    with place.app.database.write() as tx:
+        tx.run(sql, role="owner", id=place.owner.user_id)
+    assert isinstance(summary, Summary)
+    assert summary.stopped is not None
+    assert summary.stopped.kind is Kind.FORBIDDEN
+    assert len(place.left(models)) == 3

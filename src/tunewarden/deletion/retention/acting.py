@@ -83,9 +83,8 @@ class Acting:
 
     @property
     def actor(self) -> Actor:
-        """The server, also in a run that an Owner asks for: the id of that request says who did."""
-        caller = self.run.caller
-        return replace(audit.SERVER, request_id=None if caller is None else caller.request_id)
+        """Who asked for the run; the server, if the rule was due."""
+        return audit.SERVER if self.run.caller is None else self.run.caller.actor
 
     def on(self, row: Row) -> Result:
         """Look at a model again, as this transaction reads it, and do what the rule does with it then."""
@@ -122,7 +121,7 @@ class Acting:
     def _delete(self, model: Artifact, result: Result) -> Result:
         caller = self.run.caller
         asked = together.Asked(
-            requested_by=SERVER,
+            requested_by=SERVER if caller is None else caller.key_id,
             actor=self.actor,
             log_size=self.log_size,
             request_id="" if caller is None else caller.request_id,
@@ -180,9 +179,12 @@ def row_of(rule: Rule, choice: Choice, planned: Plan | None, due_at: int | None,
 def check_may_act(tx: Tx, run: Run) -> Rule:
     """Return the rule as this transaction reads it.
 
-    Raises Error(CONFLICT), Error(NOT_FOUND) if it may not act any more.
+    Raises Error(CONFLICT), Error(NOT_FOUND) if it may not act any more; Error(FORBIDDEN), Error(UNAUTHENTICATED) if who
+    asked for the run may not.
     """
     rule, caller = run.rule, run.caller
+    if caller is not None:
+        rules.authorize_writing_now(tx, caller)  # I8
     current = rules.find(tx, rule.organization_id, rule.id)
     if current.version != rule.version or (caller is None and not current.terms.is_enabled):
         raise Error(
