@@ -249,7 +249,10 @@ def test_a_models_checkpoints_go_with_it_and_are_no_rows_of_their_own(
                 id=one,
             )
     rule = make_rule(server, suffix=suffix, older_than_days=90, notice_days=0)
-    assert outcomes(preview(server, rule)) == {model: "delete"}
+    (said,) = preview(server, rule)
+    assert (said["model"], said["outcome"], said["checkpoints"]) == (model, "delete", [checkpoint])
+    shown = in_process.on(server, "retention", "preview", rule).stdout
+    assert f"With its checkpoints: {checkpoint}." in shown
     hold = server.post("/v1/holds", {"model": checkpoint, "reason": "x"}).json["id"]
     assert codes(preview(server, rule), model) == {"on_hold"}
     server.post(f"/v1/holds/{hold}/lift", {})

@@ -40,8 +40,8 @@ class Reason(Struct, forbid_unknown_fields=True):
 class DeletionResult(Struct, forbid_unknown_fields=True):
     """What became of one model or file; in a dry run, what would.
 
-    `created_at` and `last_used_at` are those of a model that a filter or a rule saw. `checkpoints`: in a dry run, those
-    that would be deleted with the model.
+    `created_at` and `last_used_at` are those of a model that a filter or a rule saw. `checkpoints`: in a dry run or a
+    preview, those that would go with the model.
     """
 
     object: Literal["deletion.result"]

@@ -163,7 +163,7 @@ class Retention:
         for row in self._rows(rule, now):
             summary.counts[row.verdict.outcome] += 1
             fingerprint.add(row.candidate.id, row.verdict.outcome, row.plan)
-            yield row.result()
+            yield replace(row.result(), plan=row.plan)
         summary.fingerprint = fingerprint.text()
         yield summary
 
