@@ -112,6 +112,8 @@ def test_who_may_only_read_is_told_who_may_change(
         assert "An Owner of the organization" in page
         assert "<button>" not in page
     assert reader.post(HERE, {"name": "mine", "model": models[0]}).status == 403
+    assert reader.post(HERE, {"name": "mine"}).status == 403, "before what was typed is judged"
+    assert reader.post(f"{HERE}/{alias}", {"act": "switch"}).status == 403
     assert reader.post(f"{HERE}/{alias}", {"act": "remove"}).status == 403
 
 

@@ -10,7 +10,7 @@ from tunewarden.console.requests import Visit, whole_number
 from tunewarden.console.shown import segment
 from tunewarden.console.tables import Table
 from tunewarden.errors import Error, Kind
-from tunewarden.identity.policy import Action
+from tunewarden.identity.policy import Action, authorize
 from tunewarden.registry import model_pages
 from tunewarden.registry.alias_rows import Alias, AliasTarget, AliasVersion
 from tunewarden.registry.aliases import TARGETS_MAX
@@ -87,6 +87,7 @@ def list_aliases(visit: Visit) -> Response:
 
 def create_alias(visit: Visit) -> Response:
     """Make an alias, and lead to it."""
+    authorize(visit.caller, Action.WRITE_ALIASES)  # before what was typed is judged
     name = visit.asked.sent("name").strip()
     visit.operations.aliases.set(
         visit.caller, name, alias_targets.weights(visit.asked.form), is_new=True
@@ -118,6 +119,7 @@ def change_alias(visit: Visit) -> Response:
     aliases, name = visit.operations.aliases, visit.asked.segments["alias"]
     act = visit.asked.sent("act")
     if act == "switch":
+        authorize(visit.caller, Action.WRITE_ALIASES)
         aliases.set(visit.caller, name, alias_targets.weights(visit.asked.form), is_new=False)
     elif act == "roll-back":
         aliases.roll_back(visit.caller, name, visit.asked.sent_number("version"))
