@@ -290,8 +290,15 @@ class Life(Living):
         self._interrupt(meanwhile, self._touched(looked))
         with self._unless(refusal):
             *_, summary = retention.run(self._caller(who), one.id)
-            assert getattr(summary, "stopped", None) is None
-            self._carry_out(one, looked)
+            stopped = getattr(summary, "stopped", None)
+            if self.known.is_owner(who):
+                assert stopped is None
+                self._carry_out(one, looked)
+            else:  # who asked for it lost the role before it committed (I8)
+                assert stopped is not None
+                assert stopped.kind is Kind.FORBIDDEN
+                self.told["stopped with the role"] += 1
+                self._note_run(one)
         self._end_interruption()
 
     def _carry_out(self, one: RetentionRule, looked: dict[int, str] | None) -> None:
@@ -299,10 +306,13 @@ class Life(Living):
         now = self.known.verdicts(one, self.today)
         wanted = {key: what for key, what in now.items() if (looked or now)[key] != "wait"}
         gone = list(self.known.carry_out(one, wanted, self.today))
-        one.ran = max(rule.ran for rule in self.known.rules) + 1
         self.told["deleted by a rule"] += len(gone)
         self.told["archived by a rule"] += sum(what == "archive" for what in wanted.values())
         self.told["announced"] += sum(what == "announce" for what in wanted.values())
+        self._note_run(one)
+
+    def _note_run(self, one: RetentionRule) -> None:
+        one.ran = max(rule.ran for rule in self.known.rules) + 1
         self._finish()
 
     # Time.
