@@ -46,7 +46,7 @@ def test_a_request_is_answered_and_an_auditor_sees_it(
         declared = {"metadata": {"trained_on": file}}
         assert server.post(f"/v1/models/{model}", declared).status == 200
         search, held, plan, planned, erase, report = _commands(REQUEST)
-        assert _run(server, search) == f"{file}\t1\t1\ttheirs.jsonl\n"
+        assert _run(server, search) == f"{file}\t1\t1\tjson\ttheirs.jsonl\n"
         code = re.search(r"^```python search\n(.*?)^```$", REQUEST, re.MULTILINE | re.DOTALL)
         assert code is not None
         run: dict[str, Any] = {
