@@ -44,7 +44,7 @@ def test_a_misspelled_dry_run_deletes_nothing_and_is_told_the_right_name(server:
     assert client.models.delete(model, extra_query={"force": False}).deleted
 
 
-def test_a_run_of_a_rule_only_previews_when_it_is_asked_to_and_knows_no_precondition(
+def test_a_run_of_a_rule_only_previews_when_it_is_asked_to_and_ignores_no_precondition(
     server: Server,
 ) -> None:
     suffix = f"s{token(8)}"
@@ -56,9 +56,22 @@ def test_a_run_of_a_rule_only_previews_when_it_is_asked_to_and_knows_no_precondi
     assert {one["model"] for one in said} == models
     assert summary["dry_run"]
     path = f"/v1/retention/rules/{rule}/run"
-    assert _refused(server, "POST", path, {"If-Match": '"nonsense"'})["param"] == "If-Match"
+    assert _refused(server, "POST", path, {"If-None-Match": "*"})["param"] == "If-None-Match"
+    changed = server.request("POST", path, key=server.owner_key, headers={"If-Match": '"none"'})
+    assert changed.status == 412
     assert _refused(server, "POST", f"{path}?dryrun=true", {})["param"] == "dryrun"
     assert models <= {one.id for one in client.models.list()}
+
+
+def test_an_alias_is_not_deleted_by_who_asks_for_a_dry_run_or_has_a_precondition(
+    server: Server,
+) -> None:
+    name = f"a{token(8)}"
+    server.post("/v1/aliases", {"name": name, "model": server.make_model().id})
+    path = f"/v1/aliases/{name}"
+    assert _refused(server, "DELETE", f"{path}?dry_run=true", {})["param"] == "dry_run"
+    assert _refused(server, "DELETE", path, {"If-Match": '"none"'})["param"] == "If-Match"
+    assert server.get(path, key=server.owner_key).status == 200
 
 
 def test_every_change_refuses_what_it_does_not_take(server: Server) -> None:
