@@ -1,6 +1,7 @@
 """D8: what the second transaction of deletions writes, for all of them by one statement each."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from tunewarden import audit
 from tunewarden.audit import Act, Actor
@@ -60,9 +61,9 @@ def _record(tx: Tx, deletions: Sequence[Deletion]) -> None:
 
 
 def _publish(tx: Tx, deletions: Sequence[Deletion]) -> None:
-    happened: dict[tuple[str, WebhookEventType], list[dict[str, str]]] = {}
-    for one in deletions:
-        of = one.organization_id, EVENTS[ArtifactKind(one.kind)]
-        happened.setdefault(of, []).append({"id": one.artifact_id, "deletion_id": one.id})
-    for (organization_id, event), each in happened.items():
-        outbox.publish_each(tx, organization_id, event, each)
+    """Queue the events in the order of the deletions, each run of one type at once."""
+    for (organization_id, kind), run in groupby(
+        deletions, lambda one: (one.organization_id, ArtifactKind(one.kind))
+    ):
+        happened = [{"id": one.artifact_id, "deletion_id": one.id} for one in run]
+        outbox.publish_each(tx, organization_id, EVENTS[kind], happened)
