@@ -1,15 +1,20 @@
 """A bulk deletion that dies at any effect: each model is readable or deleted, and the same request finishes the rest."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 import pytest
 from tests.lab.judge import judge, judge_nothing_else
 from tests.lab.power import Power
-from tests.lab.world import Start, World, copied, one_dies, started
+from tests.lab.world import Parts, Start, World, copied, one_dies, started
 
+from tunewarden.deletion import records
 from tunewarden.deletion.bulk.bulk_deletions import BulkDeletions, Wanted
 from tunewarden.deletion.bulk.results import Outcome, Result, Summary
+from tunewarden.deletion.protocol import Step
+from tunewarden.deletion.records import Deletion
 from tunewarden.deletion.requests import Attempt
+from tunewarden.deletion.steps import Steps
 from tunewarden.registry.artifacts import State
 from tunewarden.registry.criteria import Criteria
 
@@ -58,3 +63,38 @@ def test_a_bulk_deletion_that_died_is_finished_by_the_same_request(start: Start,
         crashes += 1
     print(f"{crashes} crashes")
     assert crashes > 15
+
+
+class _Cut(Steps):
+    before_d8: ClassVar[bool] = False
+
+    def _finish(self, deletions: Sequence[Deletion]) -> list[Deletion]:
+        if self.before_d8:
+            raise OSError("a kill at this moment")
+        return super()._finish(deletions)
+
+
+class CutBeforeD8(Parts):
+    steps_type = _Cut
+
+
+def test_a_deletion_that_died_after_its_leaf_has_the_time_of_every_step(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Wanted(tuple(made.model.id for made in start.made[:2]))
+    with copied(start.world, parts=CutBeforeD8()) as world:
+        with monkeypatch.context() as patch:
+            patch.setattr(_Cut, "before_d8", True)
+            world.open()
+            _delete(world, start, wanted)
+            world.close()
+        world.restart()
+        *results, _ = _delete(world, start, wanted)
+        for one in results:
+            assert isinstance(one, Result)
+            assert one.deletion_id is not None
+            found = records.find(world.app.database, one.deletion_id)
+            assert found is not None
+            assert found.is_deleted
+            assert found.log_index is not None
+            assert set(found.step_micros) >= set(Step) - {Step.ERASE_BLOBS}

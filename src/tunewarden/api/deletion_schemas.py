@@ -143,6 +143,8 @@ class Deletion(Struct, forbid_unknown_fields=True):
     """A deletion of a `model` or a `file`; the time of a step that is not done yet is null.
 
     `step_seconds` has, by step (`fence` is D4, `erase_blobs` D9), the time from the end of the step before it.
+    If the server died before it stored `logged_at`, that is when it found the leaf at its next start.
+    It stays null if a restored server learned of the deletion from the log.
     """
 
     id: str

@@ -34,7 +34,8 @@ SERVER = "server"
 UNKNOWN = "unknown"
 # The columns that a leaf of the log fills, and its receipt.
 FOUND_IN_THE_LOG = (
-    "fenced_at", "evicted_at", "key_erased_at", "key_report", "log_index", "receipt",
+    "fenced_at", "evicted_at", "key_erased_at", "key_report", "log_index", "logged_at",
+    "receipt",
 )  # fmt: skip
 
 
@@ -93,6 +94,8 @@ def deletion(
         key_erased_at=_micros(facts.key_erased_at),
         key_report=KeyReport(**asdict(facts.key)),
         log_index=index,
+        # At the latest: a leaf has no time. Of one that came before a restore nothing is known.
+        logged_at=noted.logged_at or (tx.now_micros if known else None),
         receipt=bundle(shown),
     )
     records.record_facts(tx, [logged], *FOUND_IN_THE_LOG)
