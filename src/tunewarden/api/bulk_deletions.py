@@ -22,7 +22,7 @@ async def create_deletions(
 
     The same `Idempotency-Key` continues a request that broke off, for 30 days: what was answered stays so. `If-Match`
     takes the fingerprint of a dry run, for the request with all its repetitions. With `dry_run` it tells whether that
-    still holds.
+    still holds. Nothing is forced: `force=true` is refused (400).
     """
     sent = await read_as(request, bulk_schemas.NewDeletions)
     if attempt.force:
