@@ -163,6 +163,7 @@ UNSAID = {
         "of.condition": "the same",
         "search.others": "compares columns with lists of parameters",
     },
+    "identity/key_rows.py": {"listed": "names of parameters"},
     "identity/project_members.py": {"of_each": "a constant, once for each user"},
     "finetuning/job_lineage.py": {"listed": "names of parameters"},
     "finetuning/jobs.py": {
