@@ -294,7 +294,12 @@ def test_who_is_removed_is_gone_but_for_the_id(
     assert counts == (0, 0, 0)
     # Events name nobody: ids only.
     with app.database.read() as tx:
-        told = [str(event) for event in tx.rows("SELECT * FROM audit_events")]
+        told = [
+            str(event)
+            for event in tx.rows(
+                "SELECT * FROM audit_events WHERE organization_id = :id", id=organization
+            )
+        ]
     assert any(user in event and "user.deleted" in event for event in told)
     assert not any("ecret" in event for event in told)
 
