@@ -117,7 +117,7 @@ READING = frozenset(
         "admin-keys list", "projects limits list", "service-accounts list",
         "aliases list",
         "aliases show",
-        "retention preview", "retention rules list", "retention rules show", "retention status",
+        "files show", "retention preview", "retention rules list", "retention rules show", "retention status",
         "invites list",
         "audit export", "audit list", "audit operator", "audit verify", "backup database", "bases list",
         "certificates issue", "certificates list", "certificates renew", "config show", "deletions list",
