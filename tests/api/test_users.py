@@ -297,7 +297,9 @@ def test_who_is_removed_is_gone_but_for_the_id(
         told = [
             str(event)
             for event in tx.rows(
-                "SELECT * FROM audit_events WHERE organization_id = :id", id=organization
+                "SELECT * FROM audit_events WHERE organization_id IN"
+                " (SELECT organization_id FROM audit_events WHERE resource_id = :id)",
+                id=user,
             )
         ]
     assert any(user in event and "user.deleted" in event for event in told)
