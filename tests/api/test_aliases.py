@@ -250,7 +250,7 @@ def test_a_base_takes_no_aliass_name(server: Server) -> None:
 def test_a_new_model_takes_no_id_that_is_an_alias(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An alias may look like an id of ours, as ids from OpenAI do; the model gets the next id."""
+    """An alias may have the form of a model's id. A new model then gets another id."""
     model = server.make_model().id
     taken = f"{model.rpartition(':')[0]}:AAAAAAAA"
     assert point(server, taken, model).status == 200

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tests.support import console_targets, servers
+from tests.support import administration, browser, console_targets, servers
+from tests.support.browser import Found
 from tests.support.console import Visitor
 from tests.support.servers import Server, WithoutTorch
 
@@ -25,3 +27,28 @@ def owner(server: Server) -> Visitor:
 def targets(server: Server) -> dict[str, list[tuple[str, str]]]:
     """What stands for each name in a path. What changes something gets what is not there."""
     return console_targets.made(server)
+
+
+@pytest.fixture(scope="module")
+def admin_key(server: Server) -> str:
+    return administration.make_admin_key(server.app)
+
+
+@pytest.fixture(scope="module")
+def admin(server: Server, admin_key: str) -> Visitor:
+    """An Owner whose session administers the organization."""
+    visitor = Visitor(server, server.owner_key)
+    visitor.administer(admin_key)
+    return visitor
+
+
+@pytest.fixture(scope="module")
+def found() -> Found:
+    """The browser of this machine; skips where there is none."""
+    return browser.found()
+
+
+@pytest.fixture(scope="module")
+def chromium(found: Found) -> Iterator[Any]:
+    with browser.launched(found) as running:
+        yield running

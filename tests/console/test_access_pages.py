@@ -17,18 +17,6 @@ ADMIN_KEYS = "/console/admin-keys"
 
 
 @pytest.fixture(scope="module")
-def admin_key(server: Server) -> str:
-    return administration.make_admin_key(server.app)
-
-
-@pytest.fixture(scope="module")
-def admin(server: Server, admin_key: str) -> Visitor:
-    visitor = Visitor(server, server.owner_key)
-    visitor.administer(admin_key)
-    return visitor
-
-
-@pytest.fixture(scope="module")
 def project(server: Server, admin_key: str) -> str:
     """A project of nobody."""
     made = administration.ask(server, "POST", "/projects", admin_key, {"name": "<i>access</i>"})

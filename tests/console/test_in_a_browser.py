@@ -1,7 +1,6 @@
 """Every page of the console in a real browser: nothing from elsewhere, no script but ours, for everybody's eyes and hands."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,17 +19,6 @@ pytestmark = pytest.mark.long
 # What a page is that is no page: files, streams of events, downloads.
 NO_PAGES = re.compile(r"/static/|/receipt$|/changes$|/report$|/links/")
 ROLES = ("admin", "owner", "viewer", "nobody")
-
-
-@pytest.fixture(scope="module")
-def found() -> Found:
-    return browser.found()
-
-
-@pytest.fixture(scope="module")
-def chromium(found: Found) -> Iterator[Any]:
-    with browser.launched(found) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

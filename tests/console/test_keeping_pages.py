@@ -80,7 +80,7 @@ def test_a_rule_is_changed_by_its_form_and_a_wrong_change_changes_nothing(
         30,
     )
     assert (terms["notice_days"], terms["enabled"]) == (3, False)
-    # Once it acts, whoever lets it delete more shows the key again.
+    # Once the rule is enabled, a change that lets it delete more asks for the key again.
     assert visitor.post(here, {"act": "enable"}).status == 303
     _proved_long_ago(server, key)
     more = {**sent, "unused_for_days": "1"}

@@ -26,17 +26,6 @@ NO_ISSUER = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
-def found() -> Found:
-    return browser.found()
-
-
-@pytest.fixture(scope="module")
-def chromium(found: Found) -> Iterator[Any]:
-    with browser.launched(found) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def issuer(server: Server) -> str:
     """The provider's address, as the server leads there."""
     there = urlsplit(identity_provider.Person(server).begin())

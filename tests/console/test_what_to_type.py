@@ -1,4 +1,4 @@
-"""Who confirms with something else than what is asked for is told at the field what to type."""
+"""A wrong confirmation is refused, and the message says what to type."""
 
 import html
 

@@ -118,7 +118,7 @@ class Source:
         return self._objects(self.get(*segments))
 
     def log_name(self) -> str | None:
-        """Return the name of its deletion log, if it is a server of ours whose address leads to its log's key."""
+        """Return the name of its deletion log; None if it is no Tunewarden server, or a proxy hides the log's key."""
         at_root = copy(self)
         at_root.address = replace(self.address, root=self.address.root.removesuffix("/v1"))
         headers = at_root.ask("GET", LOG_KEY).headers
